@@ -1,0 +1,28 @@
+"""lowprec: what happens to my numbers in 16 bits, where, and what do I do about it?"""
+
+from lowprec.formats import FInfo as FInfo
+from lowprec.formats import Format as Format
+from lowprec.formats import Specials as Specials
+from lowprec.formats import bfloat16 as bfloat16
+from lowprec.formats import finfo as finfo
+from lowprec.formats import float4_e2m1fn as float4_e2m1fn
+from lowprec.formats import float6_e2m3fn as float6_e2m3fn
+from lowprec.formats import float6_e3m2fn as float6_e3m2fn
+from lowprec.formats import float8_e3m4 as float8_e3m4
+from lowprec.formats import float8_e4m3 as float8_e4m3
+from lowprec.formats import float8_e4m3b11fnuz as float8_e4m3b11fnuz
+from lowprec.formats import float8_e4m3fn as float8_e4m3fn
+from lowprec.formats import float8_e4m3fnuz as float8_e4m3fnuz
+from lowprec.formats import float8_e5m2 as float8_e5m2
+from lowprec.formats import float8_e5m2fnuz as float8_e5m2fnuz
+from lowprec.formats import float8_e8m0fnu as float8_e8m0fnu
+from lowprec.formats import float16 as float16
+from lowprec.formats import float32 as float32
+from lowprec.formats import float64 as float64
+from lowprec.formats import get_format as get_format
+from lowprec.formats import named_formats as named_formats
+from lowprec.formats import tfloat32 as tfloat32
+from lowprec.rounding import Overflow as Overflow
+from lowprec.rounding import Rounding as Rounding
+
+__version__ = "0.1.0"

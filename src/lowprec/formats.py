@@ -1,0 +1,464 @@
+"""Floating-point formats as data: one frozen value each, everything else derived.
+
+A format is a sign, `w` exponent bits and a significand of precision `p` (its leading bit, which is
+not stored, counted). A new format is one line at the end of this file.
+
+References
+----------
+IEEE 754-2019, section 3.3 and table 3.5; OCP 8-bit Floating Point Specification (OFP8) 1.0,
+table 1; OCP Microscaling Formats (MX) 1.0, section 5.3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import math
+import operator
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["FInfo", "Format", "FormatLike", "Specials", "finfo", "get_format", "named_formats"]
+
+
+class Specials(enum.Enum):
+    """Which codes are not finite numbers."""
+
+    IEEE = "ieee"  #: the all-ones exponent holds infinities and NaNs
+    FN = "fn"  #: no infinities; NaN has all exponent and significand bits set
+    FNUZ = "fnuz"  #: no infinities and no -0; the only NaN has the code of -0
+    FINITE = "finite"  #: neither infinities nor NaN
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Format:
+    """A binary floating-point format.
+
+    Parameters
+    ----------
+    name : str
+        What the format is called; ignored by equality.
+    exponent_bits : int
+        Width `w` of the exponent field, 2 to 11.
+    precision : int
+        Significand bits `p` with the leading one, 1 to 53.
+    specials : Specials
+        Which codes are infinities and NaN.
+    bias : int, optional
+        Exponent bias; ``2**(w-1) - 1`` by default.
+    signed : bool
+        Whether there is a sign bit. An unsigned format with ``p = 1`` is a scale: it has no zero.
+    subnormals : bool
+        Whether codes with exponent field 0 are subnormal numbers; otherwise they are all ±0.
+
+    Raises
+    ------
+    ValueError
+        If the fields describe no format, or one with values that float64 cannot hold.
+
+    Examples
+    --------
+    >>> fmt = Format("e6m9", exponent_bits=6, precision=10)
+    >>> fmt.bits, fmt.emax, fmt.max
+    (16, 31, 4290772992.0)
+    >>> get_format("e5m10") is float16
+    True
+    """
+
+    name: str = dataclasses.field(compare=False)
+    exponent_bits: int
+    precision: int
+    specials: Specials = Specials.IEEE
+    bias: int | None = None
+    signed: bool = True
+    subnormals: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ("exponent_bits", "precision"):
+            object.__setattr__(self, field, operator.index(getattr(self, field)))
+        w, p = self.exponent_bits, self.precision
+        if not isinstance(self.specials, Specials):
+            object.__setattr__(self, "specials", Specials(str(self.specials).lower()))
+        for field in ("signed", "subnormals"):
+            object.__setattr__(self, field, bool(getattr(self, field)))
+        if not 2 <= w <= 11:
+            raise ValueError(f"{self.name!r} has {w} exponent bits; use 2 to 11")
+        if not 1 <= p <= 53:
+            raise ValueError(f"{self.name!r} has precision {p}; use 1 to 53 (float64 has 53)")
+        if self.specials is Specials.IEEE and p == 1:
+            raise ValueError(
+                f"{self.name!r} has precision 1, which leaves no bit to tell infinity from NaN; "
+                "use specials=Specials.FN or Specials.FINITE"
+            )
+        if self.specials is Specials.FNUZ and not self.signed:
+            raise ValueError(
+                f"{self.name!r} is unsigned, so it has no code of -0 to hold NaN; "
+                "use specials=Specials.FN"
+            )
+        bias = 2 ** (w - 1) - 1 if self.bias is None else operator.index(self.bias)
+        object.__setattr__(self, "bias", bias)
+        if p == 1:  # no trailing bits, so no subnormals: both spellings are the same format
+            object.__setattr__(self, "subnormals", False)
+        if self.emin - self._subnormal_bits < -1074 or self.emax > 1023:
+            raise ValueError(
+                f"{self.name!r} has values from 2**{self.emin - self._subnormal_bits} to "
+                f"2**{self.emax}; float64 holds 2**-1074 to 2**1023: use another bias (now {bias})"
+            )
+        key = (w, p, self.specials.value, bias, self.signed, self.subnormals)
+        object.__setattr__(self, "_hash", hash(key))
+
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[attr-defined, no-any-return]
+
+    def __repr__(self) -> str:
+        if NAMED.get(self.name) == self:
+            return self.name
+        words = [repr(self.name), f"exponent_bits={self.exponent_bits}"]
+        words.append(f"precision={self.precision}")
+        if self.specials is not Specials.IEEE:
+            words.append(f"specials={self.specials}")
+        if self.bias != 2 ** (self.exponent_bits - 1) - 1:
+            words.append(f"bias={self.bias}")
+        words += [f"{flag}=False" for flag in ("signed", "subnormals") if not getattr(self, flag)]
+        return f"Format({', '.join(words)})"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def _repr_html_(self) -> str:
+        from lowprec.report.views import format_html  # a view, loaded only where one is shown
+
+        return format_html(self)
+
+    # Widths ------------------------------------------------------------------------------------
+
+    @property
+    def bits(self) -> int:
+        """Storage width `k`: sign, exponent and trailing significand bits."""
+        return int(self.signed) + self.exponent_bits + self.trailing_bits
+
+    @property
+    def trailing_bits(self) -> int:
+        """Stored significand bits, ``t = p - 1``."""
+        return self.precision - 1
+
+    @property
+    def code_dtype(self) -> np.dtype[Any]:
+        """The smallest unsigned integer dtype that holds a code (right-aligned)."""
+        return np.dtype(f"uint{max(8, 1 << (self.bits - 1).bit_length())}")
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any] | None:
+        """The NumPy or ml_dtypes dtype of this format, or None where neither has one."""
+        return _DTYPES.get(self)
+
+    # Specials ----------------------------------------------------------------------------------
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether zero is a value: false only for scales (unsigned with precision 1)."""
+        return self.signed or self.precision > 1
+
+    @property
+    def has_negative_zero(self) -> bool:
+        """Whether -0 is a value."""
+        return self.signed and self.specials is not Specials.FNUZ
+
+    @property
+    def has_infinity(self) -> bool:
+        """Whether infinities are values."""
+        return self.specials is Specials.IEEE
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether NaN has a code."""
+        return self.specials is not Specials.FINITE
+
+    # Codes -------------------------------------------------------------------------------------
+
+    @property
+    def sign_mask(self) -> int:
+        """The sign bit of a code, 0 where there is none."""
+        return 1 << (self.bits - 1) if self.signed else 0
+
+    @property
+    def max_code(self) -> int:
+        """The code of `max`."""
+        magnitudes = 1 << (self.exponent_bits + self.trailing_bits)
+        if self.specials is Specials.IEEE:
+            return magnitudes - (1 << self.trailing_bits) - 1
+        return magnitudes - (2 if self.specials is Specials.FN else 1)
+
+    @property
+    def infinity_code(self) -> int | None:
+        """The code of +infinity, or None."""
+        return self.max_code + 1 if self.has_infinity else None
+
+    @property
+    def nan_code(self) -> int | None:
+        """The code of the canonical quiet NaN with a clear sign (FNUZ: the only NaN), or None."""
+        if self.specials is Specials.IEEE:
+            return (self.max_code + 1) | 1 << (self.trailing_bits - 1)
+        if self.specials is Specials.FNUZ:
+            return self.sign_mask
+        return self.max_code + 1 if self.has_nan else None
+
+    # Range and precision -----------------------------------------------------------------------
+
+    @property
+    def emin(self) -> int:
+        """Exponent of the smallest normal number."""
+        return int(self.has_zero) - self._bias
+
+    @property
+    def emax(self) -> int:
+        """Exponent of the largest finite number."""
+        return (self.max_code >> self.trailing_bits) - self._bias
+
+    @cached_property
+    def max(self) -> float:
+        """The largest finite value."""
+        trailing = self.max_code & ((1 << self.trailing_bits) - 1)
+        significand = (1 << self.trailing_bits) | trailing
+        return math.ldexp(significand, self.emax - self.trailing_bits)
+
+    @property
+    def min(self) -> float:
+        """The least finite value: ``-max``, or the smallest value of an unsigned format."""
+        if self.signed:
+            return -self.max
+        return 0.0 if self.has_zero else self.smallest_normal
+
+    @cached_property
+    def smallest_normal(self) -> float:
+        """The smallest positive normal number, ``2**emin``."""
+        return math.ldexp(1.0, self.emin)
+
+    @cached_property
+    def smallest_subnormal(self) -> float:
+        """The smallest positive value: `smallest_normal` where there are no subnormals."""
+        return math.ldexp(1.0, self.emin - self._subnormal_bits)
+
+    @property
+    def eps(self) -> float:
+        """The spacing of values just above 1, ``2**(1-p)``."""
+        return math.ldexp(1.0, 1 - self.precision)
+
+    @property
+    def unit_roundoff(self) -> float:
+        """The relative error bound of rounding to nearest, ``2**-p``."""
+        return math.ldexp(1.0, -self.precision)
+
+    def fits(self, other: Format) -> bool:
+        """Whether `other` holds every finite value of this format.
+
+        Examples
+        --------
+        >>> float16.fits(float32), float16.fits(bfloat16), bfloat16.fits(float32)
+        (True, False, True)
+        """
+        lowest = self.emin - self._subnormal_bits
+        return (
+            self.precision <= other.precision
+            and self.max <= other.max
+            and lowest >= other.emin - other._subnormal_bits
+            and (other.signed or not self.signed)
+            and (other.has_zero or not self.has_zero)
+        )
+
+    @property
+    def _bias(self) -> int:
+        assert self.bias is not None  # __post_init__ replaces None
+        return self.bias
+
+    @property
+    def _subnormal_bits(self) -> int:
+        return self.trailing_bits if self.subnormals else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class FInfo:
+    """Limits of a format under NumPy's names and with NumPy's meanings (see `numpy.finfo`)."""
+
+    dtype: np.dtype[Any] | Format
+    bits: int
+    precision: int
+    resolution: float
+    machep: int
+    eps: float
+    negep: int
+    epsneg: float
+    minexp: int
+    smallest_normal: float
+    maxexp: int
+    max: float
+    nexp: int
+    min: float
+    iexp: int
+    nmant: int
+    smallest_subnormal: float
+
+    @property
+    def tiny(self) -> float:
+        """Another name of `smallest_normal`."""
+        return self.smallest_normal
+
+
+FormatLike = Format | str | np.dtype[Any] | type
+
+
+def finfo(fmt: FormatLike) -> FInfo:
+    """Describe a format as `numpy.finfo` does.
+
+    Parameters
+    ----------
+    fmt : Format, str or dtype
+        A format, its name, or a dtype.
+
+    Returns
+    -------
+    FInfo
+        `precision` is the number of decimal digits and `maxexp` is ``emax + 1``, as in NumPy.
+
+    Examples
+    --------
+    >>> info = finfo("bfloat16")
+    >>> info.max, info.eps, info.maxexp
+    (3.3895313892515355e+38, 0.0078125, 128)
+    """
+    fmt = get_format(fmt)
+    digits = int(-math.log10(fmt.eps))
+    return FInfo(
+        dtype=fmt.dtype if fmt.dtype is not None else fmt,
+        bits=fmt.bits,
+        precision=digits,
+        resolution=10.0**-digits,
+        machep=-fmt.trailing_bits,
+        eps=fmt.eps,
+        negep=-fmt.precision,
+        epsneg=fmt.unit_roundoff,
+        minexp=fmt.emin,
+        smallest_normal=fmt.smallest_normal,
+        maxexp=fmt.emax + 1,
+        max=fmt.max,
+        nexp=fmt.exponent_bits,
+        min=fmt.min,
+        iexp=fmt.exponent_bits,
+        nmant=fmt.trailing_bits,
+        smallest_subnormal=fmt.smallest_subnormal,
+    )
+
+
+def get_format(fmt: FormatLike) -> Format:
+    """Find the format that is meant: a `Format`, a name, ``"e6m9"``, or a dtype.
+
+    Parameters
+    ----------
+    fmt : Format, str or dtype
+        ``eXmY`` is an IEEE-like format of X exponent and Y trailing significand bits. NumPy,
+        ml_dtypes and torch dtypes are known by their names.
+
+    Returns
+    -------
+    Format
+        The named format where the one asked for equals it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format; the message lists near names.
+    TypeError
+        If `fmt` is neither a format, a name nor a floating-point dtype.
+
+    Examples
+    --------
+    >>> get_format("bfloat16"), get_format("e5m10"), get_format(np.float32)
+    (bfloat16, float16, float32)
+    """
+    if isinstance(fmt, Format):
+        return _CANONICAL.get(fmt, fmt)
+    if isinstance(fmt, str):
+        known = _SPELLINGS.get(fmt)
+        return known if known is not None else _parse(fmt)
+    if isinstance(fmt, np.dtype) or (isinstance(fmt, type) and issubclass(fmt, np.generic)):
+        found = NAMED.get(np.dtype(fmt).name)
+        if found is not None:
+            return found
+        raise TypeError(f"{fmt!r} is no binary floating-point dtype that lowprec knows")
+    if type(fmt).__module__ == "torch":
+        return get_format(str(fmt).removeprefix("torch."))
+    raise TypeError(
+        f"{fmt!r} is a {type(fmt).__name__}; pass a lowprec.Format, a name such as 'bfloat16' or "
+        "'e5m10', or a NumPy or ml_dtypes dtype"
+    )
+
+
+def named_formats() -> Mapping[str, Format]:
+    """Return the named formats by name, in the order of the family table."""
+    return dict(NAMED)
+
+
+def _parse(spelling: str) -> Format:
+    key = spelling.strip().lower()
+    if key in _SPELLINGS:
+        return _SPELLINGS[key]
+    match = re.fullmatch(r"e(\d{1,3})m(\d{1,3})", key)
+    if match:
+        w, t = int(match[1]), int(match[2])
+        fmt = Format(key, exponent_bits=w, precision=t + 1)
+        return _CANONICAL.get(fmt, fmt)
+    near = difflib.get_close_matches(key, _SPELLINGS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise ValueError(
+        f"unknown format {spelling!r}; {hint}"
+        f"Use one of {', '.join(NAMED)}, or 'eXmY' with X exponent and Y trailing significand bits"
+    )
+
+
+NAMED: dict[str, Format] = {}
+
+
+def _named(name: str, exponent_bits: int, precision: int, **fields: Any) -> Format:
+    return NAMED.setdefault(name, Format(name, exponent_bits, precision, **fields))
+
+
+float64 = _named("float64", 11, 53)
+float32 = _named("float32", 8, 24)
+tfloat32 = _named("tfloat32", 8, 11)
+bfloat16 = _named("bfloat16", 8, 8)
+float16 = _named("float16", 5, 11)
+float8_e5m2 = _named("float8_e5m2", 5, 3)
+float8_e4m3fn = _named("float8_e4m3fn", 4, 4, specials=Specials.FN)
+float8_e4m3 = _named("float8_e4m3", 4, 4)
+float8_e3m4 = _named("float8_e3m4", 3, 5)
+float8_e5m2fnuz = _named("float8_e5m2fnuz", 5, 3, specials=Specials.FNUZ, bias=16)
+float8_e4m3fnuz = _named("float8_e4m3fnuz", 4, 4, specials=Specials.FNUZ, bias=8)
+float8_e4m3b11fnuz = _named("float8_e4m3b11fnuz", 4, 4, specials=Specials.FNUZ, bias=11)
+float8_e8m0fnu = _named("float8_e8m0fnu", 8, 1, specials=Specials.FN, signed=False)
+float6_e3m2fn = _named("float6_e3m2fn", 3, 3, specials=Specials.FINITE)
+float6_e2m3fn = _named("float6_e2m3fn", 2, 4, specials=Specials.FINITE)
+float4_e2m1fn = _named("float4_e2m1fn", 2, 2, specials=Specials.FINITE)
+
+_CANONICAL = {fmt: fmt for fmt in NAMED.values()}
+_ALIASES = {
+    "bf16": bfloat16,
+    "fp16": float16,
+    "fp32": float32,
+    "fp64": float64,
+    "tf32": tfloat32,
+}
+_TAILS = {name.partition("_")[2]: fmt for name, fmt in NAMED.items() if "_" in name}
+_SPELLINGS: dict[str, Format] = NAMED | _TAILS | _ALIASES
+_DTYPES: dict[Format, np.dtype[Any]] = {
+    fmt: np.dtype(getattr(np, name, None) or getattr(ml_dtypes, name))
+    for name, fmt in NAMED.items()
+    if hasattr(np, name) or hasattr(ml_dtypes, name)
+}
