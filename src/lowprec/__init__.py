@@ -1,5 +1,9 @@
-"""lowprec: what happens to my numbers in 16 bits, where, and what do I do about it?"""
+"""lowprec: what happens to my numbers in 16 bits, where, and what do I do about it?"""  # noqa: D400
 
+from lowprec.conversion import cast as cast
+from lowprec.conversion import decode as decode
+from lowprec.conversion import encode as encode
+from lowprec.conversion import round_to as round_to
 from lowprec.formats import FInfo as FInfo
 from lowprec.formats import Format as Format
 from lowprec.formats import Specials as Specials
@@ -22,6 +26,9 @@ from lowprec.formats import float64 as float64
 from lowprec.formats import get_format as get_format
 from lowprec.formats import named_formats as named_formats
 from lowprec.formats import tfloat32 as tfloat32
+from lowprec.neighbours import next_down as next_down
+from lowprec.neighbours import next_up as next_up
+from lowprec.neighbours import ulp as ulp
 from lowprec.rounding import Overflow as Overflow
 from lowprec.rounding import Rounding as Rounding
 

@@ -112,7 +112,8 @@ class Format:
                 f"{self.name!r} has values from 2**{self.emin - self._subnormal_bits} to "
                 f"2**{self.emax}; float64 holds 2**-1074 to 2**1023: use another bias (now {bias})"
             )
-        key = (w, p, self.specials.value, bias, self.signed, self.subnormals)
+        kind = list(Specials).index(self.specials)  # a hash of numbers alone survives pickling
+        key = (w, p, kind, bias, self.signed, self.subnormals)
         object.__setattr__(self, "_hash", hash(key))
 
     def __hash__(self) -> int:

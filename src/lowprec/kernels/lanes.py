@@ -1,0 +1,211 @@
+"""Python's operators on LLVM values, so that a rule is written once for every width.
+
+A `Lanes` wraps one integer, float or boolean of an LLVM function being built, or a vector of them.
+The rules of `lowprec.kernels.rules` are plain Python over it: the same lines become scalar 32-bit
+code, 64-bit code for float64, 128-bit code for integers, or 512-bit vector code. Integers are
+unsigned and wrap; a shift by the width or more is undefined, as in LLVM; Python integers stand for
+constants of the other operand's type.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llvmlite import ir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Lanes", "interleave", "maximum", "minimum", "select"]
+
+_FLOATS = {16: ir.HalfType(), 32: ir.FloatType(), 64: ir.DoubleType()}
+
+
+def _element(kind: ir.Type) -> ir.Type:
+    return kind.element if isinstance(kind, ir.VectorType) else kind
+
+
+def _bits(kind: ir.Type) -> int:
+    """Width of an integer or floating-point type."""
+    for bits, float_type in _FLOATS.items():
+        if kind == float_type:
+            return bits
+    return int(kind.width)
+
+
+class Lanes:
+    """A scalar or vector of LLVM values of one type."""
+
+    __slots__ = ("builder", "value")
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+        self.builder = builder
+        self.value = value
+
+    # Shape and type ------------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """How many lanes, 1 for a scalar."""
+        kind = self.value.type
+        return int(kind.count) if isinstance(kind, ir.VectorType) else 1
+
+    @property
+    def bits(self) -> int:
+        """Width of one lane."""
+        return _bits(_element(self.value.type))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether lanes are floating-point."""
+        return _element(self.value.type) in _FLOATS.values()
+
+    def _shaped(self, element: ir.Type) -> ir.Type:
+        return ir.VectorType(element, self.count) if self.count > 1 else element
+
+    def _wrap(self, value: ir.Value) -> Lanes:
+        return Lanes(self.builder, value)
+
+    def constant(self, number: int | float) -> Lanes:
+        """Return the number in every lane."""
+        element = _element(self.value.type)
+        if not self.is_float:
+            number = int(number) & ((1 << self.bits) - 1)
+        if self.count > 1:
+            return self._wrap(ir.Constant(self.value.type, [number] * self.count))
+        return self._wrap(ir.Constant(element, number))
+
+    def splat(self, count: int) -> Lanes:
+        """Return a vector with this scalar in every lane."""
+        if count == 1:
+            return self
+        kind = ir.VectorType(self.value.type, count)
+        zero = ir.Constant(ir.IntType(32), 0)
+        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), self.value, zero)
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+        return self._wrap(self.builder.shuffle_vector(first, first, everywhere))
+
+    def ramp(self, count: int) -> Lanes:
+        """Return the vector 0, 1, … of this scalar's type."""
+        kind = ir.VectorType(self.value.type, count)
+        return self._wrap(ir.Constant(kind, list(range(count))))
+
+    # Conversions ---------------------------------------------------------------------------------
+
+    def resized(self, bits: int) -> Lanes:
+        """Return integers truncated or extended with zeros."""
+        if bits == self.bits:
+            return self
+        build = self.builder.zext if bits > self.bits else self.builder.trunc
+        return self._wrap(build(self.value, self._shaped(ir.IntType(bits))))
+
+    def as_integers(self) -> Lanes:
+        """Return the bits of floats."""
+        kind = self._shaped(ir.IntType(self.bits))
+        return self._wrap(self.builder.bitcast(self.value, kind))
+
+    def as_floats(self) -> Lanes:
+        """Return the floats that have these bits."""
+        return self._wrap(self.builder.bitcast(self.value, self._shaped(_FLOATS[self.bits])))
+
+    def to_floats(self) -> Lanes:
+        """Return integers below half the range converted to floats of the same width."""
+        return self._wrap(self.builder.sitofp(self.value, self._shaped(_FLOATS[self.bits])))
+
+    def float_resized(self, bits: int) -> Lanes:
+        """Return floats converted to another width, to nearest with ties to even."""
+        if bits == self.bits:
+            return self
+        build = self.builder.fpext if bits > self.bits else self.builder.fptrunc
+        return self._wrap(build(self.value, self._shaped(_FLOATS[bits])))
+
+    def leading_zeros(self) -> Lanes:
+        """Return the number of zero bits above the leading one."""
+        false = ir.Constant(ir.IntType(1), 0)
+        return self._wrap(self.builder.ctlz(self.value, false))
+
+    # Operators -----------------------------------------------------------------------------------
+
+    def _coerce(self, other: Lanes | int | float) -> ir.Value:
+        return other.value if isinstance(other, Lanes) else self.constant(other).value
+
+    def _binary(self, name: str, other: Lanes | int | float) -> Lanes:
+        build: Callable[..., Any] = getattr(self.builder, name)
+        return self._wrap(build(self.value, self._coerce(other)))
+
+    def __add__(self, other: Lanes | int | float) -> Lanes:
+        return self._binary("fadd" if self.is_float else "add", other)
+
+    def __sub__(self, other: Lanes | int | float) -> Lanes:
+        return self._binary("fsub" if self.is_float else "sub", other)
+
+    def __mul__(self, other: Lanes | int | float) -> Lanes:
+        return self._binary("fmul" if self.is_float else "mul", other)
+
+    def __and__(self, other: Lanes | int) -> Lanes:
+        return self._binary("and_", other)
+
+    def __or__(self, other: Lanes | int) -> Lanes:
+        return self._binary("or_", other)
+
+    def __xor__(self, other: Lanes | int) -> Lanes:
+        return self._binary("xor", other)
+
+    def __lshift__(self, other: Lanes | int) -> Lanes:
+        return self._binary("shl", other)
+
+    def __rshift__(self, other: Lanes | int) -> Lanes:
+        return self._binary("lshr", other)
+
+    def __invert__(self) -> Lanes:
+        return self._wrap(self.builder.not_(self.value))
+
+    def _compare(self, operator: str, other: Lanes | int | float) -> Lanes:
+        build = self.builder.fcmp_ordered if self.is_float else self.builder.icmp_unsigned
+        return self._wrap(build(operator, self.value, self._coerce(other)))
+
+    def __lt__(self, other: Lanes | int | float) -> Lanes:
+        return self._compare("<", other)
+
+    def __le__(self, other: Lanes | int | float) -> Lanes:
+        return self._compare("<=", other)
+
+    def __gt__(self, other: Lanes | int | float) -> Lanes:
+        return self._compare(">", other)
+
+    def __ge__(self, other: Lanes | int | float) -> Lanes:
+        return self._compare(">=", other)
+
+    def is_nan(self) -> Lanes:
+        """Return in which lanes a float is NaN."""
+        return self._wrap(self.builder.fcmp_unordered("uno", self.value, self.value))
+
+    def equals(self, other: Lanes | int | float) -> Lanes:
+        """Compare lane by lane (``==`` stays Python's identity)."""
+        return self._compare("==", other)
+
+
+def select(condition: Lanes, yes: Lanes | int | float, no: Lanes | int | float) -> Lanes:
+    """Return `yes` in the lanes where `condition` holds, else `no`."""
+    model = yes if isinstance(yes, Lanes) else no
+    assert isinstance(model, Lanes), "one of the two must be Lanes"
+    build = condition.builder.select
+    return model._wrap(build(condition.value, model._coerce(yes), model._coerce(no)))
+
+
+def maximum(a: Lanes, b: Lanes | int) -> Lanes:
+    """Return the larger of two unsigned integers, lane by lane."""
+    return select(a > b, a, b)
+
+
+def minimum(a: Lanes, b: Lanes | int) -> Lanes:
+    """Return the smaller of two unsigned integers, lane by lane."""
+    return select(a < b, a, b)
+
+
+def interleave(even: Lanes, odd: Lanes) -> Lanes:
+    """Return the low halves of two vectors, alternating: a vector of twice as many lanes."""
+    half = even.bits // 2
+    pairs = (even & ((1 << half) - 1)) | (odd << half)
+    kind = ir.VectorType(ir.IntType(half), 2 * even.count)
+    return Lanes(even.builder, even.builder.bitcast(pairs.value, kind))

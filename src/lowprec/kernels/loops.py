@@ -1,0 +1,198 @@
+"""Loops that apply a rule to arrays: where the rules meet Numba.
+
+A loop runs over contiguous one-dimensional arrays of the same size, whole vectors first and the
+remainder one by one with the scalar form of the same rule. Input and output may be the same memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from lowprec.kernels.lanes import Lanes
+from lowprec.kernels.philox import LANES, block_bits, element_bits
+from lowprec.kernels.rules import Constants, Plan, convert, decode
+
+__all__ = ["FINGERPRINT", "from_text", "kernel", "make_loop", "to_text"]
+
+#: compile flags of every kernel; fastmath stays off because it loses NaN and -0
+kernel = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy")
+
+_FIELDS = len(Constants._fields)
+
+# Numba's cache looks at the time stamp of one file, but a loop depends on all of these: a loop
+# that refers to this string is compiled again when any of them has changed.
+_FILES = sorted(Path(__file__).parent.glob("*.py"))
+FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
+
+
+# Between Numba's values and lanes ------------------------------------------------------------
+
+
+def to_text(plan: Plan) -> str:
+    """Spell a plan as a string, which Numba can treat as a constant."""
+    return "|".join(map(str, plan))
+
+
+def from_text(text: str) -> Plan:
+    """Read a plan from its spelling."""
+    plan = Plan(*text.split("|"))  # type: ignore[arg-type]
+    return plan._replace(word=int(plan.word))
+
+
+class _Elements:
+    """The `count` elements of an array that begin at `index`: a vector, or a scalar."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, array: Any) -> None:
+        self.builder, self.kind = builder, kind
+        self.data = context.make_array(kind)(context, builder, array).data
+
+    def _pointer(self, index: Any, count: int) -> Any:
+        address = self.builder.gep(self.data, [index])
+        element = self.data.type.pointee
+        vector = ir.VectorType(element, count) if count > 1 else element
+        return self.builder.bitcast(address, vector.as_pointer())
+
+    def load(self, index: Any, count: int) -> Lanes:
+        pointer = self._pointer(index, count)
+        return Lanes(self.builder, self.builder.load(pointer, align=self.kind.dtype.bitwidth // 8))
+
+    def store(self, result: Lanes, index: Any) -> None:
+        if not result.is_float:
+            result = result.resized(self.kind.dtype.bitwidth)
+        pointer = self._pointer(index, result.count)
+        self.builder.store(result.value, pointer, align=self.kind.dtype.bitwidth // 8)
+
+
+def _apply(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -> Lanes:
+    scalars = [Lanes(x.builder, v) for v in cgutils.unpack_tuple(x.builder, fields, _FIELDS)]
+    c = Constants(*(scalar.resized(plan.word).splat(x.count) for scalar in scalars))
+    if plan.mode == "decode":
+        return decode(x, plan, c)
+    if random is None:
+        return convert(x, plan, c, c.random_bits)
+    drawn = 16 if plan.draw == "halves" else 32
+    return convert(
+        x, plan, c, random.resized(plan.word) >> (c.random_bits.constant(drawn) - c.random_bits)
+    )
+
+
+@intrinsic
+def load_constants(_: Any, array: Any) -> Any:
+    """Read an array of constants into a tuple: registers, which no store can change."""
+    result = types.UniTuple(types.uint64, _FIELDS)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        addresses = [cgutils.gep_inbounds(builder, data, field) for field in range(_FIELDS)]
+        return context.make_tuple(builder, result, [builder.load(a) for a in addresses])
+
+    return result(array), generate
+
+
+@intrinsic(prefer_literal=True)
+def apply_rule(_: Any, x: Any, out: Any, i: Any, constants: Any, plan: Any, count: Any) -> Any:
+    """Apply the rule to the `count` elements of `x` from i on."""
+    work, lanes = from_text(plan.literal_value), count.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source = _Elements(context, builder, signature.args[0], args[0])
+        target = _Elements(context, builder, signature.args[1], args[1])
+        target.store(_apply(source.load(args[2], lanes), work, args[3]), args[2])
+        return context.get_dummy_value()
+
+    return types.void(x, out, i, constants, plan, count), generate
+
+
+@intrinsic(prefer_literal=True)
+def apply_random_rule(
+    _: Any, x: Any, out: Any, i: Any, constants: Any, index: Any, key: Any, plan: Any, count: Any
+) -> Any:
+    """Apply the rule to one element, or to a block, that has this index in the whole array."""
+    work, is_block = from_text(plan.literal_value), count.literal_value > 1
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source = _Elements(context, builder, signature.args[0], args[0])
+        target = _Elements(context, builder, signature.args[1], args[1])
+        start, key_ = Lanes(builder, args[4]), Lanes(builder, args[5])
+        draw = block_bits if is_block else (lambda *a: [element_bits(*a)])
+        for group, bits in enumerate(draw(start, key_, work.draw)):
+            i = builder.add(args[2], ir.Constant(args[2].type, group * LANES))
+            lanes = source.load(i, LANES if is_block else 1)
+            target.store(_apply(lanes, work, args[3], bits), i)
+        return context.get_dummy_value()
+
+    return types.void(x, out, i, constants, index, key, plan, count), generate
+
+
+# Loops ---------------------------------------------------------------------------------------
+
+Loop = Callable[..., None]
+
+
+@functools.cache
+def make_loop(plan: Plan, parallel: bool = False) -> Loop:
+    """Return the loop for a plan: ``loop(x, out, constants, chunks)``.
+
+    A stochastic one is ``loop(x, out, constants, chunks, key, first)``, where `first` is the index
+    of ``x[0]`` in the array that the caller sees. The work is cut into `chunks` pieces; a parallel
+    loop shares them among threads.
+    """
+    version = FINGERPRINT + ("-parallel" if parallel else "")  # Numba's cache ignores flags
+    if plan.draw:
+        block = 8 * LANES if plan.draw == "halves" else 4 * LANES
+        loop = _make_random_loop(to_text(plan), block, version)
+    else:
+        vector = 1 if plan.word == 128 else 2 * LANES
+        loop = _make_plain_loop(to_text(plan), vector, version)
+    return kernel(parallel=parallel)(loop)
+
+
+@kernel
+def begin_of_chunk(k, chunks, size):  # type: ignore[no-untyped-def]
+    """Return where piece k of `chunks` begins: on a multiple of 128 elements, or at the end."""
+    return size if k == chunks else k * size // chunks // 128 * 128
+
+
+def _make_plain_loop(plan: str, vector: int, version: str) -> Loop:
+    def loop(x, out, constants, chunks):  # type: ignore[no-untyped-def]
+        version  # noqa: B018 - tells one loop from another in Numba's cache
+        c = load_constants(constants)
+        for k in numba.prange(chunks):
+            begin = begin_of_chunk(k, chunks, x.size)
+            end = begin_of_chunk(k + 1, chunks, x.size)
+            whole = end - (end - begin) % vector
+            for i in range(begin, whole, vector):
+                apply_rule(x, out, i, c, plan, vector)
+            for i in range(whole, end):
+                apply_rule(x, out, i, c, plan, 1)
+
+    return loop
+
+
+def _make_random_loop(plan: str, block: int, version: str) -> Loop:
+    def loop(x, out, constants, chunks, key, first):  # type: ignore[no-untyped-def]
+        version  # noqa: B018 - tells one loop from another in Numba's cache
+        c = load_constants(constants)
+        for k in numba.prange(chunks):
+            begin = begin_of_chunk(k, chunks, x.size)
+            end = begin_of_chunk(k + 1, chunks, x.size)
+            head = min(end, begin + -(first + begin) % block)
+            whole = end - (end - head) % block
+            for i in range(begin, head):
+                apply_random_rule(x, out, i, c, first + i, key, plan, 1)
+            for i in range(head, whole, block):
+                apply_random_rule(x, out, i, c, first + i, key, plan, block)
+            for i in range(whole, end):
+                apply_random_rule(x, out, i, c, first + i, key, plan, 1)
+
+    return loop

@@ -1,0 +1,261 @@
+"""From a format and a mode to a kernel: which rule serves, and with which constants."""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.core.registry import cpu_target
+
+from lowprec.formats import Format, Specials, float16, float32
+from lowprec.kernels.loops import make_loop
+from lowprec.kernels.rules import Constants, Plan
+from lowprec.kernels.threads import thread_count
+from lowprec.rounding import Overflow, Rounding
+
+__all__ = ["Kernel", "conversion_kernel", "conversion_plan", "decoding_kernel"]
+
+_TRAILING = {32: 23, 64: 52}
+_BIAS = {32: 127, 64: 1023, 128: 1023}
+_NEAREST = (Rounding.TIES_TO_EVEN, Rounding.TIES_TO_AWAY, Rounding.TIES_TOWARD_ZERO)
+_PARALLEL_FROM = 100_000  # elements; starting threads costs about as much as 30,000
+
+
+class Kernel:
+    """A compiled loop with its constants, to be called on contiguous one-dimensional arrays."""
+
+    __slots__ = ("constants", "loop", "plan")
+
+    def __init__(self, plan: Plan, constants: np.ndarray[Any, Any]) -> None:
+        self.plan = plan
+        self.constants = constants
+        self.loop = make_loop(plan)
+
+    def __call__(self, x: Any, out: Any, key: int = 0, first: int = 0) -> None:
+        """Convert `x` into `out`; `first` is the index of ``x[0]`` in the caller's array."""
+        threads = thread_count() if x.size >= _PARALLEL_FROM else 1
+        loop = self.loop if threads == 1 else make_loop(self.plan, parallel=True)
+        if self.plan.draw:
+            loop(x, out, self.constants, threads, np.uint64(key), first)
+        else:
+            loop(x, out, self.constants, threads)
+
+
+class Results(NamedTuple):
+    """Magnitudes of special results: codes, or bits of a float as wide as the word."""
+
+    overflow_positive: int
+    overflow_negative: int
+    infinity: int
+    nan: int
+
+
+# Facts about formats -----------------------------------------------------------------------------
+
+
+def fits_float32_words(fmt: Format) -> bool:
+    """Whether float32's own exponents suffice to compute every code of the format."""
+    return fmt.has_zero and fmt.fits(float32) and fmt.emin >= float32.emin
+
+
+def variant(fmt: Format) -> str:
+    """Name the rules' variant for the format's signs, zeros and subnormals."""
+    if not fmt.has_zero:
+        return "scale"
+    kind = "signed" if fmt.signed else "unsigned"
+    if fmt.specials is Specials.FNUZ:
+        kind = "fnuz"
+    return kind if fmt.subnormals or fmt.precision == 1 else f"{kind}-flush"
+
+
+def is_aligned(fmt: Format, word: int) -> bool:
+    """Whether a code is the top of the float's own bits."""
+    emin = 1 - _BIAS[word]
+    return (
+        variant(fmt) == "signed"
+        and fmt.specials is Specials.IEEE
+        and fmt.emin == emin
+        and fmt.emax == -emin + 1
+        and fmt.trailing_bits < _TRAILING[word]
+    )
+
+
+def overflow_magnitude(
+    fmt: Format, rounding: Rounding, overflow: Overflow, negative: bool = False
+) -> int:
+    """Return the code, without sign, that a finite overflow of this sign gives."""
+    if overflow is not Overflow.IEEE or rounding.overflows_to_max(negative):
+        return fmt.max_code
+    return _beyond_max(fmt)
+
+
+def infinity_magnitude(fmt: Format, overflow: Overflow) -> int:
+    """Return the code, without sign, that an infinite source gives."""
+    if fmt.has_infinity and overflow is not Overflow.SATURATE_FINITE:
+        return fmt.max_code + 1
+    return fmt.max_code if overflow is not Overflow.IEEE else _beyond_max(fmt)
+
+
+def _beyond_max(fmt: Format) -> int:
+    if fmt.infinity_code is not None:
+        return fmt.infinity_code
+    return fmt.max_code if fmt.nan_code is None else fmt.nan_code
+
+
+def _results(fmt: Format, rounding: Rounding, overflow: Overflow) -> Results:
+    return Results(
+        overflow_magnitude(fmt, rounding, overflow),
+        overflow_magnitude(fmt, rounding, overflow, negative=True),
+        infinity_magnitude(fmt, overflow),
+        0 if fmt.nan_code is None else fmt.nan_code,
+    )
+
+
+def float_bits(value: float, word: int) -> int:
+    """Return the bits of a float of 32 or 64 bits."""
+    pattern, integer = ("<f", "<I") if word == 32 else ("<d", "<Q")
+    return int(struct.unpack(integer, struct.pack(pattern, value))[0])
+
+
+def _as_float_bits(code: int, fmt: Format, word: int) -> int:
+    """Return the float bits of a special result given as a code."""
+    if code == fmt.max_code:
+        return float_bits(fmt.max, word)
+    return float_bits(math.inf if code == fmt.infinity_code else math.nan, word)
+
+
+def overflow_threshold(fmt: Format, rounding: Rounding, word: int) -> int:
+    """Return the bits of the least float that overflows in a deterministic mode."""
+    half_step = math.ldexp(fmt.eps, fmt.emax - 1)
+    if rounding not in _NEAREST:
+        return float_bits(fmt.max, word) + 1
+    tie = float_bits(fmt.max + half_step, word)
+    is_odd = fmt.max_code & 1 or fmt.precision == 1
+    tie_overflows = rounding is Rounding.TIES_TO_AWAY or (
+        rounding is Rounding.TIES_TO_EVEN and is_odd
+    )
+    return tie if tie_overflows else tie + 1
+
+
+@functools.cache
+def has_half_precision_hardware() -> bool:
+    """Whether Numba compiles for a processor that converts float16; without one it would crash."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return "+f16c" in features.split(",")
+
+
+# Plans -------------------------------------------------------------------------------------------
+
+
+def _suits_addition(fmt: Format, rounding: Rounding, word: int, results: Results) -> bool:
+    """Whether `round_by_addition` is right: see its conditions."""
+    trailing, bias = _TRAILING[word], _BIAS[word]
+    return (
+        not rounding.is_stochastic
+        and variant(fmt) in ("signed", "unsigned", "fnuz")
+        and fmt.trailing_bits < trailing
+        and fmt.emin - fmt.trailing_bits > -bias
+        and fmt.emax + 1 + trailing - fmt.trailing_bits <= bias
+        and (rounding not in _NEAREST or results.overflow_positive == results.infinity)
+    )
+
+
+def _twin(fmt: Format, rounding: Rounding, overflow: Overflow, word: int, results: Results) -> str:
+    if word == 128:
+        return "general"
+    if (
+        (fmt, rounding, overflow) == (float16, Rounding.TIES_TO_EVEN, Overflow.IEEE)
+        and word == 32
+        and has_half_precision_hardware()
+    ):
+        return "hardware"
+    if is_aligned(fmt, word) and overflow is Overflow.IEEE:
+        return "aligned"
+    return "adder" if _suits_addition(fmt, rounding, word, results) else "general"
+
+
+def default_random_bits(fmt: Format, source: str) -> int:
+    """Return how many random bits decide: 16 for float32 to bfloat16, where they are exact."""
+    is_bfloat16 = (fmt.exponent_bits, fmt.precision) == (8, 8) and fmt.fits(float32)
+    return 16 if source == "float32" and is_bfloat16 else 32
+
+
+@functools.cache
+def conversion_plan(
+    fmt: Format,
+    source: str,
+    target: str,
+    rounding: Rounding,
+    overflow: Overflow,
+    random_bits: int | None = None,
+    twin: str | None = None,
+) -> tuple[Plan, np.ndarray[Any, Any]]:
+    """Return the plan and the constants that convert `source` to codes, float32 or float64."""
+    r = default_random_bits(fmt, source) if random_bits is None else random_bits
+    draw = ("halves" if r <= 16 else "words") if rounding.is_stochastic else ""
+    if source in ("int64", "uint64"):
+        word = 128
+    else:
+        word = 32 if source == "float32" and fits_float32_words(fmt) and draw != "words" else 64
+    results = _results(fmt, rounding, overflow)
+    twin = twin or _twin(fmt, rounding, overflow, word, results)
+    plan = Plan(source, target, rounding.value, word, twin, variant(fmt), draw)
+    float_word = min(word, 64)
+    if target != "codes":
+        results = Results(*(_as_float_bits(code, fmt, float_word) for code in results))
+    constants = Constants(
+        trailing_bits=fmt.trailing_bits,
+        emin=fmt.emin + _BIAS[word],
+        max_code=fmt.max_code,
+        sign_mask=fmt.sign_mask,
+        quantum=float_bits(fmt.smallest_subnormal, float_word),
+        threshold=overflow_threshold(fmt, rounding, word) if twin == "adder" else 0,
+        random_bits=r,
+        **results._asdict(),
+    )
+    return plan, np.array(constants, np.uint64)
+
+
+@functools.cache
+def conversion_kernel(
+    fmt: Format,
+    source: str,
+    target: str,
+    rounding: Rounding,
+    overflow: Overflow,
+    random_bits: int | None = None,
+    twin: str | None = None,
+) -> Kernel:
+    """Return the kernel of `conversion_plan`; `twin` asks for another rule than the fastest."""
+    plan, constants = conversion_plan(fmt, source, target, rounding, overflow, random_bits, twin)
+    return Kernel(plan, constants)
+
+
+@functools.cache
+def decoding_kernel(fmt: Format, target: str, twin: str | None = None) -> Kernel:
+    """Return the kernel that decodes codes of the format to float32 or float64."""
+    word = 32 if target == "float32" and fits_float32_words(fmt) else 64
+    if twin is None:
+        twin = "aligned" if is_aligned(fmt, word) else "general"
+        if fmt == float16 and word == 32 and has_half_precision_hardware():
+            twin = "hardware"
+    never = (1 << word) - 1
+    constants = Constants(
+        trailing_bits=fmt.trailing_bits,
+        emin=fmt.emin + _BIAS[word],
+        max_code=fmt.max_code,
+        overflow_positive=float_bits(math.inf, word),
+        overflow_negative=0,
+        infinity=never if fmt.infinity_code is None else fmt.infinity_code,
+        nan=float_bits(math.nan, word),
+        sign_mask=fmt.sign_mask,
+        quantum=float_bits(fmt.smallest_subnormal, word),
+        threshold=0,
+        random_bits=0,
+    )
+    return Kernel(
+        Plan("codes", target, "decode", word, twin, variant(fmt)), np.array(constants, np.uint64)
+    )

@@ -1,0 +1,105 @@
+"""The rules for one number at a time, to be called from a user's own ``@njit`` functions."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from numba import types
+from numba.extending import intrinsic
+
+from lowprec.formats import FormatLike, float64, get_format
+from lowprec.kernels.lanes import Lanes
+from lowprec.kernels.loops import FINGERPRINT, from_text, kernel, to_text
+from lowprec.kernels.plans import conversion_plan
+from lowprec.kernels.rules import Constants, convert
+from lowprec.rounding import Overflow, Rounding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["scalar_rounder"]
+
+
+def scalar_rounder(
+    fmt: FormatLike,
+    rounding: Rounding | str = "ties_to_even",
+    overflow: Overflow | str = "ieee",
+) -> Callable[..., float]:
+    """Return a compiled function that rounds one float64 to a format, for use in ``@njit`` code.
+
+    Parameters
+    ----------
+    fmt : Format, str or dtype
+        The format.
+    rounding : Rounding or str
+        As for `lowprec.round_to`.
+    overflow : Overflow or str
+        As for `lowprec.round_to`.
+
+    Returns
+    -------
+    callable
+        ``f(x) -> float64``; for the stochastic modes ``f(x, random) -> float64``, where `random`
+        is an unsigned integer of 32 random bits. Rounds once, as `lowprec.round_to` does.
+
+    Raises
+    ------
+    ValueError
+        If the format has no NaN to return for NaN, as nothing can be refused here.
+
+    Examples
+    --------
+    >>> import numba, numpy as np
+    >>> to_bfloat16 = scalar_rounder("bfloat16")
+    >>> @numba.njit
+    ... def rounded_sum(x):
+    ...     total = 0.0
+    ...     for value in x:
+    ...         total = to_bfloat16(total + value)
+    ...     return total
+    >>> rounded_sum(np.ones(1000))
+    256.0
+    """
+    fmt = get_format(fmt)
+    if not fmt.has_nan:
+        raise ValueError(f"{fmt!r} has no NaN to return for NaN; use lowprec.round_to")
+    return _make_rounder(fmt, Rounding(rounding), Overflow(overflow))
+
+
+@functools.cache
+def _make_rounder(fmt: Any, rounding: Rounding, overflow: Overflow) -> Callable[..., float]:
+    plan, constants = conversion_plan(fmt, "float64", float64.name, rounding, overflow, 32)
+    text = f"{to_text(plan)}|{','.join(map(str, constants))}"
+    version = FINGERPRINT
+    if rounding.is_stochastic:
+
+        @kernel
+        def round_randomly(x, random):  # type: ignore[no-untyped-def]
+            version  # noqa: B018 - tells one function from another in Numba's cache
+            return _apply(x, random, text)
+
+        return round_randomly
+
+    @kernel
+    def round_number(x):  # type: ignore[no-untyped-def]
+        version  # noqa: B018 - tells one function from another in Numba's cache
+        return _apply(x, 0, text)
+
+    return round_number
+
+
+@intrinsic(prefer_literal=True)
+def _apply(_: Any, x: Any, random: Any, rule: Any) -> Any:
+    """Apply a rule, given with its constants as text, to one number."""
+    text, _, numbers = rule.literal_value.rpartition("|")
+    plan, constants = from_text(text), [int(number) for number in numbers.split(",")]
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = context.cast(builder, args[0], signature.args[0], types.float64)
+        bits = context.cast(builder, args[1], signature.args[1], types.uint64)
+        R = Lanes(builder, bits)
+        c = Constants(*(R.constant(field) for field in constants))
+        return convert(Lanes(builder, number), plan, c, R & 0xFFFFFFFF).value
+
+    return types.float64(x, random, rule), generate

@@ -1,0 +1,140 @@
+"""What rounding did to a block of numbers, gathered in one pass.
+
+Four small arrays hold the tally of any number of blocks: counts, extrema, sums and the histogram
+of exponents. Sums are compensated (Neumaier), and those of squares are kept in three scales
+(Blue), so that no float64 is too large or too small to be counted.
+
+References
+----------
+Blue (1978), "A portable Fortran program to find the Euclidean norm of a vector"; Neumaier (1974),
+"Rundungsfehleranalyse einiger Verfahren zur Summation endlicher Summen".
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lowprec.kernels.loops import kernel
+
+__all__ = ["COUNTS", "EXPONENTS", "EXTREMA", "LOWEST_EXPONENT", "RELATIVE_SCALE", "SCALE", "tally"]
+
+Array = np.ndarray[Any, Any]
+
+COUNTS = ("zeros", "new_zeros", "subnormals", "overflows", "nans", "infs", "measured")
+EXTREMA = ("max_abs", "min_abs", "max_relative_error", "max_ulp_error")
+LOWEST_EXPONENT = -1074  # of the smallest float64
+EXPONENTS = 1023 - LOWEST_EXPONENT + 1
+
+SCALE = 600  # tiny numbers are squared times 2**600, huge ones times 2**-600
+_TINY, _HUGE = 2.0**-500, 2.0**500
+_UP, _DOWN = 2.0**SCALE, 2.0**-SCALE
+RELATIVE_SCALE = 64  # relative errors, at most the largest float64, are summed in units of 2**64
+_RELATIVE_UNIT = 2.0**-RELATIVE_SCALE
+_LARGEST = float(np.finfo(np.float64).max)
+
+
+@kernel()
+def _plus(total: float, rest: float, term: float) -> tuple[float, float]:
+    """Add `term` to the sum `total` + `rest`, `rest` being what rounding `total` has left over."""
+    grown = total + term
+    kept = grown - total
+    return grown, rest + ((total - (grown - kept)) + (term - kept))
+
+
+@kernel()
+def _add_square(sums: Array, row: int, magnitude: float) -> None:
+    """Add the square of a tiny number, scaled up, to `row`, or of a huge one to the next."""
+    scale, row = (_UP, row) if magnitude < 1.0 else (_DOWN, row + 1)
+    square = (magnitude * scale) * (magnitude * scale)
+    sums[row, 0], sums[row, 1] = _plus(sums[row, 0], sums[row, 1], square)
+
+
+@kernel()
+def _binade(magnitude: float) -> Any:
+    """Return the largest power of two up to a normal float64; 0 for a subnormal one."""
+    return np.int64(np.float64(magnitude).view(np.int64) & (2047 << 52)).view(np.float64)
+
+
+@kernel()
+def _exponent(magnitude: float) -> Any:
+    """Return floor(log2(magnitude)) of a positive finite float64, subnormal ones included."""
+    field = np.float64(magnitude).view(np.int64) >> 52
+    if field == 0:
+        return (np.float64(magnitude * 2.0**64).view(np.int64) >> 52) - (1023 + 64)
+    return field - 1023
+
+
+@kernel()
+def tally(
+    values: Array,
+    tails: Array,
+    rounded: Array,
+    limits: Array,
+    counts: Array,
+    extrema: Array,
+    sums: Array,
+    exponents: Array,
+) -> None:
+    """Add one block to the tally, in place.
+
+    `values` + `tails` are the exact inputs (a tail is what a 64-bit integer has below its
+    float64), `rounded` what they became. `limits` holds the format's largest value, its smallest
+    normal one, the binade whose spacing numbers below that have, and for either sign by how much
+    the largest value may be exceeded and whether exactly that much is an overflow.
+    """
+    maximum, smallest_normal, floor = limits[0], limits[1], limits[2]
+    zeros = new_zeros = subnormals = overflows = measured = 0
+    max_abs, min_abs, max_relative, max_ulps = extrema[0], extrema[1], extrema[2], extrema[3]
+    relatives, relatives_rest = sums[0, 0], sums[0, 1]
+    signal, signal_rest = sums[1, 0], sums[1, 1]
+    noise, noise_rest = sums[2, 0], sums[2, 1]
+    for i in range(values.size):
+        x, y, tail = np.float64(values[i]), np.float64(rounded[i]), tails[i]
+        a, z = abs(x), abs(y)
+        if not a < np.inf:
+            counts[4 if x != x else 5] += 1
+            continue
+        side = 2 * np.int64(x < 0.0)
+        excess = ((a - maximum) - limits[3 + side]) + math.copysign(1.0, x) * tail
+        lost = (not z < np.inf) | (excess > 0.0) | ((excess == 0.0) & (limits[4 + side] != 0.0))
+        overflows += lost
+        max_abs = max(max_abs, a)
+        if a == 0.0:
+            zeros += 1
+            continue
+        min_abs = min(min_abs, a)
+        e = _exponent(a)
+        exponents[e - LOWEST_EXPONENT] += 1
+        if lost:
+            continue
+        measured += 1
+        new_zeros += z == 0.0
+        subnormals += z < smallest_normal
+        error = abs((x - y) + tail)
+        relative = min(error / a, _LARGEST)
+        max_relative = max(max_relative, relative)
+        binade = floor if a < smallest_normal else _binade(a)
+        if binade == 0.0:
+            binade = math.ldexp(1.0, e)
+        max_ulps = max(max_ulps, error / binade)
+        relatives, relatives_rest = _plus(relatives, relatives_rest, relative * _RELATIVE_UNIT)
+        if -500 <= e < 500:
+            signal, signal_rest = _plus(signal, signal_rest, a * a)
+        else:
+            _add_square(sums, 3, a)
+        if error == 0.0 or _TINY < error < _HUGE:
+            noise, noise_rest = _plus(noise, noise_rest, error * error)
+        else:
+            _add_square(sums, 5, error)
+    sums[0, 0], sums[0, 1] = relatives, relatives_rest
+    sums[1, 0], sums[1, 1] = signal, signal_rest
+    sums[2, 0], sums[2, 1] = noise, noise_rest
+    extrema[0], extrema[1], extrema[2], extrema[3] = max_abs, min_abs, max_relative, max_ulps
+    counts[0] += zeros
+    counts[1] += new_zeros
+    counts[2] += subnormals - new_zeros
+    counts[3] += overflows
+    counts[6] += measured

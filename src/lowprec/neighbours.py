@@ -1,0 +1,137 @@
+"""Spacing and neighbours of numbers in a format, for arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.conversion import decode, encode, round_to
+from lowprec.formats import Format, FormatLike, get_format
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["next_down", "next_up", "ulp"]
+
+
+def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
+    """Return the spacing of the format's values in the binade of each number.
+
+    Parameters
+    ----------
+    x : array_like of real numbers, any shape
+        Not necessarily values of the format.
+    fmt : Format, str or dtype
+        The format.
+
+    Returns
+    -------
+    numpy.ndarray of `x`'s shape, or a NumPy scalar if `x` is a scalar
+        ``2**(e - p + 1)`` for numbers from ``2**e`` up to ``2**(e+1)``, with e at most emax; the
+        smallest positive value below the normal numbers; infinity for infinities and NaN for NaN,
+        as `math.ulp`. The dtype is that of `round_to`.
+
+    Examples
+    --------
+    >>> ulp([1.0, 1000.0, 0.0], "bfloat16").tolist()
+    [0.0078125, 4.0, 9.183549615799121e-41]
+    """
+    fmt = get_format(fmt)
+    value = np.asarray(round_to(x, fmt, rounding="toward_zero", overflow="saturate"))
+    _, exponent = np.frexp(value)  # in [1/2, 1): one more than the exponent
+    spacing = np.ldexp(value.dtype.type(1), exponent - fmt.precision)
+    spacing = np.where(np.abs(value) < fmt.smallest_normal, fmt.smallest_subnormal, spacing)
+    spacing = np.where(np.isfinite(value), spacing, np.abs(value)).astype(value.dtype, copy=False)
+    return spacing[()] if np.isscalar(x) else spacing
+
+
+def next_up(x: ArrayLike, fmt: FormatLike) -> Any:
+    """Return the least value of the format that is greater than each number.
+
+    Parameters
+    ----------
+    x : array_like of real numbers, any shape
+        Not necessarily values of the format.
+    fmt : Format, str or dtype
+        The format.
+
+    Returns
+    -------
+    numpy.ndarray of `x`'s shape, or a NumPy scalar if `x` is a scalar
+        Beyond `max` there is infinity; NaN in a format without infinities, `max` in one with
+        neither. The dtype is that of `round_to`.
+
+    Examples
+    --------
+    >>> next_up([1.0, 65504.0], "float16").tolist()
+    [1.0009765625, inf]
+
+    References
+    ----------
+    IEEE 754-2019, section 5.3.1.
+    """
+    return _next(x, get_format(fmt), +1)
+
+
+def next_down(x: ArrayLike, fmt: FormatLike) -> Any:
+    """Return the greatest value of the format that is less than each number.
+
+    Parameters
+    ----------
+    x : array_like of real numbers, any shape
+        Not necessarily values of the format.
+    fmt : Format, str or dtype
+        The format.
+
+    Returns
+    -------
+    numpy.ndarray of `x`'s shape, or a NumPy scalar if `x` is a scalar
+        Mirrors `next_up`.
+
+    Examples
+    --------
+    >>> float(next_down(1.0, "bfloat16"))
+    0.99609375
+    """
+    return _next(x, get_format(fmt), -1)
+
+
+def _next(x: ArrayLike, fmt: Format, direction: int) -> Any:
+    toward, back = "toward_positive", "toward_negative"
+    if direction < 0:
+        toward, back = back, toward
+    like = np.asarray(round_to(x, fmt, rounding=toward))  # its dtype, and the inexact numbers
+    reached = np.asarray(encode(x, fmt, rounding=toward))
+    is_value = reached == np.asarray(encode(x, fmt, rounding=back))
+    codes = np.where(is_value, _step(reached, fmt, direction), reached)
+    if not fmt.has_infinity:  # there, infinity was no value, but it has a neighbour
+        behind = np.asarray(x, dtype=like.dtype) == -direction * np.inf
+        nearest = encode(-direction * fmt.max if fmt.signed else fmt.min, fmt)
+        codes = np.where(behind, nearest, codes)
+    result = decode(codes.astype(fmt.code_dtype, copy=False), fmt, dtype=like.dtype)
+    return result[()] if np.isscalar(x) else result
+
+
+def _step(codes: np.ndarray[Any, Any], fmt: Format, direction: int) -> np.ndarray[Any, Any]:
+    """Move codes by one value: the codes of one sign count up, away from zero."""
+    sign_mask = codes.dtype.type(fmt.sign_mask)
+    is_negative = (codes & sign_mask) != 0
+    magnitude = (codes & ~sign_mask).astype(np.int64)
+    ordinal = np.where(is_negative, -magnitude, magnitude)
+    moved = ordinal + direction
+    if fmt.has_zero and not fmt.subnormals:  # codes between 0 and the smallest normal are zeros
+        smallest = 1 << fmt.trailing_bits
+        past_zero = np.where(ordinal == 0, direction * smallest, 0)
+        moved = np.where(np.abs(moved) < smallest, past_zero, moved)
+    becomes_negative = (moved < 0) | ((moved == 0) & (ordinal < 0) & fmt.has_negative_zero)
+    sign = np.where(becomes_negative, fmt.sign_mask, 0).astype(np.uint64)
+    beyond = fmt.max_code if fmt.nan_code is None else fmt.infinity_code or fmt.nan_code
+    reached = np.abs(moved)
+    reached = np.where(reached > fmt.max_code, beyond, reached).astype(np.uint64) | sign
+    if not fmt.signed:  # below the least value there is none
+        reached = np.where(moved < 0, np.uint64(fmt.nan_code or 0), reached)
+    is_nan = magnitude > (fmt.infinity_code or fmt.max_code)
+    if fmt.nan_code == fmt.sign_mask:
+        is_nan |= codes == sign_mask
+    return np.where(is_nan, codes, reached)

@@ -1,0 +1,115 @@
+"""What may be converted: array-likes made into arrays that kernels can read, or refused."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from lowprec.formats import NAMED
+
+__all__ = ["as_array", "kernel_dtype"]
+
+_KERNEL_KINDS = ("float32", "float64", "int64", "uint64")
+_NARROW_FLOATS = {fmt.dtype for fmt in NAMED.values() if fmt.dtype and fmt.dtype.itemsize < 4}
+_ADVICE = {
+    "c": "pass x.real and x.imag",
+    "O": "pass x.astype('float64'), or integers of at most 64 bits",
+    "U": "convert the strings with x.astype('float64')",
+    "S": "convert the strings with x.astype('float64')",
+    "M": "pass x.astype('int64')",
+    "m": "pass x.astype('int64')",
+}
+
+
+@functools.cache
+def kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which a kernel reads such elements: one that holds them all exactly.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        What the caller's array has.
+
+    Returns
+    -------
+    numpy.dtype
+        float32, float64, int64 or uint64.
+
+    Raises
+    ------
+    TypeError
+        If elements are not real numbers of at most 64 bits.
+    """
+    native = dtype.newbyteorder("=")
+    if native.name in _KERNEL_KINDS:
+        return native
+    if native in _NARROW_FLOATS:
+        return np.dtype(np.float32)
+    if native.kind in "biu":
+        return np.dtype(np.float64)
+    advice = _ADVICE.get(native.kind, "pass x.astype('float64')")
+    raise TypeError(
+        f"cannot convert elements of dtype {dtype}: lowprec rounds real numbers of at most 64 "
+        f"bits, from their exact values; {advice}"
+    )
+
+
+def as_array(x: Any) -> np.ndarray[Any, Any]:
+    """Return an array-like as an array, without a copy where it is one already.
+
+    Raises
+    ------
+    TypeError
+        If it holds something other than real numbers of at most 64 bits.
+    ValueError
+        If it is a masked array with masked entries.
+    """
+    if type(x) is not np.ndarray:
+        x = _to_array(x)
+    kernel_dtype(x.dtype)
+    return x  # type: ignore[no-any-return]
+
+
+def _to_array(x: Any) -> np.ndarray[Any, Any]:
+    if isinstance(x, np.ma.MaskedArray):
+        masked = int(np.ma.getmaskarray(x).sum())
+        if masked:
+            raise ValueError(
+                f"{masked} of {x.size} entries are masked; choose what they stand for with "
+                "x.filled(value), or pass x.compressed()"
+            )
+        return x.data
+    if type(x).__module__.partition(".")[0] == "torch":
+        return _from_torch(x)
+    array = np.asarray(x)
+    if array.dtype == np.float64 and isinstance(x, list | tuple):
+        _refuse_inexact_integers(x)
+    return array
+
+
+def _refuse_inexact_integers(x: Any) -> None:
+    """Refuse lists whose integers NumPy has rounded to float64 beside other numbers."""
+    for item in np.asarray(x, dtype=object).flat:
+        if isinstance(item, int | np.integer) and int(item) != int(float(item)):
+            raise TypeError(
+                f"{item} stands beside other kinds of numbers, and float64, which would hold them "
+                "all, rounds it; pass integers as an array of int64 or uint64"
+            )
+
+
+def _from_torch(tensor: Any) -> np.ndarray[Any, Any]:
+    """Return a torch CPU tensor's memory, also where NumPy has no such dtype."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        return np.asarray(tensor)
+    if tensor.device.type != "cpu":
+        raise TypeError(f"tensor is on {tensor.device}; pass tensor.cpu()")
+    tensor = tensor.detach().resolve_neg()
+    fmt = NAMED.get(str(tensor.dtype).removeprefix("torch."))
+    if fmt is None or fmt.dtype is None or fmt.dtype.isbuiltin == 1:
+        return np.asarray(tensor.numpy())
+    codes = tensor.view({1: torch.uint8, 2: torch.int16}[fmt.dtype.itemsize])
+    return np.asarray(codes.numpy()).view(fmt.dtype)
