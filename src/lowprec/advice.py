@@ -148,9 +148,9 @@ def advise(
     Examples
     --------
     >>> print(advise([0.25, 0.02, 119716.0], formats=["bfloat16", "float16"]))
-    bfloat16 keeps every value within 0.16 %
+    bfloat16 keeps every value within 0.098 %
     float16 loses 1 of 3 values to overflow: it ends at 65,504, they at 119,716; multiplied by \
-2⁻¹ it keeps all within 0.025 %
+2⁻¹ it keeps all within 0.023 %
     """
     if not tolerance > 0:
         raise ValueError(f"a tolerance of {tolerance} holds nothing; use a positive one, as 0.01")
@@ -236,7 +236,10 @@ def _describe_scale(advice: FormatAdvice) -> str:
     times = f"; multiplied by 2{superscript(math.frexp(advice.scale)[1] - 1)} it"
     if advice.scaled.lost:
         return f"{times} still loses {advice.scaled.lost:,}"
-    return f"{times} keeps all within {percent(advice.scaled.max_relative_error)}"
+    error = advice.scaled.max_relative_error
+    return (
+        f"{times} keeps all exactly" if error == 0 else f"{times} keeps all within {percent(error)}"
+    )
 
 
 def losses(measured: Measurement) -> str:
@@ -255,8 +258,10 @@ def losses(measured: Measurement) -> str:
 
 
 def percent(error: float) -> str:
-    """Return a relative error as a percentage of two digits."""
+    """Return a relative error as a percentage of two digits, or "exact"."""
     value = 100 * error
+    if value == 0:
+        return "exact"
     return (
         f"{value:.2g} %" if value < 99.5 else f"{value:.0f} %" if value < 1e6 else f"{value:.1e} %"
     )

@@ -197,7 +197,7 @@ class Inspection:
 
     @property
     def above(self) -> Inspection | None:
-        """The next larger value; None where there is none. The one below -0 or +0 is negative."""
+        """The next larger value, perhaps infinity; None where there is none. Zeros are one value."""
         return self._neighbour(negative=False)
 
     @property

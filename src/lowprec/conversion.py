@@ -281,10 +281,9 @@ def _conversion_work(
     fmt, rounding, overflow = get_format(fmt), Rounding(rounding), Overflow(overflow)
     random_bits = _checked_random_bits(random_bits)
     source = kernel_dtype(dtype)
-    result, target = fmt.code_dtype, "codes"
+    result = fmt.code_dtype
     if task == "round":
         result = np.dtype(np.float32 if source == np.float32 else np.float64)
-        target = result.name
         if not fmt.fits(get_format(result)):
             raise ValueError(
                 f"{result} cannot hold every value of {str(fmt)!r} (p={fmt.precision}, "
@@ -292,7 +291,7 @@ def _conversion_work(
             )
     from lowprec.kernels.plans import conversion_kernel  # imports Numba
 
-    kernel = conversion_kernel(fmt, source.name, target, rounding, overflow, random_bits)
+    kernel = conversion_kernel(fmt, source.name, result.name, rounding, overflow, random_bits)
     refuses = ""
     if not fmt.has_nan:
         refuses = "NaN" if fmt.signed else "NaN or negative"
@@ -321,7 +320,10 @@ def _decoding_work(fmt: Format, dtype: np.dtype[Any] | type | str | None) -> _Wo
 def _checked_random_bits(random_bits: int | None) -> int | None:
     if random_bits is None:
         return None
-    bits = operator.index(random_bits)
+    try:
+        bits = operator.index(random_bits)
+    except TypeError:
+        raise TypeError(f"random_bits is {random_bits!r}; use an integer from 1 to 32") from None
     if not 1 <= bits <= 32:
         raise ValueError(f"random_bits is {bits}; use 1 to 32")
     return bits

@@ -337,6 +337,8 @@ def finfo(fmt: FormatLike) -> FInfo:
     """
     fmt = get_format(fmt)
     digits = int(-math.log10(fmt.eps))
+    # the spacing below 1, which is subnormal where 1 is the smallest normal number
+    negep = fmt.emin - fmt._subnormal_bits if fmt.emin >= 0 else -fmt.precision
     return FInfo(
         dtype=fmt.dtype if fmt.dtype is not None else fmt,
         bits=fmt.bits,
@@ -344,8 +346,8 @@ def finfo(fmt: FormatLike) -> FInfo:
         resolution=10.0**-digits,
         machep=-fmt.trailing_bits,
         eps=fmt.eps,
-        negep=-fmt.precision,
-        epsneg=fmt.unit_roundoff,
+        negep=negep,
+        epsneg=math.ldexp(1.0, negep),
         minexp=fmt.emin,
         smallest_normal=fmt.smallest_normal,
         maxexp=fmt.emax + 1,

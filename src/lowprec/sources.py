@@ -18,6 +18,7 @@ _ADVICE = {
     "O": "pass x.astype('float64'), or integers of at most 64 bits",
     "U": "convert the strings with x.astype('float64')",
     "S": "convert the strings with x.astype('float64')",
+    "V": "pass one field, as in x['name']",
     "M": "pass x.astype('int64')",
     "m": "pass x.astype('int64')",
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
+from numba.core.cgutils import get_or_insert_function
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,8 +122,11 @@ class Lanes:
 
     def leading_zeros(self) -> Lanes:
         """Return the number of zero bits above the leading one."""
-        false = ir.Constant(ir.IntType(1), 0)
-        return self._wrap(self.builder.ctlz(self.value, false))
+        kind, flag = self.value.type, ir.IntType(1)
+        shape = f"v{self.count}i{self.bits}" if self.count > 1 else f"i{self.bits}"
+        signature = ir.FunctionType(kind, [kind, flag])
+        function = get_or_insert_function(self.builder.module, signature, f"llvm.ctlz.{shape}")
+        return self._wrap(self.builder.call(function, [self.value, ir.Constant(flag, 0)]))
 
     # Operators -----------------------------------------------------------------------------------
 

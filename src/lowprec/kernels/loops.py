@@ -8,31 +8,45 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.numpy_support import from_dtype
 
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.philox import LANES, block_bits, element_bits
 from lowprec.kernels.rules import Constants, Plan, convert, decode
 
-__all__ = ["FINGERPRINT", "from_text", "kernel", "make_loop", "to_text"]
+__all__ = ["compile_as", "from_text", "kernel", "make_loop", "to_text"]
 
 #: compile flags of every kernel; fastmath stays off because it loses NaN and -0
 kernel = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy")
 
 _FIELDS = len(Constants._fields)
 
-# Numba's cache looks at the time stamp of one file, but a loop depends on all of these: a loop
-# that refers to this string is compiled again when any of them has changed.
+# Numba's cache looks at the time stamp of one file, but a loop depends on all of these.
 _FILES = sorted(Path(__file__).parent.glob("*.py"))
-FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
+_FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()[:12]
+
+
+def compile_as(name: str, function: Any, signature: Any, parallel: bool = False) -> Any:
+    """Compile a function under a name of its own, for one signature.
+
+    Numba keeps what it compiles in files named after the function, and numbers them when one
+    function has several versions. Processes that compile at the same time would pick the same
+    number for different versions; with one version a name, they write the same thing.
+    """
+    name = f"{name}{'|parallel' if parallel else ''}|{_FINGERPRINT}"
+    function.__qualname__ = re.sub(r"\W+", "_", name)
+    return kernel(signature, parallel=parallel)(function)
 
 
 # Between Numba's values and lanes ------------------------------------------------------------
@@ -147,25 +161,26 @@ def make_loop(plan: Plan, parallel: bool = False) -> Loop:
     of ``x[0]`` in the array that the caller sees. The work is cut into `chunks` pieces; a parallel
     loop shares them among threads.
     """
-    version = FINGERPRINT + ("-parallel" if parallel else "")  # Numba's cache ignores flags
+    text = to_text(plan)
+    x = types.Array(from_dtype(np.dtype(plan.source)), 1, "C", readonly=True)
+    out = types.Array(from_dtype(np.dtype(plan.target)), 1, "C")
+    arguments = [x, out, types.Array(types.uint64, 1, "C"), types.int64]
     if plan.draw:
-        block = 8 * LANES if plan.draw == "halves" else 4 * LANES
-        loop = _make_random_loop(to_text(plan), block, version)
+        arguments += [types.uint64, types.int64]
+        loop = _make_random_loop(text, 8 * LANES if plan.draw == "halves" else 4 * LANES)
     else:
-        vector = 1 if plan.word == 128 else 2 * LANES
-        loop = _make_plain_loop(to_text(plan), vector, version)
-    return kernel(parallel=parallel)(loop)
+        loop = _make_plain_loop(text, 1 if plan.word == 128 else 2 * LANES)
+    return compile_as(text, loop, types.void(*arguments), parallel)
 
 
-@kernel
+@numba.njit
 def begin_of_chunk(k, chunks, size):  # type: ignore[no-untyped-def]
     """Return where piece k of `chunks` begins: on a multiple of 128 elements, or at the end."""
     return size if k == chunks else k * size // chunks // 128 * 128
 
 
-def _make_plain_loop(plan: str, vector: int, version: str) -> Loop:
+def _make_plain_loop(plan: str, vector: int) -> Loop:
     def loop(x, out, constants, chunks):  # type: ignore[no-untyped-def]
-        version  # noqa: B018 - tells one loop from another in Numba's cache
         c = load_constants(constants)
         for k in numba.prange(chunks):
             begin = begin_of_chunk(k, chunks, x.size)
@@ -179,9 +194,8 @@ def _make_plain_loop(plan: str, vector: int, version: str) -> Loop:
     return loop
 
 
-def _make_random_loop(plan: str, block: int, version: str) -> Loop:
+def _make_random_loop(plan: str, block: int) -> Loop:
     def loop(x, out, constants, chunks, key, first):  # type: ignore[no-untyped-def]
-        version  # noqa: B018 - tells one loop from another in Numba's cache
         c = load_constants(constants)
         for k in numba.prange(chunks):
             begin = begin_of_chunk(k, chunks, x.size)

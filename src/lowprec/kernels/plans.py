@@ -193,7 +193,7 @@ def conversion_plan(
     random_bits: int | None = None,
     twin: str | None = None,
 ) -> tuple[Plan, np.ndarray[Any, Any]]:
-    """Return the plan and the constants that convert `source` to codes, float32 or float64."""
+    """Return the plan and the constants that convert dtype `source` to codes or floats."""
     r = default_random_bits(fmt, source) if random_bits is None else random_bits
     draw = ("halves" if r <= 16 else "words") if rounding.is_stochastic else ""
     if source in ("int64", "uint64"):
@@ -204,7 +204,7 @@ def conversion_plan(
     twin = twin or _twin(fmt, rounding, overflow, word, results)
     plan = Plan(source, target, rounding.value, word, twin, variant(fmt), draw)
     float_word = min(word, 64)
-    if target != "codes":
+    if not plan.is_encoding:
         results = Results(*(_as_float_bits(code, fmt, float_word) for code in results))
     constants = Constants(
         trailing_bits=fmt.trailing_bits,
@@ -257,5 +257,6 @@ def decoding_kernel(fmt: Format, target: str, twin: str | None = None) -> Kernel
         random_bits=0,
     )
     return Kernel(
-        Plan("codes", target, "decode", word, twin, variant(fmt)), np.array(constants, np.uint64)
+        Plan(fmt.code_dtype.name, target, "decode", word, twin, variant(fmt)),
+        np.array(constants, np.uint64),
     )

@@ -47,13 +47,18 @@ class Constants(NamedTuple):
 class Plan(NamedTuple):
     """What a kernel knows of its work when it is compiled."""
 
-    source: str  # float32, float64, int64, uint64 or codes
-    target: str  # codes, float32, float64
+    source: str  # dtype: float32, float64, int64 or uint64; of codes when decoding
+    target: str  # dtype: float32 or float64; of codes when encoding
     mode: str  # a rounding mode's name, or decode
     word: int  # bits of the integers that rules compute with
     twin: str = "general"  # which rule: general, or a faster one: aligned, adder, hardware
     variant: str = "signed"  # which formats: signed, fnuz, unsigned, scale; …-flush
     draw: str = ""  # random bits come as halves (up to 16) or words (up to 32), if at all
+
+    @property
+    def is_encoding(self) -> bool:
+        """Whether the result is codes."""
+        return self.target.startswith("uint")
 
     @property
     def overflow_differs_from_infinity(self) -> bool:
@@ -198,7 +203,7 @@ def convert(x: Lanes, plan: Plan, c: Constants, R: Lanes) -> Lanes:
         code = round_general(source, plan, c, R)
         word = min(plan.word, 64)
         code, c = code.resized(word), Constants(*(field.resized(word) for field in c))
-        magnitude = code if plan.target == "codes" else code_to_bits(code, plan, c)
+        magnitude = code if plan.is_encoding else code_to_bits(code, plan, c)
         magnitude = select(code > c.max_code, overflow_of(source, plan, c), magnitude)
     if source.infinity:
         if plan.overflow_differs_from_infinity:
@@ -222,13 +227,13 @@ def write(magnitude: Lanes, source: Magnitude, plan: Plan, c: Constants) -> Lane
     elif plan.variant.startswith("unsigned"):
         magnitude = select(source.negative & ~is_zero, c.nan, magnitude)
     else:
-        sign_mask = 1 << (c.nan.bits - 1) if plan.target != "codes" else c.sign_mask
+        sign_mask = c.sign_mask if plan.is_encoding else 1 << (c.nan.bits - 1)
         sign = select(source.negative, magnitude.constant(0) | sign_mask, 0)
         if plan.variant.startswith("fnuz"):  # zero is +0, and the one NaN has the code of -0
             sign = select(magnitude.equals(0), sign.constant(0), sign)
             sign = select(magnitude.equals(c.nan), magnitude.constant(0) | sign_mask, sign)
         magnitude = magnitude | sign
-    if plan.target == "codes":
+    if plan.is_encoding:
         return magnitude
     return magnitude.as_floats().float_resized(32 if plan.target == "float32" else 64)
 
@@ -248,7 +253,7 @@ def convert_aligned(x: Lanes, plan: Plan, c: Constants, R: Lanes) -> Lanes:
     negative = u >= 1 << (plan.word - 1)
     code = shift_and_round(u, s, negative, plan, c.random_bits, R)
     sign = u & (1 << (plan.word - 1))
-    if plan.target == "codes":
+    if plan.is_encoding:
         return select(x.is_nan(), c.nan | (sign >> s), code)
     return select(x.is_nan(), c.nan | sign, code << s).as_floats()
 
@@ -257,7 +262,7 @@ def convert_hardware(x: Lanes, plan: Plan, c: Constants) -> Lanes:
     """Twin for float32 to float16, ties to even, by the processor; its NaNs are made canonical."""
     half = x.float_resized(16)
     sign = x.as_integers() & (1 << 31)
-    if plan.target == "codes":
+    if plan.is_encoding:
         nan = (c.nan | (sign >> 16)).resized(16)
         return select(x.is_nan(), nan, half.as_integers())
     return select(x.is_nan(), (c.nan | sign).as_floats(), half.float_resized(32))
@@ -282,7 +287,7 @@ def round_by_addition(x: Magnitude, plan: Plan, c: Constants) -> Lanes:
     q = total.as_integers() - power
     step = (e - (t << trailing)).as_floats()
     up, down = corrections(f - y, step, q, x.negative, plan.mode)
-    if plan.target == "codes":
+    if plan.is_encoding:
         q = q if up is None else select(up, q + 1, q)
         q = q if down is None else select(down, q - 1, q)
         magnitude = ((e - emin) >> (t.constant(trailing) - t)) + q

@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from lowprec.formats import FormatLike, float64, get_format
 from lowprec.kernels.lanes import Lanes
-from lowprec.kernels.loops import FINGERPRINT, from_text, kernel, to_text
+from lowprec.kernels.loops import compile_as, from_text, to_text
 from lowprec.kernels.plans import conversion_plan
 from lowprec.kernels.rules import Constants, convert
 from lowprec.rounding import Overflow, Rounding
@@ -41,12 +41,8 @@ def scalar_rounder(
     -------
     callable
         ``f(x) -> float64``; for the stochastic modes ``f(x, random) -> float64``, where `random`
-        is an unsigned integer of 32 random bits. Rounds once, as `lowprec.round_to` does.
-
-    Raises
-    ------
-    ValueError
-        If the format has no NaN to return for NaN, as nothing can be refused here.
+        is an unsigned integer of 32 random bits. Rounds once, as `lowprec.round_to` does. NaN stays
+        NaN also for a format that has none, as nothing can be refused here.
 
     Examples
     --------
@@ -61,32 +57,25 @@ def scalar_rounder(
     >>> rounded_sum(np.ones(1000))
     256.0
     """
-    fmt = get_format(fmt)
-    if not fmt.has_nan:
-        raise ValueError(f"{fmt!r} has no NaN to return for NaN; use lowprec.round_to")
-    return _make_rounder(fmt, Rounding(rounding), Overflow(overflow))
+    return _make_rounder(get_format(fmt), Rounding(rounding), Overflow(overflow))
 
 
 @functools.cache
 def _make_rounder(fmt: Any, rounding: Rounding, overflow: Overflow) -> Callable[..., float]:
     plan, constants = conversion_plan(fmt, "float64", float64.name, rounding, overflow, 32)
     text = f"{to_text(plan)}|{','.join(map(str, constants))}"
-    version = FINGERPRINT
     if rounding.is_stochastic:
 
-        @kernel
         def round_randomly(x, random):  # type: ignore[no-untyped-def]
-            version  # noqa: B018 - tells one function from another in Numba's cache
             return _apply(x, random, text)
 
-        return round_randomly
+        signature = types.float64(types.float64, types.uint64)
+        return compile_as(text, round_randomly, signature)
 
-    @kernel
     def round_number(x):  # type: ignore[no-untyped-def]
-        version  # noqa: B018 - tells one function from another in Numba's cache
         return _apply(x, 0, text)
 
-    return round_number
+    return compile_as(text, round_number, types.float64(types.float64))
 
 
 @intrinsic(prefer_literal=True)
@@ -96,10 +85,8 @@ def _apply(_: Any, x: Any, random: Any, rule: Any) -> Any:
     plan, constants = from_text(text), [int(number) for number in numbers.split(",")]
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = context.cast(builder, args[0], signature.args[0], types.float64)
-        bits = context.cast(builder, args[1], signature.args[1], types.uint64)
-        R = Lanes(builder, bits)
+        R = Lanes(builder, context.cast(builder, args[1], signature.args[1], types.uint64))
         c = Constants(*(R.constant(field) for field in constants))
-        return convert(Lanes(builder, number), plan, c, R & 0xFFFFFFFF).value
+        return convert(Lanes(builder, args[0]), plan, c, R & 0xFFFFFFFF).value
 
     return types.float64(x, random, rule), generate

@@ -98,7 +98,8 @@ def tally(
             counts[4 if x != x else 5] += 1
             continue
         side = 2 * np.int64(x < 0.0)
-        excess = ((a - maximum) - limits[3 + side]) + math.copysign(1.0, x) * tail
+        outward = math.copysign(1.0, x) * tail
+        excess = ((a - maximum) - limits[3 + side]) + outward
         lost = (not z < np.inf) | (excess > 0.0) | ((excess == 0.0) & (limits[4 + side] != 0.0))
         overflows += lost
         max_abs = max(max_abs, a)
@@ -106,7 +107,9 @@ def tally(
             zeros += 1
             continue
         min_abs = min(min_abs, a)
-        e = _exponent(a)
+        e, binade = _exponent(a), _binade(a)
+        if outward < 0.0 and a == binade:  # an integer just below the power of two a
+            e, binade = e - 1, binade / 2
         exponents[e - LOWEST_EXPONENT] += 1
         if lost:
             continue
@@ -116,8 +119,9 @@ def tally(
         error = abs((x - y) + tail)
         relative = min(error / a, _LARGEST)
         max_relative = max(max_relative, relative)
-        binade = floor if a < smallest_normal else _binade(a)
-        if binade == 0.0:
+        if a < smallest_normal:
+            binade = floor
+        elif binade == 0.0:
             binade = math.ldexp(1.0, e)
         max_ulps = max(max_ulps, error / binade)
         relatives, relatives_rest = _plus(relatives, relatives_rest, relative * _RELATIVE_UNIT)
