@@ -1,5 +1,12 @@
 """lowprec: what happens to my numbers in 16 bits, where, and what do I do about it?"""  # noqa: D400
 
+from lowprec.advice import Advice as Advice
+from lowprec.advice import advise as advise
+from lowprec.analysis import Comparison as Comparison
+from lowprec.analysis import compare as compare
+from lowprec.analysis import measure as measure
+from lowprec.bits import Inspection as Inspection
+from lowprec.bits import inspect as inspect
 from lowprec.conversion import cast as cast
 from lowprec.conversion import decode as decode
 from lowprec.conversion import encode as encode
@@ -26,6 +33,7 @@ from lowprec.formats import float64 as float64
 from lowprec.formats import get_format as get_format
 from lowprec.formats import named_formats as named_formats
 from lowprec.formats import tfloat32 as tfloat32
+from lowprec.measurement import Measurement as Measurement
 from lowprec.neighbours import next_down as next_down
 from lowprec.neighbours import next_up as next_up
 from lowprec.neighbours import ulp as ulp

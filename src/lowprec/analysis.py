@@ -112,12 +112,13 @@ def _rounded(block: Array, fmt: Format, **how: Any) -> Array:
     """Round a block; what a format without NaN would refuse becomes NaN all the same."""
     from lowprec.conversion import round_to
 
-    if fmt.has_nan:
-        rounded: Array = round_to(block, fmt, **how)
-        return rounded
-    refused = np.isnan(block) if fmt.signed else ~(block >= 0)
-    rounded = round_to(np.where(refused, block.dtype.type(0), block), fmt, **how)
-    rounded[refused] = np.nan
+    refused = None
+    if not fmt.has_nan:
+        refused = np.isnan(block) if fmt.signed else ~(block >= 0)
+        block = np.where(refused, block.dtype.type(0), block)
+    rounded: Array = round_to(block, fmt, **how)
+    if refused is not None:
+        rounded[refused] = np.nan
     return rounded
 
 
@@ -135,11 +136,10 @@ class _Tally:
         self.extrema = np.array([0.0, math.inf, 0.0, 0.0])
         self.sums = np.zeros((7, 2))
         self.exponents = np.zeros(statistics.EXPONENTS, np.int64)
-        self.no_tails = np.zeros(BLOCK)
 
     def add(self, block: Array, rounded: Array) -> None:
         """Add a block and what it became."""
-        values, tails = block, self.no_tails[: block.size]
+        values, tails = block, None
         if block.dtype.kind in "iu" and block.dtype.itemsize == 8:
             values, tails = _split(block)
         elif block.dtype.kind in "biu":
@@ -168,7 +168,7 @@ class _Tally:
             self.count,
             **counts,
             **extrema,
-            relative_error_sum=relative * Fraction(2) ** kernel.RELATIVE_SCALE,
+            relative_error_sum=relative,
             signal=signal + scaled[0] / unscale + scaled[1] * unscale,
             noise=noise + scaled[2] / unscale + scaled[3] * unscale,
             exponent_histogram={

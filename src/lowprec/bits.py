@@ -197,7 +197,7 @@ class Inspection:
 
     @property
     def above(self) -> Inspection | None:
-        """The next larger value, perhaps infinity; None where there is none. Zeros are one value."""
+        """The next larger value, perhaps infinity; None where there is none."""
         return self._neighbour(negative=False)
 
     @property

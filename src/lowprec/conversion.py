@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from lowprec.kernels.plans import Kernel
 
+    RNGLike = np.random.Generator | np.random.SeedSequence | int | None
+
 __all__ = ["cast", "decode", "encode", "round_to"]
 
 _BLOCK = 1 << 16  # elements of a temporary
 _BUFFERED: Any = ("contig", "aligned", "nbo", "overlap_assume_elementwise")
-_RNG = np.random.Generator | np.random.SeedSequence | int | None
 
 RoundingLike = Rounding | str
 OverflowLike = Overflow | str
@@ -47,7 +48,7 @@ def round_to(
     *,
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
-    rng: _RNG = None,
+    rng: RNGLike = None,
     random_bits: int | None = None,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
@@ -114,7 +115,7 @@ def encode(
     *,
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
-    rng: _RNG = None,
+    rng: RNGLike = None,
     random_bits: int | None = None,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
@@ -153,7 +154,7 @@ def cast(
     *,
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
-    rng: _RNG = None,
+    rng: RNGLike = None,
     random_bits: int | None = None,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
@@ -255,7 +256,7 @@ def _convert(
     overflow: OverflowLike,
     random_bits: int | None,
     task: str,
-    rng: _RNG,
+    rng: RNGLike,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
     array = as_array(x)
@@ -329,7 +330,7 @@ def _checked_random_bits(random_bits: int | None) -> int | None:
     return bits
 
 
-def _draw_key(rng: _RNG) -> int:
+def _draw_key(rng: RNGLike) -> int:
     generator = np.random.default_rng(rng)
     return int(generator.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
 

@@ -42,7 +42,7 @@ class Measurement:
     max_abs, min_abs : float
         Largest finite and smallest nonzero magnitude of the input; 0 and infinity where none is.
     max_relative_error : float
-        Largest ``|y - x| / |x|``; 0 where nothing was measured.
+        Largest ``|y - x| / |x|``; 0 where nothing was measured, never above 2**900.
     max_ulp_error : float
         Largest ``|y - x|`` in units of the format's spacing at x; at most ½ to nearest.
     relative_error_sum, signal, noise : Fraction

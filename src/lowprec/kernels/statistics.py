@@ -19,7 +19,7 @@ import numpy as np
 
 from lowprec.kernels.loops import kernel
 
-__all__ = ["COUNTS", "EXPONENTS", "EXTREMA", "LOWEST_EXPONENT", "RELATIVE_SCALE", "SCALE", "tally"]
+__all__ = ["COUNTS", "EXPONENTS", "EXTREMA", "LOWEST_EXPONENT", "SCALE", "tally"]
 
 Array = np.ndarray[Any, Any]
 
@@ -31,9 +31,7 @@ EXPONENTS = 1023 - LOWEST_EXPONENT + 1
 SCALE = 600  # tiny numbers are squared times 2**600, huge ones times 2**-600
 _TINY, _HUGE = 2.0**-500, 2.0**500
 _UP, _DOWN = 2.0**SCALE, 2.0**-SCALE
-RELATIVE_SCALE = 64  # relative errors, at most the largest float64, are summed in units of 2**64
-_RELATIVE_UNIT = 2.0**-RELATIVE_SCALE
-_LARGEST = float(np.finfo(np.float64).max)
+_LARGEST = 2.0**900  # relative errors beyond are told as this, so that no sum overflows
 
 
 @kernel()
@@ -70,7 +68,7 @@ def _exponent(magnitude: float) -> Any:
 @kernel()
 def tally(
     values: Array,
-    tails: Array,
+    tails: Array | None,
     rounded: Array,
     limits: Array,
     counts: Array,
@@ -80,10 +78,10 @@ def tally(
 ) -> None:
     """Add one block to the tally, in place.
 
-    `values` + `tails` are the exact inputs (a tail is what a 64-bit integer has below its
-    float64), `rounded` what they became. `limits` holds the format's largest value, its smallest
-    normal one, the binade whose spacing numbers below that have, and for either sign by how much
-    the largest value may be exceeded and whether exactly that much is an overflow.
+    `values` are the inputs, plus `tails`, what 64-bit integers have below their float64, unless
+    that is None; `rounded` is what they became. `limits` holds the format's largest value, its
+    smallest normal one, the binade whose spacing numbers below that have, and for either sign by
+    how much the largest value may be exceeded and whether exactly that much is an overflow.
     """
     maximum, smallest_normal, floor = limits[0], limits[1], limits[2]
     zeros = new_zeros = subnormals = overflows = measured = 0
@@ -92,14 +90,16 @@ def tally(
     signal, signal_rest = sums[1, 0], sums[1, 1]
     noise, noise_rest = sums[2, 0], sums[2, 1]
     for i in range(values.size):
-        x, y, tail = np.float64(values[i]), np.float64(rounded[i]), tails[i]
+        x, y = np.float64(values[i]), np.float64(rounded[i])
         a, z = abs(x), abs(y)
         if not a < np.inf:
             counts[4 if x != x else 5] += 1
             continue
         side = 2 * np.int64(x < 0.0)
-        outward = math.copysign(1.0, x) * tail
-        excess = ((a - maximum) - limits[3 + side]) + outward
+        excess = (a - maximum) - limits[3 + side]
+        if tails is not None:
+            outward = math.copysign(tails[i], x * tails[i])
+            excess += outward
         lost = (not z < np.inf) | (excess > 0.0) | ((excess == 0.0) & (limits[4 + side] != 0.0))
         overflows += lost
         max_abs = max(max_abs, a)
@@ -108,7 +108,7 @@ def tally(
             continue
         min_abs = min(min_abs, a)
         e, binade = _exponent(a), _binade(a)
-        if outward < 0.0 and a == binade:  # an integer just below the power of two a
+        if tails is not None and outward < 0.0 and a == binade:  # just below the power of two a
             e, binade = e - 1, binade / 2
         exponents[e - LOWEST_EXPONENT] += 1
         if lost:
@@ -116,15 +116,15 @@ def tally(
         measured += 1
         new_zeros += z == 0.0
         subnormals += z < smallest_normal
-        error = abs((x - y) + tail)
+        error = x - y if tails is None else (x - y) + tails[i]
+        error = abs(error)
         relative = min(error / a, _LARGEST)
         max_relative = max(max_relative, relative)
-        if a < smallest_normal:
-            binade = floor
-        elif binade == 0.0:
+        binade = floor if a < smallest_normal else binade
+        if binade == 0.0:
             binade = math.ldexp(1.0, e)
         max_ulps = max(max_ulps, error / binade)
-        relatives, relatives_rest = _plus(relatives, relatives_rest, relative * _RELATIVE_UNIT)
+        relatives, relatives_rest = _plus(relatives, relatives_rest, relative)
         if -500 <= e < 500:
             signal, signal_rest = _plus(signal, signal_rest, a * a)
         else:

@@ -1,0 +1,1 @@
+"""What lowprec shows: terminal tables, HTML views and the report page."""

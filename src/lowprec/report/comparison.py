@@ -1,0 +1,209 @@
+"""A comparison as a table: in a terminal, in Jupyter, and as a page of its own."""
+
+from __future__ import annotations
+
+import html
+import math
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple
+
+from lowprec.advice import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from lowprec.analysis import Comparison
+    from lowprec.measurement import Measurement
+
+__all__ = [
+    "comparison_fragment",
+    "comparison_page",
+    "comparison_table",
+    "comparison_table_html",
+    "stylesheet",
+]
+
+
+class _Column(NamedTuple):
+    heading: str
+    brief: str  # the same in a terminal, at most _WIDTH - 1 characters
+    meaning: str
+    text: Callable[[Measurement], str]
+    is_loss: bool = False
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else "–"
+
+
+def _decibels(measured: Measurement) -> str:
+    value = measured.sqnr_db
+    if math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:.1f}"
+
+
+_WIDTH = 10
+_COLUMNS = (
+    _Column(
+        "overflows",
+        "overflows",
+        "finite became infinite, NaN or clamped",
+        lambda m: _count(m.overflows),
+        is_loss=True,
+    ),
+    _Column(
+        "new zeros", "new zeros", "nonzero became zero", lambda m: _count(m.new_zeros), is_loss=True
+    ),
+    _Column("subnormal", "subnormal", "became subnormal numbers", lambda m: _count(m.subnormals)),
+    _Column(
+        "max rel. error",
+        "max error",
+        "largest relative error of the nonzero numbers that did not overflow",
+        lambda m: percent(m.max_relative_error) if m.measured else "–",
+    ),
+    _Column("SQNR, dB", "SQNR, dB", "signal to quantisation noise, over the same", _decibels),
+    _Column(
+        "headroom, bits",
+        "headroom",
+        "doublings left to the largest value",
+        lambda m: f"{m.headroom_bits:.1f}" if math.isfinite(m.headroom_bits) else "–",
+    ),
+)
+
+
+def _extent(measured: Measurement) -> str:
+    """Return in words how many numbers there are and where they lie."""
+    words = f"{measured.count:,} numbers"
+    if measured.max_abs:
+        words += f", magnitudes {measured.min_abs:.3g} to {measured.max_abs:.6g}"
+    for count, kind in (
+        (measured.zeros, "zero"),
+        (measured.nans, "NaN"),
+        (measured.infs, "infinite"),
+    ):
+        words += f", {count:,} {kind}" if count else ""
+    return words
+
+
+def _is_loss(column: _Column, text: str) -> bool:
+    return column.is_loss and text != "–"
+
+
+def comparison_table(comparison: Comparison) -> RenderableType:
+    """Return the comparison for a terminal: a line for each array and format.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What `lowprec.compare` returned.
+
+    Returns
+    -------
+    rich renderable
+        Losses are red; it fits 80 columns.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    names = {fmt for row in comparison.measurements.values() for fmt in row}
+    first = max(map(len, names), default=0) + 3
+    headings = [Text(f"{column.brief:>{_WIDTH}}", "bold") for column in _COLUMNS]
+    lines = [Text.assemble(" " * first, *headings)]
+    for name, row in comparison.measurements.items():
+        extent = _extent(next(iter(row.values()))) if row else ""
+        lines += [Text(), Text.assemble((name, "bold"), "  ", (extent, "dim"), overflow="fold")]
+        lines += [_line(fmt, first, measured) for fmt, measured in row.items()]
+    return Group(*lines)
+
+
+def _line(fmt: str, first: int, measured: Measurement) -> Text:
+    from rich.text import Text
+
+    texts = [(column, column.text(measured)) for column in _COLUMNS]
+    cells = [(f"{text:>{_WIDTH}}", "bold red" if _is_loss(c, text) else "") for c, text in texts]
+    return Text.assemble(f"  {fmt:<{first - 2}}", *cells)
+
+
+def comparison_fragment(comparison: Comparison) -> str:
+    """Return the comparison as an HTML table with its own style, for Jupyter.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What `lowprec.compare` returned.
+
+    Returns
+    -------
+    str
+        A ``div`` that scrolls sideways where the page is narrower than the table.
+    """
+    return f"<style>{stylesheet('comparison.css')}</style>{comparison_table_html(comparison)}"
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """Return the comparison as a whole page that refers to nothing outside itself.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        What `lowprec.compare` returned.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    style = stylesheet("page.css", "comparison.css")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
+        f"<body><main><h1>What each format does to these numbers</h1>"
+        f"{comparison_table_html(comparison)}{_legend()}</main></body></html>\n"
+    )
+
+
+def stylesheet(*names: str) -> str:
+    """Return style sheets of lowprec's pages, one after the other."""
+    folder = files("lowprec.report") / "templates"
+    return "".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def _legend() -> str:
+    items = "".join(
+        f"<li><b>{html.escape(c.heading)}</b>: {html.escape(c.meaning)}</li>" for c in _COLUMNS
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def comparison_table_html(comparison: Comparison) -> str:
+    """Return the bare table, for pages that have the style already."""
+    headings = "".join(
+        f'<th scope="col" title="{html.escape(c.meaning)}">{html.escape(c.heading)}</th>'
+        for c in _COLUMNS
+    )
+    bodies = "".join(_body(name, row) for name, row in comparison.measurements.items())
+    return (
+        '<div class="lowprec-comparison" tabindex="0" role="region" aria-label="Comparison">'
+        f'<table><thead><tr><th scope="col">format</th>{headings}</tr></thead>{bodies}</table>'
+        "</div>"
+    )
+
+
+def _body(name: str, row: Mapping[str, Measurement]) -> str:
+    extent = _extent(next(iter(row.values()))) if row else ""
+    span = len(_COLUMNS) + 1
+    title = f"{html.escape(name)} <small>{html.escape(extent)}</small>"
+    lines = [f'<tr><th colspan="{span}" scope="rowgroup"><span>{title}</span></th></tr>']
+    for fmt, measured in row.items():
+        texts = [(column, column.text(measured)) for column in _COLUMNS]
+        cells = "".join(
+            f"<td{' class=loss' if _is_loss(column, text) else ''}>{text}</td>"
+            for column, text in texts
+        )
+        lines.append(f'<tr><th scope="row">{html.escape(fmt)}</th>{cells}</tr>')
+    return f"<tbody>{''.join(lines)}</tbody>"

@@ -1,0 +1,165 @@
+"""The report: what bfloat16, float16 and fp8 do to real data, and what they cost, on one page."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import itertools
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lowprec.advice import advise, percent
+from lowprec.formats import get_format
+from lowprec.report.comparison import stylesheet
+from lowprec.report.drawing import short_name
+from lowprec.report.extras import needs_report_extra
+from lowprec.report.machine import facts
+from lowprec.report.sections import Findings, sections
+from lowprec.report.verdict import cell, grade, tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import jinja2
+    from rich.console import RenderableType
+
+    from lowprec.advice import Advice
+    from lowprec.formats import Format
+    from lowprec.report.throughput import Timing
+    from lowprec.report.verdict import Tally
+
+    Progress = Callable[[str, int, int], None]
+
+__all__ = ["ReportSummary", "write_report"]
+
+TOLERANCE = 0.01
+"""A format holds a tensor if nothing is lost and no relative error exceeds this."""
+
+FORMATS = tuple(map(get_format, ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSummary:
+    """What the report found, as data; it prints as tables of at most 80 columns.
+
+    Attributes
+    ----------
+    path : str
+        The page written.
+    seconds : float
+        How long that took.
+    advice : dict of str to Advice
+        What each format does to each tensor.
+    timings : list of Timing
+        What conversions cost.
+    """
+
+    path: str
+    seconds: float
+    advice: Mapping[str, Advice]
+    timings: Sequence[Timing]
+
+    def __rich__(self) -> RenderableType:
+        from lowprec.report.summary import summary_view
+
+        return summary_view(self)
+
+
+def write_report(path: str | os.PathLike[str], progress: Progress | None = None) -> ReportSummary:
+    """Measure scikit-learn's bundled data and this machine, and write one HTML file.
+
+    Parameters
+    ----------
+    path : str or path
+        The page to write, whole or not at all. It refers to nothing outside itself.
+    progress : callable, optional
+        Called as ``progress(description, done, total)``.
+
+    Returns
+    -------
+    ReportSummary
+        What the page says, in short.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without matplotlib, Jinja2 or scikit-learn, naming the extra to install.
+    OSError
+        If the page cannot be written.
+    """
+    from lowprec.report.datasets import load
+    from lowprec.report.files import write_atomically
+    from lowprec.report.throughput import ROUNDS, measure_throughput
+
+    start = time.perf_counter()
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():  # known now, and not only after all the work
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
+    with needs_report_extra():
+        environment = _environment()
+        __import__("matplotlib")
+    tensors = load()
+    step = _steps(
+        progress, 2 * len(tensors) + ROUNDS + len(("bits", "range", "precision", "speed"))
+    )
+    advice = {}
+    for name, x in tensors.items():
+        step(f"measuring {name}")
+        advice[name] = advise(x, TOLERANCE, FORMATS)
+    timings = measure_throughput(FORMATS, lambda: step("timing conversions"))
+    found = Findings(FORMATS, tensors, advice, timings, TOLERANCE)
+    write_atomically(path, _page(found, environment, step))
+    return ReportSummary(os.fspath(path), time.perf_counter() - start, advice, timings)
+
+
+def _steps(progress: Progress | None, total: int) -> Callable[[str], None]:
+    """Return a function that reports the next of `total` steps."""
+    done = itertools.count(1)
+
+    def step(description: str) -> None:
+        if progress is not None:
+            progress(description, next(done), total)
+
+    return step
+
+
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("lowprec.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"cell": cell, "grade": grade, "short": short_name, "tint": _tint}
+    return environment
+
+
+def _tint(fmt: Format) -> str:
+    return f"var(--{fmt.name.replace('_', '-')})"
+
+
+def _page(found: Findings, environment: jinja2.Environment, step: Callable[[str], None]) -> str:
+    from markupsafe import Markup
+
+    by_format = zip(*(row.formats for row in found.advice.values()), strict=True)
+    tallies = [tally(column[0].fmt, column) for column in by_format]
+    return environment.get_template("report.html").render(
+        style=Markup(stylesheet("page.css", "comparison.css", "report.css")),
+        sections=sections(found, environment, step),
+        tallies=tallies,
+        lead=_lead(tallies),
+        facts=facts(),
+    )
+
+
+def _lead(tallies: Sequence[Tally]) -> str:
+    """Return the answer in two sentences."""
+    shares = [f"{tally.fmt} holds {tally.holding or 'none'}" for tally in tallies]
+    return (
+        f"Of {tallies[0].total} real tensors, {', '.join(shares[:-1])} and {shares[-1]}. "
+        "A format holds a tensor if no value becomes zero, infinite or NaN "
+        f"and none moves by more than {percent(TOLERANCE)}."
+    )

@@ -1,0 +1,74 @@
+"""The report in a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lowprec.report.verdict import cell, grade
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from lowprec.report.page import ReportSummary
+
+__all__ = ["summary_view"]
+
+_STYLES = {"overflows": "bold red", "zeros": "yellow", "coarse": "dim", "exact": "green"}
+
+
+def summary_view(summary: ReportSummary) -> RenderableType:
+    """Return what became of each tensor and what conversions cost, within 80 columns.
+
+    Parameters
+    ----------
+    summary : ReportSummary
+        What `write_report` returned.
+
+    Returns
+    -------
+    rich renderable
+        Two tables and where the page is.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    where = Text.assemble(
+        "Wrote ", (summary.path, "bold"), f" in {summary.seconds:.1f} s: open it in a browser."
+    )
+    return Group(_tensors(summary), _speed(summary), where)
+
+
+def _tensors(summary: ReportSummary) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    title = "Largest relative error, or what is lost"
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 0, 0, 1)
+    )
+    table.add_column("", no_wrap=True)
+    for one in next(iter(summary.advice.values())).formats:
+        table.add_column(one.fmt.name.removeprefix("float8_"), justify="right", no_wrap=True)
+    for name, row in summary.advice.items():
+        cells = [Text(cell(one), _STYLES.get(grade(one), "")) for one in row.formats]
+        table.add_row(name, *cells)
+    return table
+
+
+def _speed(summary: ReportSummary) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    title = "Time over a float32 copy, one thread"
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 0, 0, 1)
+    )
+    table.add_column("")
+    formats = dict.fromkeys(timing.fmt for timing in summary.timings)
+    for fmt in formats:
+        table.add_column(fmt.name.removeprefix("float8_"), justify="right", no_wrap=True)
+    ratios = {(t.operation, t.fmt): f"{t.ratio:.2f} ×" for t in summary.timings}
+    for operation in dict.fromkeys(timing.operation for timing in summary.timings):
+        table.add_row(operation, *(ratios[operation, fmt] for fmt in formats))
+    return table
