@@ -107,10 +107,10 @@ class Format:
         object.__setattr__(self, "bias", bias)
         if p == 1:  # no trailing bits, so no subnormals: both spellings are the same format
             object.__setattr__(self, "subnormals", False)
-        if self.emin - self._subnormal_bits < -1074 or self.emax > 1023:
+        if self.emin < -1022 or self.emax > 1023:
             raise ValueError(
-                f"{self.name!r} has values from 2**{self.emin - self._subnormal_bits} to "
-                f"2**{self.emax}; float64 holds 2**-1074 to 2**1023: use another bias (now {bias})"
+                f"{self.name!r} has normal numbers from 2**{self.emin} to 2**{self.emax}, float64 "
+                f"from 2**-1022 to 2**1023; use a bias (now {bias}) that keeps within them"
             )
         kind = list(Specials).index(self.specials)  # a hash of numbers alone survives pickling
         key = (w, p, kind, bias, self.signed, self.subnormals)

@@ -1,0 +1,239 @@
+"""The report page: self-contained, told in words too, and written whole or not at all."""
+
+from __future__ import annotations
+
+import builtins
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import lowprec as lp
+from lowprec.advice import advise
+
+pytest.importorskip("sklearn", reason="the report's extra is missing")
+pytest.importorskip("matplotlib", reason="the report's extra is missing")
+pytest.importorskip("jinja2", reason="the report's extra is missing")
+
+from lowprec.report import datasets, figures, page, throughput
+from lowprec.report.verdict import cell, grade, verdict
+
+
+class Elements(HTMLParser):
+    """Collects elements with their attributes, ids, and whether tags are balanced."""
+
+    VOID = ("meta", "br", "link", "img", "input", "hr")
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.stack = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(throughput, "ROUNDS", 2)
+        patch.setattr(throughput, "ELEMENTS", 10_000)
+        summary = page.write_report(path, lambda *step: calls.append(step))
+    return path.read_text(encoding="utf-8"), summary, calls
+
+
+# The page ------------------------------------------------------------------------------------
+
+
+def test_the_page_refers_to_nothing_outside_itself(report):
+    text, _, _ = report
+    assert not re.findall(r"(?:https?:)?//[\w.-]+", text)
+    for tag, attributes in Elements(text).found:
+        assert tag not in ("script", "link", "iframe", "img", "object", "image")
+        for name in ("href", "src", "xlink:href", "srcset"):
+            assert attributes.get(name, "#").startswith("#")
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_every_figure_has_an_alternative_text(report):
+    figures = [attributes for tag, attributes in Elements(report[0]).found if tag == "svg"]
+    assert len(figures) >= 4 * 2 + len(datasets.load())
+    for attributes in figures:
+        assert attributes["role"] == "img"
+        assert len(attributes["aria-label"]) > 30
+
+
+def test_ids_are_unique_and_references_resolve(report):
+    found = Elements(report[0]).found
+    ids = [attributes["id"] for _, attributes in found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    references = re.findall(r'(?:href="|url\()#([^")]+)', report[0])
+    assert references
+    assert set(references) <= set(ids)
+
+
+def test_the_page_is_well_formed(report):
+    text, _, _ = report
+    assert text.startswith("<!doctype html>")
+    assert Elements(text).stack == []
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+def test_the_page_serves_phones_and_the_dark(report):
+    text, _, _ = report
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    assert "prefers-color-scheme: dark" in text
+    placeholders = re.findall(r"#0[0-9a]0[0-9a]0\d\b", text)
+    assert placeholders == []
+
+
+def test_the_page_shows_the_overflow_of_the_squared_target(report):
+    text, summary, _ = report
+    squared = np.square(datasets.load()["diabetes: target"])
+    with np.errstate(over="ignore"):
+        overflows = int(np.isinf(squared.astype(np.float16)).sum())
+    assert overflows > 0
+    told = f"float16 loses {overflows} of {squared.size} values to overflow"
+    assert told in text
+    assert "it ends at 65,504, they at 119,716" in text
+    (float16,) = (
+        one for one in summary.advice["diabetes: target²"].formats if one.fmt == lp.float16
+    )
+    assert float16.measured.overflows == overflows
+
+
+def test_every_tensor_and_format_is_on_the_page(report):
+    text, _, _ = report
+    for name in [*datasets.load(), *(fmt.name for fmt in page.FORMATS)]:
+        assert name in text
+    for part in ("glance", "layout", "range", "precision", "tensors", "numbers", "speed"):
+        assert f'<section id="{part}">' in text
+
+
+def test_progress_runs_to_the_end(report):
+    _, _, calls = report
+    total = calls[0][2]
+    assert [call[1:] for call in calls] == [(done, total) for done in range(1, total + 1)]
+
+
+def test_the_summary_fits_a_terminal(report, capsys):
+    from rich.console import Console
+
+    _, summary, _ = report
+    Console(width=80).print(summary)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for words in ("diabetes: target²", "round_to", "report.html"):
+        assert words in text.replace("\n", "")
+
+
+def test_a_page_that_cannot_be_made_leaves_the_earlier_one(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("earlier")
+
+    def fail(*_):
+        raise RuntimeError("no figures today")
+
+    monkeypatch.setattr(page, "_page", fail)
+    monkeypatch.setattr(page, "advise", lambda *_: None)
+    monkeypatch.setattr(throughput, "measure_throughput", lambda *_: [])
+    with pytest.raises(RuntimeError, match="no figures today"):
+        page.write_report(path)
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_folder_is_told_before_the_work(tmp_path):
+    calls = []
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        page.write_report(tmp_path / "none" / "report.html", lambda *step: calls.append(step))
+    assert calls == []
+
+
+@pytest.mark.parametrize("package", ["sklearn", "matplotlib", "jinja2"])
+def test_a_missing_extra_is_named(package, tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name.partition(".")[0] == package:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "lowprec\[report\]"'):
+        page.write_report(tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Its parts -----------------------------------------------------------------------------------
+
+
+def test_the_data_are_real_and_the_same_every_time():
+    first, second = datasets.load(), datasets.load()
+    assert all(x.dtype == np.float64 and x.size for x in first.values())
+    assert all(np.array_equal(first[name], second[name]) for name in second)
+    assert {name.partition(":")[0] for name in first} == {
+        "digits",
+        "breast cancer",
+        "diabetes",
+        "wine",
+    }
+
+
+def test_the_network_learns():
+    from sklearn.datasets import load_digits
+
+    tensors = datasets.load()
+    first, second = np.split(tensors["digits: network weights"], [64 * datasets.HIDDEN])
+    x, labels = load_digits(return_X_y=True)
+    hidden = np.maximum(x / 16 @ first.reshape(64, -1), 0)
+    accuracy = np.mean((hidden @ second.reshape(-1, 10)).argmax(axis=1) == labels)
+    assert accuracy > 0.9
+
+
+@pytest.mark.parametrize("fmt", page.FORMATS, ids=str)
+def test_the_saw_tooth_is_between_half_a_unit_roundoff_and_one(fmt):
+    x, error = figures.saw_tooth(fmt)
+    normal = (x >= fmt.smallest_normal) & (x < fmt.max)
+    assert np.all(error[normal] <= fmt.unit_roundoff)
+    assert np.all(error[normal] > fmt.unit_roundoff / 2 * 0.9)
+    assert np.all(error[x <= fmt.smallest_subnormal / 2] == 1)
+
+
+def test_verdicts_follow_from_the_measurements():
+    formats = ["bfloat16", "float16", "float8_e4m3fn"]
+    both = advise([1 / 3, 0.7], formats=formats).formats
+    assert verdict(both)[0].startswith("float16 and bfloat16 both hold it: float16 is ")
+    assert [grade(one) for one in both] == ["held", "held", "coarse"]
+    one = advise([1e5 / 3, 7e5], formats=formats).formats
+    assert verdict(one)[0].startswith("Take bfloat16: it keeps every value within ")
+    assert [cell(a) for a in one[1:]] == ["1 → ∞", "2 → NaN"]
+    none = advise([1e39, 1 / 3], formats=formats).formats
+    assert verdict(none)[0].startswith("No 16-bit format holds this tensor as it is.")
+    exact = advise([1.0, 0.5, 3.0], formats=formats).formats
+    assert verdict(exact)[0] == "bfloat16 and float16 keep every value exactly."
+    assert grade(advise([1e-9, 1.0], formats=["float16"]).formats[0]) == "zeros"
+
+
+def test_throughput_is_a_ratio_to_the_copy(monkeypatch):
+    monkeypatch.setattr(throughput, "ROUNDS", 3)
+    monkeypatch.setattr(throughput, "ELEMENTS", 1000)
+    timings = throughput.measure_throughput([lp.bfloat16, lp.tfloat32])
+    assert [t.operation for t in timings] == ["round_to"] * 2 + ["encode"] * 2 + ["decode"] * 2
+    copies = {round(t.seconds / t.ratio, 12) for t in timings}
+    assert len(copies) == 1
+    assert all(t.peer_ratio is None for t in timings if t.fmt == lp.tfloat32)
+    assert all(t.peer_ratio for t in timings if t.fmt == lp.bfloat16 and t.operation != "round_to")
