@@ -145,10 +145,9 @@ class _Tally:
         elif block.dtype.kind in "biu":
             values = block.astype(np.float64)
         self.count += block.size
-        values = values.view()
-        values.flags.writeable = False  # one kind of array, so one compiled kernel
         arrays = (self.limits, self.counts, self.extrema, self.sums, self.exponents)
-        self.kernel.tally(values, tails, rounded, *arrays)
+        tally = self.kernel.make_tally(values.dtype, rounded.dtype, tails is not None)
+        tally(values, tails, rounded, *arrays)
 
     def result(self, overflow: Overflow) -> Measurement:
         """Return the measurement of all blocks added."""

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -28,7 +29,7 @@ from lowprec.kernels.rules import Constants, Plan, convert, decode
 __all__ = ["compile_as", "from_text", "kernel", "make_loop", "to_text"]
 
 #: compile flags of every kernel; fastmath stays off because it loses NaN and -0
-kernel = functools.partial(numba.njit, cache=True, nogil=True, error_model="numpy")
+kernel = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
 _FIELDS = len(Constants._fields)
 
@@ -45,8 +46,10 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
     number for different versions; with one version a name, they write the same thing.
     """
     name = f"{name}{'|parallel' if parallel else ''}|{_FINGERPRINT}"
-    function.__qualname__ = re.sub(r"\W+", "_", name)
-    return kernel(signature, parallel=parallel)(function)
+    code, names, closure = function.__code__, function.__globals__, function.__closure__
+    named = FunctionType(code, names, closure=closure)
+    named.__qualname__ = re.sub(r"\W+", "_", name)
+    return kernel(signature, parallel=parallel, cache=True)(named)
 
 
 # Between Numba's values and lanes ------------------------------------------------------------
@@ -173,7 +176,7 @@ def make_loop(plan: Plan, parallel: bool = False) -> Loop:
     return compile_as(text, loop, types.void(*arguments), parallel)
 
 
-@numba.njit
+@kernel
 def begin_of_chunk(k, chunks, size):  # type: ignore[no-untyped-def]
     """Return where piece k of `chunks` begins: on a multiple of 128 elements, or at the end."""
     return size if k == chunks else k * size // chunks // 128 * 128

@@ -12,14 +12,20 @@ Blue (1978), "A portable Fortran program to find the Euclidean norm of a vector"
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba import types
+from numba.np.numpy_support import from_dtype
 
-from lowprec.kernels.loops import kernel
+from lowprec.kernels.loops import compile_as, kernel
 
-__all__ = ["COUNTS", "EXPONENTS", "EXTREMA", "LOWEST_EXPONENT", "SCALE", "tally"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["COUNTS", "EXPONENTS", "EXTREMA", "LOWEST_EXPONENT", "SCALE", "make_tally"]
 
 Array = np.ndarray[Any, Any]
 
@@ -34,7 +40,7 @@ _UP, _DOWN = 2.0**SCALE, 2.0**-SCALE
 _LARGEST = 2.0**900  # relative errors beyond are told as this, so that no sum overflows
 
 
-@kernel()
+@kernel
 def _plus(total: float, rest: float, term: float) -> tuple[float, float]:
     """Add `term` to the sum `total` + `rest`, `rest` being what rounding `total` has left over."""
     grown = total + term
@@ -42,7 +48,7 @@ def _plus(total: float, rest: float, term: float) -> tuple[float, float]:
     return grown, rest + ((total - (grown - kept)) + (term - kept))
 
 
-@kernel()
+@kernel
 def _add_square(sums: Array, row: int, magnitude: float) -> None:
     """Add the square of a tiny number, scaled up, to `row`, or of a huge one to the next."""
     scale, row = (_UP, row) if magnitude < 1.0 else (_DOWN, row + 1)
@@ -50,13 +56,13 @@ def _add_square(sums: Array, row: int, magnitude: float) -> None:
     sums[row, 0], sums[row, 1] = _plus(sums[row, 0], sums[row, 1], square)
 
 
-@kernel()
+@kernel
 def _binade(magnitude: float) -> Any:
     """Return the largest power of two up to a normal float64; 0 for a subnormal one."""
     return np.int64(np.float64(magnitude).view(np.int64) & (2047 << 52)).view(np.float64)
 
 
-@kernel()
+@kernel
 def _exponent(magnitude: float) -> Any:
     """Return floor(log2(magnitude)) of a positive finite float64, subnormal ones included."""
     field = np.float64(magnitude).view(np.int64) >> 52
@@ -65,8 +71,7 @@ def _exponent(magnitude: float) -> Any:
     return field - 1023
 
 
-@kernel()
-def tally(
+def _tally(
     values: Array,
     tails: Array | None,
     rounded: Array,
@@ -142,3 +147,27 @@ def tally(
     counts[2] += subnormals - new_zeros
     counts[3] += overflows
     counts[6] += measured
+
+
+@functools.cache
+def make_tally(
+    values: np.dtype[Any], rounded: np.dtype[Any], has_tails: bool
+) -> Callable[..., None]:
+    """Return `_tally` compiled for arrays of these dtypes, with tails or with None for them."""
+
+    def array(dtype: Any) -> Any:
+        return types.Array(dtype, 1, "C")
+
+    tails = array(types.float64) if has_tails else types.none
+    sums = types.Array(types.float64, 2, "C")
+    signature = types.void(
+        types.Array(from_dtype(values), 1, "C", readonly=True),
+        tails,
+        array(from_dtype(rounded)),
+        array(types.float64),
+        array(types.int64),
+        array(types.float64),
+        sums,
+        array(types.int64),
+    )
+    return compile_as(f"tally|{values}|{rounded}|{tails}", _tally, signature)
