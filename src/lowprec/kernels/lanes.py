@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lanes", "interleave", "maximum", "minimum", "select"]
 
+# rounding control of x86 instructions
+_DIRECTIONS = {"ties_to_even": 0, "toward_negative": 1, "toward_positive": 2, "toward_zero": 3}
 _FLOATS = {16: ir.HalfType(), 32: ir.FloatType(), 64: ir.DoubleType()}
 
 
@@ -125,8 +127,56 @@ class Lanes:
         kind, flag = self.value.type, ir.IntType(1)
         shape = f"v{self.count}i{self.bits}" if self.count > 1 else f"i{self.bits}"
         signature = ir.FunctionType(kind, [kind, flag])
-        function = get_or_insert_function(self.builder.module, signature, f"llvm.ctlz.{shape}")
+        function = self._intrinsic(signature, f"llvm.ctlz.{shape}")
         return self._wrap(self.builder.call(function, [self.value, ir.Constant(flag, 0)]))
+
+    # Instructions with a direction ---------------------------------------------------------------
+
+    def _in_pieces(self, count: int, call: Callable[..., Any], *others: Lanes) -> Lanes:
+        """Apply a call on vectors of `count` lanes to all lanes and join the results."""
+        index = ir.IntType(32)
+
+        def piece(value: Any, i: int) -> Any:
+            lanes = ir.Constant(ir.VectorType(index, count), list(range(i, i + count)))
+            return self.builder.shuffle_vector(value, value, lanes)
+
+        values = [self.value, *(other.value for other in others)]
+        parts = [call(*(piece(v, i) for v in values)) for i in range(0, self.count, count)]
+        while len(parts) > 1:
+            width = 2 * parts[0].type.count
+            lanes = ir.Constant(ir.VectorType(index, width), list(range(width)))
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [self.builder.shuffle_vector(a, b, lanes) for a, b in pairs]
+        return self._wrap(parts[0])
+
+    def to_half(self, mode: str) -> Lanes:
+        """Return the bits of float32 lanes rounded to float16 in a direction (needs F16C)."""
+        direction = ir.Constant(ir.IntType(32), _DIRECTIONS[mode])
+        width = 8 if self.count > 1 else 4
+        vector = ir.VectorType(_FLOATS[32], width)
+        signature = ir.FunctionType(ir.VectorType(ir.IntType(16), 8), [vector, ir.IntType(32)])
+        function = self._intrinsic(signature, f"llvm.x86.vcvtps2ph.{32 * width}")
+        if self.count > 1:
+            return self._in_pieces(8, lambda v: self.builder.call(function, [v, direction]))
+        first = ir.Constant(ir.IntType(32), 0)
+        alone = self.builder.insert_element(ir.Constant(vector, None), self.value, first)
+        halves = self.builder.call(function, [alone, direction])
+        return self._wrap(self.builder.extract_element(halves, first))
+
+    def add_rounded(self, other: Lanes, mode: str) -> Lanes:
+        """Return the sum of vectors of floats rounded in a direction (needs AVX-512F)."""
+        direction = ir.Constant(ir.IntType(32), _DIRECTIONS[mode] | 8)  # and no exceptions
+        count = 512 // self.bits
+        vector = ir.VectorType(_FLOATS[self.bits], count)
+        signature = ir.FunctionType(vector, [vector, vector, ir.IntType(32)])
+        name = "llvm.x86.avx512.add." + {32: "ps", 64: "pd"}[self.bits] + ".512"
+        function = self._intrinsic(signature, name)
+        return self._in_pieces(
+            count, lambda a, b: self.builder.call(function, [a, b, direction]), other
+        )
+
+    def _intrinsic(self, signature: Any, name: str) -> Any:
+        return get_or_insert_function(self.builder.module, signature, name)
 
     # Operators -----------------------------------------------------------------------------------
 

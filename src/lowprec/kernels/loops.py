@@ -62,8 +62,13 @@ def to_text(plan: Plan) -> str:
 
 def from_text(text: str) -> Plan:
     """Read a plan from its spelling."""
-    plan = Plan(*text.split("|"))  # type: ignore[arg-type]
-    return plan._replace(word=int(plan.word))
+    fields: list[Any] = [int(f) if f.isdigit() else f for f in text.split("|")]
+    return Plan(*fields)
+
+
+def draws_halves(plan: Plan) -> bool:
+    """Whether random bits come from 16-bit halves of words."""
+    return plan.random_bits <= 16
 
 
 class _Elements:
@@ -96,11 +101,9 @@ def _apply(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -> La
     if plan.mode == "decode":
         return decode(x, plan, c)
     if random is None:
-        return convert(x, plan, c, c.random_bits)
-    drawn = 16 if plan.draw == "halves" else 32
-    return convert(
-        x, plan, c, random.resized(plan.word) >> (c.random_bits.constant(drawn) - c.random_bits)
-    )
+        return convert(x, plan, c, c.emin)  # a deterministic mode looks at no random bits
+    drawn = 16 if draws_halves(plan) else 32
+    return convert(x, plan, c, (random >> (drawn - plan.random_bits)).resized(plan.word))
 
 
 @intrinsic
@@ -142,7 +145,7 @@ def apply_random_rule(
         target = _Elements(context, builder, signature.args[1], args[1])
         start, key_ = Lanes(builder, args[4]), Lanes(builder, args[5])
         draw = block_bits if is_block else (lambda *a: [element_bits(*a)])
-        for group, bits in enumerate(draw(start, key_, work.draw)):
+        for group, bits in enumerate(draw(start, key_, draws_halves(work))):
             i = builder.add(args[2], ir.Constant(args[2].type, group * LANES))
             lanes = source.load(i, LANES if is_block else 1)
             target.store(_apply(lanes, work, args[3], bits), i)
@@ -168,9 +171,9 @@ def make_loop(plan: Plan, parallel: bool = False) -> Loop:
     x = types.Array(from_dtype(np.dtype(plan.source)), 1, "C", readonly=True)
     out = types.Array(from_dtype(np.dtype(plan.target)), 1, "C")
     arguments = [x, out, types.Array(types.uint64, 1, "C"), types.int64]
-    if plan.draw:
+    if plan.random_bits:
         arguments += [types.uint64, types.int64]
-        loop = _make_random_loop(text, 8 * LANES if plan.draw == "halves" else 4 * LANES)
+        loop = _make_random_loop(text, 8 * LANES if draws_halves(plan) else 4 * LANES)
     else:
         loop = _make_plain_loop(text, 1 if plan.word == 128 else 2 * LANES)
     return compile_as(text, loop, types.void(*arguments), parallel)

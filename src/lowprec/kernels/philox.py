@@ -39,24 +39,24 @@ def philox(counter: Lanes, key: Lanes) -> list[Lanes]:
     return [x0, x1, x2, x3]
 
 
-def element_bits(index: Lanes, key: Lanes, draw: str) -> Lanes:
+def element_bits(index: Lanes, key: Lanes, from_halves: bool) -> Lanes:
     """Return the 16 or 32 random bits of one element."""
-    block = index >> (7 if draw == "halves" else 6)
+    block = index >> (7 if from_halves else 6)
     x0, x1, x2, x3 = philox((block << 4) + (index & (LANES - 1)), key)
     is_odd, is_upper = ~(index & 16).equals(0), ~(index & 32).equals(0)
     word = select(is_upper, select(is_odd, x3, x2), select(is_odd, x1, x0)).resized(32)
-    if draw == "words":
+    if not from_halves:
         return word
     return select((index & 64).equals(0), word & 0xFFFF, word >> 16)
 
 
-def block_bits(index: Lanes, key: Lanes, draw: str) -> list[Lanes]:
+def block_bits(index: Lanes, key: Lanes, from_halves: bool) -> list[Lanes]:
     """Return the random bits of the whole block from `index` on, a vector every 16 elements."""
-    first = index >> (3 if draw == "halves" else 2)
+    first = index >> (3 if from_halves else 2)
     even = first.splat(LANES // 2) + (first.ramp(LANES // 2) << 1)
     words = [
         interleave(a, b) for a, b in zip(philox(even, key), philox(even + 1, key), strict=True)
     ]
-    if draw == "words":
+    if not from_halves:
         return words
     return [word & 0xFFFF for word in words] + [word >> 16 for word in words]

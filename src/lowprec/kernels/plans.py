@@ -21,6 +21,12 @@ __all__ = ["Kernel", "conversion_kernel", "conversion_plan", "decoding_kernel"]
 _TRAILING = {32: 23, 64: 52}
 _BIAS = {32: 127, 64: 1023, 128: 1023}
 _NEAREST = (Rounding.TIES_TO_EVEN, Rounding.TIES_TO_AWAY, Rounding.TIES_TOWARD_ZERO)
+_DIRECTED = (
+    Rounding.TOWARD_ZERO,
+    Rounding.AWAY_FROM_ZERO,
+    Rounding.TOWARD_POSITIVE,
+    Rounding.TOWARD_NEGATIVE,
+)
 _PARALLEL_FROM = 100_000  # elements; starting threads costs about as much as 30,000
 
 
@@ -38,7 +44,7 @@ class Kernel:
         """Convert `x` into `out`; `first` is the index of ``x[0]`` in the caller's array."""
         threads = thread_count() if x.size >= _PARALLEL_FROM else 1
         loop = self.loop if threads == 1 else make_loop(self.plan, parallel=True)
-        if self.plan.draw:
+        if self.plan.random_bits:
             loop(x, out, self.constants, threads, np.uint64(key), first)
         else:
             loop(x, out, self.constants, threads)
@@ -141,10 +147,10 @@ def overflow_threshold(fmt: Format, rounding: Rounding, word: int) -> int:
 
 
 @functools.cache
-def has_half_precision_hardware() -> bool:
-    """Whether Numba compiles for a processor that converts float16; without one it would crash."""
+def processor_has(feature: str) -> bool:
+    """Whether Numba compiles for a processor with these instructions, and so may use them."""
     _, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return "+f16c" in features.split(",")
+    return f"+{feature}" in features.split(",")
 
 
 # Plans -------------------------------------------------------------------------------------------
@@ -167,14 +173,16 @@ def _twin(fmt: Format, rounding: Rounding, overflow: Overflow, word: int, result
     if word == 128:
         return "general"
     if (
-        (fmt, rounding, overflow) == (float16, Rounding.TIES_TO_EVEN, Overflow.IEEE)
-        and word == 32
-        and has_half_precision_hardware()
+        (fmt, overflow, word) == (float16, Overflow.IEEE, 32)
+        and rounding in (Rounding.TIES_TO_EVEN, *_DIRECTED)
+        and processor_has("f16c")
     ):
         return "hardware"
     if is_aligned(fmt, word) and overflow is Overflow.IEEE:
         return "aligned"
-    return "adder" if _suits_addition(fmt, rounding, word, results) else "general"
+    if not _suits_addition(fmt, rounding, word, results):
+        return "general"
+    return "avx512" if rounding in _DIRECTED and processor_has("avx512f") else "adder"
 
 
 def default_random_bits(fmt: Format, source: str) -> int:
@@ -194,16 +202,18 @@ def conversion_plan(
     twin: str | None = None,
 ) -> tuple[Plan, np.ndarray[Any, Any]]:
     """Return the plan and the constants that convert dtype `source` to codes or floats."""
-    r = default_random_bits(fmt, source) if random_bits is None else random_bits
-    draw = ("halves" if r <= 16 else "words") if rounding.is_stochastic else ""
+    r = 0
+    if rounding.is_stochastic:
+        r = default_random_bits(fmt, source) if random_bits is None else random_bits
     if source in ("int64", "uint64"):
         word = 128
     else:
-        word = 32 if source == "float32" and fits_float32_words(fmt) and draw != "words" else 64
+        word = 32 if source == "float32" and fits_float32_words(fmt) and r <= 16 else 64
     results = _results(fmt, rounding, overflow)
     twin = twin or _twin(fmt, rounding, overflow, word, results)
-    plan = Plan(source, target, rounding.value, word, twin, variant(fmt), draw)
     float_word = min(word, 64)
+    shift = _TRAILING[float_word] - fmt.trailing_bits if twin == "aligned" else 0
+    plan = Plan(source, target, rounding.value, word, twin, variant(fmt), shift, r)
     if not plan.is_encoding:
         results = Results(*(_as_float_bits(code, fmt, float_word) for code in results))
     constants = Constants(
@@ -212,8 +222,7 @@ def conversion_plan(
         max_code=fmt.max_code,
         sign_mask=fmt.sign_mask,
         quantum=float_bits(fmt.smallest_subnormal, float_word),
-        threshold=overflow_threshold(fmt, rounding, word) if twin == "adder" else 0,
-        random_bits=r,
+        threshold=overflow_threshold(fmt, rounding, word) if twin in ("adder", "avx512") else 0,
         **results._asdict(),
     )
     return plan, np.array(constants, np.uint64)
@@ -240,7 +249,7 @@ def decoding_kernel(fmt: Format, target: str, twin: str | None = None) -> Kernel
     word = 32 if target == "float32" and fits_float32_words(fmt) else 64
     if twin is None:
         twin = "aligned" if is_aligned(fmt, word) else "general"
-        if fmt == float16 and word == 32 and has_half_precision_hardware():
+        if fmt == float16 and word == 32 and processor_has("f16c"):
             twin = "hardware"
     never = (1 << word) - 1
     constants = Constants(
@@ -254,7 +263,6 @@ def decoding_kernel(fmt: Format, target: str, twin: str | None = None) -> Kernel
         sign_mask=fmt.sign_mask,
         quantum=float_bits(fmt.smallest_subnormal, word),
         threshold=0,
-        random_bits=0,
     )
     return Kernel(
         Plan(fmt.code_dtype.name, target, "decode", word, twin, variant(fmt)),

@@ -41,7 +41,6 @@ class Constants(NamedTuple):
     sign_mask: Field  # sign bit of the format's codes, 0 if unsigned
     quantum: Field  # float bits of the smallest subnormal number
     threshold: Field  # bits of the least source magnitude that overflows (of the source's floats)
-    random_bits: Field
 
 
 class Plan(NamedTuple):
@@ -51,9 +50,10 @@ class Plan(NamedTuple):
     target: str  # dtype: float32 or float64; of codes when encoding
     mode: str  # a rounding mode's name, or decode
     word: int  # bits of the integers that rules compute with
-    twin: str = "general"  # which rule: general, or a faster one: aligned, adder, hardware
+    twin: str = "general"  # which rule: general, or a faster one: aligned, adder, avx512, hardware
     variant: str = "signed"  # which formats: signed, fnuz, unsigned, scale; …-flush
-    draw: str = ""  # random bits come as halves (up to 16) or words (up to 32), if at all
+    shift: int = 0  # how many bits the aligned twin rounds off
+    random_bits: int = 0  # r of the stochastic modes
 
     @property
     def is_encoding(self) -> bool:
@@ -110,7 +110,7 @@ def read_integer(x: Lanes, plan: Plan) -> Magnitude:
 # Rounding ----------------------------------------------------------------------------------------
 
 
-def shift_and_round(m: Lanes, s: Lanes, negative: Lanes, plan: Plan, r: Lanes, R: Lanes) -> Lanes:
+def shift_and_round(m: Lanes, s: Lanes, negative: Lanes, plan: Plan, R: Lanes) -> Lanes:
     """Return m / 2**s rounded to an integer as the mode says; s is at least 1."""
     mask = (m.constant(1) << s) - 1
     match plan.mode:
@@ -131,21 +131,22 @@ def shift_and_round(m: Lanes, s: Lanes, negative: Lanes, plan: Plan, r: Lanes, R
         case "to_odd":
             return (m >> s) | select((m & mask).equals(0), m.constant(0), 1)
         case "stochastic_equal":  # away from zero iff R < 2**(r-1)
-            return (m + select((R >> (r - 1)).equals(0), mask, 0)) >> s
+            return (m + select((R >> (plan.random_bits - 1)).equals(0), mask, 0)) >> s
         case "stochastic":
-            return (m + stochastic_addend(s, r, R)) >> s
+            return (m + stochastic_addend(s, plan.random_bits, R)) >> s
     raise AssertionError(plan.mode)
 
 
-def stochastic_addend(s: Lanes, r: Lanes, R: Lanes) -> Lanes:
+def stochastic_addend(s: Lanes, r: int, R: Lanes) -> Lanes:
     """Return what carries iff R < floor(f·2**r), f the s dropped bits as a fraction.
 
     The complement of R in r bits, aligned with the top of the dropped bits: dropped bits that do
     not reach the last random bit cannot matter, and random bits below the last dropped one only
     matter if all above are equal, when R is not smaller.
     """
-    complement = ((R.constant(1) << r) - 1) - R
-    return select(s >= r, complement << (maximum(s, r) - r), complement >> (maximum(r, s) - s))
+    complement = R ^ ((1 << r) - 1)
+    larger = maximum(s, r)
+    return select(s >= r, complement << (larger - r), complement >> (larger - s))
 
 
 def round_general(x: Magnitude, plan: Plan, c: Constants, R: Lanes) -> Lanes:
@@ -161,7 +162,7 @@ def round_general(x: Magnitude, plan: Plan, c: Constants, R: Lanes) -> Lanes:
     if plan.mode == "stochastic":  # its fraction must not grow where s is cut
         m = m >> minimum(maximum(s, widest) - widest, widest)
     # m is below 2**(widest - 1), so that cutting s there leaves the other modes' results alone
-    q = shift_and_round(m, minimum(s, widest), x.negative, plan, c.random_bits, R)
+    q = shift_and_round(m, minimum(s, widest), x.negative, plan, R)
     if plan.variant.endswith("flush"):
         q = select(below, q << t, q)
     if plan.variant.startswith("scale"):  # exponent field 0 is a normal number: there is no zero
@@ -197,7 +198,7 @@ def convert(x: Lanes, plan: Plan, c: Constants, R: Lanes) -> Lanes:
     if plan.twin == "hardware":
         return convert_hardware(x, plan, c)
     source = read(x, plan)
-    if plan.twin == "adder":
+    if plan.twin in ("adder", "avx512"):
         magnitude = round_by_addition(source, plan, c)
     else:
         code = round_general(source, plan, c, R)
@@ -249,9 +250,9 @@ def convert_aligned(x: Lanes, plan: Plan, c: Constants, R: Lanes) -> Lanes:
     the largest number instead, it rounds toward zero and there is no carry.
     """
     u = x.float_resized(plan.word).as_integers()
-    s = u.constant({32: 23, 64: 52}[plan.word]) - c.trailing_bits
+    s = u.constant(plan.shift)
     negative = u >= 1 << (plan.word - 1)
-    code = shift_and_round(u, s, negative, plan, c.random_bits, R)
+    code = shift_and_round(u, s, negative, plan, R)
     sign = u & (1 << (plan.word - 1))
     if plan.is_encoding:
         return select(x.is_nan(), c.nan | (sign >> s), code)
@@ -259,43 +260,67 @@ def convert_aligned(x: Lanes, plan: Plan, c: Constants, R: Lanes) -> Lanes:
 
 
 def convert_hardware(x: Lanes, plan: Plan, c: Constants) -> Lanes:
-    """Twin for float32 to float16, ties to even, by the processor; its NaNs are made canonical."""
-    half = x.float_resized(16)
+    """Twin for float32 to float16 by the processor; its NaNs are made canonical."""
     sign = x.as_integers() & (1 << 31)
+    if plan.mode == "away_from_zero":
+        magnitude = (x.as_integers() & ~(1 << 31)).as_floats()
+        half = magnitude.to_half("toward_positive") | (sign >> 16).resized(16)
+    else:
+        half = x.to_half(plan.mode)
     if plan.is_encoding:
-        nan = (c.nan | (sign >> 16)).resized(16)
-        return select(x.is_nan(), nan, half.as_integers())
-    return select(x.is_nan(), (c.nan | sign).as_floats(), half.float_resized(32))
+        return select(x.is_nan(), (c.nan | (sign >> 16)).resized(16), half)
+    return select(x.is_nan(), (c.nan | sign).as_floats(), half.as_floats().float_resized(32))
 
 
 def round_by_addition(x: Magnitude, plan: Plan, c: Constants) -> Lanes:
     """Twin for formats with fewer exponents than the source: the processor's adder rounds.
 
-    Adding a power of two whose spacing is the format's spacing at x rounds x to it, ties to even;
-    taking the power off again is exact, and so is the difference to x, which corrects the other
-    modes by one step. The caller makes sure that the power is finite for every x that does not
-    overflow, that a step is a normal number, and that one of the two numbers is longer by a bit.
+    Adding a power of two whose spacing is the format's spacing at x rounds x to it; taking the
+    power off again is exact. The caller makes sure that the power is finite for every x that does
+    not overflow, that a step is a normal number, and that one of the two is longer by a bit.
     """
     trailing, t = x.point - 1, c.trailing_bits
     field = x.bits & (((1 << (plan.word - 1)) - 1) ^ ((1 << trailing) - 1))
     emin = c.emin << trailing
     e = maximum(field, emin)
     power = e + ((t.constant(trailing) - t) << trailing)
+    if plan.twin == "avx512" and x.bits.count > 1:
+        y, q = add_in_direction(x, power, plan)
+    else:
+        step = (e - (t << trailing)).as_floats()
+        y, q = add_and_correct(x, power, step, plan)
+    magnitude = y.as_integers()
+    if plan.is_encoding:
+        magnitude = ((e - emin) >> (t.constant(trailing) - t)) + q
+    return select(x.bits >= c.threshold, overflow_of(x, plan, c), magnitude)
+
+
+def add_in_direction(x: Magnitude, power: Lanes, plan: Plan) -> tuple[Lanes, Lanes]:
+    """Return the rounded value and its significand: the instruction names the direction."""
+    f, direction = x.bits, plan.mode
+    if direction == "away_from_zero":
+        direction = "toward_positive"
+    elif direction != "toward_zero":  # the direction depends on the sign
+        sign = select(x.negative, f.constant(1 << (plan.word - 1)), 0)
+        f, power = f | sign, power | sign
+    total = f.as_floats().add_rounded(power.as_floats(), direction)
+    return total - power.as_floats(), total.as_integers() - power
+
+
+def add_and_correct(x: Magnitude, power: Lanes, step: Lanes, plan: Plan) -> tuple[Lanes, Lanes]:
+    """Return the rounded value and its significand: first with ties to even, then one step off.
+
+    What rounding took away is exact, and tells which results need the step.
+    """
     f = x.bits.as_floats()
     total = f + power.as_floats()
-    y = total - power.as_floats()
-    q = total.as_integers() - power
-    step = (e - (t << trailing)).as_floats()
+    y, q = total - power.as_floats(), total.as_integers() - power
     up, down = corrections(f - y, step, q, x.negative, plan.mode)
-    if plan.is_encoding:
-        q = q if up is None else select(up, q + 1, q)
-        q = q if down is None else select(down, q - 1, q)
-        magnitude = ((e - emin) >> (t.constant(trailing) - t)) + q
-    else:
-        y = y if up is None else select(up, y + step, y)
-        y = y if down is None else select(down, y - step, y)
-        magnitude = y.as_integers()
-    return select(x.bits >= c.threshold, overflow_of(x, plan, c), magnitude)
+    if up is not None:
+        y, q = select(up, y + step, y), select(up, q + 1, q)
+    if down is not None:
+        y, q = select(down, y - step, y), select(down, q - 1, q)
+    return y, q
 
 
 def corrections(
