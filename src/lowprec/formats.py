@@ -110,7 +110,7 @@ class Format:
         if self.emin < -1022 or self.emax > 1023:
             raise ValueError(
                 f"{self.name!r} has normal numbers from 2**{self.emin} to 2**{self.emax}, float64 "
-                f"from 2**-1022 to 2**1023; use a bias (now {bias}) that keeps within them"
+                f"from 2**-1022 to 2**1023; use another bias (now {bias})"
             )
         kind = list(Specials).index(self.specials)  # a hash of numbers alone survives pickling
         key = (w, p, kind, bias, self.signed, self.subnormals)

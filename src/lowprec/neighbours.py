@@ -125,7 +125,7 @@ def _step(codes: np.ndarray[Any, Any], fmt: Format, direction: int) -> np.ndarra
         past_zero = np.where(ordinal == 0, direction * smallest, 0)
         moved = np.where(np.abs(moved) < smallest, past_zero, moved)
     becomes_negative = (moved < 0) | ((moved == 0) & (ordinal < 0) & fmt.has_negative_zero)
-    sign = np.where(becomes_negative, fmt.sign_mask, 0).astype(np.uint64)
+    sign = np.where(becomes_negative, np.uint64(fmt.sign_mask), np.uint64(0))
     beyond = fmt.max_code if fmt.nan_code is None else fmt.infinity_code or fmt.nan_code
     reached = np.abs(moved)
     reached = np.where(reached > fmt.max_code, beyond, reached).astype(np.uint64) | sign

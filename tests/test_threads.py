@@ -1,0 +1,163 @@
+"""Eight Python threads and forked children get the bits of one call, and never hang or abort.
+
+Each test runs a program of its own with a time limit, for a threading layer is chosen once per
+process, and an abort must not take the test run along.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+LIMIT = 180  # seconds, cold compilation included
+COMMON = """
+    import hashlib, sys
+    import numpy as np
+    import lowprec as lp
+
+    x = np.random.default_rng(0).standard_normal(400_000).astype(np.float32)
+    codes = lp.encode(x, "float16")
+
+    def digest(offset=0):
+        results = [
+            lp.round_to(x, "bfloat16"),
+            lp.round_to(x[::-1], "float8_e4m3fn", rounding="toward_positive"),
+            lp.round_to(x, "bfloat16", rounding="stochastic", rng=1),
+            lp.encode(x.astype(np.float64), "float16", rounding="stochastic_equal", rng=2),
+            lp.decode(codes, "float16"),
+        ]
+        return hashlib.sha256(b"".join(y.tobytes() for y in results)).hexdigest()
+"""
+LAYERS = ["default", "omp", "workqueue"]
+if importlib.util.find_spec("tbb"):
+    LAYERS.append("tbb")
+
+every_layer = pytest.mark.parametrize("layer", LAYERS)
+
+
+def run(program: str, **environment: str) -> str:
+    """Run a program after COMMON in a fresh interpreter; return what it printed."""
+    source = textwrap.dedent(COMMON) + textwrap.dedent(program)
+    finished = subprocess.run(
+        [sys.executable, "-c", source],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert not finished.stderr, finished.stderr
+    return finished.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def bits() -> str:
+    """What one thread alone computes."""
+    return run("print(digest())", NUMBA_NUM_THREADS="1")
+
+
+@every_layer
+def test_eight_python_threads_get_the_bits_of_one(bits, layer):
+    program = """
+        from concurrent.futures import ThreadPoolExecutor
+        from threading import Barrier
+
+        start = Barrier(8)
+
+        def work(i):
+            start.wait()
+            return [digest() for _ in range(3)]
+
+        with ThreadPoolExecutor(8) as pool:
+            found = {d for digests in pool.map(work, range(8)) for d in digests}
+        print(*found)
+    """
+    assert run(program, NUMBA_THREADING_LAYER=layer) == bits
+
+
+@every_layer
+def test_a_forked_child_gets_the_bits_of_its_parent(bits, layer):
+    program = """
+        import multiprocessing, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads, the point here
+
+        before = digest()  # the parent has used its threads
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            children = pool.map_async(digest, range(4)).get(timeout=120)
+        print(*{before, digest(), *children})
+    """
+    assert run(program, NUMBA_THREADING_LAYER=layer) == bits
+
+
+@every_layer
+def test_a_child_forked_while_other_threads_compute_gets_the_same_bits(bits, layer):
+    program = """
+        import multiprocessing, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        digest()
+        done = threading.Event()
+
+        def keep_busy():
+            while not done.is_set():
+                digest()
+
+        threads = [threading.Thread(target=keep_busy) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            children = pool.map_async(digest, range(2)).get(timeout=120)
+        done.set()
+        for thread in threads:
+            thread.join()
+        print(*set(children))
+    """
+    assert run(program, NUMBA_THREADING_LAYER=layer) == bits
+
+
+def test_a_child_forked_before_the_first_call_gets_the_same_bits(bits):
+    program = """
+        import os
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(write, digest().encode())
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        print(*{digest(), os.read(read, 100).decode()})
+    """
+    assert run(program) == bits
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_thread_count_changes_no_bit(bits, count):
+    assert run("print(digest())", NUMBA_NUM_THREADS=count) == bits
+    program = f"""
+        import numba
+        numba.set_num_threads(min({count}, numba.config.NUMBA_NUM_THREADS))
+        before = numba.get_num_threads()
+        print(digest())
+        assert numba.get_num_threads() == before
+    """
+    assert run(program) == bits
+
+
+def test_a_spawned_child_gets_the_same_bits(bits, tmp_path):
+    script = tmp_path / "child.py"
+    main = """
+        if __name__ == "__main__":
+            import multiprocessing
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                print(pool.apply_async(digest).get(timeout=150))
+    """
+    script.write_text(textwrap.dedent(COMMON) + textwrap.dedent(main))
+    finished = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=LIMIT, check=False
+    )
+    assert finished.stdout.strip() == bits, finished.stderr
