@@ -179,18 +179,12 @@ def make_loop(plan: Plan, parallel: bool = False) -> Loop:
     return compile_as(text, loop, types.void(*arguments), parallel)
 
 
-@kernel
-def begin_of_chunk(k, chunks, size):  # type: ignore[no-untyped-def]
-    """Return where piece k of `chunks` begins: on a multiple of 128 elements, or at the end."""
-    return size if k == chunks else k * size // chunks // 128 * 128
-
-
 def _make_plain_loop(plan: str, vector: int) -> Loop:
     def loop(x, out, constants, chunks):  # type: ignore[no-untyped-def]
         c = load_constants(constants)
         for k in numba.prange(chunks):
-            begin = begin_of_chunk(k, chunks, x.size)
-            end = begin_of_chunk(k + 1, chunks, x.size)
+            begin = k * x.size // chunks >> 7 << 7  # pieces begin with a block of random bits
+            end = (k + 1) * x.size // chunks >> 7 << 7 if k + 1 < chunks else x.size
             whole = end - (end - begin) % vector
             for i in range(begin, whole, vector):
                 apply_rule(x, out, i, c, plan, vector)
@@ -204,8 +198,8 @@ def _make_random_loop(plan: str, block: int) -> Loop:
     def loop(x, out, constants, chunks, key, first):  # type: ignore[no-untyped-def]
         c = load_constants(constants)
         for k in numba.prange(chunks):
-            begin = begin_of_chunk(k, chunks, x.size)
-            end = begin_of_chunk(k + 1, chunks, x.size)
+            begin = k * x.size // chunks >> 7 << 7  # pieces begin with a block of random bits
+            end = (k + 1) * x.size // chunks >> 7 << 7 if k + 1 < chunks else x.size
             head = min(end, begin + -(first + begin) % block)
             whole = end - (end - head) % block
             for i in range(begin, head):
