@@ -102,6 +102,16 @@ class Lanes:
         build = self.builder.zext if bits > self.bits else self.builder.trunc
         return self._wrap(build(self.value, self._shaped(ir.IntType(bits))))
 
+    def high_halves(self) -> Lanes:
+        """Return the upper half of each integer, as integers of half the width."""
+        half = ir.IntType(self.bits // 2)
+        if self.count == 1:
+            return (self >> half.width).resized(half.width)
+        halves = self.builder.bitcast(self.value, ir.VectorType(half, 2 * self.count))
+        upper = list(range(1, 2 * self.count, 2))  # little-endian
+        index = ir.Constant(ir.VectorType(ir.IntType(32), self.count), upper)
+        return self._wrap(self.builder.shuffle_vector(halves, halves, index))
+
     def as_integers(self) -> Lanes:
         """Return the bits of floats."""
         kind = self._shaped(ir.IntType(self.bits))

@@ -110,30 +110,31 @@ def read_integer(x: Lanes, plan: Plan) -> Magnitude:
 # Rounding ----------------------------------------------------------------------------------------
 
 
-def shift_and_round(m: Lanes, s: Lanes, negative: Lanes, plan: Plan, R: Lanes) -> Lanes:
-    """Return m / 2**s rounded to an integer as the mode says; s is at least 1."""
-    mask = (m.constant(1) << s) - 1
+def adjust(m: Lanes, s: Lanes, negative: Lanes, plan: Plan, R: Lanes) -> Lanes:
+    """Change m so that dropping its low s bits rounds as the mode says; s is at least 1."""
+    one = m.constant(1) << s
+    mask = one - 1
     match plan.mode:
         case "ties_to_even":
-            return (m + (mask >> 1) + ((m >> s) & 1)) >> s
+            return m + (mask >> 1) + ((m >> s) & 1)
         case "ties_to_away":
-            return (m + (mask >> 1) + 1) >> s
+            return m + (mask >> 1) + 1
         case "ties_toward_zero":
-            return (m + (mask >> 1)) >> s
+            return m + (mask >> 1)
         case "toward_zero":
-            return m >> s
+            return m
         case "away_from_zero":
-            return (m + mask) >> s
+            return m + mask
         case "toward_positive":
-            return (m + select(negative, m.constant(0), mask)) >> s
+            return m + select(negative, m.constant(0), mask)
         case "toward_negative":
-            return (m + select(negative, mask, 0)) >> s
+            return m + select(negative, mask, 0)
         case "to_odd":
-            return (m >> s) | select((m & mask).equals(0), m.constant(0), 1)
+            return m | select((m & mask).equals(0), m.constant(0), one)
         case "stochastic_equal":  # away from zero iff R < 2**(r-1)
-            return (m + select((R >> (plan.random_bits - 1)).equals(0), mask, 0)) >> s
+            return m + select((R >> (plan.random_bits - 1)).equals(0), mask, 0)
         case "stochastic":
-            return (m + stochastic_addend(s, plan.random_bits, R)) >> s
+            return m + stochastic_addend(s, plan.random_bits, R)
     raise AssertionError(plan.mode)
 
 
@@ -162,7 +163,8 @@ def round_general(x: Magnitude, plan: Plan, c: Constants, R: Lanes) -> Lanes:
     if plan.mode == "stochastic":  # its fraction must not grow where s is cut
         m = m >> minimum(maximum(s, widest) - widest, widest)
     # m is below 2**(widest - 1), so that cutting s there leaves the other modes' results alone
-    q = shift_and_round(m, minimum(s, widest), x.negative, plan, R)
+    s = minimum(s, widest)
+    q = adjust(m, s, x.negative, plan, R) >> s
     if plan.variant.endswith("flush"):
         q = select(below, q << t, q)
     if plan.variant.startswith("scale"):  # exponent field 0 is a normal number: there is no zero
@@ -250,13 +252,13 @@ def convert_aligned(x: Lanes, plan: Plan, c: Constants, R: Lanes) -> Lanes:
     the largest number instead, it rounds toward zero and there is no carry.
     """
     u = x.float_resized(plan.word).as_integers()
-    s = u.constant(plan.shift)
-    negative = u >= 1 << (plan.word - 1)
-    code = shift_and_round(u, s, negative, plan, R)
-    sign = u & (1 << (plan.word - 1))
-    if plan.is_encoding:
-        return select(x.is_nan(), c.nan | (sign >> s), code)
-    return select(x.is_nan(), c.nan | sign, code << s).as_floats()
+    sign = 1 << (plan.word - 1)
+    rounded = adjust(u, u.constant(plan.shift), u >= sign, plan, R)
+    nan = c.nan << plan.shift if plan.is_encoding else c.nan
+    rounded = select(x.is_nan(), nan | (u & sign), rounded)
+    if not plan.is_encoding:
+        return (rounded & -(1 << plan.shift)).as_floats()
+    return rounded.high_halves() if 2 * plan.shift == plan.word else rounded >> plan.shift
 
 
 def convert_hardware(x: Lanes, plan: Plan, c: Constants) -> Lanes:
