@@ -31,6 +31,7 @@ __all__ = ["compile_as", "from_text", "kernel", "make_loop", "to_text"]
 #: compile flags of every kernel; fastmath stays off because it loses NaN and -0
 kernel = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
+_CACHE_LINE = 64  # bytes
 _FIELDS = len(Constants._fields)
 
 # Numba's cache looks at the time stamp of one file, but a loop depends on all of these.
@@ -88,11 +89,17 @@ class _Elements:
         pointer = self._pointer(index, count)
         return Lanes(self.builder, self.builder.load(pointer, align=self.kind.dtype.bitwidth // 8))
 
-    def store(self, result: Lanes, index: Any) -> None:
+    def store(self, result: Lanes, index: Any, streaming: bool = False) -> None:
         if not result.is_float:
             result = result.resized(self.kind.dtype.bitwidth)
         pointer = self._pointer(index, result.count)
-        self.builder.store(result.value, pointer, align=self.kind.dtype.bitwidth // 8)
+        size = self.kind.dtype.bitwidth // 8
+        streaming = streaming and result.count > 1
+        align = min(_CACHE_LINE, size * result.count) if streaming else size
+        stored = self.builder.store(result.value, pointer, align=align)
+        if streaming:
+            one = ir.Constant(ir.IntType(32), 1)
+            stored.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
 
 
 def _apply(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -> Lanes:
@@ -127,10 +134,22 @@ def apply_rule(_: Any, x: Any, out: Any, i: Any, constants: Any, plan: Any, coun
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source = _Elements(context, builder, signature.args[0], args[0])
         target = _Elements(context, builder, signature.args[1], args[1])
-        target.store(_apply(source.load(args[2], lanes), work, args[3]), args[2])
+        result = _apply(source.load(args[2], lanes), work, args[3])
+        target.store(result, args[2], bool(work.streaming))
         return context.get_dummy_value()
 
     return types.void(x, out, i, constants, plan, count), generate
+
+
+@intrinsic
+def finish_stores(_: Any) -> Any:
+    """Let other threads see results that were written past the caches."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -175,21 +194,30 @@ def make_loop(plan: Plan, parallel: bool = False) -> Loop:
         arguments += [types.uint64, types.int64]
         loop = _make_random_loop(text, 8 * LANES if draws_halves(plan) else 4 * LANES)
     else:
-        loop = _make_plain_loop(text, 1 if plan.word == 128 else 2 * LANES)
+        vector = 1 if plan.word == 128 else 2 * LANES
+        loop = _make_plain_loop(text, vector, bool(plan.streaming))
     return compile_as(text, loop, types.void(*arguments), parallel)
 
 
-def _make_plain_loop(plan: str, vector: int) -> Loop:
+def _make_plain_loop(plan: str, vector: int, streaming: bool) -> Loop:
     def loop(x, out, constants, chunks):  # type: ignore[no-untyped-def]
         c = load_constants(constants)
+        head = 0
+        if streaming:  # which takes whole cache lines
+            head = min(x.size, -out.ctypes.data % _CACHE_LINE // out.itemsize)
+        for i in range(head):
+            apply_rule(x, out, i, c, plan, 1)
+        size = x.size - head
         for k in numba.prange(chunks):
-            begin = k * x.size // chunks >> 7 << 7  # pieces begin with a block of random bits
-            end = (k + 1) * x.size // chunks >> 7 << 7 if k + 1 < chunks else x.size
+            begin = head + (k * size // chunks >> 7 << 7)
+            end = head + ((k + 1) * size // chunks >> 7 << 7) if k + 1 < chunks else x.size
             whole = end - (end - begin) % vector
             for i in range(begin, whole, vector):
                 apply_rule(x, out, i, c, plan, vector)
             for i in range(whole, end):
                 apply_rule(x, out, i, c, plan, 1)
+            if streaming:
+                finish_stores()
 
     return loop
 
@@ -198,7 +226,7 @@ def _make_random_loop(plan: str, block: int) -> Loop:
     def loop(x, out, constants, chunks, key, first):  # type: ignore[no-untyped-def]
         c = load_constants(constants)
         for k in numba.prange(chunks):
-            begin = k * x.size // chunks >> 7 << 7  # pieces begin with a block of random bits
+            begin = k * x.size // chunks >> 7 << 7
             end = (k + 1) * x.size // chunks >> 7 << 7 if k + 1 < chunks else x.size
             head = min(end, begin + -(first + begin) % block)
             whole = end - (end - head) % block

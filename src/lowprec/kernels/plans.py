@@ -27,6 +27,7 @@ _DIRECTED = (
     Rounding.TOWARD_POSITIVE,
     Rounding.TOWARD_NEGATIVE,
 )
+_STREAMING_FROM = 48 << 20  # bytes read and written: more than most caches hold
 _PARALLEL_FROM = 100_000  # elements; starting threads costs about as much as 30,000
 
 
@@ -42,12 +43,21 @@ class Kernel:
 
     def __call__(self, x: Any, out: Any, key: int = 0, first: int = 0) -> None:
         """Convert `x` into `out`; `first` is the index of ``x[0]`` in the caller's array."""
-        threads = thread_count() if x.size >= _PARALLEL_FROM else 1
-        loop = self.loop if threads == 1 else make_loop(self.plan, parallel=True)
+        threads, loop = 1, self.loop
+        if x.size >= _PARALLEL_FROM:
+            threads = thread_count()
+            loop = make_loop(self._plan_for(x, out), parallel=threads > 1)
         if self.plan.random_bits:
             loop(x, out, self.constants, threads, np.uint64(key), first)
         else:
             loop(x, out, self.constants, threads)
+
+    def _plan_for(self, x: Any, out: Any) -> Plan:
+        """Return the plan, streaming where results would only push other data out of the caches."""
+        is_large = x.nbytes + out.nbytes >= _STREAMING_FROM
+        if not is_large or self.plan.random_bits or np.may_share_memory(x, out):
+            return self.plan
+        return self.plan._replace(streaming=1)
 
 
 class Results(NamedTuple):

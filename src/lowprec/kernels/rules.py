@@ -54,6 +54,7 @@ class Plan(NamedTuple):
     variant: str = "signed"  # which formats: signed, fnuz, unsigned, scale; …-flush
     shift: int = 0  # how many bits the aligned twin rounds off
     random_bits: int = 0  # r of the stochastic modes
+    streaming: int = 0  # 1 if results are written past the caches
 
     @property
     def is_encoding(self) -> bool:
