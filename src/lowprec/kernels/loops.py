@@ -36,7 +36,7 @@ _FIELDS = len(Constants._fields)
 
 # Numba's cache looks at the time stamp of one file, but a loop depends on all of these.
 _FILES = sorted(Path(__file__).parent.glob("*.py"))
-_FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()[:12]
+_FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
 
 
 def compile_as(name: str, function: Any, signature: Any, parallel: bool = False) -> Any:
@@ -46,10 +46,10 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
     function has several versions. Processes that compile at the same time would pick the same
     number for different versions; with one version a name, they write the same thing.
     """
-    name = f"{name}{'|parallel' if parallel else ''}|{_FINGERPRINT}"
+    digest = hashlib.sha256(f"{name}|{parallel}|{_FINGERPRINT}".encode()).hexdigest()[:16]
     code, names, closure = function.__code__, function.__globals__, function.__closure__
     named = FunctionType(code, names, closure=closure)
-    named.__qualname__ = re.sub(r"\W+", "_", name)
+    named.__qualname__ = re.sub(r"\W+", "_", f"{name[:80]}|{digest}")
     return kernel(signature, parallel=parallel, cache=True)(named)
 
 
