@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plain_text", "rich_view", "rows", "title"]
 
-_STYLES = {"sign": "bold red", "exponent": "bold green", "trailing": "bold blue"}
+_STYLES = {"sign": "bold red", "exponent": "bold green", "trailing": "bold cyan"}
 _FOUR_DIGITS = decimal.Context(prec=4, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX)
 
 
