@@ -1,0 +1,36 @@
+"""Processors without AVX-512 and F16C get the same bits, from other rules and narrower vectors."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import hashlib, numpy as np, lowprec as lp
+from lowprec.kernels.plans import processor_has
+patterns = np.random.default_rng(8).integers(0, 2**32, 40_003, dtype=np.uint32).view(np.float32)
+digest = hashlib.sha256()
+for fmt in ("bfloat16", "float16", "float8_e4m3fn", "tfloat32"):
+    for rounding in ("ties_to_even", "away_from_zero", "toward_positive", "stochastic"):
+        digest.update(lp.round_to(patterns, fmt, rounding=rounding, rng=1).tobytes())
+        digest.update(lp.encode(patterns, fmt, rounding=rounding, rng=1).tobytes())
+    digest.update(lp.decode(lp.encode(patterns, fmt), fmt).tobytes())
+print(processor_has("f16c") or processor_has("avx512f"), digest.hexdigest())
+"""
+
+
+def run(**variables):
+    environment = os.environ | variables
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names a processor of x86-64")
+def test_a_plain_processor_gets_the_same_bits():
+    plain, digest = run(NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="")
+    assert plain == "False", "this processor has instructions that it should not use"
+    assert digest == run()[1]
