@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from functools import cache
 
+import numba
 import numpy as np
 import oracle
 import pytest
@@ -37,11 +38,21 @@ CASES = [
 BLOCK = 2**24  # patterns at once
 
 
+@pytest.fixture
+def one_thread():
+    """Leave parallel loops, whose compilation would take minutes, to the tests that follow."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
+
+
 @cache
 def found(fmt, dtype):
     return oracle.Found(turning_points(fmt, dtype), fmt)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize(("fmt", "dtype"), SMALL_PAIRS, ids=name)
 def test_every_midpoint_and_value_and_their_neighbours(fmt, dtype, rounding):
@@ -55,6 +66,7 @@ def test_every_midpoint_and_value_and_their_neighbours(fmt, dtype, rounding):
         assert_same(lp.decode(codes, fmt), expected, x)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("overflow", POLICIES[1:])
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize(("fmt", "dtype"), SMALL_PAIRS, ids=name)

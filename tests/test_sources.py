@@ -15,6 +15,8 @@ from table import (
     FLOAT32,
     FLOAT64,
     FORMATS,
+    RARE,
+    SOME,
     STOCHASTIC,
     admissible,
     assert_same,
@@ -42,6 +44,8 @@ ONE_OF_A_KIND = [
     lp.float4_e2m1fn,
     *(fmt for fmt in FORMATS if fmt.name in ("bfloat16_no_subnormals", "unsigned_e4m4fn")),
 ]
+
+ANY = [lp.bfloat16, lp.float16, lp.float32, lp.float64]
 
 every_mode = pytest.mark.parametrize("rounding", DETERMINISTIC)
 bits64 = st.integers(0, 2**64 - 1) | st.integers(0, 63).map(lambda k: (1 << k) - 1)
@@ -78,9 +82,12 @@ def test_integers_of_every_width_are_rounded_once(fmt):
         assert_same(y, [oracle.round_exactly(int(v), fmt) for v in x], x)
 
 
-@every_mode
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
-@pytest.mark.parametrize("fmt", ONE_OF_A_KIND, ids=name)
+@pytest.mark.parametrize(
+    ("fmt", "rounding"),
+    [(f, m) for f in ONE_OF_A_KIND for m in DETERMINISTIC if f not in RARE or m in SOME],
+    ids=name,
+)
 def test_64_bit_integers_are_rounded_once_in_every_mode(fmt, dtype, rounding):
     x = integers(dtype, fmt)
     exact = [oracle.round_exactly(int(v), fmt, rounding) for v in x]
@@ -97,7 +104,7 @@ def test_64_bit_integers_are_encoded_once(fmt, dtype):
         assert_same(lp.decode(codes, fmt, dtype=np.float64), exact, x)
 
 
-@given(bits=bits64, rounding=st.sampled_from(DETERMINISTIC), fmt=st.sampled_from(ONE_OF_A_KIND))
+@given(bits=bits64, rounding=st.sampled_from(DETERMINISTIC), fmt=st.sampled_from(ANY))
 @example(bits=16973823, rounding="ties_to_even", fmt=lp.bfloat16)
 @example(bits=2**63, rounding="ties_to_even", fmt=lp.float64)  # the most negative int64
 @example(bits=2**53 + 1, rounding="ties_to_even", fmt=lp.float64)
@@ -105,8 +112,6 @@ def test_64_bit_integers_are_encoded_once(fmt, dtype):
 def test_any_64_bit_integer_is_rounded_once(bits, rounding, fmt):
     unsigned = np.array([bits], np.uint64)
     for x in (unsigned, unsigned.view(np.int64)):
-        if x[0] == 0 and not (fmt.has_zero or fmt.has_nan):
-            continue
         exact = oracle.round_exactly(int(x[0]), fmt, rounding)
         assert_same(lp.round_to(x, fmt, rounding=rounding), [exact], x)
 
