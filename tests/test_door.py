@@ -405,3 +405,13 @@ def test_nothing_warns(verb):
         warnings.simplefilter("error")
         verb(x, "float16")
         verb(x, "float8_e8m0fnu")
+
+
+def test_codes_come_as_other_arrays_do():
+    masked = np.ma.array([0x3C00, 0x3C00], mask=[True, False], dtype="u2")
+    with pytest.raises(ValueError, match="1 of 2 entries are masked"):
+        lp.decode(masked, "float16")
+    assert lp.decode(np.array([1.5], ">f2"), "float16").tolist() == [1.5]
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tensor = torch.tensor([1.5], dtype=torch.bfloat16)
+    assert lp.decode(tensor, "bfloat16").tolist() == [1.5]

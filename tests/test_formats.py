@@ -166,6 +166,8 @@ def test_fits_means_every_value_is_held():
         assert not any(narrow.fits(narrower) for narrower in order[:i])
     assert not lp.bfloat16.fits(lp.float16)
     assert not lp.float16.fits(lp.bfloat16)
+    coarse = lp.Format("c", 3, 22, bias=131, subnormals=False)  # finer than float32's subnormals
+    assert not coarse.fits(lp.float32)
     assert not lp.bfloat16.fits(dataclasses.replace(lp.bfloat16, subnormals=False))
 
 

@@ -54,3 +54,60 @@ def test_ulp_is_the_spacing_above(fmt):
     inside = x >= fmt.smallest_normal  # without subnormals, 0 and the first value are far apart
     np.testing.assert_array_equal(lp.ulp(x[inside], fmt), spacing[inside])
     assert lp.ulp(1.0, fmt) == fmt.eps or fmt.emax < 0 or fmt.emin > 0
+
+
+def test_below_a_scale_there_is_its_smallest_value_above_and_nothing_below():
+    tiny = np.array([2.0**-200, 2.0**-128])
+    assert (lp.next_up(tiny, "float8_e8m0fnu") == 2.0**-127).all()
+    assert np.isnan(lp.next_down(tiny, "float8_e8m0fnu")).all()
+
+
+def test_tensors_have_neighbours():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    x = torch.ones(2, dtype=torch.bfloat16)
+    assert lp.next_up(x, "float8_e4m3fn").tolist() == [1.125, 1.125]
+    assert lp.ulp(x, "float8_e4m3fn").tolist() == [0.125, 0.125]
+
+
+SMALL = [fmt for fmt in LISTED if fmt.bits <= 9]
+
+
+@pytest.mark.parametrize("fmt", SMALL, ids=name)
+def test_neighbours_of_any_number_are_found_in_the_list_of_values(fmt):
+    values = np.array(ladder(fmt) if fmt.signed else oracle.table(fmt).values[:-1])
+    between = (values[1:] + values[:-1]) / 2
+    x = np.concatenate([values, between, [3 * fmt.max, 1.01 * fmt.max, fmt.smallest_subnormal / 2]])
+    if fmt.signed:
+        x = np.concatenate([x, -x])
+    finite = np.unique(values[np.isfinite(values)])
+    for number, above, below in zip(
+        x.tolist(), lp.next_up(x, fmt).tolist(), lp.next_down(x, fmt).tolist(), strict=True
+    ):
+        greater, less = finite[finite > number], finite[finite < number]
+        if greater.size:
+            assert above == greater[0], f"next_up({number})"
+        if less.size:
+            assert below == less[-1], f"next_down({number})"
+
+
+def test_infinity_has_a_neighbour_on_its_inner_side():
+    for fmt in SMALL:
+        assert lp.next_down(np.inf, fmt) == fmt.max
+        if fmt.signed:
+            assert lp.next_up(-np.inf, fmt) == -fmt.max
+
+
+def test_neighbours_of_large_integers_are_exact():
+    x = np.array([2**62 + 1, 2**62, -(2**62) - 1, 2**53 + 1])
+    assert lp.next_up(x, "float64").tolist() == [
+        2.0**62 + 1024,
+        2.0**62 + 1024,
+        -(2.0**62),
+        2.0**53 + 2,
+    ]
+    assert lp.next_down(x, "float64").tolist() == [
+        2.0**62,
+        2.0**62 - 512,
+        -(2.0**62) - 1024,
+        2.0**53,
+    ]

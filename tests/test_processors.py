@@ -5,7 +5,10 @@ import platform
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import lowprec as lp
 
 PROGRAM = """
 import hashlib, numpy as np, lowprec as lp
@@ -34,3 +37,28 @@ def test_a_plain_processor_gets_the_same_bits():
     plain, digest = run(NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="")
     assert plain == "False", "this processor has instructions that it should not use"
     assert digest == run()[1]
+
+
+def test_flushing_subnormal_numbers_elsewhere_changes_nothing():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    x = np.array([1e-40, -1e-45, 2e-38, 0.0], np.float32)
+    codes = np.arange(5, dtype=np.uint16)
+
+    def results():
+        return [
+            *(lp.encode(x, "float16", rounding=mode) for mode in ("RU", "RA", "RO")),
+            lp.round_to(x, "bfloat16").view(np.uint32),
+            lp.encode(x, "float8_e8m0fnu", rounding="RNE"),
+            lp.decode(codes, "bfloat16").view(np.uint32),
+            [lp.measure(x, "bfloat16").subnormals],
+        ]
+
+    expected = results()
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        found = results()
+    finally:
+        torch.set_flush_denormal(False)
+    for ours, right in zip(found, expected, strict=True):
+        assert list(ours) == list(right)

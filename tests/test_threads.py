@@ -161,3 +161,32 @@ def test_a_spawned_child_gets_the_same_bits(bits, tmp_path):
         [sys.executable, script], capture_output=True, text=True, timeout=LIMIT, check=False
     )
     assert finished.stdout.strip() == bits, finished.stderr
+
+
+def test_a_child_forked_after_threads_of_other_code_gets_the_same_bits(bits):
+    program = """
+        import os, numba
+        @numba.njit(parallel=True)
+        def total(x):
+            s = 0.0
+            for i in numba.prange(x.size):
+                s += x[i]
+            return s
+        total(np.ones(1_000_000))  # launches Numba's threads before lowprec's kernels are loaded
+        pid = os.fork()
+        if pid == 0:
+            print(fork_digest(), flush=True)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    """
+    late = COMMON.replace('    codes = lp.encode(x, "float16")\n', "").replace(
+        'lp.decode(codes, "float16")', 'lp.decode(lp.encode(x, "float16"), "float16")'
+    )
+    program = textwrap.dedent(late).replace("def digest", "def fork_digest") + textwrap.dedent(
+        program
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [bits]

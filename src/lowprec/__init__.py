@@ -1,5 +1,6 @@
 """lowprec: what happens to my numbers in 16 bits, where, and what do I do about it?"""  # noqa: D400
 
+from lowprec import forks as forks  # notes forks from here on
 from lowprec.advice import Advice as Advice
 from lowprec.advice import advise as advise
 from lowprec.analysis import Comparison as Comparison

@@ -13,7 +13,7 @@ import numpy as np
 
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.rounding import Overflow, Rounding
-from lowprec.sources import as_array, kernel_dtype
+from lowprec.sources import as_array, kernel_dtype, to_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -336,9 +336,9 @@ def _draw_key(rng: RNGLike) -> int:
 
 
 def _as_codes(codes: Any, fmt: Format) -> np.ndarray[Any, Any]:
-    array = np.asarray(codes)
-    if array.dtype == fmt.dtype:
-        return array.view(fmt.code_dtype)
+    array = to_array(codes)
+    if fmt.dtype is not None and array.dtype.newbyteorder("=") == fmt.dtype:
+        return array.astype(fmt.dtype, copy=False).view(fmt.code_dtype)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(
             f"codes have dtype {array.dtype}; decode takes integers"

@@ -266,11 +266,12 @@ class Format:
         >>> float16.fits(float32), float16.fits(bfloat16), bfloat16.fits(float32)
         (True, False, True)
         """
-        lowest = self.emin - self._subnormal_bits
+        are_normal = self.emin - self._subnormal_bits >= other.emin
+        finest, other_finest = self.emin - self.trailing_bits, other.emin - other.trailing_bits
         return (
             self.precision <= other.precision
             and self.max <= other.max
-            and lowest >= other.emin - other._subnormal_bits
+            and (are_normal or (other.subnormals and finest >= other_finest))
             and (other.signed or not self.signed)
             and (other.has_zero or not self.has_zero)
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from lowprec.conversion import decode, encode, round_to
 from lowprec.formats import Format, FormatLike, get_format
+from lowprec.sources import as_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -37,13 +38,13 @@ def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     >>> ulp([1.0, 1000.0, 0.0], "bfloat16").tolist()
     [0.0078125, 4.0, 9.183549615799121e-41]
     """
-    fmt = get_format(fmt)
+    fmt, is_scalar, x = get_format(fmt), np.isscalar(x), as_array(x)
     value = np.asarray(round_to(x, fmt, rounding="toward_zero", overflow="saturate"))
     _, exponent = np.frexp(value)  # in [1/2, 1): one more than the exponent
     spacing = np.ldexp(value.dtype.type(1), exponent - fmt.precision)
     spacing = np.where(np.abs(value) < fmt.smallest_normal, fmt.smallest_subnormal, spacing)
     spacing = np.where(np.isfinite(value), spacing, np.abs(value)).astype(value.dtype, copy=False)
-    return spacing[()] if np.isscalar(x) else spacing
+    return spacing[()] if is_scalar else spacing
 
 
 def next_up(x: ArrayLike, fmt: FormatLike) -> Any:
@@ -98,19 +99,28 @@ def next_down(x: ArrayLike, fmt: FormatLike) -> Any:
 
 
 def _next(x: ArrayLike, fmt: Format, direction: int) -> Any:
-    toward, back = "toward_positive", "toward_negative"
-    if direction < 0:
-        toward, back = back, toward
-    like = np.asarray(round_to(x, fmt, rounding=toward))  # its dtype, and the inexact numbers
-    reached = np.asarray(encode(x, fmt, rounding=toward))
-    is_value = reached == np.asarray(encode(x, fmt, rounding=back))
-    codes = np.where(is_value, _step(reached, fmt, direction), reached)
-    if not fmt.has_infinity:  # there, infinity was no value, but it has a neighbour
-        behind = np.asarray(x, dtype=like.dtype) == -direction * np.inf
-        nearest = encode(-direction * fmt.max if fmt.signed else fmt.min, fmt)
-        codes = np.where(behind, nearest, codes)
-    result = decode(codes.astype(fmt.code_dtype, copy=False), fmt, dtype=like.dtype)
-    return result[()] if np.isscalar(x) else result
+    is_scalar, x = np.isscalar(x), as_array(x)
+    toward = "toward_positive" if direction > 0 else "toward_negative"
+    dtype = np.asarray(round_to(x.reshape(-1)[:0], fmt)).dtype
+    codes = np.asarray(encode(x, fmt, rounding=toward, overflow="saturate_finite"))
+    value = np.asarray(decode(codes, fmt, dtype="float64"))
+    low, high = _enclosure(x)
+    if direction > 0:
+        is_beyond = np.where(low == high, value > high, value >= high)
+    else:
+        is_beyond = np.where(low == high, value < low, value <= low)
+    codes = np.where(is_beyond, codes, _step(codes, fmt, direction))
+    result = decode(codes.astype(fmt.code_dtype, copy=False), fmt, dtype=dtype)
+    return result[()] if is_scalar else result
+
+
+def _enclosure(x: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return the nearest float64 numbers below and above; the same where float64 holds x."""
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8:
+        below = np.asarray(round_to(x, "float64", rounding="toward_negative"))
+        return below, np.asarray(round_to(x, "float64", rounding="toward_positive"))
+    exact = x.astype(np.float64)
+    return exact, exact
 
 
 def _step(codes: np.ndarray[Any, Any], fmt: Format, direction: int) -> np.ndarray[Any, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lowprec.formats import NAMED
 
-__all__ = ["as_array", "kernel_dtype"]
+__all__ = ["as_array", "kernel_dtype", "to_array"]
 
 _KERNEL_KINDS = ("float32", "float64", "int64", "uint64")
 _NARROW_FLOATS = {fmt.dtype for fmt in NAMED.values() if fmt.dtype and fmt.dtype.itemsize < 4}
@@ -67,13 +67,21 @@ def as_array(x: Any) -> np.ndarray[Any, Any]:
     ValueError
         If it is a masked array with masked entries.
     """
-    if type(x) is not np.ndarray:
-        x = _to_array(x)
-    kernel_dtype(x.dtype)
-    return x  # type: ignore[no-any-return]
+    array = x if type(x) is np.ndarray else to_array(x)
+    kernel_dtype(array.dtype)
+    return array
 
 
-def _to_array(x: Any) -> np.ndarray[Any, Any]:
+def to_array(x: Any) -> np.ndarray[Any, Any]:
+    """Return an array-like of any kind as an array.
+
+    Raises
+    ------
+    TypeError
+        If it is a torch tensor elsewhere than on the CPU, or holds integers that NumPy rounded.
+    ValueError
+        If it is a masked array with masked entries.
+    """
     if isinstance(x, np.ma.MaskedArray):
         masked = int(np.ma.getmaskarray(x).sum())
         if masked:

@@ -26,12 +26,21 @@ from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.philox import LANES, block_bits, element_bits
 from lowprec.kernels.rules import Constants, Plan, convert, decode
 
-__all__ = ["compile_as", "from_text", "kernel", "make_loop", "to_text"]
+__all__ = [
+    "EXACT_FLOATS",
+    "compile_as",
+    "from_text",
+    "kernel",
+    "make_loop",
+    "swap_float_state",
+    "to_text",
+]
 
 #: compile flags of every kernel; fastmath stays off because it loses NaN and -0
 kernel = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
 _CACHE_LINE = 64  # bytes
+EXACT_FLOATS = 0x1F80  # x86's initial state: to nearest, subnormal numbers kept, no traps
 _FIELDS = len(Constants._fields)
 
 # Numba's cache looks at the time stamp of one file, but a loop depends on all of these.
@@ -142,6 +151,34 @@ def apply_rule(_: Any, x: Any, out: Any, i: Any, constants: Any, plan: Any, coun
 
 
 @intrinsic
+def swap_float_state(_: Any, state: Any) -> Any:
+    """Set how the processor rounds and treats subnormal numbers; return what was set before.
+
+    Libraries compiled for speed, and torch on request, have it flush subnormal numbers to zero in
+    every later computation of the thread. x86 only; elsewhere nothing is changed.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if "x86_64" not in builder.module.triple:
+            return args[0]
+        word, address = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [address])
+        save, load = (
+            cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}")
+            for name in ("stmxcsr", "ldmxcsr")
+        )
+        slot = cgutils.alloca_once(builder, word)
+        pointer = builder.bitcast(slot, address)
+        builder.call(save, [pointer])
+        before = builder.load(slot)
+        builder.store(builder.trunc(args[0], word), slot)
+        builder.call(load, [pointer])
+        return builder.zext(before, args[0].type)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
 def finish_stores(_: Any) -> Any:
     """Let other threads see results that were written past the caches."""
 
@@ -205,17 +242,21 @@ def _make_plain_loop(plan: str, vector: int, streaming: bool) -> Loop:
         head = 0
         if streaming:  # which takes whole cache lines
             head = min(x.size, -out.ctypes.data % _CACHE_LINE // out.itemsize)
+        state = swap_float_state(EXACT_FLOATS)
         for i in range(head):
             apply_rule(x, out, i, c, plan, 1)
+        swap_float_state(state)
         size = x.size - head
         for k in numba.prange(chunks):
             begin = head + (k * size // chunks >> 7 << 7)
             end = head + ((k + 1) * size // chunks >> 7 << 7) if k + 1 < chunks else x.size
             whole = end - (end - begin) % vector
+            state = swap_float_state(EXACT_FLOATS)
             for i in range(begin, whole, vector):
                 apply_rule(x, out, i, c, plan, vector)
             for i in range(whole, end):
                 apply_rule(x, out, i, c, plan, 1)
+            swap_float_state(state)
             if streaming:
                 finish_stores()
 
@@ -230,11 +271,13 @@ def _make_random_loop(plan: str, block: int) -> Loop:
             end = (k + 1) * x.size // chunks >> 7 << 7 if k + 1 < chunks else x.size
             head = min(end, begin + -(first + begin) % block)
             whole = end - (end - head) % block
+            state = swap_float_state(EXACT_FLOATS)
             for i in range(begin, head):
                 apply_random_rule(x, out, i, c, first + i, key, plan, 1)
             for i in range(head, whole, block):
                 apply_random_rule(x, out, i, c, first + i, key, plan, block)
             for i in range(whole, end):
                 apply_random_rule(x, out, i, c, first + i, key, plan, 1)
+            swap_float_state(state)
 
     return loop

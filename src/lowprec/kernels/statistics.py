@@ -20,7 +20,7 @@ import numpy as np
 from numba import types
 from numba.np.numpy_support import from_dtype
 
-from lowprec.kernels.loops import compile_as, kernel
+from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kernel, swap_float_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +88,7 @@ def _tally(
     smallest normal one, the binade whose spacing numbers below that have, and for either sign by
     how much the largest value may be exceeded and whether exactly that much is an overflow.
     """
+    state = swap_float_state(EXACT_FLOATS)
     maximum, smallest_normal, floor = limits[0], limits[1], limits[2]
     zeros = new_zeros = subnormals = overflows = measured = 0
     max_abs, min_abs, max_relative, max_ulps = extrema[0], extrema[1], extrema[2], extrema[3]
@@ -147,6 +148,7 @@ def _tally(
     counts[2] += subnormals - new_zeros
     counts[3] += overflows
     counts[6] += measured
+    swap_float_state(state)
 
 
 @functools.cache

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 
 import numba
 
+from lowprec.forks import is_forked
+
 __all__ = ["thread_count"]
-
-_is_forked = False
-
-
-def _note_fork() -> None:
-    global _is_forked
-    _is_forked = True
-
-
-os.register_at_fork(after_in_child=_note_fork)
 
 
 def thread_count() -> int:
@@ -26,7 +17,7 @@ def thread_count() -> int:
     Forked children compute alone: GNU OpenMP aborts there. So do all processes where Numba has
     neither TBB nor OpenMP, because its own work queue aborts when two Python threads use it.
     """
-    if _is_forked or numba.config.NUMBA_NUM_THREADS == 1:
+    if is_forked() or numba.config.NUMBA_NUM_THREADS == 1:
         return 1
     threads = int(numba.get_num_threads())
     return threads if _layer_is_thread_safe() else 1
