@@ -453,7 +453,7 @@ def test_colours_tell_the_fields_apart():
     console = Console(width=80, force_terminal=True, color_system="standard", no_color=False)
     with console.capture() as capture:
         console.print(inspect(0.1))
-    styles = ["31m0", "32m01111011", "34m1001101"]
+    styles = ["31m0", "32m01111011", "36m1001101"]
     assert all(style in capture.get() for style in styles)
 
 
