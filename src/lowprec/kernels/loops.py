@@ -242,10 +242,10 @@ def _make_plain_loop(plan: str, vector: int, streaming: bool) -> Loop:
         head = 0
         if streaming:  # which takes whole cache lines
             head = min(x.size, -out.ctypes.data % _CACHE_LINE // out.itemsize)
-        state = swap_float_state(EXACT_FLOATS)
-        for i in range(head):
-            apply_rule(x, out, i, c, plan, 1)
-        swap_float_state(state)
+            state = swap_float_state(EXACT_FLOATS)
+            for i in range(head):
+                apply_rule(x, out, i, c, plan, 1)
+            swap_float_state(state)
         size = x.size - head
         for k in numba.prange(chunks):
             begin = head + (k * size // chunks >> 7 << 7)
