@@ -430,3 +430,22 @@ def test_advice_speaks():
 def test_advice_needs_a_tolerance():
     with pytest.raises(ValueError, match="use a positive one"):
         advise([1.0], tolerance=0)
+
+
+def test_a_stochastic_measurement_is_that_of_round_to():
+    x = np.random.default_rng(0).standard_normal(50_000).astype(np.float32)
+    rounded = lp.round_to(x, "bfloat16", rounding="stochastic", rng=3).astype(np.float64)
+    measured = lp.measure(x, "bfloat16", rounding="stochastic", rng=3)
+    exact = x.astype(np.float64)
+    expected = np.mean(np.abs((rounded - exact) / exact))
+    assert measured.mean_relative_error == pytest.approx(expected, rel=1e-12)
+
+
+def test_formats_of_one_name_are_not_compared():
+    with pytest.raises(ValueError, match="two formats are called 'a'"):
+        lp.compare([1.0], [lp.Format("a", 6, 9), lp.Format("a", 6, 8)])
+
+
+def test_tables_and_advice_read_well_at_a_prompt():
+    assert "bfloat16" in repr(lp.compare([0.1], "bfloat16"))
+    assert repr(lp.advise([0.25], formats="float16")) == "float16 keeps every value exactly"

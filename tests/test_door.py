@@ -415,3 +415,9 @@ def test_codes_come_as_other_arrays_do():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     tensor = torch.tensor([1.5], dtype=torch.bfloat16)
     assert lp.decode(tensor, "bfloat16").tolist() == [1.5]
+
+
+def test_masked_arrays_in_a_list_are_refused():
+    for item in (np.ma.array([1.0, 2.0], mask=[False, True]), np.ma.masked):
+        with pytest.raises(ValueError, match="masked"):
+            lp.round_to([item, item], "bfloat16")

@@ -111,3 +111,8 @@ def test_neighbours_of_large_integers_are_exact():
         -(2.0**62) - 1024,
         2.0**53,
     ]
+
+
+def test_the_spacing_at_infinity_is_infinite_in_every_format():
+    for fmt in LISTED:
+        assert lp.ulp(np.inf, fmt) == np.inf

@@ -11,6 +11,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lowprec.analysis import DEFAULT_FORMATS, measure
 from lowprec.formats import Format, FormatLike, get_format
 
@@ -71,7 +73,7 @@ class FormatAdvice:
         return f"{self.fmt.name} {describe(self)}"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Advice:
     """What each format does to one tensor; ``print`` it for words.
 
@@ -111,14 +113,14 @@ class Advice:
             },
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(map(str, self.formats))
 
 
 def advise(
     x: npt.ArrayLike,
     tolerance: float = 0.01,
-    formats: Iterable[FormatLike] = DEFAULT_FORMATS,
+    formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
 ) -> Advice:
     """Say which formats hold a tensor and which power-of-two scale helps one that does not.
 
@@ -154,6 +156,8 @@ def advise(
     """
     if not tolerance > 0:
         raise ValueError(f"a tolerance of {tolerance} holds nothing; use a positive one, as 0.01")
+    if isinstance(formats, (Format, str, np.dtype, type)):
+        formats = [formats]
     return Advice(tolerance, tuple(_advise(x, get_format(fmt), tolerance) for fmt in formats))
 
 

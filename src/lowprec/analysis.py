@@ -7,6 +7,7 @@ the memory of a few blocks.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.conversion import draw_key, round_piece
 from lowprec.formats import Format, FormatLike, float32, get_format
 from lowprec.measurement import Measurement
 from lowprec.rounding import Overflow, Rounding
@@ -79,12 +81,12 @@ def measure(
     -0.096
     """
     fmt, rounding, overflow = get_format(fmt), Rounding(rounding), Overflow(overflow)
-    if rounding.is_stochastic:
-        rng = np.random.default_rng(rng)
+    key = draw_key(rng) if rounding.is_stochastic else 0
     tally = _Tally(fmt, rounding)
     for block in _blocks(as_array(x), in_order=rounding.is_stochastic):
         source = _as_source(block, fmt)
-        tally.add(source, _rounded(source, fmt, rounding=rounding, overflow=overflow, rng=rng))
+        rounded = round_piece(source, fmt, (rounding, overflow), key, first=tally.count)
+        tally.add(source, _with_refused(source, rounded, fmt))
     return tally.result(overflow)
 
 
@@ -108,17 +110,10 @@ def _as_source(block: Array, fmt: Format) -> Array:
     return block
 
 
-def _rounded(block: Array, fmt: Format, **how: Any) -> Array:
-    """Round a block; what a format without NaN would refuse becomes NaN all the same."""
-    from lowprec.conversion import round_to
-
-    refused = None
+def _with_refused(block: Array, rounded: Array, fmt: Format) -> Array:
+    """Return NaN for what a format without NaN would refuse."""
     if not fmt.has_nan:
-        refused = np.isnan(block) if fmt.signed else ~(block >= 0)
-        block = np.where(refused, block.dtype.type(0), block)
-    rounded: Array = round_to(block, fmt, **how)
-    if refused is not None:
-        rounded[refused] = np.nan
+        rounded[np.isnan(block) if fmt.signed else ~(block >= 0)] = np.nan
     return rounded
 
 
@@ -216,7 +211,7 @@ def _margin(fmt: Format, rounding: Rounding, negative: bool) -> tuple[float, boo
     return (0.0, False) if rounding is outward else (spacing, True)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Comparison:
     """Measurements of named arrays in several formats; a table in a terminal and in Jupyter.
 
@@ -245,6 +240,14 @@ class Comparison:
         from lowprec.report.comparison import comparison_table
 
         return comparison_table(self)
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=100, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get().strip("\n")
 
     def _repr_html_(self) -> str:
         from lowprec.report.comparison import comparison_fragment
@@ -285,6 +288,9 @@ def compare(
     if isinstance(formats, (Format, str, np.dtype, type)):
         formats = [formats]
     chosen = [get_format(fmt) for fmt in formats]
+    for fmt, other in itertools.combinations(chosen, 2):
+        if fmt.name == other.name and fmt != other:
+            raise ValueError(f"two formats are called {fmt.name!r}; give them different names")
     return Comparison(
         {name: {fmt.name: measure(x, fmt, **how) for fmt in chosen} for name, x in named.items()}
     )

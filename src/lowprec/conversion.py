@@ -262,7 +262,7 @@ def _convert(
     array = as_array(x)
     asked = (fmt, rounding, overflow, random_bits, array.dtype, task)
     work = _known.get(asked) or _known.setdefault(asked, _conversion_work(*asked))
-    key = _draw_key(rng) if work.is_stochastic else 0
+    key = draw_key(rng) if work.is_stochastic else 0
     return _run(work, array, out, _is_scalar(x), key)
 
 
@@ -330,7 +330,8 @@ def _checked_random_bits(random_bits: int | None) -> int | None:
     return bits
 
 
-def _draw_key(rng: RNGLike) -> int:
+def draw_key(rng: RNGLike) -> int:
+    """Draw the key of one stochastic call."""
     generator = np.random.default_rng(rng)
     return int(generator.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
 
@@ -391,6 +392,17 @@ def _refuse_specials(array: np.ndarray[Any, Any], what: str) -> None:
 # Running -----------------------------------------------------------------------------------------
 
 
+def round_piece(
+    piece: np.ndarray[Any, Any], fmt: Format, how: tuple[Rounding, Overflow], key: int, first: int
+) -> np.ndarray[Any, Any]:
+    """Round a contiguous piece of a larger array, whose index there is `first`; NaN stays NaN."""
+    asked = (fmt, *how, None, piece.dtype, "round")
+    work = _known.get(asked) or _known.setdefault(asked, _conversion_work(*asked))
+    out = np.empty(piece.shape, work.result)
+    work.kernel(piece.astype(work.source, copy=False), out, key, first)
+    return out
+
+
 def _run_simple(work: _Work, x: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> bool:
     """Run the usual case at once: one-dimensional contiguous arrays that do not overlap."""
     if not (
@@ -399,6 +411,7 @@ def _run_simple(work: _Work, x: np.ndarray[Any, Any], out: np.ndarray[Any, Any])
         and out.ndim == 1
         and out.dtype == work.result
         and x.flags.c_contiguous
+        and x.flags.aligned
         and out.flags.carray
         and (x is out or not np.may_share_memory(x, out))
     ):
@@ -417,8 +430,10 @@ def _run(
         result = out
     if work.refuses:
         _refuse_specials(x, work.refuses)
-    source, target = (x.T, result.T) if _is_transposed(x, result, key) else (x, result)
-    if work.source == x.dtype and source.flags.c_contiguous and target.flags.carray:
+    in_any_order = not work.is_stochastic and _is_transposed(x, result)
+    source, target = (x.T, result.T) if in_any_order else (x, result)
+    is_plain = source.flags.c_contiguous and source.flags.aligned and target.flags.carray
+    if work.source == x.dtype and is_plain:
         if np.may_share_memory(source, target) and not _is_same_memory(source, target):
             source = source.copy()
         work.kernel(source.reshape(-1), target.reshape(-1), key)
@@ -427,9 +442,9 @@ def _run(
     return result[()] if scalar and out is None else result
 
 
-def _is_transposed(x: np.ndarray[Any, Any], out: np.ndarray[Any, Any], key: int) -> bool:
-    """Whether both lie in memory in Fortran's order, and order does not matter."""
-    return key == 0 and x.ndim > 1 and x.flags.f_contiguous and out.flags.f_contiguous
+def _is_transposed(x: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> bool:
+    """Whether both lie in memory in Fortran's order."""
+    return x.ndim > 1 and x.flags.f_contiguous and out.flags.f_contiguous
 
 
 def _is_same_memory(x: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> bool:

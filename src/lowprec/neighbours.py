@@ -43,7 +43,9 @@ def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     _, exponent = np.frexp(value)  # in [1/2, 1): one more than the exponent
     spacing = np.ldexp(value.dtype.type(1), exponent - fmt.precision)
     spacing = np.where(np.abs(value) < fmt.smallest_normal, fmt.smallest_subnormal, spacing)
-    spacing = np.where(np.isfinite(value), spacing, np.abs(value)).astype(value.dtype, copy=False)
+    unbounded = np.isinf(x) if x.dtype.kind not in "biu" else np.False_
+    spacing = np.where(np.isnan(value), value, np.where(unbounded, np.inf, spacing))
+    spacing = spacing.astype(value.dtype, copy=False)
     return spacing[()] if is_scalar else spacing
 
 
@@ -103,8 +105,8 @@ def _next(x: ArrayLike, fmt: Format, direction: int) -> Any:
     toward = "toward_positive" if direction > 0 else "toward_negative"
     dtype = np.asarray(round_to(x.reshape(-1)[:0], fmt)).dtype
     codes = np.asarray(encode(x, fmt, rounding=toward, overflow="saturate_finite"))
-    value = np.asarray(decode(codes, fmt, dtype="float64"))
-    low, high = _enclosure(x)
+    value = _ordinal(decode(codes, fmt, dtype="float64"))
+    low, high = map(_ordinal, _enclosure(x))
     if direction > 0:
         is_beyond = np.where(low == high, value > high, value >= high)
     else:
@@ -112,6 +114,13 @@ def _next(x: ArrayLike, fmt: Format, direction: int) -> Any:
     codes = np.where(is_beyond, codes, _step(codes, fmt, direction))
     result = decode(codes.astype(fmt.code_dtype, copy=False), fmt, dtype=dtype)
     return result[()] if is_scalar else result
+
+
+def _ordinal(x: ArrayLike) -> np.ndarray[Any, Any]:
+    """Return integers in the order of float64 numbers: comparing floats may flush subnormals."""
+    bits = np.asarray(x, np.float64).view(np.int64)
+    magnitude = bits & np.int64(2**63 - 1)
+    return np.where(bits < 0, -magnitude, magnitude)
 
 
 def _enclosure(x: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -15,7 +15,7 @@ _KERNEL_KINDS = ("float32", "float64", "int64", "uint64")
 _NARROW_FLOATS = {fmt.dtype for fmt in NAMED.values() if fmt.dtype and fmt.dtype.itemsize < 4}
 _ADVICE = {
     "c": "pass x.real and x.imag",
-    "O": "pass x.astype('float64'), or integers of at most 64 bits",
+    "O": "pass them as float64, or as integers of at most 64 bits",
     "U": "convert the strings with x.astype('float64')",
     "S": "convert the strings with x.astype('float64')",
     "V": "pass one field, as in x['name']",
@@ -50,7 +50,9 @@ def kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
         return np.dtype(np.float32)
     if native.kind in "biu":
         return np.dtype(np.float64)
-    advice = _ADVICE.get(native.kind, "pass x.astype('float64')")
+    advice = _ADVICE.get(
+        native.kind if native.names or native.kind != "V" else "", "pass x.astype('float64')"
+    )
     raise TypeError(
         f"cannot convert elements of dtype {dtype}: lowprec rounds real numbers of at most 64 "
         f"bits, from their exact values; {advice}"
@@ -92,8 +94,10 @@ def to_array(x: Any) -> np.ndarray[Any, Any]:
         return x.data
     if type(x).__module__.partition(".")[0] == "torch":
         return _from_torch(x)
+    if isinstance(x, list | tuple):
+        x = [to_array(item) if isinstance(item, np.ma.MaskedArray) else item for item in x]
     array = np.asarray(x)
-    if array.dtype == np.float64 and isinstance(x, list | tuple):
+    if array.dtype == np.float64 and isinstance(x, list):
         _refuse_inexact_integers(x)
     return array
 

@@ -41,8 +41,10 @@ def scalar_rounder(
     -------
     callable
         ``f(x) -> float64``; for the stochastic modes ``f(x, random) -> float64``, where `random`
-        is an unsigned integer of 32 random bits. Rounds once, as `lowprec.round_to` does. NaN stays
-        NaN also for a format that has none, as nothing can be refused here.
+        is an unsigned integer of 32 random bits. Rounds the float64 once, as `lowprec.round_to`
+        does (an integer argument is first converted to float64 by Numba). NaN stays NaN also for
+        a format that has none, as nothing can be refused here. The processor's state is taken as
+        it is: where subnormal numbers are flushed to zero, they are flushed here.
 
     Examples
     --------
