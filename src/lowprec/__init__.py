@@ -6,12 +6,15 @@ from lowprec.advice import advise as advise
 from lowprec.analysis import Comparison as Comparison
 from lowprec.analysis import compare as compare
 from lowprec.analysis import measure as measure
+from lowprec.arithmetic import Arithmetic as Arithmetic
 from lowprec.bits import Inspection as Inspection
 from lowprec.bits import inspect as inspect
 from lowprec.conversion import cast as cast
 from lowprec.conversion import decode as decode
 from lowprec.conversion import encode as encode
 from lowprec.conversion import round_to as round_to
+from lowprec.flags import Events as Events
+from lowprec.flags import Flags as Flags
 from lowprec.formats import FInfo as FInfo
 from lowprec.formats import Format as Format
 from lowprec.formats import Specials as Specials

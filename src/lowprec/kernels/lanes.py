@@ -188,6 +188,28 @@ class Lanes:
     def _intrinsic(self, signature: Any, name: str) -> Any:
         return get_or_insert_function(self.builder.module, signature, name)
 
+    # Operations rounded once to the lanes' own type ----------------------------------------------
+
+    def fused(self, factor: Lanes, addend: Lanes) -> Lanes:
+        """Return self·factor + addend, rounded once."""
+        return self._float_call("fma", factor, addend)
+
+    def square_root(self) -> Lanes:
+        """Return the square root."""
+        return self._float_call("sqrt")
+
+    def truncated_remainder(self, other: Lanes) -> Lanes:
+        """Return what division leaves if its quotient is truncated, as C's fmod; exact."""
+        return self._binary("frem", other)
+
+    def _float_call(self, operation: str, *others: Lanes) -> Lanes:
+        kind = self.value.type
+        shape = f"v{self.count}f{self.bits}" if self.count > 1 else f"f{self.bits}"
+        signature = ir.FunctionType(kind, [kind] * (1 + len(others)))
+        function = self._intrinsic(signature, f"llvm.{operation}.{shape}")
+        values = [self.value, *(other.value for other in others)]
+        return self._wrap(self.builder.call(function, values))
+
     # Operators -----------------------------------------------------------------------------------
 
     def _coerce(self, other: Lanes | int | float) -> ir.Value:
@@ -205,6 +227,9 @@ class Lanes:
 
     def __mul__(self, other: Lanes | int | float) -> Lanes:
         return self._binary("fmul" if self.is_float else "mul", other)
+
+    def __truediv__(self, other: Lanes | float) -> Lanes:
+        return self._binary("fdiv", other)
 
     def __and__(self, other: Lanes | int) -> Lanes:
         return self._binary("and_", other)
@@ -247,6 +272,15 @@ class Lanes:
     def equals(self, other: Lanes | int | float) -> Lanes:
         """Compare lane by lane (``==`` stays Python's identity)."""
         return self._compare("==", other)
+
+    def differs(self, other: Lanes | int | float) -> Lanes:
+        """Return in which lanes two numbers, neither of them NaN, are not equal."""
+        return self._compare("!=", other)
+
+    def count_true(self) -> Lanes:
+        """Return in how many lanes a condition holds, as one 64-bit integer."""
+        flags = self.builder.bitcast(self.value, ir.IntType(self.count))
+        return self._wrap(self.builder.ctpop(flags)).resized(64)
 
 
 def select(condition: Lanes, yes: Lanes | int | float, no: Lanes | int | float) -> Lanes:

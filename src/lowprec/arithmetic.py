@@ -1,0 +1,477 @@
+"""Arithmetic in a format: every operation is rounded once, from its exact result."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.conversion import round_to
+from lowprec.flags import Events, Flags
+from lowprec.formats import Format, FormatLike, float32, get_format
+from lowprec.rounding import Overflow, Rounding
+from lowprec.sources import as_array, kernel_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+    from lowprec.conversion import OverflowLike, RNGLike, RoundingLike
+    from lowprec.elementary.tables import ElementaryKernel
+    from lowprec.kernels.operation_loops import OperationKernel
+
+    AnyKernel = ElementaryKernel | OperationKernel
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["Arithmetic"]
+
+_BLOCK = 1 << 14  # elements of a temporary
+_BUFFERED: Any = ("contig", "aligned", "nbo", "overlap_assume_elementwise")
+_LONGEST = 24  # bits of a significand; of a product twice as many, which float64 holds
+_LARGEST = 500  # exponent; products and quotients of all values are then normal in float64
+
+
+class Arithmetic:
+    """The operations of a format, as ideal hardware would compute them.
+
+    Operands are converted to the format first, with the same rounding and overflow. Then every
+    operation returns its exact result rounded once, in every mode: there is no double rounding
+    through float32 or float64.
+
+    Parameters
+    ----------
+    fmt : Format, str or dtype
+        The format: precision at most 24, magnitudes from 2**-500 to 2**500. All named formats but
+        float64 are.
+    rounding : Rounding or str
+        As for `round_to`. A stochastic mode compares the fraction lost with min(32, 52 - p) random
+        bits.
+    overflow : Overflow or str
+        As for `round_to`; exact infinities, as of 1/0, are infinite sources there.
+    flush_to_zero : bool
+        Whether a result that is tiny, that is less than the smallest normal number before
+        rounding, becomes zero of its sign, with underflow and inexact. `minimum` and `maximum`
+        compute nothing and so flush nothing.
+    denormals_are_zero : bool
+        Whether operands that are subnormal after their conversion are taken as zero of their sign.
+    rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        Where the stochastic modes draw one key a call from. The result then depends on the key and
+        each element's index in C order alone.
+    flags : bool
+        Whether to count events.
+
+    Raises
+    ------
+    ValueError
+        If the format is too wide, or has no zero to flush to.
+
+    Notes
+    -----
+    Operands are anything that `round_to` takes and broadcast as NumPy's do; `out` is an array of
+    the result's shape and dtype, and may be an operand. Results are float32, or float64 where
+    float32 cannot hold the format's values; operands that are all scalars give a NumPy scalar.
+
+    NaN from any operand, and from invalid operations, is the canonical quiet NaN without a sign.
+    Overflow gives what `round_to` gives, a signed NaN in formats without infinities. In a format
+    without NaN such results, like NaN operands, are a ValueError; nothing has been written then. In
+    an unsigned format a negative result is NaN and invalid, in float8_e8m0fnu zero as well.
+
+    Integers of 64 bits, and all operands in a stochastic mode, are converted beforehand, which
+    takes memory of their size; so does `out` in a format without NaN.
+
+    Examples
+    --------
+    >>> bf16 = Arithmetic("bfloat16", rounding="toward_positive")
+    >>> float(bf16.add(1, 2.0**-100))
+    1.0078125
+    >>> bf16.divide([1.0, -1.0, 0.0], 0)
+    array([ inf, -inf,  nan], dtype=float32)
+    >>> bf16.flags
+    Flags(invalid=1, divide_by_zero=2, overflow=0, underflow=0, inexact=1)
+
+    References
+    ----------
+    IEEE 754-2019, sections 5.3.1, 5.4.1, 7 and 9.6.
+    """
+
+    def __init__(
+        self,
+        fmt: FormatLike,
+        *,
+        rounding: RoundingLike = "ties_to_even",
+        overflow: OverflowLike = "ieee",
+        flush_to_zero: bool = False,
+        denormals_are_zero: bool = False,
+        rng: RNGLike = None,
+        flags: bool = True,
+    ) -> None:
+        self._format = get_format(fmt)
+        self._rounding = Rounding(rounding)
+        self._overflow = Overflow(overflow)
+        self._flush_to_zero = bool(flush_to_zero)
+        self._denormals_are_zero = bool(denormals_are_zero)
+        self._flags = Flags() if flags else None
+        self._generator = np.random.default_rng(rng) if self._rounding.is_stochastic else None
+        self._result = np.dtype(np.float32 if self._format.fits(float32) else np.float64)
+        # kernels to which simple calls may go at once
+        self._ready: dict[tuple[str, np.dtype[Any]], AnyKernel] = {}
+        _check_format(self._format)
+        if flush_to_zero and not self._format.has_zero:
+            raise ValueError(f"{self._format} has no zero; use flush_to_zero=False")
+
+    @property
+    def format(self) -> Format:
+        """The format of operands and results."""
+        return self._format
+
+    @property
+    def rounding(self) -> Rounding:
+        """How results and operands are rounded."""
+        return self._rounding
+
+    @property
+    def overflow(self) -> Overflow:
+        """What becomes of values beyond the largest finite one."""
+        return self._overflow
+
+    @property
+    def flush_to_zero(self) -> bool:
+        """Whether tiny results become zero."""
+        return self._flush_to_zero
+
+    @property
+    def denormals_are_zero(self) -> bool:
+        """Whether subnormal operands are taken as zero."""
+        return self._denormals_are_zero
+
+    @property
+    def flags(self) -> Flags:
+        """The events so far, by operation and in total.
+
+        Raises
+        ------
+        ValueError
+            If this arithmetic was made with ``flags=False``.
+        """
+        if self._flags is None:
+            raise ValueError("this Arithmetic does not count events; make it with flags=True")
+        return self._flags
+
+    def __repr__(self) -> str:
+        words = [repr(self.format), f"rounding={self.rounding.value!r}"]
+        words.append(f"overflow={self.overflow.value!r}")
+        switches = ("flush_to_zero", "denormals_are_zero")
+        words += [f"{name}=True" for name in switches if getattr(self, name)]
+        return f"Arithmetic({', '.join(words + ['flags=False'] * (self._flags is None))})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_ready": {}}  # compiled code stays behind
+
+    # Operations ------------------------------------------------------------------------------
+
+    def add(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a + b; an exact zero from operands of different signs is -0 toward_negative."""
+        return self._compute("add", (a, b), out)
+
+    def subtract(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a - b; zero as in `add`."""
+        return self._compute("subtract", (a, b), out)
+
+    def multiply(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a · b; 0 · inf is NaN and invalid."""
+        return self._compute("multiply", (a, b), out)
+
+    def divide(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a / b; a/0 is infinite and divide_by_zero, 0/0 and inf/inf are NaN and invalid."""
+        return self._compute("divide", (a, b), out)
+
+    def sqrt(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the square root; that of -0 is -0, of negative numbers NaN and invalid."""
+        return self._compute("sqrt", (a,), out)
+
+    def fma(self, a: ArrayLike, b: ArrayLike, c: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a · b + c rounded once; 0 · inf + NaN is NaN and not invalid.
+
+        Examples
+        --------
+        >>> half = Arithmetic("float16")
+        >>> a, b, c = 1 + 2.0**-10, 1 + 2.0**-10, -1 - 2.0**-9
+        >>> float(half.fma(a, b, c)), float(half.add(half.multiply(a, b), c))
+        (9.5367431640625e-07, 0.0)
+        """
+        return self._compute("fma", (a, b, c), out)
+
+    def remainder(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a - n·b with n the integer nearest to a/b, of two the even one.
+
+        This is IEEE 754's remainder (`math.remainder`), not NumPy's; it is exact. Zero has the sign
+        of a. Infinite a and zero b give NaN and are invalid; an infinite b gives a.
+
+        Examples
+        --------
+        >>> Arithmetic("bfloat16").remainder([5, 6, 7, -8], 4)
+        array([ 1., -2., -1., -0.], dtype=float32)
+        """
+        return self._compute("remainder", (a, b), out)
+
+    def minimum(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the smaller operand; NaN if one is NaN; -0 is less than +0. No events."""
+        return self._compute("minimum", (a, b), out)
+
+    def maximum(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the larger operand; NaN if one is NaN; +0 is more than -0. No events."""
+        return self._compute("maximum", (a, b), out)
+
+    # Elementary functions --------------------------------------------------------------------
+
+    def exp(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return e to the power a."""
+        return self._compute("exp", (a,), out)
+
+    def exp2(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return 2 to the power a; exact for integers."""
+        return self._compute("exp2", (a,), out)
+
+    def expm1(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return exp(a) - 1, rounded once."""
+        return self._compute("expm1", (a,), out)
+
+    def log(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the natural logarithm; that of 0 is -inf and divide_by_zero, of less invalid."""
+        return self._compute("log", (a,), out)
+
+    def log2(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the logarithm to base 2; exact for powers of two, 0 and less as in `log`."""
+        return self._compute("log2", (a,), out)
+
+    def log10(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the logarithm to base 10; exact for powers of ten, 0 and less as in `log`."""
+        return self._compute("log10", (a,), out)
+
+    def log1p(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return log(1 + a), rounded once; at -1 it is -inf and divide_by_zero, below invalid."""
+        return self._compute("log1p", (a,), out)
+
+    def sin(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the sine of an angle in radians; of infinities NaN and invalid."""
+        return self._compute("sin", (a,), out)
+
+    def cos(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the cosine of an angle in radians; of infinities NaN and invalid."""
+        return self._compute("cos", (a,), out)
+
+    def tan(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the tangent of an angle in radians; of infinities NaN and invalid."""
+        return self._compute("tan", (a,), out)
+
+    def tanh(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the hyperbolic tangent."""
+        return self._compute("tanh", (a,), out)
+
+    def sigmoid(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return 1 / (1 + exp(-a)), rounded once."""
+        return self._compute("sigmoid", (a,), out)
+
+    def erf(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the error function."""
+        return self._compute("erf", (a,), out)
+
+    def cbrt(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the cube root; that of negative numbers is negative."""
+        return self._compute("cbrt", (a,), out)
+
+    def rsqrt(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return 1 / sqrt(a), rounded once; of ±0 ±inf and divide_by_zero, of less invalid."""
+        return self._compute("rsqrt", (a,), out)
+
+    def reciprocal(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return 1 / a; of ±0 ±inf and divide_by_zero."""
+        return self._compute("reciprocal", (a,), out)
+
+    def power(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a to the power b, with the special cases of IEEE 754-2019's pow (section 9.2.1).
+
+        Examples
+        --------
+        >>> Arithmetic("bfloat16").power([9, -2, 0, -1], [0.5, 3, -1, 0.5])
+        array([ 3., -8., inf, nan], dtype=float32)
+        """
+        return self._compute("power", (a, b), out)
+
+    # Computing -------------------------------------------------------------------------------
+
+    def _compute(self, operation: str, operands: tuple[Any, ...], out: Array | None) -> Any:
+        """Check everything, hand arrays to the kernel, and record the events."""
+        first = operands[0]
+        kernel = self._ready.get((operation, first.dtype)) if type(first) is np.ndarray else None
+        if kernel is not None and _is_simple(operands, out, self._result):
+            result, events = out, kernel(operands, out)
+        else:
+            result, events = self._compute_any(operation, operands, out)
+        if self._flags is not None:
+            self._flags.record(operation, events)
+        return result
+
+    def _compute_any(
+        self, operation: str, operands: tuple[Any, ...], out: Array | None
+    ) -> tuple[Any, Array]:
+        arrays = [as_array(operand) for operand in operands]
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        if out is not None:
+            _check_out(out, shape, self._result)
+        key = self._draw_key()
+        arrays = [self._prepared(array, key, place) for place, array in enumerate(arrays)]
+        kernel = self._kernel(operation, np.result_type(*map(_kernel_dtype, arrays)))
+        has_nan = self._format.has_nan
+        result = out if out is not None and has_nan else np.empty(shape, self._result)
+        events = _run(kernel, arrays, result, key)
+        if not has_nan:
+            _refuse_nan(result, operation, self._format)
+            if out is not None:
+                np.copyto(out, result)
+                result = out
+        is_scalar = out is None and all(isinstance(x, int | float | np.generic) for x in operands)
+        return result[()] if is_scalar else result, events
+
+    def _draw_key(self) -> int:
+        if self._generator is None:
+            return 0
+        return int(self._generator.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
+
+    def _prepared(self, array: Array, key: int, place: int) -> Array:
+        """Convert an operand that the kernel does not convert, in its own shape."""
+        dtype = _kernel_dtype(array)
+        if not self._converts_beforehand and dtype.kind == "f":
+            return array
+        if dtype != self._result and dtype == np.float32:
+            array = array.astype(np.float64)
+        seed = np.random.SeedSequence([key, place]) if self._rounding.is_stochastic else None
+        return round_to(  # type: ignore[no-any-return]
+            array, self._format, rounding=self._rounding, overflow=self._overflow, rng=seed
+        )
+
+    @property
+    def _converts_beforehand(self) -> bool:
+        """Whether conversion depends on an operand's own shape, or may refuse an operand."""
+        return self._rounding.is_stochastic or not self._format.has_nan
+
+    def _kernel(self, operation: str, source: np.dtype[Any]) -> AnyKernel:
+        from lowprec.elementary import NAMES, elementary_kernel  # imports Numba
+        from lowprec.kernels.operation_loops import operation_kernel
+
+        mode = (self._format, source.name, self._rounding, self._overflow)
+        switches = {
+            "operands_are_values": self._converts_beforehand,
+            "flush_to_zero": self._flush_to_zero,
+            "denormals_are_zero": self._denormals_are_zero,
+        }
+        kernel: AnyKernel
+        if operation in NAMES:  # these count at no cost worth saving
+            kernel = elementary_kernel(operation, *mode, **switches)
+        else:
+            kernel = operation_kernel(operation, *mode, flags=self._flags is not None, **switches)
+        if not self._converts_beforehand:
+            self._ready[operation, source] = kernel
+        return kernel
+
+
+# Checks ------------------------------------------------------------------------------------------
+
+
+def _check_format(fmt: Format) -> None:
+    lowest = math.frexp(fmt.smallest_subnormal)[1]
+    if fmt.precision > _LONGEST or fmt.emax >= _LARGEST or lowest <= -_LARGEST:
+        raise ValueError(
+            f"no arithmetic in {str(fmt)!r} (p={fmt.precision}, emin={fmt.emin}, "
+            f"emax={fmt.emax}): operations are exact for a precision of at most {_LONGEST} and "
+            f"magnitudes from 2**-{_LARGEST} to 2**{_LARGEST}; use float32 or a narrower format"
+        )
+
+
+def _kernel_dtype(array: Array) -> np.dtype[Any]:
+    return kernel_dtype(array.dtype)
+
+
+def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is a {type(out).__name__}; pass a numpy.ndarray")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}; the result has shape {shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"out has dtype {out.dtype}; the result has dtype {dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only; pass an array that may be written")
+
+
+def _refuse_nan(result: Array, operation: str, fmt: Format) -> None:
+    """Raise if results are NaN, which the format has not."""
+    wrong = np.isnan(result)
+    if wrong.any():
+        first = tuple(map(int, np.argwhere(wrong)[0]))
+        raise ValueError(
+            f"{operation} has {int(wrong.sum())} results of {result.size} that {fmt} has no code "
+            f"for, first at index {first}; use a format with NaN, or other operands there"
+        )
+
+
+# Running -----------------------------------------------------------------------------------------
+
+
+def _is_simple(operands: Sequence[Any], out: Any, result: np.dtype[Any]) -> bool:
+    """Whether these are flat arrays that the kernel takes as they are."""
+    return (
+        type(out) is np.ndarray
+        and out.ndim == 1
+        and out.dtype == result
+        and out.flags.carray
+        and _are_readable(operands, operands[0].dtype, out)
+    )
+
+
+def _are_readable(operands: Sequence[Any], dtype: np.dtype[Any], out: Array) -> bool:
+    """Whether a kernel can read operands of this dtype while it writes out."""
+    for x in operands:
+        if type(x) is not np.ndarray or x.dtype != dtype or x.shape != out.shape:
+            return False
+        flags = x.flags
+        if not (flags.c_contiguous and flags.aligned):
+            return False
+        if x is not out and np.may_share_memory(x, out) and not _is_same_memory(x, out):
+            return False
+    return True
+
+
+def _is_same_memory(x: Array, out: Array) -> bool:
+    return x.itemsize == out.itemsize and x.ctypes.data == out.ctypes.data
+
+
+def _run(kernel: AnyKernel, arrays: Sequence[Array], out: Array, key: int) -> Array:
+    """Hand contiguous arrays of the kernel's dtype over at once, others block by block."""
+    source = np.dtype(kernel.task.source)
+    if out.flags.carray and _are_readable(arrays, source, out):
+        return kernel([x.reshape(-1) for x in arrays], out.reshape(-1), key)
+    if out.size:
+        return _run_blocks(kernel, arrays, out, key)
+    return np.zeros(len(Events._fields), np.int64)
+
+
+def _run_blocks(kernel: AnyKernel, arrays: Sequence[Array], out: Array, key: int) -> Array:
+    """Compute block by block in C order, through buffers where shape or dtype asks for them."""
+    count = len(arrays)
+    blocks: Any = np.nditer(
+        [*arrays, out],
+        flags=["external_loop", "buffered", "copy_if_overlap"],
+        op_flags=[["readonly", *_BUFFERED]] * count + [["writeonly", *_BUFFERED]],
+        op_dtypes=[kernel.task.source] * count + [out.dtype],
+        order="C",
+        buffersize=_BLOCK,
+    )
+    first = 0
+    events = np.zeros(len(Events._fields), np.int64)
+    with blocks:
+        for *operands, target in blocks:
+            events += kernel(operands, target, key, first)
+            first += target.size
+    return events

@@ -1,0 +1,259 @@
+"""The rules of operations: operands in, one rounding, and the IEEE events that happened.
+
+Operands are values of the format, held exactly in float64. An operation computes float64's rounding
+of the exact result together with the sign of what that left out, and from both the exact result
+*rounded to odd*: its 53 leading bits, the last of which is set if anything follows. A format of at
+most 24 bits never sees the difference: the conversion rule then rounds once, in every mode. With
+`r` random bits, r at most 52 - p, the fraction that a stochastic mode compares is untouched too.
+
+Letters: `a`, `b`, `c` operands; `x` the exact result rounded to odd; `y` that result in the format.
+
+References
+----------
+Boldo, Melquiond: Emulation of FMA and correctly rounded sums: proved algorithms using rounding to
+odd (IEEE Transactions on Computers, 2008), theorem 3. Knuth: TAOCP 2, section 4.2.2, theorem B
+(the error of a sum). IEEE 754-2019, sections 5.3.1, 5.4.1, 6.2, 6.3, 7 and 9.6.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lowprec.kernels.lanes import Lanes, select
+from lowprec.kernels.rules import Constants, Plan, convert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "EVENTS",
+    "OPERATIONS",
+    "Limits",
+    "Task",
+    "compute",
+    "count_events",
+    "is_inexact",
+    "is_rare",
+    "round_result",
+]
+
+#: in the order in which kernels count them
+EVENTS = ("invalid", "divide_by_zero", "overflow", "underflow", "inexact")
+
+_SIGN = 1 << 63
+_INFINITY = 0x7FF << 52
+_NAN = _INFINITY | 1 << 51
+
+
+class Limits(NamedTuple):
+    """What an operation knows of the format beside `Constants`: magnitudes, as float64 bits."""
+
+    smallest_normal: Any
+    overflow_positive: Any  # the least positive x that overflows, in a deterministic mode
+    overflow_negative: Any  # the magnitude of the least negative one
+    ordinary: Any  # how many magnitudes from smallest_normal on surely do not overflow
+
+
+class Task(NamedTuple):
+    """What a kernel knows of its work when it is compiled."""
+
+    operation: str
+    plan: Plan  # how operands and x are rounded: from float64 to float64
+    source: str  # dtype of operands: float32 or float64
+    target: str  # dtype of results
+    converts: bool  # whether operands are rounded first; stochastic ones never are
+    fits: bool  # whether every sum of two values has at most 53 bits
+    flush_to_zero: bool
+    denormals_are_zero: bool
+    flags: bool  # whether to count events
+
+    @property
+    def selects(self) -> bool:
+        """Whether the result is one of the operands, so that nothing is rounded or counted."""
+        return self.operation in ("minimum", "maximum")
+
+
+# Operations --------------------------------------------------------------------------------------
+
+
+def to_odd(rounded: Lanes, error: Lanes, sign: Lanes | None = None) -> Lanes:
+    """Return rounded + error, where error is less than half an ulp, rounded to odd.
+
+    Where the error points toward zero, truncation is one step down; then the last bit tells that
+    the result is inexact. `sign` turns the error around where its sign bit is set. An error of NaN,
+    which infinities have, changes nothing.
+    """
+    bits = rounded.as_integers()
+    signs = bits ^ error.as_integers()
+    if sign is not None:
+        signs = signs ^ sign.as_integers()
+    odd = (bits - (signs >> 63)) | 1
+    return select(error.differs(0.0), odd, bits).as_floats()
+
+
+def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    total = a + b
+    if task.plan.mode == "toward_negative":  # x + (-x) is -0 (section 6.3)
+        signs_differ = (a.as_integers() ^ b.as_integers()) >= _SIGN
+        total = select(total.equals(0.0) & signs_differ, -0.0, total)
+    if task.fits:
+        return total
+    shift = total - a
+    return to_odd(total, (a - (total - shift)) + (b - shift))
+
+
+def subtract(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    return add(a, (b.as_integers() ^ _SIGN).as_floats(), task)
+
+
+def multiply(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    return a * b  # exact: twice 24 bits
+
+
+def divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    quotient = a / b
+    remainder = negated(quotient).fused(b, a)  # exact
+    return to_odd(quotient, remainder, b)
+
+
+def sqrt(a: Lanes, task: Task) -> Lanes:
+    root = a.square_root()
+    return to_odd(root, negated(root).fused(root, a))  # the remainder is exact
+
+
+def fma(a: Lanes, b: Lanes, c: Lanes, task: Task) -> Lanes:
+    return add(a * b, c, task._replace(fits=False))
+
+
+def remainder(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    """Return a - n·b with n the integer nearest to a/b, of two the even one; exact, as a double.
+
+    What is left of |a| by 2|b| lies between 0 and 2|b|: at most two steps of |b| remain.
+    """
+    sign, size = a.as_integers() & _SIGN, magnitude(b)
+    left = magnitude(a).truncated_remainder(size + size)
+    first = select(left + left > size, left - size, left)
+    second = select((left + left > size) & (first + first >= size), first - size, first)
+    return (second.as_integers() ^ sign).as_floats()
+
+
+def minimum(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    zero = (a.as_integers() | b.as_integers()).as_floats()  # -0 is less than +0
+    return _one_of(a, b, a < b, zero)
+
+
+def maximum(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    zero = (a.as_integers() & b.as_integers()).as_floats()
+    return _one_of(a, b, a > b, zero)
+
+
+def _one_of(a: Lanes, b: Lanes, first: Lanes, of_equals: Lanes) -> Lanes:
+    """Choose one of two numbers; NaN if one of them is (section 9.6)."""
+    chosen = select(a.equals(b), of_equals, select(first, a, b))
+    return select(a.is_nan(), a, select(b.is_nan(), b, chosen))
+
+
+OPERATIONS: dict[str, tuple[int, Callable[..., Lanes]]] = {
+    "add": (2, add),
+    "subtract": (2, subtract),
+    "multiply": (2, multiply),
+    "divide": (2, divide),
+    "sqrt": (1, sqrt),
+    "fma": (3, fma),
+    "remainder": (2, remainder),
+    "minimum": (2, minimum),
+    "maximum": (2, maximum),
+}
+
+
+def negated(x: Lanes) -> Lanes:
+    return (x.as_integers() ^ _SIGN).as_floats()
+
+
+def magnitude(x: Lanes) -> Lanes:
+    return (x.as_integers() & (_SIGN - 1)).as_floats()
+
+
+# Before and after --------------------------------------------------------------------------------
+
+
+def read_operand(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+    """Return an operand as a value of the format."""
+    x = x.float_resized(64)
+    if task.converts:
+        x = convert(x, task.plan, c, c.emin)  # a deterministic mode looks at no random bits
+    return flushed(x, limits) if task.denormals_are_zero else x
+
+
+def flushed(x: Lanes, limits: Limits) -> Lanes:
+    """Return zero of the same sign for what is less than the smallest normal number."""
+    bits = x.as_integers()
+    is_tiny = (bits & (_SIGN - 1)) < limits.smallest_normal
+    return select(is_tiny, bits & _SIGN, bits).as_floats()
+
+
+def compute(operands: list[Lanes], task: Task) -> Lanes:
+    """Return x; NaN without a sign."""
+    x = OPERATIONS[task.operation][1](*operands, task)
+    return select(x.is_nan(), x.as_integers().constant(_NAN).as_floats(), x)
+
+
+def round_result(x: Lanes, task: Task, c: Constants, limits: Limits, R: Lanes) -> Lanes:
+    """Return y, in float64."""
+    if task.flush_to_zero and not task.selects:
+        x = flushed(x, limits)
+    return convert(x, task.plan, c, R)
+
+
+def is_inexact(x: Lanes, y: Lanes) -> Lanes:
+    """Return where y is not x; x may be NaN there, or infinite."""
+    return ~y.equals(x)
+
+
+def is_rare(x: Lanes, task: Task, limits: Limits) -> Lanes:
+    """Return where an event other than inexact may have happened: x is no ordinary number."""
+    bits = x.as_integers()
+    if task.plan.variant.startswith(("signed", "fnuz")):
+        bits = bits & (_SIGN - 1)
+    return (bits - limits.smallest_normal) >= limits.ordinary
+
+
+def count_events(
+    operands: list[Lanes], x: Lanes, y: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits
+) -> list[Lanes | None]:
+    """Return in which lanes each event happened, in the order of `EVENTS`; None for nowhere.
+
+    Underflow is a result that is tiny before rounding, and inexact.
+    """
+    is_nan = x.is_nan()
+    invalid = ~operands[0].is_nan()
+    for operand in operands[1:]:
+        invalid = invalid & ~operand.is_nan()
+    bits = x.as_integers() & (_SIGN - 1)
+    finite = bits < _INFINITY
+    invalid = invalid & is_nan
+    if task.plan.variant.startswith(("unsigned", "scale")):  # negative numbers become NaN
+        has_no_code = x < 0.0
+        if task.plan.variant.startswith("scale"):
+            has_no_code = x <= 0.0
+        invalid, finite = invalid | has_no_code, finite & ~has_no_code
+    inexact = finite & is_inexact(x, y)
+    underflow = inexact & (bits < limits.smallest_normal)
+    overflow = finite & overflows(x, bits, R, task, c, limits)
+    by_zero = None
+    if task.operation == "divide":
+        a, b = operands
+        by_zero = b.equals(0.0) & bits.equals(_INFINITY) & (magnitude(a).as_integers() < _INFINITY)
+    return [invalid, by_zero, overflow, underflow, inexact]
+
+
+def overflows(x: Lanes, bits: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+    """Return where x, rounded as if the exponent were unbounded, exceeds the largest number."""
+    if task.plan.random_bits:  # ask the rule itself, with infinity for the overflows
+        infinity = bits.constant(_INFINITY)
+        c = c._replace(overflow_positive=infinity, overflow_negative=infinity)
+        y = convert(x, task.plan, c, R)
+        return (y.as_integers() & (_SIGN - 1)).equals(_INFINITY)
+    if task.plan.mode in ("toward_positive", "toward_negative"):
+        return bits >= select(x < 0.0, limits.overflow_negative, limits.overflow_positive)
+    return bits >= limits.overflow_positive
