@@ -1,6 +1,11 @@
 """lowprec: what happens to my numbers in 16 bits, where, and what do I do about it?"""  # noqa: D400
 
 from lowprec import forks as forks  # notes forks from here on
+from lowprec.accumulation import Accumulator as Accumulator
+from lowprec.accumulation import dot as dot
+from lowprec.accumulation import error_bound as error_bound
+from lowprec.accumulation import matmul as matmul
+from lowprec.accumulation import sum as sum  # noqa: A004 - numpy.sum's name, for the same thing
 from lowprec.advice import Advice as Advice
 from lowprec.advice import advise as advise
 from lowprec.analysis import Comparison as Comparison

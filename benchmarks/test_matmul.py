@@ -1,0 +1,74 @@
+"""Matrix products by accumulator, beside NumPy's float32 and the loop over k in torch.
+
+A group holds one shape and accumulator with the yardstick, NumPy's float32 product, and the same
+steps as a loop over k of whole matrices, which is how they are written without a library. Results
+are checked: the loop's agree but where rounding twice shows.
+"""
+
+import numpy as np
+import pytest
+from timing import threads
+
+import lowprec as lp
+from lowprec.accumulation import Accumulator, matmul
+
+SHAPES = [(256, 256, 256), (128, 784, 100), (32, 784, 10)]
+HOW = {
+    "float32": ("float32", Accumulator("float32")),
+    "float16": ("float16", Accumulator("float16")),
+    "bfloat16": ("bfloat16", Accumulator("bfloat16")),
+    "blocked": ("float16", Accumulator("float16", "blocked", 16, "float32")),
+    "pairwise": ("float16", Accumulator("float16", "pairwise")),
+    "stochastic": ("bfloat16", Accumulator("bfloat16", rounding="stochastic", rng=0)),
+}
+
+
+def operands(shape, inputs):
+    """Draw two matrices of values of the inputs' format."""
+    rng = np.random.default_rng(0)
+    m, k, n = shape
+    draws = rng.standard_normal((m, k)), rng.standard_normal((k, n))
+    return [lp.round_to(x.astype(np.float32), inputs) for x in draws]
+
+
+@pytest.mark.parametrize("layout", ["plain", "transposed", "numpy"])
+@pytest.mark.parametrize("name", HOW)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_matmul(benchmark, shape, name, layout):
+    benchmark.group = f"matmul {name}, {shape}"
+    inputs, how = HOW[name]
+    a, b = operands(shape, inputs)
+    if layout == "transposed":
+        a, b = np.asfortranarray(a), np.asfortranarray(b)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    bound = lp.float32.unit_roundoff * shape[1]
+    with threads(1):
+        if layout == "numpy":
+            threadpoolctl = pytest.importorskip("threadpoolctl")
+            with threadpoolctl.threadpool_limits(1):
+                result = benchmark(lambda: a @ b)
+        else:
+            result = benchmark(lambda: matmul(a, b, inputs=inputs, accumulator=how))
+            bound = lp.accumulation.error_bound(shape[1], how)
+    sizes = np.abs(a).astype(np.float64) @ np.abs(b)
+    assert np.all(np.abs(result - exact) <= bound * sizes)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_loop_over_k_in_torch(benchmark, name):
+    torch = pytest.importorskip("torch")
+    benchmark.group = f"matmul {name}, {SHAPES[0]}"
+    a, b = operands(SHAPES[0], name)
+    left, right = (torch.from_numpy(x) for x in (a, b))
+
+    def loop():
+        total = torch.zeros(a.shape[0], b.shape[1])
+        for k in range(a.shape[1]):
+            total += left[:, k, None] * right[k]
+            total = total.to(getattr(torch, name)).float()
+        return total.numpy()
+
+    with threads(1):
+        result = benchmark(loop)
+    ours = matmul(a, b, inputs=name, accumulator=name)
+    assert np.mean(result != ours) < 0.02  # the loop rounds to float32 before
