@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.conversion import _refuse_specials, draw_key, round_to
+from lowprec.conversion import refuse_specials, draw_key, round_to
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array, kernel_dtype
@@ -420,7 +420,7 @@ def matmul(
     _check_products(fmt, how)
     if not fmt.has_nan:
         for operand in (a, b):
-            _refuse_specials(operand, "NaN" if fmt.signed else "NaN or negative")
+            refuse_specials(operand, "NaN" if fmt.signed else "NaN or negative")
     left, right, shape, squeezed = _matched(a, b)
     result = np.zeros(shape, _result_dtype(how._formats[0]))
     if result.size and left.shape[-1]:

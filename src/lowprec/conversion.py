@@ -370,7 +370,7 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise ValueError("out is read-only; pass an array that may be written")
 
 
-def _refuse_specials(array: np.ndarray[Any, Any], what: str) -> None:
+def refuse_specials(array: np.ndarray[Any, Any], what: str) -> None:
     """Raise if elements have no code, before anything is written."""
     count, first, position = 0, -1, 0
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
@@ -429,7 +429,7 @@ def _run(
         _check_out(out, x.shape, work.result)
         result = out
     if work.refuses:
-        _refuse_specials(x, work.refuses)
+        refuse_specials(x, work.refuses)
     in_any_order = not work.is_stochastic and _is_transposed(x, result)
     source, target = (x.T, result.T) if in_any_order else (x, result)
     is_plain = source.flags.c_contiguous and source.flags.aligned and target.flags.carray
