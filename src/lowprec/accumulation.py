@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.conversion import refuse_specials, draw_key, round_to
+from lowprec.conversion import draw_key, refuse_specials, round_to
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array, kernel_dtype
