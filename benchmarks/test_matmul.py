@@ -56,7 +56,7 @@ def test_matmul(benchmark, shape, name, layout):
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_loop_over_k_in_torch(benchmark, name):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     benchmark.group = f"matmul {name}, {SHAPES[0]}"
     a, b = operands(SHAPES[0], name)
     left, right = (torch.from_numpy(x) for x in (a, b))

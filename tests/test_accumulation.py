@@ -303,7 +303,7 @@ def test_draws_depend_on_key_output_and_step_alone(order, rounding):
 
 
 def test_subnormal_numbers_count_also_where_the_thread_flushes_them():
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     if not torch.set_flush_denormal(True):
         pytest.skip("torch cannot flush subnormal numbers on this processor")
     try:

@@ -11,7 +11,6 @@ import numpy as np
 import oracle
 import pytest
 import softfloatpy as softfloat
-import torch
 from exact_arithmetic import EVENTS, flushed, outcome
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -479,6 +478,7 @@ def test_results_do_not_depend_on_threads(rounding):
 
 def test_a_processor_that_flushes_subnormal_numbers_changes_nothing():
     """Libraries compiled for speed set this for the whole thread; torch does on request."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     x, half = np.full(9, 2.0**-133, np.float32), np.full(9, 0.5, np.float32)
     arithmetic = Arithmetic("bfloat16", rounding="toward_positive")
     torch.set_flush_denormal(True)
