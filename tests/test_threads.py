@@ -123,7 +123,8 @@ def test_a_child_forked_while_other_threads_compute_gets_the_same_bits(bits, lay
 
 def test_a_child_forked_before_the_first_call_gets_the_same_bits(bits):
     program = """
-        import os
+        import os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads, the point here
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
