@@ -1,0 +1,104 @@
+"""The command line: ``lowprec formats | inspect | compare | report``.
+
+Each command is a module with a `register` that adds it. Exit codes: 0 done, 1 the job failed (one
+line on stderr says why), 2 wrong usage. Results go to stdout, progress and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import lowprec
+from lowprec.cli import compare, formats, inspect, report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["main"]
+
+COMMANDS = (formats, inspect, compare, report)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 if done, 1 if the job failed.
+
+    Raises
+    ------
+    SystemExit
+        With code 2 after wrong usage, 0 after ``--help`` and ``--version``.
+
+    Examples
+    --------
+    >>> main(["inspect", "--json", "-0.1", "--format", "float42"])
+    Traceback (most recent call last):
+    SystemExit: 2
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["inspect"]:
+        arguments = [_protect(argument) for argument in arguments]
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return _fail("interrupted")
+    except ModuleNotFoundError as error:
+        return _fail(f"{error.name} is missing; run: python -m pip install 'lowprec[report]'")
+    except OSError as error:
+        return _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+    except (ValueError, TypeError, MemoryError) as error:
+        return _fail(str(error) or type(error).__name__)
+    return 0
+
+
+def _protect(argument: str) -> str:
+    """Put a blank before a negative number, which argparse would take for an option."""
+    return f" {argument}" if re.match(r"-(\d|\.\d|inf|nan)", argument, re.IGNORECASE) else argument
+
+
+def _fail(message: str) -> int:
+    print("lowprec:", " ".join(message.split()), file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lowprec",
+        description="What happens to my numbers in 16 bits (or 8), where, and what to do about it.",
+        epilog="example: lowprec inspect 0.1 --format bfloat16",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"lowprec {lowprec.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[Any], None], purpose: str, example: str) -> Any:
+        command = commands.add_parser(
+            name,
+            help=purpose,
+            description=f"{purpose[0].upper()}{purpose[1:]}.",
+            epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=run, command=command)
+        return command
+
+    for command in COMMANDS:
+        command.register(add)
+    return parser
