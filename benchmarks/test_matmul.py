@@ -10,9 +10,25 @@ import pytest
 from timing import threads
 
 import lowprec as lp
-from lowprec.accumulation import Accumulator, matmul
+from lowprec import Accumulator, matmul
+from lowprec.kernels.matmul import float32_product
 
 SHAPES = [(256, 256, 256), (128, 784, 100), (32, 784, 10)]
+# of a network of 784, 100 and 10 units: activations, gradients of weights and of activations; the
+# letters say which operand is transposed, of which rows are contiguous otherwise
+TRAINING = [
+    (128, 784, 100, ""),
+    (784, 128, 100, "a"),
+    (128, 100, 100, ""),
+    (100, 128, 100, "a"),
+    (128, 100, 784, "b"),
+    (32, 64, 100, ""),
+    (32, 100, 10, ""),
+    (100, 32, 10, "a"),
+    (32, 10, 100, "b"),
+    (1, 784, 100, ""),
+    (128, 100, 1, ""),
+]
 HOW = {
     "float32": ("float32", Accumulator("float32")),
     "float16": ("float16", Accumulator("float16")),
@@ -49,9 +65,24 @@ def test_matmul(benchmark, shape, name, layout):
                 result = benchmark(lambda: a @ b)
         else:
             result = benchmark(lambda: matmul(a, b, inputs=inputs, accumulator=how))
-            bound = lp.accumulation.error_bound(shape[1], how)
+            bound = lp.error_bound(shape[1], how)
     sizes = np.abs(a).astype(np.float64) @ np.abs(b)
     assert np.all(np.abs(result - exact) <= bound * sizes)
+
+
+@pytest.mark.parametrize("who", ["lowprec", "numpy"])
+@pytest.mark.parametrize("work", TRAINING, ids=str)
+def test_product_in_training(benchmark, work, who):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    benchmark.group = f"float32 product, {work}"
+    *shape, transposed = work
+    a, b = operands(shape, "float32")
+    a, b = (x.T.copy().T if name in transposed else x for name, x in (("a", a), ("b", b)))
+    with threadpoolctl.threadpool_limits(1):
+        result = benchmark(lambda: float32_product(a, b) if who == "lowprec" else a @ b)
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    sizes = np.abs(a).astype(np.float64) @ np.abs(b)
+    assert np.all(np.abs(result - exact) <= lp.float32.unit_roundoff * shape[1] * sizes)
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])

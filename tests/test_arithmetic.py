@@ -166,6 +166,22 @@ def test_any_float32_operands_are_rounded_to_bfloat16_first(operation, numbers):
     assert happened == expected.events
 
 
+@pytest.mark.parametrize("fmt", [lp.float32, lp.bfloat16], ids=name)
+def test_remainders_turn_at_the_right_quotients(fmt):
+    """A·2**k / B closer to n + 1/2 than any other, for quotients that float64 tells and others."""
+    rng = np.random.default_rng(9)
+    halves = rng.integers(2 ** (fmt.precision - 2), 2 ** (fmt.precision - 1), 50).tolist()
+    a, b = [], []
+    for k in range(60):
+        for odd in (2 * half + 1 for half in halves):
+            numerator = pow(2, -k - 1, odd)  # 2·A·2**k = 1 modulo B
+            a += [math.ldexp(numerator, k), math.ldexp(odd - numerator, k)]
+            b += [odd, -odd]
+    expected = [math.remainder(x, y) for x, y in zip(a, b, strict=True)]
+    a, b = (np.array(x, np.float32) for x in (a, b))
+    assert_same(Arithmetic(fmt).remainder(a, b), expected, a)
+
+
 # All pairs -----------------------------------------------------------------------------------
 
 FP8 = [lp.float8_e4m3fn, lp.float8_e5m2, lp.float8_e4m3, lp.float8_e3m4, lp.float8_e4m3fnuz]

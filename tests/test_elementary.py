@@ -19,6 +19,7 @@ from itertools import product
 from typing import NamedTuple
 
 import mpmath
+import numba
 import numpy as np
 import oracle
 import pytest
@@ -530,6 +531,21 @@ def test_large_arrays_give_the_results_and_counts_of_small_ones(source):
         assert_same(whole, np.concatenate([part for part, _ in parts]))
         assert events == Events(*map(sum, zip(*(counts for _, counts in parts), strict=True)))
     assert apply("log", x[:0], mode=mode) == (pytest.approx([]), Events())
+
+
+@pytest.mark.parametrize("size", [150_001, (1 << 20) + 3])
+def test_results_and_counts_do_not_depend_on_threads(size):
+    x = np.random.default_rng(6).standard_normal(size).astype(np.float32)
+    before = numba.get_num_threads()
+    try:
+        found = []
+        for threads in {1, before}:
+            numba.set_num_threads(threads)
+            found.append(apply("rsqrt", x, mode=Mode(lp.bfloat16), source="float32"))
+    finally:
+        numba.set_num_threads(before)
+    assert_same(found[-1][0], found[0][0])
+    assert found[-1][1] == found[0][1]
 
 
 def test_operands_are_converted_once_with_the_same_mode():

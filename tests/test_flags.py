@@ -138,6 +138,41 @@ def test_counts_are_kept_by_operation_until_they_are_cleared():
     assert half.flags.by_operation == {}
 
 
+@pytest.mark.parametrize("fmt", ["float16", "bfloat16", "float8_e4m3fn", "float32"])
+def test_rare_events_are_counted_beside_usual_ones(fmt):
+    """In every place of a vector of eight, and in what remains at the end."""
+    smallest, largest = (getattr(lp.get_format(fmt), n) for n in ("smallest_subnormal", "max"))
+    cases = [  # of a / b
+        (1.0, 3.0, INEXACT),
+        (0.0, 3.0, NOTHING),
+        (0.0, 0.0, INVALID),
+        (1.0, 0.0, Events(divide_by_zero=1)),
+        (largest, 0.5, OVERFLOW),
+        (smallest, -3.0, UNDERFLOW),
+        (np.nan, 1.0, NOTHING),
+    ]
+    rng = np.random.default_rng(1)
+    for size in (1, 8, 13, 203):
+        drawn = [cases[n] for n in rng.integers(0, len(cases), size)]
+        a, b, expected = zip(*drawn, strict=True)
+        arithmetic = Arithmetic(fmt)
+        arithmetic.divide(np.array(a), np.array(b))
+        assert arithmetic.flags.total == Events(*map(sum, zip(*expected, strict=True)))
+
+
+@pytest.mark.parametrize("operation", ["add", "subtract", "remainder"])
+def test_multiples_of_the_smallest_number_do_not_underflow(operation):
+    """All pairs; only flushing makes them: IEEE 754 knows no inexact tiny sum."""
+    x = lp.decode(np.arange(256, dtype=np.uint8), "float8_e5m2")
+    for flush in (False, True):
+        arithmetic = Arithmetic("float8_e5m2", flush_to_zero=flush)
+        result = getattr(arithmetic, operation)(x[:, None], x)
+        assert (arithmetic.flags.underflow > 0) == flush
+        if operation == "remainder":
+            assert (arithmetic.flags.inexact > 0) == flush
+        assert (result == 0).any()
+
+
 def test_results_are_the_same_without_flags():
     x = np.linspace(-2, 3, 1001).astype(np.float32)
     counting, silent = Arithmetic("bfloat16"), Arithmetic("bfloat16", flags=False)

@@ -11,10 +11,21 @@ from table import DETERMINISTIC, assert_same
 from test_accumulation import ORDERS, accumulators, defined_dot, numbers
 
 import lowprec as lp
-from lowprec import accumulation
-from lowprec.accumulation import Accumulator, dot, matmul
+from lowprec.accumulators import Accumulator
+from lowprec.products import dot, matmul, multiply_generally
+from lowprec.sums import RunningSums
 
-SHAPES = [(1, 1, 1), (1, 7, 33), (2, 3, 16), (4, 20, 17), (5, 1, 32), (9, 300, 47), (17, 64, 5)]
+SHAPES = [
+    (1, 1, 1),
+    (37, 150, 1),
+    (1, 150, 37),
+    (1, 7, 33),
+    (2, 3, 16),
+    (4, 20, 17),
+    (5, 1, 32),
+    (9, 300, 47),
+    (17, 64, 5),
+]
 FAST = [
     Accumulator("float32"),
     Accumulator("float16"),
@@ -33,8 +44,8 @@ def generally(a, b, inputs, how):
     """Multiply with the general kernel."""
     fmt = lp.get_format(inputs)
     result = np.zeros((a.shape[0], b.shape[1]), np.float32)
-    work = accumulation._Work.of(how, a.shape[1], products=True)
-    accumulation._multiply(a, b, result, fmt, work, 0)
+    sums = RunningSums.of(how, a.shape[1], products=True)
+    multiply_generally(a, b, result, fmt, sums, 0)
     return result
 
 
@@ -50,8 +61,7 @@ def operands(fmt, shape, rng):
 @pytest.mark.parametrize("how", FAST, ids=lambda how: f"{how.fmt}-{how.order}-{how.rounding.value}")
 def test_micro_kernels_are_the_general_kernel(how):
     rng = np.random.default_rng(1)
-    shapes = SHAPES if how in FAST[:4] else SHAPES[4:]  # fewer shapes need fewer compiled tiles
-    for shape, inputs in itertools.product(shapes, ("float16", "bfloat16", "float32")):
+    for shape, inputs in itertools.product(SHAPES, ("float16", "bfloat16", "float32")):
         a, b = operands(inputs, shape, rng)
         assert_same(matmul(a, b, inputs=inputs, accumulator=how), generally(a, b, inputs, how))
         a, b = rng.standard_normal(a.shape), rng.standard_normal(b.shape)
@@ -68,6 +78,44 @@ def test_products_near_the_ends_of_float32_are_exact(fmt):
         assert_same(got, generally(a, b, "bfloat16", Accumulator(fmt)))
         column = lp.round_to(b[:, 3], "bfloat16").tolist()
         assert_same(got[5, 3], defined_dot(a[5].tolist(), column, Accumulator(fmt)))
+
+
+def test_every_bfloat16_step_is_one_rounding():
+    """All products of two significands, added to numbers of every exponent that matters."""
+    rng = np.random.default_rng(12)
+    significands = np.arange(128, 256) / 128
+    for exponent in range(-36, 20):
+        for z in 2.0**exponent * rng.choice(significands, 5) * rng.choice([-1, 1], 5):
+            a = np.stack([np.full(128, z), significands], 1)
+            b = np.stack([np.ones(128), significands])
+            exact = z + significands[:, np.newaxis] * significands  # of at most 53 bits
+            assert_same(matmul(a, b, accumulator="bfloat16"), lp.round_to(exact, "bfloat16"))
+
+
+@pytest.mark.parametrize("distance", [*range(18, 34), 60, 120])
+def test_a_product_that_is_a_tie_is_decided_by_what_came_before(distance):
+    """Rounding the sum to float32 first would lose that where it is small enough."""
+    for x, y in [(1 + 2.0**-4, 1 + 2.0**-4), (3.0, 1 + 2.0**-7), (5.0, 1 + 2.0**-6)]:
+        before = 2.0**-distance * np.array([-1, 0, 1])
+        a = np.stack([before, np.full(3, x)], 1)
+        b = np.tile([[1.0], [y]], 20)
+        got = matmul(a, b, accumulator="bfloat16")
+        below, tie, above = got[:, 7]
+        assert above == lp.next_up(below, "bfloat16")
+        assert tie == lp.round_to(x * y, "bfloat16")
+        assert_same(got, np.tile(got[:, :1], 20))
+        assert_same(matmul(-a, b, accumulator="bfloat16"), -got)
+
+
+@pytest.mark.parametrize("fmt", ["float32", "float16", "bfloat16"])
+def test_a_sum_of_negative_zeros_is_one(fmt):
+    a = np.array([[0.0] * 150, [1.0] * 150, [0.0] * 149 + [1.0]])
+    b = np.full((150, 20), -1.0)
+    b[140, 5] = 1.0
+    got = matmul(a, b, accumulator=fmt)
+    assert_same(got, generally(a, b, "bfloat16", Accumulator(fmt)))
+    assert np.signbit(got[0, 4])
+    assert not np.signbit(got[0, 5])
 
 
 def test_an_inexact_tie_is_not_one():

@@ -8,32 +8,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.conversion import round_to
-from lowprec.flags import Events, Flags
+from lowprec.elementwise import check_out, is_simple, refuse_nan, run
+from lowprec.flags import Flags
 from lowprec.formats import Format, FormatLike, float32, get_format
+from lowprec.operations import Operations
 from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array, kernel_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike
-
     from lowprec.conversion import OverflowLike, RNGLike, RoundingLike
-    from lowprec.elementary.tables import ElementaryKernel
-    from lowprec.kernels.operation_loops import OperationKernel
+    from lowprec.elementwise import ElementKernel
 
-    AnyKernel = ElementaryKernel | OperationKernel
     Array = np.ndarray[Any, Any]
 
 __all__ = ["Arithmetic"]
 
-_BLOCK = 1 << 14  # elements of a temporary
-_BUFFERED: Any = ("contig", "aligned", "nbo", "overlap_assume_elementwise")
 _LONGEST = 24  # bits of a significand; of a product twice as many, which float64 holds
 _LARGEST = 500  # exponent; products and quotients of all values are then normal in float64
 
 
-class Arithmetic:
+class Arithmetic(Operations):
     """The operations of a format, as ideal hardware would compute them.
 
     Operands are converted to the format first, with the same rounding and overflow. Then every
@@ -116,7 +110,7 @@ class Arithmetic:
         self._generator = np.random.default_rng(rng) if self._rounding.is_stochastic else None
         self._result = np.dtype(np.float32 if self._format.fits(float32) else np.float64)
         # kernels to which simple calls may go at once
-        self._ready: dict[tuple[str, np.dtype[Any]], AnyKernel] = {}
+        self._ready: dict[tuple[str, np.dtype[Any]], ElementKernel] = {}
         _check_format(self._format)
         if flush_to_zero and not self._format.has_zero:
             raise ValueError(f"{self._format} has no zero; use flush_to_zero=False")
@@ -169,144 +163,13 @@ class Arithmetic:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_ready": {}}  # compiled code stays behind
 
-    # Operations ------------------------------------------------------------------------------
-
-    def add(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return a + b; an exact zero from operands of different signs is -0 toward_negative."""
-        return self._compute("add", (a, b), out)
-
-    def subtract(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return a - b; zero as in `add`."""
-        return self._compute("subtract", (a, b), out)
-
-    def multiply(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return a · b; 0 · inf is NaN and invalid."""
-        return self._compute("multiply", (a, b), out)
-
-    def divide(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return a / b; a/0 is infinite and divide_by_zero, 0/0 and inf/inf are NaN and invalid."""
-        return self._compute("divide", (a, b), out)
-
-    def sqrt(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the square root; that of -0 is -0, of negative numbers NaN and invalid."""
-        return self._compute("sqrt", (a,), out)
-
-    def fma(self, a: ArrayLike, b: ArrayLike, c: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return a · b + c rounded once; 0 · inf + NaN is NaN and not invalid.
-
-        Examples
-        --------
-        >>> half = Arithmetic("float16")
-        >>> a, b, c = 1 + 2.0**-10, 1 + 2.0**-10, -1 - 2.0**-9
-        >>> float(half.fma(a, b, c)), float(half.add(half.multiply(a, b), c))
-        (9.5367431640625e-07, 0.0)
-        """
-        return self._compute("fma", (a, b, c), out)
-
-    def remainder(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return a - n·b with n the integer nearest to a/b, of two the even one.
-
-        This is IEEE 754's remainder (`math.remainder`), not NumPy's; it is exact. Zero has the sign
-        of a. Infinite a and zero b give NaN and are invalid; an infinite b gives a.
-
-        Examples
-        --------
-        >>> Arithmetic("bfloat16").remainder([5, 6, 7, -8], 4)
-        array([ 1., -2., -1., -0.], dtype=float32)
-        """
-        return self._compute("remainder", (a, b), out)
-
-    def minimum(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the smaller operand; NaN if one is NaN; -0 is less than +0. No events."""
-        return self._compute("minimum", (a, b), out)
-
-    def maximum(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the larger operand; NaN if one is NaN; +0 is more than -0. No events."""
-        return self._compute("maximum", (a, b), out)
-
-    # Elementary functions --------------------------------------------------------------------
-
-    def exp(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return e to the power a."""
-        return self._compute("exp", (a,), out)
-
-    def exp2(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return 2 to the power a; exact for integers."""
-        return self._compute("exp2", (a,), out)
-
-    def expm1(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return exp(a) - 1, rounded once."""
-        return self._compute("expm1", (a,), out)
-
-    def log(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the natural logarithm; that of 0 is -inf and divide_by_zero, of less invalid."""
-        return self._compute("log", (a,), out)
-
-    def log2(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the logarithm to base 2; exact for powers of two, 0 and less as in `log`."""
-        return self._compute("log2", (a,), out)
-
-    def log10(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the logarithm to base 10; exact for powers of ten, 0 and less as in `log`."""
-        return self._compute("log10", (a,), out)
-
-    def log1p(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return log(1 + a), rounded once; at -1 it is -inf and divide_by_zero, below invalid."""
-        return self._compute("log1p", (a,), out)
-
-    def sin(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the sine of an angle in radians; of infinities NaN and invalid."""
-        return self._compute("sin", (a,), out)
-
-    def cos(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the cosine of an angle in radians; of infinities NaN and invalid."""
-        return self._compute("cos", (a,), out)
-
-    def tan(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the tangent of an angle in radians; of infinities NaN and invalid."""
-        return self._compute("tan", (a,), out)
-
-    def tanh(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the hyperbolic tangent."""
-        return self._compute("tanh", (a,), out)
-
-    def sigmoid(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return 1 / (1 + exp(-a)), rounded once."""
-        return self._compute("sigmoid", (a,), out)
-
-    def erf(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the error function."""
-        return self._compute("erf", (a,), out)
-
-    def cbrt(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return the cube root; that of negative numbers is negative."""
-        return self._compute("cbrt", (a,), out)
-
-    def rsqrt(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return 1 / sqrt(a), rounded once; of ±0 ±inf and divide_by_zero, of less invalid."""
-        return self._compute("rsqrt", (a,), out)
-
-    def reciprocal(self, a: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return 1 / a; of ±0 ±inf and divide_by_zero."""
-        return self._compute("reciprocal", (a,), out)
-
-    def power(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
-        """Return a to the power b, with the special cases of IEEE 754-2019's pow (section 9.2.1).
-
-        Examples
-        --------
-        >>> Arithmetic("bfloat16").power([9, -2, 0, -1], [0.5, 3, -1, 0.5])
-        array([ 3., -8., inf, nan], dtype=float32)
-        """
-        return self._compute("power", (a, b), out)
-
     # Computing -------------------------------------------------------------------------------
 
-    def _compute(self, operation: str, operands: tuple[Any, ...], out: Array | None) -> Any:
+    def _compute(self, operation: str, operands: tuple[Any, ...], out: Any) -> Any:
         """Check everything, hand arrays to the kernel, and record the events."""
         first = operands[0]
         kernel = self._ready.get((operation, first.dtype)) if type(first) is np.ndarray else None
-        if kernel is not None and _is_simple(operands, out, self._result):
+        if kernel is not None and is_simple(operands, out, self._result):
             result, events = out, kernel(operands, out)
         else:
             result, events = self._compute_any(operation, operands, out)
@@ -320,15 +183,15 @@ class Arithmetic:
         arrays = [as_array(operand) for operand in operands]
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
         if out is not None:
-            _check_out(out, shape, self._result)
+            check_out(out, shape, self._result)
         key = self._draw_key()
         arrays = [self._prepared(array, key, place) for place, array in enumerate(arrays)]
         kernel = self._kernel(operation, np.result_type(*map(_kernel_dtype, arrays)))
         has_nan = self._format.has_nan
         result = out if out is not None and has_nan else np.empty(shape, self._result)
-        events = _run(kernel, arrays, result, key)
+        events = run(kernel, arrays, result, key)
         if not has_nan:
-            _refuse_nan(result, operation, self._format)
+            refuse_nan(result, operation, self._format)
             if out is not None:
                 np.copyto(out, result)
                 result = out
@@ -357,7 +220,7 @@ class Arithmetic:
         """Whether conversion depends on an operand's own shape, or may refuse an operand."""
         return self._rounding.is_stochastic or not self._format.has_nan
 
-    def _kernel(self, operation: str, source: np.dtype[Any]) -> AnyKernel:
+    def _kernel(self, operation: str, source: np.dtype[Any]) -> ElementKernel:
         from lowprec.elementary import NAMES, elementary_kernel  # imports Numba
         from lowprec.kernels.operation_loops import operation_kernel
 
@@ -367,7 +230,7 @@ class Arithmetic:
             "flush_to_zero": self._flush_to_zero,
             "denormals_are_zero": self._denormals_are_zero,
         }
-        kernel: AnyKernel
+        kernel: ElementKernel
         if operation in NAMES:  # these count at no cost worth saving
             kernel = elementary_kernel(operation, *mode, **switches)
         else:
@@ -375,9 +238,6 @@ class Arithmetic:
         if not self._converts_beforehand:
             self._ready[operation, source] = kernel
         return kernel
-
-
-# Checks ------------------------------------------------------------------------------------------
 
 
 def _check_format(fmt: Format) -> None:
@@ -392,86 +252,3 @@ def _check_format(fmt: Format) -> None:
 
 def _kernel_dtype(array: Array) -> np.dtype[Any]:
     return kernel_dtype(array.dtype)
-
-
-def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out is a {type(out).__name__}; pass a numpy.ndarray")
-    if out.shape != shape:
-        raise ValueError(f"out has shape {out.shape}; the result has shape {shape}")
-    if out.dtype != dtype:
-        raise TypeError(f"out has dtype {out.dtype}; the result has dtype {dtype}")
-    if not out.flags.writeable:
-        raise ValueError("out is read-only; pass an array that may be written")
-
-
-def _refuse_nan(result: Array, operation: str, fmt: Format) -> None:
-    """Raise if results are NaN, which the format has not."""
-    wrong = np.isnan(result)
-    if wrong.any():
-        first = tuple(map(int, np.argwhere(wrong)[0]))
-        raise ValueError(
-            f"{operation} has {int(wrong.sum())} results of {result.size} that {fmt} has no code "
-            f"for, first at index {first}; use a format with NaN, or other operands there"
-        )
-
-
-# Running -----------------------------------------------------------------------------------------
-
-
-def _is_simple(operands: Sequence[Any], out: Any, result: np.dtype[Any]) -> bool:
-    """Whether these are flat arrays that the kernel takes as they are."""
-    return (
-        type(out) is np.ndarray
-        and out.ndim == 1
-        and out.dtype == result
-        and out.flags.carray
-        and _are_readable(operands, operands[0].dtype, out)
-    )
-
-
-def _are_readable(operands: Sequence[Any], dtype: np.dtype[Any], out: Array) -> bool:
-    """Whether a kernel can read operands of this dtype while it writes out."""
-    for x in operands:
-        if type(x) is not np.ndarray or x.dtype != dtype or x.shape != out.shape:
-            return False
-        flags = x.flags
-        if not (flags.c_contiguous and flags.aligned):
-            return False
-        if x is not out and np.may_share_memory(x, out) and not _is_same_memory(x, out):
-            return False
-    return True
-
-
-def _is_same_memory(x: Array, out: Array) -> bool:
-    return x.itemsize == out.itemsize and x.ctypes.data == out.ctypes.data
-
-
-def _run(kernel: AnyKernel, arrays: Sequence[Array], out: Array, key: int) -> Array:
-    """Hand contiguous arrays of the kernel's dtype over at once, others block by block."""
-    source = np.dtype(kernel.task.source)
-    if out.flags.carray and _are_readable(arrays, source, out):
-        return kernel([x.reshape(-1) for x in arrays], out.reshape(-1), key)
-    if out.size:
-        return _run_blocks(kernel, arrays, out, key)
-    return np.zeros(len(Events._fields), np.int64)
-
-
-def _run_blocks(kernel: AnyKernel, arrays: Sequence[Array], out: Array, key: int) -> Array:
-    """Compute block by block in C order, through buffers where shape or dtype asks for them."""
-    count = len(arrays)
-    blocks: Any = np.nditer(
-        [*arrays, out],
-        flags=["external_loop", "buffered", "copy_if_overlap"],
-        op_flags=[["readonly", *_BUFFERED]] * count + [["writeonly", *_BUFFERED]],
-        op_dtypes=[kernel.task.source] * count + [out.dtype],
-        order="C",
-        buffersize=_BLOCK,
-    )
-    first = 0
-    events = np.zeros(len(Events._fields), np.int64)
-    with blocks:
-        for *operands, target in blocks:
-            events += kernel(operands, target, key, first)
-            first += target.size
-    return events

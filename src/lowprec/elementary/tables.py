@@ -12,6 +12,7 @@ from lowprec.flags import Events
 from lowprec.formats import Format, Specials, float32
 from lowprec.kernels.lookup import KINDS, LOW_BITS, make_lookup, pack
 from lowprec.kernels.plans import conversion_kernel, decoding_kernel
+from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ __all__ = ["ElementaryKernel", "Task", "elementary_kernel"]
 Array = np.ndarray[Any, Any]
 
 _BLOCK = 1 << 15  # elements of a temporary
+_SHARED_BLOCK = 1 << 20  # of one that threads share
+_PARALLEL_FROM = 100_000  # elements
 
 # The kinds of results, one an element; overflow and underflow are inexact too.
 _PLAIN, _INEXACT, _UNDERFLOW, _OVERFLOW, _INVALID, _DIVIDE_BY_ZERO = range(KINDS)
@@ -83,18 +86,19 @@ class ElementaryKernel:
     array([1.       , 1.0078125,       inf], dtype=float32)
     """
 
-    __slots__ = ("_encode", "_look_up", "task")
+    __slots__ = ("_codes", "_encode", "_table", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        fmt, codes = task.fmt, task.fmt.code_dtype
+        fmt, self._codes = task.fmt, task.fmt.code_dtype
         # values stay what they are in every mode; this one draws nothing
         rounding = Rounding.TIES_TO_EVEN if task.operands_are_values else task.rounding
-        self._encode = conversion_kernel(fmt, task.source, codes.name, rounding, task.overflow)
-        self._look_up = None
+        self._encode = conversion_kernel(
+            fmt, task.source, self._codes.name, rounding, task.overflow
+        )
+        self._table = None
         if task.function != "power" and not task.rounding.is_stochastic and _suits_table(fmt):
-            table = _packed_results(task._replace(source="", operands_are_values=False))
-            self._look_up = functools.partial(make_lookup(codes), table)
+            self._table = _packed_results(task._replace(source="", operands_are_values=False))
 
     def __call__(self, operands: Sequence[Any], out: Any, key: int = 0, first: int = 0) -> Array:
         """Compute `out`; return how often each of `Events` happened.
@@ -115,19 +119,24 @@ class ElementaryKernel:
         numpy.ndarray of int64, shape (5,)
             Counts in the order of `Events`.
         """
-        counts = np.zeros(KINDS, np.int64)
-        buffers = [np.empty(min(out.size, _BLOCK), self.task.fmt.code_dtype) for _ in operands]
-        for begin in range(0, out.size, _BLOCK):
-            target = out[begin : begin + _BLOCK]
+        is_shared = self._table is not None and out.size >= _PARALLEL_FROM
+        threads = thread_count() if is_shared else 1
+        length = _BLOCK if threads == 1 else _SHARED_BLOCK
+        counts = np.zeros((threads, KINDS), np.int64)
+        buffers = [np.empty(min(out.size, length), self._codes) for _ in operands]
+        for begin in range(0, out.size, length):
+            target = out[begin : begin + length]
             codes = [buffer[: target.size] for buffer in buffers]
             for x, into in zip(operands, codes, strict=True):
-                self._encode(x[begin : begin + _BLOCK], into)
-            if self._look_up is not None:
-                self._look_up(codes[0], target.view(np.uint32), counts)
+                self._encode(x[begin : begin + length], into)
+            if self._table is not None:
+                look_up = make_lookup(self._codes, threads > 1)
+                look_up(self._table, codes[0], target.view(np.uint32), counts, threads)
             else:
                 target[...], kinds = _round(self._stand_ins(codes), self.task, key, first + begin)
                 counts += np.bincount(kinds, minlength=KINDS)
-        events: Array = counts @ _EVENTS_OF_KIND
+        total = counts[0] if threads == 1 else counts.sum(axis=0)
+        events: Array = total @ _EVENTS_OF_KIND
         return events
 
     def _stand_ins(self, codes: list[Array]) -> StandIns:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 from numba import types
 from numba.np.numpy_support import from_dtype
@@ -52,27 +53,34 @@ def pack(results: Array, kinds: Array) -> Array:
 
 
 @functools.cache
-def make_lookup(codes: np.dtype[Any]) -> Callable[[Array, Array, Array, Array], None]:
-    """Return ``lookup(table, codes, out, counts)`` for codes of uint8 or uint16.
+def make_lookup(codes: np.dtype[Any], parallel: bool = False) -> Callable[..., None]:
+    """Return ``lookup(table, codes, out, counts, chunks)`` for codes of uint8 or uint16.
 
     It writes the bits of the results to `out`, of uint32, and adds to `counts`, an int64 array of
-    `KINDS`, how many results of each kind there were.
+    shape (chunks, `KINDS`), how many results of each kind there were. The work is cut into `chunks`
+    pieces; a parallel loop shares them among threads.
     """
     words = types.Array(types.uint32, 1, "C")
     code_array = types.Array(from_dtype(codes), 1, "C", readonly=True)
     table = types.Array(types.uint32, 1, "C", readonly=True)
-    signature = types.void(table, code_array, words, types.Array(types.int64, 1, "C"))
-    return compile_as(f"lookup|{codes}", _lookup, signature)
+    counts = types.Array(types.int64, 2, "C")
+    signature = types.void(table, code_array, words, counts, types.int64)
+    return compile_as(f"lookup|{codes}", _lookup, signature, parallel)
 
 
-def _lookup(table: Array, codes: Array, out: Array, counts: Array) -> None:
+def _lookup(table: Array, codes: Array, out: Array, counts: Array, chunks: int) -> None:
     """Look up block by block; slices, for then Numba knows that no index is negative."""
-    for begin in range(0, codes.size, _BLOCK):
-        block, results = codes[begin : begin + _BLOCK], out[begin : begin + _BLOCK]
-        counters = np.uint64(0)
-        for i in range(block.size):
-            entry = table[block[i]]
-            results[i] = entry & ~_MASK
-            counters += np.uint64(1) << np.uint64(entry & _MASK)
-        for kind in range(KINDS):
-            counts[kind] += np.int64((counters >> np.uint64(kind * _COUNTER_BITS)) & _COUNTER)
+    for k in numba.prange(chunks):
+        end = (k + 1) * codes.size // chunks
+        for begin in range(k * codes.size // chunks, end, _BLOCK):
+            stop = min(end, begin + _BLOCK)
+            block, results = codes[begin:stop], out[begin:stop]
+            counters = np.uint64(0)
+            for i in range(block.size):
+                entry = table[block[i]]
+                results[i] = entry & ~_MASK
+                counters += np.uint64(1) << np.uint64(entry & _MASK)
+            for kind in range(KINDS):
+                counts[k, kind] += np.int64(
+                    (counters >> np.uint64(kind * _COUNTER_BITS)) & _COUNTER
+                )

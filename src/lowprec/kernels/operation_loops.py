@@ -13,206 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
-from numba.core.cgutils import get_or_insert_function
-from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
 from lowprec.formats import Format, float32, get_format
-from lowprec.kernels.lanes import Lanes
-from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state, to_text
-from lowprec.kernels.operations import (
-    EVENTS,
-    OPERATIONS,
-    Limits,
-    Task,
-    compute,
-    count_events,
-    is_inexact,
-    is_rare,
-    read_operand,
-    round_result,
+from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
+from lowprec.kernels.operation_events import EVENTS
+from lowprec.kernels.operation_steps import (
+    COUNTERS,
+    USUAL,
+    apply,
+    apply_masked,
+    apply_randomly,
+    draw_words,
+    load_constants,
+    task_to_text,
 )
-from lowprec.kernels.philox import block_bits
+from lowprec.kernels.operations import OPERATIONS, Limits, Task
 from lowprec.kernels.plans import conversion_plan, float_bits, overflow_threshold
 from lowprec.kernels.rules import Constants
 from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["OperationKernel", "operation_kernel"]
 
-_LANES = 8
-_COUNTERS = 8  # places for a thread's event counts: a cache line
-_FIELDS = len(Constants._fields) + len(Limits._fields)
 _PARALLEL_FROM = 50_000  # elements
-
-_tasks: dict[str, Task] = {}
-
-
-def task_to_text(task: Task) -> str:
-    """Spell a task as a string, which Numba can treat as a constant, and remember it."""
-    switches = (task.converts, task.fits, task.flush_to_zero, task.denormals_are_zero, task.flags)
-    shape = "".join(str(int(switch)) for switch in switches)
-    text = f"{task.operation}|{shape}|{task.source}|{task.target}|{to_text(task.plan)}"
-    assert _tasks.setdefault(text, task) == task
-    return text
-
-
-# Between Numba's arrays and lanes ----------------------------------------------------------------
-
-
-def _masked(kind: Any, builder: Any, array: Any, i: Any, action: str) -> tuple[Any, Any, Any]:
-    """Return the function that loads or stores eight elements, their address and alignment."""
-    element = array.data.type.pointee
-    vector = ir.VectorType(element, _LANES)
-    address = builder.bitcast(builder.gep(array.data, [i]), vector.as_pointer())
-    mask = ir.VectorType(ir.IntType(1), _LANES)
-    index = ir.IntType(32)
-    if action == "load":
-        signature = ir.FunctionType(vector, [address.type, index, mask, vector])
-    else:
-        signature = ir.FunctionType(ir.VoidType(), [vector, address.type, index, mask])
-    bits = kind.dtype.bitwidth
-    letter = "f" if isinstance(kind.dtype, types.Float) else "i"
-    name = f"llvm.masked.{action}.v{_LANES}{letter}{bits}.p0"
-    function = get_or_insert_function(builder.module, signature, name)
-    return function, address, ir.Constant(index, bits // 8)
-
-
-def _load(context: Any, builder: Any, kind: Any, value: Any, i: Any, mask: Lanes) -> Lanes:
-    array = context.make_array(kind)(context, builder, value)
-    function, address, alignment = _masked(kind, builder, array, i, "load")
-    vector = function.function_type.return_type
-    nothing = ir.Constant(vector, None)
-    return Lanes(builder, builder.call(function, [address, alignment, mask.value, nothing]))
-
-
-def _store(
-    context: Any, builder: Any, kind: Any, value: Any, i: Any, mask: Lanes, y: Lanes
-) -> None:
-    array = context.make_array(kind)(context, builder, value)
-    function, address, alignment = _masked(kind, builder, array, i, "store")
-    builder.call(function, [y.value, address, alignment, mask.value])
-
-
-@intrinsic
-def _load_constants(_: Any, array: Any) -> Any:
-    """Read all constants into a tuple: registers, which no store can change."""
-    result = types.UniTuple(types.uint64, _FIELDS)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        addresses = [cgutils.gep_inbounds(builder, data, field) for field in range(_FIELDS)]
-        return context.make_tuple(builder, result, [builder.load(a) for a in addresses])
-
-    return result(array), generate
-
-
-def _unpack(builder: Any, fields: Any) -> tuple[Constants, Limits]:
-    values = cgutils.unpack_tuple(builder, fields, _FIELDS)
-    lanes = [Lanes(builder, value).splat(_LANES) for value in values]
-    n = len(Constants._fields)
-    return Constants(*lanes[:n]), Limits(*lanes[n:])
-
-
-def _add_counts(counters: Any, k: Any, mask: Lanes, events: Mapping[str, Lanes | None]) -> None:
-    """Add to the counts of thread `k` in how many of the lanes each event happened."""
-    builder = mask.builder
-    first = builder.mul(k, ir.Constant(k.type, _COUNTERS))
-    for name, event in events.items():
-        if event is not None:
-            place = ir.Constant(k.type, EVENTS.index(name))
-            address = builder.gep(counters, [builder.add(first, place)])
-            total = Lanes(builder, builder.load(address)) + (event & mask).count_true()
-            builder.store(total.value, address)
-
-
-def _compute_lanes(
-    context: Any, builder: Any, signature: Any, args: Any, task: Task, words: Lanes | None
-) -> None:
-    """Compute eight elements from `i` on, of those the ones from `lower` up to `upper`."""
-    out, i, lower, upper, fields, counts, k = args[3:10]
-    kinds = signature.args
-    first, start, stop = (Lanes(builder, value) for value in (i, lower, upper))
-    places = (first - start).splat(_LANES) + first.ramp(_LANES)
-    mask = places < (stop - start).splat(_LANES)  # unsigned: places before the start are large
-    constants, limits = _unpack(builder, fields)
-    R = constants.emin  # a deterministic mode looks at no random bits
-    if words is not None:
-        R = (words >> (32 - task.plan.random_bits)).resized(64)
-    arity = OPERATIONS[task.operation][0]
-    loaded = [_load(context, builder, kinds[n], args[n], i, mask) for n in range(arity)]
-    operands = [read_operand(x, task, constants, limits) for x in loaded]
-    x = compute(operands, task)
-    y = round_result(x, task, constants, limits, R)
-    result = y.float_resized(kinds[3].dtype.bitwidth)
-    _store(context, builder, kinds[3], out, i, mask, result)
-    if not task.flags or task.selects:
-        return
-    counters = context.make_array(kinds[8])(context, builder, counts).data
-    rare = (is_rare(x, task, limits) & mask).count_true()
-    with builder.if_else((rare > 0).value) as (then, otherwise):
-        with then:
-            events = count_events(operands, x, y, R, task, constants, limits)
-            _add_counts(counters, k, mask, dict(zip(EVENTS, events, strict=True)))
-        with otherwise:
-            _add_counts(counters, k, mask, {"inexact": is_inexact(x, y)})
-
-
-@intrinsic(prefer_literal=True)
-def _apply(
-    _: Any, a: Any, b: Any, c: Any, out: Any, i: Any, lower: Any, upper: Any,
-    constants: Any, counts: Any, k: Any, work: Any,
-) -> Any:  # fmt: skip
-    """Apply an operation to the elements at i, …, i + 7 that lie in [lower, upper)."""
-    task = _tasks[work.literal_value]
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _compute_lanes(context, builder, signature, args, task, None)
-        return context.get_dummy_value()
-
-    return types.void(a, b, c, out, i, lower, upper, constants, counts, k, work), generate
-
-
-@intrinsic(prefer_literal=True)
-def _apply_randomly(
-    _: Any, a: Any, b: Any, c: Any, out: Any, i: Any, lower: Any, upper: Any,
-    constants: Any, counts: Any, k: Any, words: Any, j: Any, work: Any,
-) -> Any:  # fmt: skip
-    """Do so with the random words j, …, j + 7."""
-    task = _tasks[work.literal_value]
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[10])(context, builder, args[10]).data
-        vector = ir.VectorType(ir.IntType(32), _LANES).as_pointer()
-        address = builder.bitcast(builder.gep(data, [args[11]]), vector)
-        random = Lanes(builder, builder.load(address, align=4))
-        _compute_lanes(context, builder, signature, args, task, random)
-        return context.get_dummy_value()
-
-    return types.void(a, b, c, out, i, lower, upper, constants, counts, k, words, j, work), generate
-
-
-@intrinsic
-def _draw_words(_: Any, words: Any, index: Any, key: Any) -> Any:
-    """Fill an array with the 64 random words of the block of elements that begins at `index`."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        drawn = block_bits(Lanes(builder, args[1]), Lanes(builder, args[2]), from_halves=False)
-        for n, group in enumerate(drawn):
-            address = builder.gep(data, [ir.Constant(ir.IntType(64), n * group.count)])
-            pointer = builder.bitcast(address, group.value.type.as_pointer())
-            builder.store(group.value, pointer, align=4)
-        return context.get_dummy_value()
-
-    return types.void(words, index, key), generate
-
+_UNDERFLOW, _INEXACT = map(EVENTS.index, USUAL)
 
 # Loops -------------------------------------------------------------------------------------------
 
@@ -237,32 +66,46 @@ def _make_loop(task: Task, parallel: bool = False) -> Callable[..., None]:
 
 def _make_plain_loop(work: str) -> Callable[..., None]:
     def loop(a, b, c, out, constants, counts, chunks):  # type: ignore[no-untyped-def]
-        fields = _load_constants(constants)
+        fields = load_constants(constants)
         for k in numba.prange(chunks):
             begin = k * out.size // chunks >> 6 << 6
             end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
+            whole = end - (end - begin) % 8
+            underflow = inexact = 0
             state = swap_float_state(EXACT_FLOATS)
-            for i in range(begin, end, 8):
-                _apply(a, b, c, out, i, begin, end, fields, counts, k, work)
+            for i in range(begin, whole, 8):
+                usual = apply(a, b, c, out, i, fields, counts, k, work)
+                underflow, inexact = underflow + usual[0], inexact + usual[1]
+            if whole < end:
+                usual = apply_masked(a, b, c, out, whole, fields, counts, k, whole, end, work)
+                underflow, inexact = underflow + usual[0], inexact + usual[1]
             swap_float_state(state)
+            counts[COUNTERS * k + _UNDERFLOW] = underflow
+            counts[COUNTERS * k + _INEXACT] = inexact
 
     return loop
 
 
 def _make_random_loop(work: str) -> Callable[..., None]:
     def loop(a, b, c, out, constants, counts, chunks, key, first):  # type: ignore[no-untyped-def]
-        fields = _load_constants(constants)
+        fields = load_constants(constants)
         for k in numba.prange(chunks):
             begin = k * out.size // chunks >> 6 << 6
             end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
             words = np.empty(64, np.uint32)
+            underflow = inexact = 0
             state = swap_float_state(EXACT_FLOATS)
             for block in range((first + begin) >> 6 << 6, first + end, 64):
-                _draw_words(words, block, key)
+                draw_words(words, block, key)
                 for j in range(0, 64, 8):
                     i = block - first + j
-                    _apply_randomly(a, b, c, out, i, begin, end, fields, counts, k, words, j, work)
+                    usual = apply_randomly(
+                        a, b, c, out, i, fields, counts, k, begin, end, words, j, work
+                    )
+                    underflow, inexact = underflow + usual[0], inexact + usual[1]
             swap_float_state(state)
+            counts[COUNTERS * k + _UNDERFLOW] = underflow
+            counts[COUNTERS * k + _INEXACT] = inexact
 
     return loop
 
@@ -294,7 +137,7 @@ class OperationKernel:
             counts = np.zeros(len(EVENTS), np.int64)
             self._run(self.loop, (*arrays, counts, 1), key, first)
             return counts
-        counts = np.zeros((threads, _COUNTERS), np.int64)
+        counts = np.zeros((threads, COUNTERS), np.int64)
         loop = _make_loop(self.task, parallel=True)
         self._run(loop, (*arrays, counts.reshape(-1), threads), key, first)
         return counts.sum(axis=0)[: len(EVENTS)]
@@ -332,12 +175,15 @@ def operation_kernel(
         flush_to_zero=flush_to_zero,
         denormals_are_zero=denormals_are_zero,
         flags=flags,
+        often_tiny=fmt.bits <= 8 and operation != "sqrt",
     )
-    smallest = float_bits(fmt.smallest_normal, 64)
-    above, below = (_least_overflow(fmt, rounding, negative) for negative in (False, True))
-    limits = Limits(smallest, above, below, min(above, below) - smallest)
-    fields = np.concatenate([constants, np.array(limits, np.uint64)])
-    return OperationKernel(task, fields)
+    fields = Constants(*constants)._replace(threshold=overflow_threshold(fmt, rounding, 64))
+    limits = Limits(
+        smallest_normal=float_bits(fmt.smallest_normal, 64),
+        overflow_positive=_least_overflow(fmt, rounding, negative=False),
+        overflow_negative=_least_overflow(fmt, rounding, negative=True),
+    )
+    return OperationKernel(task, np.array([*fields, *limits], np.uint64))
 
 
 def _has_exact_sums(fmt: Format) -> bool:

@@ -1,4 +1,4 @@
-"""The rules of operations: operands in, one rounding, and the IEEE events that happened.
+"""The rules of operations: operands in, one rounding.
 
 Operands are values of the format, held exactly in float64. An operation computes float64's rounding
 of the exact result together with the sign of what that left out, and from both the exact result
@@ -17,6 +17,7 @@ odd (IEEE Transactions on Computers, 2008), theorem 3. Knuth: TAOCP 2, section 4
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.kernels.lanes import Lanes, select
@@ -26,23 +27,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "EVENTS",
+    "INFINITY",
     "OPERATIONS",
+    "SIGN",
     "Limits",
     "Task",
     "compute",
-    "count_events",
-    "is_inexact",
-    "is_rare",
+    "magnitude",
+    "read_operand",
     "round_result",
 ]
 
-#: in the order in which kernels count them
-EVENTS = ("invalid", "divide_by_zero", "overflow", "underflow", "inexact")
-
-_SIGN = 1 << 63
-_INFINITY = 0x7FF << 52
-_NAN = _INFINITY | 1 << 51
+SIGN = 1 << 63
+INFINITY = 0x7FF << 52
+_NAN = INFINITY | 1 << 51
+_TO_INTEGER = 1.5 * 2.0**52  # what is added to this is rounded to an integer, ties to even
 
 
 class Limits(NamedTuple):
@@ -51,7 +50,6 @@ class Limits(NamedTuple):
     smallest_normal: Any
     overflow_positive: Any  # the least positive x that overflows, in a deterministic mode
     overflow_negative: Any  # the magnitude of the least negative one
-    ordinary: Any  # how many magnitudes from smallest_normal on surely do not overflow
 
 
 class Task(NamedTuple):
@@ -66,11 +64,28 @@ class Task(NamedTuple):
     flush_to_zero: bool
     denormals_are_zero: bool
     flags: bool  # whether to count events
+    often_tiny: bool  # whether underflow is usual, as in formats of at most 8 bits
 
     @property
     def selects(self) -> bool:
         """Whether the result is one of the operands, so that nothing is rounded or counted."""
         return self.operation in ("minimum", "maximum")
+
+    @property
+    def keeps_subnormals(self) -> bool:
+        """Whether every multiple of the format's smallest number below the normal ones remains."""
+        return not (self.flush_to_zero or self.plan.variant.endswith("flush"))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no result needs rounding."""
+        return self.operation == "remainder" and self.keeps_subnormals
+
+    @property
+    def may_underflow(self) -> bool:
+        """Whether a tiny result may be inexact; a sum is a multiple of the smallest number."""
+        is_multiple = self.operation in ("add", "subtract", "remainder")
+        return not (is_multiple and self.keeps_subnormals)
 
 
 # Operations --------------------------------------------------------------------------------------
@@ -94,7 +109,7 @@ def to_odd(rounded: Lanes, error: Lanes, sign: Lanes | None = None) -> Lanes:
 def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
     total = a + b
     if task.plan.mode == "toward_negative":  # x + (-x) is -0 (section 6.3)
-        signs_differ = (a.as_integers() ^ b.as_integers()) >= _SIGN
+        signs_differ = (a.as_integers() ^ b.as_integers()) >= SIGN
         total = select(total.equals(0.0) & signs_differ, -0.0, total)
     if task.fits:
         return total
@@ -103,7 +118,7 @@ def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
 
 
 def subtract(a: Lanes, b: Lanes, task: Task) -> Lanes:
-    return add(a, (b.as_integers() ^ _SIGN).as_floats(), task)
+    return add(a, (b.as_integers() ^ SIGN).as_floats(), task)
 
 
 def multiply(a: Lanes, b: Lanes, task: Task) -> Lanes:
@@ -128,9 +143,31 @@ def fma(a: Lanes, b: Lanes, c: Lanes, task: Task) -> Lanes:
 def remainder(a: Lanes, b: Lanes, task: Task) -> Lanes:
     """Return a - n·b with n the integer nearest to a/b, of two the even one; exact, as a double.
 
+    With a and b of 24 bits, a/b is a multiple of 1/2 or farther than 2**-25 from any (relatively,
+    if it is small): float64's quotient is on the same side, as long as it is below 2**28.
+    """
+    quotient = a / b
+    n = (quotient + _TO_INTEGER) - _TO_INTEGER
+    left = negated(n).fused(b, a)
+    sign = select(left.equals(0.0), a.as_integers() & SIGN, 0)
+    near = (left.as_integers() | sign).as_floats()
+    is_far = ~((magnitude(quotient) < 2.0**28) & (magnitude(b) < math.inf))  # NaN is far as well
+    before, builder = near.builder.block, near.builder
+    with builder.if_then((is_far.count_true() > 0).value, likely=False):
+        far = _remainder_of_far(a, b)
+        after = builder.block
+    result = builder.phi(near.value.type)
+    result.add_incoming(near.value, before)
+    result.add_incoming(far.value, after)
+    return Lanes(builder, result)
+
+
+def _remainder_of_far(a: Lanes, b: Lanes) -> Lanes:
+    """Return the remainder of any operands.
+
     What is left of |a| by 2|b| lies between 0 and 2|b|: at most two steps of |b| remain.
     """
-    sign, size = a.as_integers() & _SIGN, magnitude(b)
+    sign, size = a.as_integers() & SIGN, magnitude(b)
     left = magnitude(a).truncated_remainder(size + size)
     first = select(left + left > size, left - size, left)
     second = select((left + left > size) & (first + first >= size), first - size, first)
@@ -167,11 +204,12 @@ OPERATIONS: dict[str, tuple[int, Callable[..., Lanes]]] = {
 
 
 def negated(x: Lanes) -> Lanes:
-    return (x.as_integers() ^ _SIGN).as_floats()
+    return (x.as_integers() ^ SIGN).as_floats()
 
 
 def magnitude(x: Lanes) -> Lanes:
-    return (x.as_integers() & (_SIGN - 1)).as_floats()
+    """Return floats without their sign."""
+    return (x.as_integers() & (SIGN - 1)).as_floats()
 
 
 # Before and after --------------------------------------------------------------------------------
@@ -188,8 +226,8 @@ def read_operand(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
 def flushed(x: Lanes, limits: Limits) -> Lanes:
     """Return zero of the same sign for what is less than the smallest normal number."""
     bits = x.as_integers()
-    is_tiny = (bits & (_SIGN - 1)) < limits.smallest_normal
-    return select(is_tiny, bits & _SIGN, bits).as_floats()
+    is_tiny = (bits & (SIGN - 1)) < limits.smallest_normal
+    return select(is_tiny, bits & SIGN, bits).as_floats()
 
 
 def compute(operands: list[Lanes], task: Task) -> Lanes:
@@ -203,57 +241,3 @@ def round_result(x: Lanes, task: Task, c: Constants, limits: Limits, R: Lanes) -
     if task.flush_to_zero and not task.selects:
         x = flushed(x, limits)
     return convert(x, task.plan, c, R)
-
-
-def is_inexact(x: Lanes, y: Lanes) -> Lanes:
-    """Return where y is not x; x may be NaN there, or infinite."""
-    return ~y.equals(x)
-
-
-def is_rare(x: Lanes, task: Task, limits: Limits) -> Lanes:
-    """Return where an event other than inexact may have happened: x is no ordinary number."""
-    bits = x.as_integers()
-    if task.plan.variant.startswith(("signed", "fnuz")):
-        bits = bits & (_SIGN - 1)
-    return (bits - limits.smallest_normal) >= limits.ordinary
-
-
-def count_events(
-    operands: list[Lanes], x: Lanes, y: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits
-) -> list[Lanes | None]:
-    """Return in which lanes each event happened, in the order of `EVENTS`; None for nowhere.
-
-    Underflow is a result that is tiny before rounding, and inexact.
-    """
-    is_nan = x.is_nan()
-    invalid = ~operands[0].is_nan()
-    for operand in operands[1:]:
-        invalid = invalid & ~operand.is_nan()
-    bits = x.as_integers() & (_SIGN - 1)
-    finite = bits < _INFINITY
-    invalid = invalid & is_nan
-    if task.plan.variant.startswith(("unsigned", "scale")):  # negative numbers become NaN
-        has_no_code = x < 0.0
-        if task.plan.variant.startswith("scale"):
-            has_no_code = x <= 0.0
-        invalid, finite = invalid | has_no_code, finite & ~has_no_code
-    inexact = finite & is_inexact(x, y)
-    underflow = inexact & (bits < limits.smallest_normal)
-    overflow = finite & overflows(x, bits, R, task, c, limits)
-    by_zero = None
-    if task.operation == "divide":
-        a, b = operands
-        by_zero = b.equals(0.0) & bits.equals(_INFINITY) & (magnitude(a).as_integers() < _INFINITY)
-    return [invalid, by_zero, overflow, underflow, inexact]
-
-
-def overflows(x: Lanes, bits: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
-    """Return where x, rounded as if the exponent were unbounded, exceeds the largest number."""
-    if task.plan.random_bits:  # ask the rule itself, with infinity for the overflows
-        infinity = bits.constant(_INFINITY)
-        c = c._replace(overflow_positive=infinity, overflow_negative=infinity)
-        y = convert(x, task.plan, c, R)
-        return (y.as_integers() & (_SIGN - 1)).equals(_INFINITY)
-    if task.plan.mode in ("toward_positive", "toward_negative"):
-        return bits >= select(x < 0.0, limits.overflow_negative, limits.overflow_positive)
-    return bits >= limits.overflow_positive

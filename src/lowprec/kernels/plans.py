@@ -224,6 +224,8 @@ def conversion_plan(
     float_word = min(word, 64)
     shift = _TRAILING[float_word] - fmt.trailing_bits if twin == "aligned" else 0
     plan = Plan(source, target, rounding.value, word, twin, variant(fmt), shift, r)
+    if results.infinity == fmt.nan_code:
+        plan = plan._replace(infinity_is_nan=1)
     if not plan.is_encoding:
         results = Results(*(_as_float_bits(code, fmt, float_word) for code in results))
     constants = Constants(

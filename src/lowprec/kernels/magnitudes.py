@@ -1,0 +1,153 @@
+"""What every rule is made of: the magnitude of a source, and the bits that rounding adds to it.
+
+Letters: `e` a biased exponent, `m` an integer significand, `s` how many bits are rounded off, `r`
+the number of random bits `R`. A source is read as m·2**(e - …) with its leading bit, if it is a
+normal number, at a known place, the `point`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from lowprec.kernels.lanes import Lanes, maximum, select
+
+__all__ = ["Constants", "Magnitude", "Plan", "adjust", "overflow_of", "read"]
+
+
+Field = Any  # an integer when a kernel is planned, Lanes when a rule is applied
+
+
+class Constants(NamedTuple):
+    """What a rule knows of the format at run time; integers, in the order of the kernels' array.
+
+    `overflow_positive`, `overflow_negative`, `infinity` and `nan` are magnitudes of the result: of
+    codes when encoding, of float bits when rounding or decoding. Rounding mode and overflow policy
+    are already resolved in them.
+    """
+
+    trailing_bits: Field
+    emin: Field  # in the source's bias, so 1 where source and format have the same range
+    max_code: Field
+    overflow_positive: Field
+    overflow_negative: Field
+    infinity: Field  # when decoding: the code of infinity
+    nan: Field
+    sign_mask: Field  # sign bit of the format's codes, 0 if unsigned
+    quantum: Field  # float bits of the smallest subnormal number
+    threshold: Field  # bits of the least source magnitude that overflows (of the source's floats)
+
+
+class Plan(NamedTuple):
+    """What a kernel knows of its work when it is compiled."""
+
+    source: str  # dtype: float32, float64, int64 or uint64; of codes when decoding
+    target: str  # dtype: float32 or float64; of codes when encoding
+    mode: str  # a rounding mode's name, or decode
+    word: int  # bits of the integers that rules compute with
+    twin: str = "general"  # which rule: general, or a faster one: aligned, adder, avx512, hardware
+    variant: str = "signed"  # which formats: signed, fnuz, unsigned, scale; …-flush
+    shift: int = 0  # how many bits the aligned twin rounds off
+    random_bits: int = 0  # r of the stochastic modes
+    streaming: int = 0  # 1 if results are written past the caches
+    infinity_is_nan: int = 0  # 1 if infinite sources become NaN, which saves telling them apart
+
+    @property
+    def is_encoding(self) -> bool:
+        """Whether the result is codes."""
+        return self.target.startswith("uint")
+
+    @property
+    def overflow_differs_from_infinity(self) -> bool:
+        """Whether infinite and overflowing sources may have different results."""
+        return self.twin == "general" or not self.mode.startswith("ties")
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+class Magnitude(NamedTuple):
+    """A source's sign and magnitude; `m` has its leading bit at `point` if it is normal."""
+
+    negative: Lanes
+    bits: Lanes  # the float's magnitude bits; of an integer, its absolute value
+    infinity: int  # what those bits are for infinity, 0 where the source has none
+    e: Lanes
+    m: Lanes
+    point: int
+
+
+def read(x: Lanes, plan: Plan) -> Magnitude:
+    """Take a source apart. `m` is doubled, so that rounding always drops at least one bit."""
+    return read_float(x, plan) if x.is_float else read_integer(x, plan)
+
+
+def read_float(x: Lanes, plan: Plan) -> Magnitude:
+    u = x.float_resized(plan.word).as_integers()
+    trailing = {32: 23, 64: 52}[plan.word]
+    sign = 1 << (plan.word - 1)
+    bits = u & (sign - 1)
+    field = bits >> trailing
+    hidden = select(field.equals(0), u.constant(0), 1 << trailing)
+    m = ((bits & ((1 << trailing) - 1)) | hidden) << 1
+    infinity = (sign - 1) & ~((1 << trailing) - 1)
+    return Magnitude(u >= sign, bits, infinity, maximum(field, 1), m, trailing + 1)
+
+
+def read_integer(x: Lanes, plan: Plan) -> Magnitude:
+    """Normalise an integer of up to 64 bits in a 128-bit word; exponents as float64's."""
+    negative = (x >= (1 << 63)) if plan.source == "int64" else (x < 0)
+    bits = select(negative, x.constant(0) - x, x)
+    zeros = bits.leading_zeros() & 63  # 0 for zero, whose e is then put right
+    e = select(bits.equals(0), bits.constant(1), bits.constant(63 + 1023) - zeros)
+    m = (bits << zeros).resized(128) << 1
+    return Magnitude(negative, bits.resized(128), 0, e.resized(128), m, 64)
+
+
+# Rounding ----------------------------------------------------------------------------------------
+
+
+def adjust(m: Lanes, s: Lanes, negative: Lanes, plan: Plan, R: Lanes) -> Lanes:
+    """Change m so that dropping its low s bits rounds as the mode says; s is at least 1."""
+    one = m.constant(1) << s
+    mask = one - 1
+    match plan.mode:
+        case "ties_to_even":
+            return m + (mask >> 1) + ((m >> s) & 1)
+        case "ties_to_away":
+            return m + (mask >> 1) + 1
+        case "ties_toward_zero":
+            return m + (mask >> 1)
+        case "toward_zero":
+            return m
+        case "away_from_zero":
+            return m + mask
+        case "toward_positive":
+            return m + select(negative, m.constant(0), mask)
+        case "toward_negative":
+            return m + select(negative, mask, 0)
+        case "to_odd":
+            return m | select((m & mask).equals(0), m.constant(0), one)
+        case "stochastic_equal":  # away from zero iff R < 2**(r-1)
+            return m + select((R >> (plan.random_bits - 1)).equals(0), mask, 0)
+        case "stochastic":
+            return m + stochastic_addend(s, plan.random_bits, R)
+    raise AssertionError(plan.mode)
+
+
+def stochastic_addend(s: Lanes, r: int, R: Lanes) -> Lanes:
+    """Return what carries iff R < floor(f·2**r), f the s dropped bits as a fraction.
+
+    The complement of R in r bits, aligned with the top of the dropped bits: dropped bits that do
+    not reach the last random bit cannot matter, and random bits below the last dropped one only
+    matter if all above are equal, when R is not smaller.
+    """
+    complement = R ^ ((1 << r) - 1)
+    larger = maximum(s, r)
+    return select(s >= r, complement << (larger - r), complement >> (larger - s))
+
+
+def overflow_of(source: Magnitude, plan: Plan, c: Constants) -> Lanes:
+    """Return the magnitude that overflow gives."""
+    if plan.mode in ("toward_positive", "toward_negative"):
+        return select(source.negative, c.overflow_negative, c.overflow_positive)
+    return c.overflow_positive
