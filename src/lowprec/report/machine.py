@@ -8,7 +8,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["facts"]
+__all__ = ["facts", "processor"]
 
 _PACKAGES = ("lowprec", "numpy", "ml_dtypes", "numba", "scikit-learn", "matplotlib")
 
@@ -19,13 +19,13 @@ def facts() -> list[tuple[str, str]]:
     now = datetime.datetime.now().astimezone()
     return [
         ("written", now.strftime("%Y-%m-%d %H:%M %Z")),
-        ("machine", f"{_processor()}, {os.cpu_count()} logical processors"),
+        ("machine", f"{processor()}, {os.cpu_count()} logical processors"),
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
         ("with", ", ".join([*versions, f"Python {platform.python_version()}"])),
     ]
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name as Linux knows it, else as Python does."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
