@@ -1,0 +1,94 @@
+"""The pages under docs/ say what is true: every ```python block runs, and prints what it shows.
+
+The blocks of a page are one program: names of one are known in the next. A page that needs an extra
+says so in a line of its own, ``<!-- needs: torch, matplotlib -->``.
+"""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+FENCE = re.compile(r"^ *(`{3,}|~{3,})(.*)$")
+LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
+
+
+def name(page):
+    return str(page.relative_to(DOCS))
+
+
+def blocks(text):
+    """Yield the language, the number of the first line and the lines of every fenced block."""
+    fence = None
+    for number, line in enumerate(text.splitlines()):
+        found = FENCE.match(line)
+        if fence is None and found:
+            fence, language, first, lines = found[1], found[2].strip(), number + 1, []
+        elif fence and found and found[1].startswith(fence) and not found[2].strip():
+            yield language, first, lines
+            fence = None
+        elif fence:
+            lines.append(line)
+    assert fence is None, "the last block has no end"
+
+
+def programs(text):
+    return [block for block in blocks(text) if re.split(r"[\s{]", block[0])[0] in ("python", "py")]
+
+
+def only_python(text):
+    """Blank out what is no Python, so that lines keep their numbers and outputs end."""
+    kept = [""] * (text.count("\n") + 1)
+    for _, first, lines in programs(text):
+        kept[first : first + len(lines)] = lines
+    return "\n".join(kept)
+
+
+def needs(text):
+    return [
+        extra.strip()
+        for line in re.findall(r"<!-- needs: (.*?) -->", text)
+        for extra in line.split(",")
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_examples_of_a_page_give_what_they_show(page):
+    text = page.read_text(encoding="utf-8")
+    for extra in needs(text):
+        pytest.importorskip(extra, reason=f"{name(page)} needs {extra}, which is not installed")
+    program = doctest.DocTestParser().get_doctest(only_python(text), {}, name(page), str(page), 0)
+    result = doctest.DocTestRunner().run(program)
+    assert result.failed == 0
+    assert bool(result.attempted) == bool(programs(text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_python_of_a_page_is_left_out(page):
+    """Code without a prompt would not run."""
+    for _, first, lines in programs(page.read_text(encoding="utf-8")):
+        assert lines, f"line {first} begins an empty block"
+        assert lines[0].startswith(">>> "), f"line {first + 1} has no >>> prompt: {lines[0]!r}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_pages_link_to_files_that_exist(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_a_wrong_output_and_code_without_a_prompt_are_found(capsys):
+    """The tests above can fail."""
+    wrong = only_python("text\n\n```python\n>>> 1 + 1\n3\n```\n\n```bash\n>>> 1 +\n```\n")
+    program = doctest.DocTestParser().get_doctest(wrong, {}, "page", None, 0)
+    result = doctest.DocTestRunner().run(program)
+    assert (result.attempted, result.failed) == (1, 1)
+    assert "Line 4, in page" in capsys.readouterr().out
+    assert [lines for _, _, lines in programs("~~~py\nx = 1\n~~~")] == [["x = 1"]]
+
+
+def test_there_are_pages():
+    assert PAGES
