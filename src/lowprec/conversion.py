@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.chunked import is_chunked, map_chunks, pieces_in_c_order
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array, kernel_dtype, to_array
@@ -184,7 +185,7 @@ def cast(
     fmt = get_format(fmt)
     if fmt.dtype is None:
         raise TypeError(f"neither NumPy nor ml_dtypes has a dtype for {fmt!r}; use encode")
-    codes = None
+    codes: Any = None
     if out is not None:
         _check_out_is_array(out)
         if out.dtype != fmt.dtype:
@@ -236,6 +237,10 @@ def decode(
         if work is not None and work.is_simple and _run_simple(work, codes, out):
             return out
     found = get_format(fmt)
+    if is_chunked(codes):
+        _refuse_out(out)
+        result = _decoding_work(found, dtype).result
+        return map_chunks(_decode_chunk, codes, result, with_place=False, asked=(found, result))
     array = _as_codes(codes, found)
     asked = (fmt, dtype, array.dtype, "decode")
     work = _known.get(asked) or _known.setdefault(asked, _decoding_work(found, dtype))
@@ -259,6 +264,8 @@ def _convert(
     rng: RNGLike,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
+    if is_chunked(x):
+        return _convert_chunks(x, fmt, rounding, overflow, random_bits, task, rng, out)
     array = as_array(x)
     asked = (fmt, rounding, overflow, random_bits, array.dtype, task)
     work = _known.get(asked) or _known.setdefault(asked, _conversion_work(*asked))
@@ -400,6 +407,56 @@ def round_piece(
     work = _known.get(asked) or _known.setdefault(asked, _conversion_work(*asked))
     out = np.empty(piece.shape, work.result)
     work.kernel(piece.astype(work.source, copy=False), out, key, first)
+    return out
+
+
+def _convert_chunks(
+    x: Any,
+    fmt: FormatLike,
+    rounding: RoundingLike,
+    overflow: OverflowLike,
+    random_bits: int | None,
+    task: str,
+    rng: RNGLike,
+    out: Any,
+) -> Any:
+    """Convert a dask array lazily, to the bits that one array in memory would get."""
+    _refuse_out(out)
+    asked = (get_format(fmt), Rounding(rounding), Overflow(overflow), random_bits, x.dtype, task)
+    work = _conversion_work(*asked)
+    options: dict[str, Any] = {"asked": asked}
+    if work.is_stochastic:
+        options["key"] = draw_key(rng)
+    convert = _convert_placed if work.is_stochastic else _convert_chunk
+    return map_chunks(convert, x, work.result, with_place=work.is_stochastic, **options)
+
+
+def _refuse_out(out: Any) -> None:
+    if out is not None:
+        raise TypeError("a dask array is converted when it is computed; leave out= away")
+
+
+def _convert_chunk(chunk: np.ndarray[Any, Any], *, asked: Any) -> Any:
+    work = _known.get(asked) or _known.setdefault(asked, _conversion_work(*asked))
+    return _run(work, as_array(chunk), None, False, 0)
+
+
+def _decode_chunk(chunk: np.ndarray[Any, Any], *, asked: Any) -> Any:
+    fmt, dtype = asked
+    return decode(chunk, fmt, dtype=dtype)
+
+
+def _convert_placed(
+    chunk: np.ndarray[Any, Any], *, asked: Any, key: int, start: Any, shape: Any
+) -> Any:
+    """Convert a chunk with the random bits of its elements' places in the whole array."""
+    work = _known.get(asked) or _known.setdefault(asked, _conversion_work(*asked))
+    out = np.empty(chunk.shape, work.result)
+    if work.refuses:
+        refuse_specials(chunk, work.refuses)
+    source, target = np.ascontiguousarray(chunk, work.source).reshape(-1), out.reshape(-1)
+    for first, last, place in pieces_in_c_order(chunk.shape, start, shape):
+        work.kernel(source[first:last], target[first:last], key, place)
     return out
 
 

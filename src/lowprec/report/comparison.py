@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowprec.advice import percent
+from lowprec.report.worst import findings, rule, tallies, verdict_word, worst_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +34,11 @@ class _Column(NamedTuple):
     meaning: str
     text: Callable[[Measurement], str]
     is_loss: bool = False
+
+
+_MOST_SHOWN = 20  # arrays in a terminal
+_MOST_FINDINGS = 8
+_MOST_FINDINGS_ON_A_PAGE = 100
 
 
 def _count(number: int) -> str:
@@ -104,20 +110,45 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     Returns
     -------
     rich renderable
-        Losses are red; it fits 80 columns.
+        Losses are red; it fits 80 columns. Of many arrays the worst are shown.
     """
     from rich.console import Group
     from rich.text import Text
 
-    names = {fmt for row in comparison.measurements.values() for fmt in row}
+    rows = comparison.measurements
+    names = {fmt for row in rows.values() for fmt in row}
     first = max(map(len, names), default=0) + 3
     headings = [Text(f"{column.brief:>{_WIDTH}}", "bold") for column in _COLUMNS]
     lines = [Text.assemble(" " * first, *headings)]
-    for name, row in comparison.measurements.items():
+    shown = list(rows) if len(rows) <= _MOST_SHOWN else worst_first(comparison)[:_MOST_SHOWN]
+    for name in shown:
+        row = rows[name]
         extent = _extent(next(iter(row.values()))) if row else ""
         lines += [Text(), Text.assemble((name, "bold"), "  ", (extent, "dim"), overflow="fold")]
         lines += [_line(fmt, first, measured) for fmt, measured in row.items()]
-    return Group(*lines)
+    if len(rows) > len(shown):
+        note = f"These are the worst {len(shown)} of {len(rows):,}; --html and --json have all."
+        lines += [Text(), Text(note, "dim")]
+    return Group(*lines, *(_summary(comparison) if len(rows) > 1 else ()))
+
+
+def _summary(comparison: Comparison) -> list[Text]:
+    """Return how each format fares, and what it does to the tensors that it does not hold."""
+    from rich.text import Text
+
+    counted, found = tallies(comparison), findings(comparison)
+    width = max((len(one.fmt.name) for one in counted), default=0) + 2
+    lines = [Text(), Text.assemble(("Summary, worst first", "bold"), (f" ({rule()})", "dim"))]
+    for one in counted:
+        style = "green" if one.holding == one.total else ""
+        held = f"holds {one.holding:,} of {one.total:,}: {one.words}"
+        lines.append(Text.assemble(f"  {one.fmt.name:<{width}}", (held, style)))
+    for finding in found[:_MOST_FINDINGS]:
+        subject = (f"{finding.tensor}: ", "bold")
+        lines.append(Text.assemble("- ", subject, f"{finding.fmt} {finding.words}"))
+    if len(found) > _MOST_FINDINGS:
+        lines.append(Text(f"- and {len(found) - _MOST_FINDINGS:,} more", "dim"))
+    return lines
 
 
 def _line(fmt: str, first: int, measured: Measurement) -> Text:
@@ -163,7 +194,30 @@ def comparison_page(comparison: Comparison) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
         f"<body><main><h1>What each format does to these numbers</h1>"
-        f"{comparison_table_html(comparison)}{_legend()}</main></body></html>\n"
+        f"{_summary_html(comparison)}{comparison_table_html(comparison)}{_legend()}"
+        "</main></body></html>\n"
+    )
+
+
+def _summary_html(comparison: Comparison) -> str:
+    """Return what `_summary` says, as two lists."""
+    if len(comparison.measurements) < 2:
+        return ""
+    held = "".join(
+        f"<li><b>{html.escape(one.fmt.name)}</b> holds {one.holding:,} of {one.total:,}: "
+        f"{html.escape(one.words)}</li>"
+        for one in tallies(comparison)
+    )
+    found = findings(comparison)
+    worst = "".join(
+        f"<li><b>{html.escape(one.tensor)}</b>: {html.escape(f'{one.fmt} {one.words}')}</li>"
+        for one in found[:_MOST_FINDINGS_ON_A_PAGE]
+    )
+    more = len(found) - _MOST_FINDINGS_ON_A_PAGE
+    rest = f"<li>and {more:,} more</li>" if more > 0 else ""
+    return (
+        f"<h2>Summary, worst first</h2><p>A tensor counts as {html.escape(rule())}.</p>"
+        f"<ul>{held}</ul>" + (f"<ol>{worst}{rest}</ol>" if found else "")
     )
 
 
@@ -189,14 +243,15 @@ def comparison_table_html(comparison: Comparison) -> str:
     bodies = "".join(_body(name, row) for name, row in comparison.measurements.items())
     return (
         '<div class="lowprec-comparison" tabindex="0" role="region" aria-label="Comparison">'
-        f'<table><thead><tr><th scope="col">format</th>{headings}</tr></thead>{bodies}</table>'
+        f'<table><thead><tr><th scope="col">format</th>{headings}<th scope="col">verdict</th></tr>'
+        f"</thead>{bodies}</table>"
         "</div>"
     )
 
 
 def _body(name: str, row: Mapping[str, Measurement]) -> str:
     extent = _extent(next(iter(row.values()))) if row else ""
-    span = len(_COLUMNS) + 1
+    span = len(_COLUMNS) + 2
     title = f"{html.escape(name)} <small>{html.escape(extent)}</small>"
     lines = [f'<tr><th colspan="{span}" scope="rowgroup"><span>{title}</span></th></tr>']
     for fmt, measured in row.items():
@@ -205,5 +260,8 @@ def _body(name: str, row: Mapping[str, Measurement]) -> str:
             f"<td{' class=loss' if _is_loss(column, text) else ''}>{text}</td>"
             for column, text in texts
         )
-        lines.append(f'<tr><th scope="row">{html.escape(fmt)}</th>{cells}</tr>')
+        lines.append(
+            f'<tr><th scope="row">{html.escape(fmt)}</th>{cells}'
+            f"<td>{verdict_word(measured)}</td></tr>"
+        )
     return f"<tbody>{''.join(lines)}</tbody>"

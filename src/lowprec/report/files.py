@@ -1,24 +1,25 @@
-"""Files: arrays read with clear errors, output written whole or not at all."""
+"""Files: tensors under names that tell them apart, texts written whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import secrets
-import zipfile
-import zlib
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from lowprec.tensors import open_tensors
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    import numpy.typing as npt
+    from lowprec.tensors import Tensor, TensorFile
 
-__all__ = ["read_arrays", "write_atomically"]
+__all__ = ["name_tensors", "write_atomically"]
+
+
+_ARRAY_FILES = (".npy", ".npz")
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
@@ -54,59 +55,52 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_arrays(paths: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of .npy files (memory-mapped) and .npz files by name.
+def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
+    """Open the tensors of files under names that tell them apart; no element is read yet.
 
     Parameters
     ----------
     paths : iterable of str
-        The files. Pickled objects are refused.
+        What `lowprec.tensors.open_tensors` takes. Nothing in a file is executed. What
+        no conversion touches, integers for example, is left out of models, not of NumPy's files.
 
     Returns
     -------
-    dict of str to ndarray
-        ``weights.npy`` or ``grads.npz:name``; with the folder where two files have one name.
+    dict of str to Tensor
+        ``weights.npy``, ``grads.npz:name`` or, of a model's only file or set of shards, the name
+        alone; with the folder where two files have one name.
 
     Raises
     ------
-    FileNotFoundError
+    OSError
         If a file does not exist.
     ValueError
         If a file is damaged or of another kind, holds no array, or one that is not of real numbers.
     """
-    files = [Path(path) for path in dict.fromkeys(paths)]
-    uses = Counter(path.name for path in files)
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for path in files:
-        label = path.name if uses[path.name] == 1 else str(path)
-        try:
-            arrays |= _read(path, label)
-        except (EOFError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
-            raise ValueError(f"{path} is damaged or no {path.suffix} file: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
-    for name, array in arrays.items():
-        _check_is_real(name, array)
+    opened = [open_tensors(path) for path in dict.fromkeys(paths)]
+    files = [file for tensors in opened for file in tensors.files]
+    uses = Counter(file.path.name for file in files)
+    is_model = len(opened) == 1 and files[0].path.suffix not in _ARRAY_FILES
+    arrays: dict[str, Tensor] = {}
+    for file in files:
+        label = file.path.name if uses[file.path.name] == 1 else str(file.path)
+        for tensor in _measurable(file):
+            whole = f"{label}:{tensor.name}"
+            name = label if file.path.suffix == ".npy" else tensor.name if is_model else whole
+            _check_is_real(name, tensor)
+            arrays[name] = tensor
+    if files and not arrays:
+        raise ValueError(f"{files[0].path} holds no tensors of real numbers")
     return arrays
 
 
-def _read(path: Path, label: str) -> dict[str, npt.NDArray[Any]]:
-    match path.suffix.lower():
-        case ".npy":
-            return {label: np.lib.format.open_memmap(path, mode="r")}
-        case ".npz":
-            with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-                if not archive.files:
-                    raise ValueError("it holds no arrays")
-                return {f"{label}:{name}": archive[name] for name in archive.files}
-    raise ValueError("its name ends in neither .npy nor .npz")
+def _measurable(file: TensorFile) -> Iterable[Tensor]:
+    """Return an array file's tensors, or those of a model that `convert` would round."""
+    if file.path.suffix in _ARRAY_FILES:
+        return file.tensors
+    return [tensor for tensor in file.tensors if tensor.fmt is not None]
 
 
-def _check_is_real(name: str, array: npt.NDArray[Any]) -> None:
-    if array.dtype.kind == "V":
-        raise ValueError(
-            f"{name} holds {array.dtype}, bytes without a meaning, as NumPy saves bfloat16 and "
-            "other ml_dtypes; save it as float32"
-        )
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} holds {array.dtype}; lowprec measures arrays of real numbers")
+def _check_is_real(name: str, tensor: Tensor) -> None:
+    if tensor.fmt is None and tensor.dtype.kind not in "iub":
+        raise ValueError(f"{name} holds {tensor.dtype}; lowprec measures arrays of real numbers")

@@ -1,0 +1,135 @@
+"""``lowprec convert``: files of tensors, rounded to another format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lowprec
+from lowprec.cli.arguments import Add, checked
+from lowprec.cli.terminal import show
+from lowprec.cli.transfer import transfer_progress
+from lowprec.rounding import Overflow, Rounding
+
+if TYPE_CHECKING:
+    import argparse
+
+    from rich.text import Text
+
+    from lowprec.tensors import Conversion
+
+__all__ = ["register"]
+
+
+def register(add: Add) -> None:
+    """Add the command."""
+    convert = add(
+        "convert",
+        _convert,
+        "convert the tensors of files to a format",
+        "lowprec convert model.safetensors --to bfloat16 -o model-bf16.safetensors\n"
+        '         lowprec convert "model-*-of-*.safetensors" --to float8_e4m3fn --scale -o fp8/',
+    )
+    convert.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="files .npy, .npz, .safetensors, .pt; an index .safetensors.index.json, a quoted "
+        "pattern of shards, or a folder",
+    )
+    convert.add_argument(
+        "--to",
+        metavar="F",
+        required=True,
+        type=checked(lowprec.get_format),
+        help="the format: a name, or eXmY",
+    )
+    convert.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        required=True,
+        help="the file to write (.safetensors, .npz, .npy), or a folder for several",
+    )
+    convert.add_argument(
+        "--rounding",
+        type=checked(Rounding),
+        default=Rounding.TIES_TO_EVEN,
+        metavar="R",
+        help="a rounding mode, as RZ or stochastic (default: ties_to_even)",
+    )
+    convert.add_argument(
+        "--overflow",
+        type=checked(Overflow),
+        default=Overflow.IEEE,
+        metavar="O",
+        help=f"{', '.join(mode.value for mode in Overflow)} (default: ieee)",
+    )
+    convert.add_argument(
+        "--rng",
+        type=checked(_seed),
+        metavar="N",
+        help="seed of stochastic rounding, so that it can be repeated",
+    )
+    convert.add_argument(
+        "--scale",
+        action="store_true",
+        help="multiply each tensor by the largest power of two that overflows nowhere, and note it",
+    )
+    convert.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        help="names to convert, with * and ? (may be repeated; default: all)",
+    )
+    convert.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="names to leave as they are (may be repeated)",
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace files that exist")
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise ValueError(f"a seed of {seed} is negative; use 0 or more")
+    return seed
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from lowprec.tensors import convert
+
+    if options.rng is not None and not options.rounding.is_stochastic:
+        options.command.error(f"{options.rounding.value} draws no random bits; leave out --rng")
+    files = options.files[0] if len(options.files) == 1 else options.files
+    with transfer_progress() as progress:
+        done = convert(
+            files,
+            options.output,
+            options.to,
+            rounding=options.rounding,
+            overflow=options.overflow,
+            rng=options.rng,
+            scale=options.scale,
+            include=options.include or ["*"],
+            exclude=options.exclude,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    show(_words(done, options.to.name))
+
+
+def _words(done: Conversion, fmt: str) -> Text:
+    """Return in a few lines what was done."""
+    from rich.text import Text
+
+    converted = f"{done.converted:,} tensor{'s' if done.converted != 1 else ''}"
+    lines = [f"{converted} converted to {fmt}, {done.unchanged:,} unchanged"]
+    if done.skipped:
+        lines.append(f"{len(done.skipped):,} files were complete from an earlier run")
+    if done.files:
+        names = done.files[0].name if len(done.files) == 1 else f"{len(done.files):,} files"
+        lines.append(f"{done.bytes_read:,} bytes became {done.bytes_written:,}: wrote {names}")
+    return Text("\n".join(lines))

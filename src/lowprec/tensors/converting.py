@@ -1,0 +1,305 @@
+"""Files of tensors, rounded from one format to another block by block."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.conversion import draw_key
+from lowprec.formats import Format, FormatLike, get_format
+from lowprec.rounding import Overflow, Rounding
+from lowprec.tensors.converted import Converted, scale_for
+from lowprec.tensors.journal import Journal
+from lowprec.tensors.opening import find_files, read_file, write_index
+from lowprec.tensors.sources import watched
+from lowprec.tensors.tensor import Tensor, scaled
+from lowprec.tensors.writing import WRITERS, storable, write_file
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Sequence
+
+    import numpy.typing as npt
+
+    from lowprec.tensors.tensor import TensorFile
+
+    Array = npt.NDArray[Any]
+    Progress = Callable[[str, int, int], None]
+    RNGLike = np.random.Generator | np.random.SeedSequence | int | None
+
+__all__ = ["Conversion", "convert", "tensor_seed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What a conversion of files did.
+
+    Attributes
+    ----------
+    files : tuple of Path
+        What was written, in order.
+    skipped : tuple of Path
+        What an earlier run had written and was found complete.
+    converted, unchanged : int
+        How many tensors were rounded, and how many passed as they were.
+    bytes_read, bytes_written : int
+        How large the files are that were read and written.
+    """
+
+    files: tuple[Path, ...]
+    skipped: tuple[Path, ...]
+    converted: int
+    unchanged: int
+    bytes_read: int
+    bytes_written: int
+
+
+def convert(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
+    to: FormatLike,
+    *,
+    rounding: Rounding | str = "ties_to_even",
+    overflow: Overflow | str = "ieee",
+    rng: RNGLike = None,
+    scale: bool = False,
+    include: Iterable[str] = ("*",),
+    exclude: Iterable[str] = (),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert the real numbers of files to a format, in the memory of a few blocks.
+
+    Names, their order, shapes and metadata stay. Integers and bool pass unchanged. Each number is
+    rounded once, from its exact value, as `lowprec.cast` does.
+
+    Parameters
+    ----------
+    source : str or path, or a sequence of them
+        What `open_tensors` takes.
+    target : str or path
+        The file to write, ``.safetensors``, ``.npz`` or ``.npy``; for several files a folder, in
+        which each keeps its name. A run for several files that was cut off goes on where it
+        stopped when it is started again.
+    to : Format, str or dtype
+        The format. One that the file has no dtype for is stored as unsigned codes with a note.
+    rounding, overflow
+        As in `lowprec.round_to`.
+    rng : None, int, SeedSequence or Generator
+        For stochastic rounding. The bits depend on it, on a tensor's name and on an element's
+        index alone: neither on blocks nor on shards.
+    scale : bool
+        Whether each tensor is multiplied, before it is rounded, by the largest power of two that
+        overflows nowhere; the file's note keeps the inverse and `open_tensors` undoes it.
+    include, exclude : iterable of str
+        Patterns (as in `fnmatch`) of names that are converted, and that are not all the same.
+    overwrite : bool
+        Whether files that exist may be replaced.
+    progress : callable, optional
+        Called as ``progress(file, bytes_done, bytes_in_all)``.
+
+    Returns
+    -------
+    Conversion
+
+    Raises
+    ------
+    OSError
+        If a file is missing, or exists already.
+    ValueError
+        If a file is damaged; if NaN goes to a format without NaN.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from lowprec.tensors import open_tensors, write_tensors
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_tensors(f"{folder}/w.safetensors", {"w": np.float32([0.1, -0.0]), "step": 7})
+    ...     done = convert(f"{folder}/w.safetensors", f"{folder}/w16.safetensors", "bfloat16")
+    ...     print(open_tensors(f"{folder}/w16.safetensors")["w"].read(), done.unchanged)
+    [0.100098 -0] 1
+    """
+    how = _How(
+        get_format(to),
+        (Rounding(rounding), Overflow(overflow)),
+        _seed(rng),
+        scale,
+        tuple(include),
+        tuple(exclude),
+    )
+    paths, index = find_files(source)
+    is_set = index is not None or len(paths) > 1 or Path(target).is_dir()
+    if not is_set:
+        return _convert_files(how, {paths[0]: Path(target)}, None, overwrite, progress)
+    folder = Path(target)
+    folder.mkdir(exist_ok=True)
+    targets = {path: folder / _name_in_set(path) for path in paths}
+    _check_targets(targets)
+    if len(paths) == 1 and index is None:
+        return _convert_files(how, targets, None, overwrite, progress)
+    new_index = folder / index.name if index else None
+    journal = Journal.open(
+        folder, how.request(paths, rng), how.seed, [*targets.values(), new_index], overwrite
+    )
+    how = dataclasses.replace(how, seed=journal.seed)
+    done = _convert_files(how, targets, journal, True, progress)
+    if index is not None and new_index is not None:
+        write_index(index, new_index, targets)
+    journal.remove()
+    return done
+
+
+def _name_in_set(path: Path) -> str:
+    return path.name if path.suffix.lower() in WRITERS else f"{path.stem}.safetensors"
+
+
+def _check_targets(targets: dict[Path, Path]) -> None:
+    if len(set(targets.values())) < len(targets):
+        raise ValueError("several files have one name; convert them into different folders")
+    for path, target in targets.items():
+        if path.resolve() == target.resolve():
+            raise ValueError(f"{path} would replace itself; give another folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+    """How tensors are converted."""
+
+    fmt: Format
+    modes: tuple[Rounding, Overflow]
+    seed: np.random.SeedSequence
+    scale: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+    def request(self, paths: Sequence[Path], rng: RNGLike) -> dict[str, Any]:
+        """Return what must be the same for an interrupted run to go on."""
+        return {
+            "files": [str(path.resolve()) for path in paths],
+            "to": repr(self.fmt),
+            "modes": [mode.value for mode in self.modes],
+            "scale": self.scale,
+            "include": list(self.include),
+            "exclude": list(self.exclude),
+            "rng": repr(rng) if rng is None or isinstance(rng, int) else "a generator",
+        }
+
+    def selects(self, tensor: Tensor) -> bool:
+        """Whether a tensor holds real numbers that are to be converted."""
+        return (
+            tensor.fmt is not None
+            and any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in self.include)
+            and not any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in self.exclude)
+        )
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """Return the tensor that is converted while it is read."""
+        if not self.selects(tensor):
+            return tensor
+        scale = scale_for(tensor, self.fmt) if self.scale else 1.0
+        return self.planned(tensor, scale)
+
+    def planned(self, tensor: Tensor, scale: float = 1.0) -> Tensor:
+        """Return the converted tensor, for this scale."""
+        if not self.selects(tensor):
+            return tensor
+        key = draw_key(tensor_seed(self.seed, tensor.name)) if self.modes[0].is_stochastic else 0
+        dtype = self.fmt.dtype or self.fmt.code_dtype
+        source = Converted(tensor, scaled(self.fmt, scale), dtype, self.modes, key)
+        return Tensor(tensor.name, tensor.shape, dtype, source, self.fmt, scale)
+
+
+def _convert_files(
+    how: _How,
+    targets: dict[Path, Path],
+    journal: Journal | None,
+    overwrite: bool,
+    progress: Progress | None,
+) -> Conversion:
+    files = {path: read_file(path) for path in targets}
+    meter = _Meter(progress, sum(t.nbytes for f in files.values() for t in f.tensors), how)
+    written, skipped = [], []
+    for path, target in targets.items():
+        plan = [storable(how.planned(t), target.suffix.lower()) for t in files[path].tensors]
+        if journal is not None and journal.has_finished(path, target, plan):
+            meter.skip(files[path])
+            skipped.append(target)
+            continue
+        tensors = [how.apply(tensor) for tensor in meter.watch(files[path])]
+        write_file(target, tensors, files[path].metadata, overwrite=overwrite)
+        written.append(target)
+        if journal is not None:
+            journal.note(path, target)
+    selected = [how.selects(tensor) for file in files.values() for tensor in file.tensors]
+    return Conversion(
+        tuple(written),
+        tuple(skipped),
+        sum(selected),
+        len(selected) - sum(selected),
+        sum(path.stat().st_size for path, target in targets.items() if target in written),
+        sum(target.stat().st_size for target in written),
+    )
+
+
+class _Meter:
+    """Counts the bytes that are read."""
+
+    def __init__(self, progress: Progress | None, total: int, how: _How) -> None:
+        self.progress, self.done = progress, 0
+        self.passes = 2 if how.scale else 1
+        self.total = total * self.passes
+
+    def watch(self, file: TensorFile) -> list[Tensor]:
+        """Return a file's tensors, which tell of every block."""
+        if self.progress is None:
+            return list(file.tensors)
+        return [watched(tensor, lambda size: self._add(file, size)) for tensor in file.tensors]
+
+    def skip(self, file: TensorFile) -> None:
+        """Count a file that need not be read."""
+        self._add(file, self.passes * sum(tensor.nbytes for tensor in file.tensors))
+
+    def _add(self, file: TensorFile, size: int) -> None:
+        self.done += size
+        if self.progress is not None:
+            self.progress(file.path.name, min(self.done, self.total), self.total)
+
+
+# Randomness --------------------------------------------------------------------------------------
+
+
+def tensor_seed(rng: RNGLike, name: str) -> np.random.SeedSequence:
+    """Return the seed of one tensor's stochastic rounding.
+
+    Parameters
+    ----------
+    rng : None, int, SeedSequence or Generator
+        What `convert` was given.
+    name : str
+        The tensor's name.
+
+    Returns
+    -------
+    SeedSequence
+        With it, `lowprec.cast` gives what `convert` writes.
+
+    Examples
+    --------
+    >>> tensor_seed(0, "w").spawn_key
+    (119,)
+    """
+    base = _seed(rng)
+    return np.random.SeedSequence(base.entropy, spawn_key=(*base.spawn_key, *name.encode()))
+
+
+def _seed(rng: RNGLike) -> np.random.SeedSequence:
+    if isinstance(rng, np.random.SeedSequence):
+        return rng
+    if isinstance(rng, np.random.Generator):
+        return np.random.SeedSequence(int(rng.integers(2**63)))
+    return np.random.SeedSequence(rng)

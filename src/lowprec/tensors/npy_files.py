@@ -1,0 +1,137 @@
+"""Files ``.npy``, and the members of ``.npz`` files that are the same: a header, then elements."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import mmap
+import warnings
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.tensors.checks import checked_name, checked_size
+from lowprec.tensors.sources import FileRange, Stamp, in_c_order, native
+from lowprec.tensors.tensor import Tensor, TensorFile, format_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+__all__ = ["FortranRange", "Header", "read_header", "read_npy"]
+
+_MOST_HEADER_BYTES = 10_000  # as in NumPy, whose reader must not be fed more
+_RELEASE = 32 << 20  # bytes after which mapped pages are given back
+
+
+class Header(NamedTuple):
+    """What stands before the elements."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype[Any]
+    length: int  # of the header itself, in bytes
+
+    @property
+    def size(self) -> int:
+        """How many elements follow."""
+        return math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class FortranRange:
+    """Elements that lie in Fortran's order in a file."""
+
+    place: FileRange
+    shape: tuple[int, ...]
+
+    def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
+        """Yield all elements in C order, so many at a time."""
+        mapped = self.array_in_place()
+        pages = mapped.base if isinstance(mapped.base, mmap.mmap) else None
+        seen = 0
+        for block in in_c_order(mapped, elements):
+            yield block
+            seen += block.nbytes
+            if pages is not None and seen >= _RELEASE:
+                pages.madvise(mmap.MADV_DONTNEED)
+                seen = 0
+
+    def array_in_place(self) -> npt.NDArray[Any]:
+        """Return all elements as an array in Fortran's order."""
+        return self.place.array().reshape(self.shape, order="F")
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return all elements in a row, in C order."""
+        return native(self.array_in_place()).reshape(-1)
+
+
+def read_npy(path: Path) -> TensorFile:
+    """Read the header of a file and check it against the file's size.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or was made to deceive, or holds objects.
+    """
+    with path.open("rb") as file:
+        stamp = Stamp.of(file)
+        header = read_header(file)
+    size = header.size * header.dtype.itemsize
+    if header.length + size != stamp.size:
+        kind = "cut short" if header.length + size > stamp.size else "followed by other data"
+        raise ValueError(
+            f"its data were {kind}: its header tells {size:,} bytes, and there are "
+            f"{stamp.size - header.length:,}"
+        )
+    place = FileRange(path, header.length, header.dtype, header.size, stamp)
+    in_c_order = not header.is_fortran or len(header.shape) < 2
+    source = place if in_c_order else FortranRange(place, header.shape)
+    dtype = header.dtype.newbyteorder("=")
+    name = checked_name(path.stem)
+    return TensorFile(path, (Tensor(name, header.shape, dtype, source, format_of(dtype)),), {})
+
+
+def read_header(stream: IO[bytes]) -> Header:
+    """Read a header from where a stream stands.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or tells of a dtype that is not of plain elements.
+    """
+    magic = stream.read(8)
+    if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):
+        raise ValueError("it does not begin as .npy files do")
+    width = 2 if magic[6] == 1 else 4
+    field = stream.read(width)
+    length = int.from_bytes(field, "little")
+    if length > _MOST_HEADER_BYTES:
+        raise ValueError(f"its header has {length:,} bytes; {_MOST_HEADER_BYTES:,} are allowed")
+    content = stream.read(length)
+    if len(field) < width or len(content) < length:
+        raise ValueError("its header was cut short")
+    shape, is_fortran, dtype = _parse(field + content, width)
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects, which could run any program")
+    if dtype.kind == "V":
+        raise ValueError(
+            f"it holds {dtype}, bytes without a meaning, as NumPy saves bfloat16 and other "
+            "ml_dtypes; save it as float32"
+        )
+    checked_size("the array", shape, dtype.itemsize)
+    return Header(shape, is_fortran, dtype, 8 + width + length)
+
+
+def _parse(text: bytes, width: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Let NumPy read a header of at most a few thousand bytes."""
+    versions = {2: np.lib.format.read_array_header_1_0, 4: np.lib.format.read_array_header_2_0}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            return versions[width](io.BytesIO(text))
+    except Exception as error:
+        raise ValueError(f"its header is damaged ({error!s:.200})") from None

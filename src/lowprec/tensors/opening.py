@@ -1,0 +1,187 @@
+"""Opening files, sets of shards and folders of them."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lowprec.tensors.checks import checked_name
+from lowprec.tensors.npy_files import read_npy
+from lowprec.tensors.npz_files import read_npz
+from lowprec.tensors.safetensors_files import read_safetensors
+from lowprec.tensors.tensor import Tensors
+from lowprec.tensors.torch_files import read_torch
+from lowprec.tensors.writing import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lowprec.tensors.tensor import TensorFile
+
+__all__ = ["INDEX_SUFFIX", "find_files", "open_tensors", "read_file", "write_index"]
+
+INDEX_SUFFIX = ".safetensors.index.json"
+_READERS: dict[str, Callable[[Path], TensorFile]] = {
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".safetensors": read_safetensors,
+    ".pt": read_torch,
+    ".pth": read_torch,
+    ".ckpt": read_torch,
+    ".bin": read_torch,
+}
+_SHARD = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(\.\w+)$")
+_MOST_INDEX_BYTES = 100_000_000
+
+
+def open_tensors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Tensors:
+    """Open the tensors of a file or of a set of files, without reading their elements.
+
+    Parameters
+    ----------
+    path : str or path, or a sequence of them
+        A file ``.npy``, ``.npz``, ``.safetensors`` or, where torch is installed, one that
+        ``torch.save`` wrote (``.pt``, ``.pth``, ``.ckpt``, ``.bin``); an index
+        ``model.safetensors.index.json``, a pattern such as ``"model-*-of-*.safetensors"``, or a
+        folder with shards.
+
+    Returns
+    -------
+    Tensors
+        A mapping of names to `Tensor`, whose elements are read when they are asked for.
+
+    Raises
+    ------
+    OSError
+        If a file is not there or cannot be read.
+    ValueError
+        If a file is damaged, of no known kind, or was made to deceive; if shards are missing.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from lowprec.tensors import open_tensors, write_tensors
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_tensors(f"{folder}/model.safetensors", {"w": np.float32([1.5, -2])})
+    ...     tensors = open_tensors(f"{folder}/model.safetensors")
+    ...     print(tensors["w"], [block.tolist() for block in tensors["w"].blocks()])
+    Tensor(name='w', shape=(2,), dtype=dtype('float32'), fmt=float32, scale=1.0) [[1.5, -2.0]]
+    """
+    paths, index = find_files(path)
+    return Tensors(tuple(map(read_file, paths)), index)
+
+
+def find_files(path: Any) -> tuple[list[Path], Path | None]:
+    """Return the files that a path, a pattern or a folder stands for, and their index if any.
+
+    Raises
+    ------
+    OSError
+        If nothing is there.
+    ValueError
+        If shards are missing.
+    """
+    if not isinstance(path, str | os.PathLike):
+        files = [file for one in path for file in find_files(one)[0]]
+        return files, _index_beside(files)
+    place = Path(path)
+    if place.name.endswith(INDEX_SUFFIX):
+        return _indexed(place), place
+    if place.is_dir():
+        return _in_folder(place)
+    if not place.exists() and glob.has_magic(str(path)):
+        files = [Path(name) for name in sorted(glob.glob(str(path)))]
+        if not files:
+            raise FileNotFoundError(2, "No such file", str(path))
+        _check_complete(files)
+        return files, _index_beside(files)
+    return [place], None
+
+
+def _indexed(index: Path) -> list[Path]:
+    """Return the shards that an index file names, in order."""
+    if index.stat().st_size > _MOST_INDEX_BYTES:
+        raise ValueError(f"{index} has {index.stat().st_size:,} bytes; that is no index")
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        names = sorted(set(content["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{index} is no index of shards: {error}") from None
+    for name in names:
+        if Path(checked_name(name)).name != name:
+            raise ValueError(f"{index} names {name!r:.100}, which is not a file beside it")
+    return [index.with_name(name) for name in names]
+
+
+def _in_folder(folder: Path) -> tuple[list[Path], Path | None]:
+    indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+    if len(indexes) == 1:
+        return _indexed(indexes[0]), indexes[0]
+    for suffix in _READERS:
+        files = sorted(folder.glob(f"*{suffix}"))
+        if files:
+            _check_complete(files)
+            return files, None
+    raise FileNotFoundError(2, "No files of tensors in this folder", str(folder))
+
+
+def _index_beside(files: list[Path]) -> Path | None:
+    """Return the index of exactly these shards, where there is one beside them."""
+    if len({file.parent for file in files}) != 1:
+        return None
+    for index in sorted(files[0].parent.glob(f"*{INDEX_SUFFIX}")):
+        if sorted(_indexed(index)) == sorted(files):
+            return index
+    return None
+
+
+def _check_complete(files: list[Path]) -> None:
+    """Refuse sets such as model-00001-of-00003 in which a shard is missing."""
+    names = {file.name for file in files}
+    for file in files:
+        match = _SHARD.match(file.name)
+        if match is None or int(match[3]) > 100_000:
+            continue
+        stem, width, total, suffix = match[1], len(match[2]), match[3], match[4]
+        for number in range(1, int(total) + 1):
+            name = f"{stem}-{number:0{width}}-of-{total}{suffix}"
+            if name not in names:
+                raise FileNotFoundError(2, "A shard is missing", str(file.with_name(name)))
+
+
+def read_file(path: Path) -> TensorFile:
+    """Open one file; see `open_tensors`."""
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(
+            f"{path} cannot be read: its name ends in neither .npy nor .npz, .safetensors, .pt"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(21, "Is a folder", str(path))
+    try:
+        return reader(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def write_index(index: Path, target: Path, targets: dict[Path, Path]) -> None:
+    """Write the index of converted shards: that of the old ones, with new names and sizes.
+
+    Parameters
+    ----------
+    index, target : Path
+        The old index and the new one.
+    targets : dict of Path to Path
+        The new shard of each old one.
+    """
+    names = {path.name: new.name for path, new in targets.items()}
+    content = json.loads(index.read_text(encoding="utf-8"))
+    total = sum(tensor.nbytes for new in targets.values() for tensor in read_file(new).tensors)
+    content["metadata"] = (content.get("metadata") or {}) | {"total_size": total}
+    content["weight_map"] = {key: names[name] for key, name in content["weight_map"].items()}
+    with replacing(target, overwrite=True) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,183 @@
+"""Where elements come from: a range of a file, a stream, an array.
+
+Files are read into fresh blocks, not mapped: pages that have been looked at would count as this
+process's memory until the end, and a file cut short meanwhile would end the process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.sources import to_array
+from lowprec.tensors.tensor import Tensor, format_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from lowprec.tensors.tensor import Source
+
+    Array = npt.NDArray[Any]
+
+__all__ = [
+    "ArraySource",
+    "FileRange",
+    "Stamp",
+    "as_tensor",
+    "bytes_of",
+    "fill",
+    "in_c_order",
+    "native",
+    "watched",
+]
+
+
+class Stamp(NamedTuple):
+    """What tells that a file is still the one that was looked at."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, file: IO[bytes]) -> Stamp:
+        """Take the stamp of an open file."""
+        status = os.fstat(file.fileno())
+        return cls(status.st_size, status.st_mtime_ns)
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRange:
+    """Elements that lie one after the other in a file, from `offset` on."""
+
+    path: Path
+    offset: int
+    dtype: np.dtype[Any]  # as it stands in the file, foreign byte order included
+    size: int
+    stamp: Stamp
+
+    def blocks(self, elements: int) -> Iterator[Array]:
+        """Yield all elements, so many at a time."""
+        with self.path.open("rb", buffering=0) as file:
+            self._check(file)
+            file.seek(self.offset)
+            for first in range(0, self.size, elements):
+                block = np.empty(min(elements, self.size - first), self.dtype)
+                fill(file, block)
+                yield native(block)
+
+    def array(self) -> Array:
+        """Return all elements, mapped into memory."""
+        with self.path.open("rb") as file:
+            self._check(file)
+            if not self.size:
+                return np.empty(0, self.dtype)
+            mapped = np.memmap(file, self.dtype, "r", self.offset, shape=(self.size,))
+        return native(mapped)
+
+    def _check(self, file: IO[bytes]) -> None:
+        if Stamp.of(file) != self.stamp:
+            raise ValueError(f"{self.path} has changed since it was opened; open it again")
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+    """Elements of an array, of any layout, in C order."""
+
+    whole: Array
+
+    def blocks(self, elements: int) -> Iterator[Array]:
+        """Yield all elements, so many at a time."""
+        if self.whole.flags.c_contiguous:
+            flat = self.whole.reshape(-1)
+            for first in range(0, flat.size, elements):
+                yield native(flat[first : first + elements])
+        else:
+            yield from in_c_order(self.whole, elements)
+
+    def array(self) -> Array:
+        """Return all elements in a row."""
+        return native(self.whole).reshape(-1)
+
+
+def in_c_order(x: Array, elements: int) -> Iterator[Array]:
+    """Yield the elements of an array of any layout in C order, so many at a time."""
+    flags: Any = ["external_loop", "buffered", "zerosize_ok"]
+    kinds: Any = [["readonly", "nbo", "contig"]]
+    blocks: Any = np.nditer(x, flags, kinds, order="C", buffersize=elements)
+    for block in blocks:
+        if block.size:
+            yield block.copy()  # the iterator uses its buffer again
+
+
+def as_tensor(name: str, x: npt.ArrayLike) -> Tensor:
+    """Return an array as a tensor, so that it may be written beside others.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    x : array_like
+        Its elements; torch CPU tensors too.
+
+    Returns
+    -------
+    Tensor
+    """
+    array = to_array(x)
+    dtype = array.dtype.newbyteorder("=")
+    return Tensor(name, array.shape, dtype, ArraySource(array), format_of(dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Watched:
+    """Another source, which tells how many bytes have been read."""
+
+    source: Source
+    tell: Callable[[int], None]
+
+    def blocks(self, elements: int) -> Iterator[Array]:
+        """Yield all elements, so many at a time."""
+        for block in self.source.blocks(elements):
+            yield block
+            self.tell(block.nbytes)
+
+    def array(self) -> Array:
+        """Return all elements."""
+        return self.source.array()
+
+
+def watched(tensor: Tensor, tell: Callable[[int], None]) -> Tensor:
+    """Return a tensor that calls ``tell(bytes)`` after every block it yields."""
+    return dataclasses.replace(tensor, source=_Watched(tensor.source, tell))
+
+
+def native(block: Array) -> Array:
+    """Return the same numbers in this machine's byte order."""
+    return block if block.dtype.isnative else block.astype(block.dtype.newbyteorder("="))
+
+
+def bytes_of(block: Any) -> memoryview:
+    """Return the bytes of a contiguous array of any dtype."""
+    return memoryview(block.view(np.uint8))
+
+
+def fill(file: Any, block: Array) -> None:
+    """Read a whole block from a file or stream.
+
+    Raises
+    ------
+    ValueError
+        If the data end before.
+    """
+    rest = bytes_of(block)
+    while rest:
+        count = file.readinto(rest)
+        if not count:
+            raise ValueError(f"its data end {len(rest):,} bytes too early")
+        rest = rest[count:]

@@ -1,0 +1,66 @@
+"""State dicts that ``torch.save`` wrote, read by torch, which then runs no program in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lowprec.tensors.checks import checked_name, refuse_duplicates
+from lowprec.tensors.sources import as_tensor
+from lowprec.tensors.tensor import TensorFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from lowprec.tensors.tensor import Tensor
+
+__all__ = ["read_torch"]
+
+
+def read_torch(path: Path) -> TensorFile:
+    """Read all tensors of a checkpoint, mapped into memory.
+
+    Dictionaries and lists within it give names with points between, as in ``model.layer.weight``.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without torch.
+    OSError
+        If the file is not there.
+    ValueError
+        If torch refuses the file, or it holds no tensors.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"{path} is torch's own kind of file, and torch is not installed; "
+            "run: python -m pip install torch",
+            name="torch",
+        ) from None
+    path.open("rb").close()  # what it raises says more than torch does
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # of many kinds: the unpickler's, the archive's, torch's own
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"torch does not load it as tensors alone: {reason:.200}") from None
+    tensors = tuple(_tensors("", content))
+    if not tensors:
+        raise ValueError("it holds no tensors")
+    refuse_duplicates(tensor.name for tensor in tensors)
+    return TensorFile(path, tensors, {})
+
+
+def _tensors(prefix: str, content: Any) -> Iterator[Tensor]:
+    import torch
+
+    if isinstance(content, torch.Tensor):
+        name = checked_name(prefix or "tensor")
+        if content.layout != torch.strided or content.is_quantized or content.is_meta:
+            raise ValueError(f"{name!r:.100} is no plain tensor: {content.layout} {content.dtype}")
+        yield as_tensor(name, content)
+    elif isinstance(content, dict | list | tuple):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, part in items:
+            yield from _tensors(f"{prefix}.{key}" if prefix else str(key), part)
