@@ -13,10 +13,10 @@ import pytest
 
 import lowprec as lp
 from lowprec.cli import main
-from lowprec.report.files import read_arrays, write_atomically
+from lowprec.report.files import write_atomically
 from lowprec.report.tables import formats_table
 
-COMMANDS = ["formats", "inspect", "compare", "report"]
+COMMANDS = ["formats", "inspect", "compare", "convert", "train", "verify", "report"]
 
 
 def run(*arguments, **options):
@@ -337,23 +337,3 @@ def test_a_link_is_followed_and_a_device_written_directly(tmp_path):
     assert link.is_symlink()
     assert target.read_text() == "new"
     write_atomically(os.devnull, "gone")
-
-
-def test_files_of_the_same_name_are_told_apart_by_their_folders(tmp_path):
-    paths = [tmp_path / folder / "x.npy" for folder in "ab"]
-    for i, path in enumerate(paths):
-        path.parent.mkdir()
-        np.save(path, np.full(2, i))
-    arrays = read_arrays(map(str, paths))
-    assert {name: array.sum() for name, array in arrays.items()} == {
-        str(paths[0]): 0,
-        str(paths[1]): 2,
-    }
-
-
-def test_npy_files_are_mapped_not_read(tmp_path):
-    path = str(tmp_path / "x.npy")
-    np.save(path, np.arange(5.0))
-    array = read_arrays([path])["x.npy"]
-    assert isinstance(array, np.memmap)
-    assert array.tolist() == [0, 1, 2, 3, 4]

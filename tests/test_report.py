@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import html
 import re
 from html.parser import HTMLParser
 
@@ -16,7 +17,7 @@ pytest.importorskip("sklearn", reason="the report's extra is missing")
 pytest.importorskip("matplotlib", reason="the report's extra is missing")
 pytest.importorskip("jinja2", reason="the report's extra is missing")
 
-from lowprec.report import datasets, figures, page, throughput
+from lowprec.report import datasets, figures, page, throughput, training
 from lowprec.report.verdict import cell, grade, verdict
 
 
@@ -49,6 +50,7 @@ def report(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(throughput, "ROUNDS", 2)
         patch.setattr(throughput, "ELEMENTS", 10_000)
+        patch.setattr(training, "SEEDS", 2)
         summary = page.write_report(path, lambda *step: calls.append(step))
     return path.read_text(encoding="utf-8"), summary, calls
 
@@ -119,8 +121,30 @@ def test_every_tensor_and_format_is_on_the_page(report):
     text, _, _ = report
     for name in [*datasets.load(), *(fmt.name for fmt in page.FORMATS)]:
         assert name in text
-    for part in ("glance", "layout", "range", "precision", "tensors", "numbers", "speed"):
+    for part in (
+        "glance",
+        "layout",
+        "range",
+        "precision",
+        "tensors",
+        "numbers",
+        "training",
+        "speed",
+    ):
         assert f'<section id="{part}">' in text
+
+
+def test_the_page_shows_what_training_survives(report):
+    text, summary, calls = report
+    comparison = summary.training
+    assert [str(result.policy) for result in comparison.results] == list(training.POLICIES)
+    assert f">{training.POLICIES[-1]}</th>" in text
+    for sentence in comparison.verdict:
+        assert html.escape(sentence) in text
+    for result in comparison.results:
+        assert f"{result.policy} {result.memory}" in text
+    runs = [description for description, *_ in calls if description.startswith("trained ")]
+    assert len(runs) == 2 * len(training.POLICIES)
 
 
 def test_progress_runs_to_the_end(report):
@@ -136,7 +160,7 @@ def test_the_summary_fits_a_terminal(report, capsys):
     Console(width=80).print(summary)
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
-    for words in ("diabetes: target²", "round_to", "report.html"):
+    for words in ("diabetes: target²", "round_to", "mixed_bfloat16", "report.html"):
         assert words in text.replace("\n", "")
 
 
@@ -150,6 +174,7 @@ def test_a_page_that_cannot_be_made_leaves_the_earlier_one(tmp_path, monkeypatch
     monkeypatch.setattr(page, "_page", fail)
     monkeypatch.setattr(page, "advise", lambda *_: None)
     monkeypatch.setattr(throughput, "measure_throughput", lambda *_: [])
+    monkeypatch.setattr(training, "train_policies", lambda *_: None)
     with pytest.raises(RuntimeError, match="no figures today"):
         page.write_report(path)
     assert path.read_text() == "earlier"

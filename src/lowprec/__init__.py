@@ -1,25 +1,13 @@
 """lowprec: what happens to my numbers in 16 bits, where, and what do I do about it?"""  # noqa: D400
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Any
+
 from lowprec import forks as forks  # notes forks from here on
-from lowprec.accumulation import Accumulator as Accumulator
-from lowprec.accumulation import dot as dot
-from lowprec.accumulation import error_bound as error_bound
-from lowprec.accumulation import matmul as matmul
-from lowprec.accumulation import sum as sum  # noqa: A004 - numpy.sum's name, for the same thing
-from lowprec.advice import Advice as Advice
-from lowprec.advice import advise as advise
-from lowprec.analysis import Comparison as Comparison
-from lowprec.analysis import compare as compare
-from lowprec.analysis import measure as measure
-from lowprec.arithmetic import Arithmetic as Arithmetic
-from lowprec.bits import Inspection as Inspection
-from lowprec.bits import inspect as inspect
 from lowprec.conversion import cast as cast
 from lowprec.conversion import decode as decode
 from lowprec.conversion import encode as encode
 from lowprec.conversion import round_to as round_to
-from lowprec.flags import Events as Events
-from lowprec.flags import Flags as Flags
 from lowprec.formats import FInfo as FInfo
 from lowprec.formats import Format as Format
 from lowprec.formats import Specials as Specials
@@ -42,11 +30,60 @@ from lowprec.formats import float64 as float64
 from lowprec.formats import get_format as get_format
 from lowprec.formats import named_formats as named_formats
 from lowprec.formats import tfloat32 as tfloat32
-from lowprec.measurement import Measurement as Measurement
-from lowprec.neighbours import next_down as next_down
-from lowprec.neighbours import next_up as next_up
-from lowprec.neighbours import ulp as ulp
 from lowprec.rounding import Overflow as Overflow
 from lowprec.rounding import Rounding as Rounding
 
+if TYPE_CHECKING:
+    from lowprec import train as train
+    from lowprec.accumulation import Accumulator as Accumulator
+    from lowprec.accumulation import dot as dot
+    from lowprec.accumulation import error_bound as error_bound
+    from lowprec.accumulation import matmul as matmul
+    from lowprec.accumulation import sum as sum  # noqa: A004 - numpy.sum's name, for the same thing
+    from lowprec.advice import Advice as Advice
+    from lowprec.advice import advise as advise
+    from lowprec.analysis import Comparison as Comparison
+    from lowprec.analysis import compare as compare
+    from lowprec.analysis import measure as measure
+    from lowprec.arithmetic import Arithmetic as Arithmetic
+    from lowprec.bits import Inspection as Inspection
+    from lowprec.bits import inspect as inspect
+    from lowprec.flags import Events as Events
+    from lowprec.flags import Flags as Flags
+    from lowprec.measurement import Measurement as Measurement
+    from lowprec.neighbours import next_down as next_down
+    from lowprec.neighbours import next_up as next_up
+    from lowprec.neighbours import ulp as ulp
+
 __version__ = "0.1.0"
+
+# Modules that are loaded when one of their names is first asked for: a program that only converts
+# does not wait for the rest.
+_LATER = {
+    "accumulation": ["Accumulator", "dot", "error_bound", "matmul", "sum"],
+    "advice": ["Advice", "advise"],
+    "analysis": ["Comparison", "compare", "measure"],
+    "arithmetic": ["Arithmetic"],
+    "bits": ["Inspection", "inspect"],
+    "flags": ["Events", "Flags"],
+    "measurement": ["Measurement"],
+    "neighbours": ["next_down", "next_up", "ulp"],
+    "train": ["train"],
+}
+_HOME = {name: module for module, names in _LATER.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _import_module(f"{__name__}.{_HOME[name]}")
+    value = module if name == _HOME[name] else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME} - {"Any", "TYPE_CHECKING"})
+
+
+__all__ = [name for name in __dir__() if not name.startswith("_")]

@@ -1,4 +1,4 @@
-"""The command line: ``lowprec formats | inspect | compare | report``.
+"""The command line: ``lowprec formats | inspect | compare | convert | train | verify | report``.
 
 Each command is a module with a `register` that adds it. Exit codes: 0 done, 1 the job failed (one
 line on stderr says why), 2 wrong usage. Results go to stdout, progress and errors to stderr.
@@ -13,14 +13,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import lowprec
-from lowprec.cli import compare, formats, inspect, report
+from lowprec.cli import compare, convert, formats, inspect, report, train, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
-COMMANDS = (formats, inspect, compare, report)
+COMMANDS = (formats, inspect, compare, convert, train, verify, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted")
     except ModuleNotFoundError as error:
-        return _fail(f"{error.name} is missing; run: python -m pip install 'lowprec[report]'")
+        missing = f"{error.name} is missing; run: python -m pip install 'lowprec[report]'"
+        return _fail(str(error) if "pip install" in str(error) else missing)
     except OSError as error:
         return _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))
     except (ValueError, TypeError, MemoryError) as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lowprec.advice import advise, percent
 from lowprec.formats import get_format
+from lowprec.report import training
 from lowprec.report.comparison import stylesheet
 from lowprec.report.drawing import short_name
 from lowprec.report.extras import needs_report_extra
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.report.throughput import Timing
     from lowprec.report.verdict import Tally
+    from lowprec.train.results import PolicyComparison
 
     Progress = Callable[[str, int, int], None]
 
@@ -54,12 +56,15 @@ class ReportSummary:
         What each format does to each tensor.
     timings : list of Timing
         What conversions cost.
+    training : PolicyComparison
+        How far each policy comes with the digits.
     """
 
     path: str
     seconds: float
     advice: Mapping[str, Advice]
     timings: Sequence[Timing]
+    training: PolicyComparison
 
     def __rich__(self) -> RenderableType:
         from lowprec.report.summary import summary_view
@@ -101,17 +106,18 @@ def write_report(path: str | os.PathLike[str], progress: Progress | None = None)
         environment = _environment()
         __import__("matplotlib")
     tensors = load()
-    step = _steps(
-        progress, 2 * len(tensors) + ROUNDS + len(("bits", "range", "precision", "speed"))
-    )
+    figures = len(("bits", "range", "precision", "curves", "memory", "speed"))
+    runs = len(training.POLICIES) * training.SEEDS
+    step = _steps(progress, 2 * len(tensors) + ROUNDS + runs + figures)
     advice = {}
     for name, x in tensors.items():
         step(f"measuring {name}")
         advice[name] = advise(x, TOLERANCE, FORMATS)
     timings = measure_throughput(FORMATS, lambda: step("timing conversions"))
-    found = Findings(FORMATS, tensors, advice, timings, TOLERANCE)
+    trained = training.train_policies(step)
+    found = Findings(FORMATS, tensors, advice, timings, trained, TOLERANCE)
     write_atomically(path, _page(found, environment, step))
-    return ReportSummary(os.fspath(path), time.perf_counter() - start, advice, timings)
+    return ReportSummary(os.fspath(path), time.perf_counter() - start, advice, timings, trained)
 
 
 def _steps(progress: Progress | None, total: int) -> Callable[[str], None]:
@@ -147,7 +153,7 @@ def _page(found: Findings, environment: jinja2.Environment, step: Callable[[str]
     by_format = zip(*(row.formats for row in found.advice.values()), strict=True)
     tallies = [tally(column[0].fmt, column) for column in by_format]
     return environment.get_template("report.html").render(
-        style=Markup(stylesheet("page.css", "comparison.css", "report.css")),
+        style=Markup(stylesheet("page.css", "comparison.css", "report.css", "training.css")),
         sections=sections(found, environment, step),
         tallies=tallies,
         lead=_lead(tallies),

@@ -14,6 +14,7 @@ from lowprec.formats import get_format
 from lowprec.report import figures
 from lowprec.report.comparison import comparison_table_html
 from lowprec.report.throughput import ELEMENTS
+from lowprec.report.training import training_body
 from lowprec.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.measurement import Measurement
     from lowprec.report.throughput import Timing
+    from lowprec.train.results import PolicyComparison
 
 __all__ = ["Findings", "Section", "sections"]
 
@@ -49,6 +51,7 @@ class Findings:
     tensors: Mapping[str, Any]
     advice: Mapping[str, Advice]
     timings: Sequence[Timing]
+    training: PolicyComparison
     tolerance: float
 
     @property
@@ -124,6 +127,7 @@ def sections(
         "one bit.",
         Markup(comparison_table_html(found.comparison)),
     )
+    yield _training(found.training, step)
     yield _speed(found, figure)
 
 
@@ -170,6 +174,21 @@ def _tensors(
         "below them are lost there. A format holds a tensor if no value is lost and none moves by "
         f"more than {percent(found.tolerance)}; scales are verified by measuring again.",
         Markup(body),
+    )
+
+
+def _training(comparison: PolicyComparison, step: Callable[[str], None]) -> Section:
+    facts = comparison.facts
+    return Section(
+        "training",
+        "What training survives",
+        f"A network with two hidden layers of 100 units learns the digits: {facts['optimizer']} "
+        f"with a learning rate of {facts['learning_rate']:g}, {facts['epochs']} epochs, "
+        f"{len(facts['seeds'])} seeds. A mixed policy keeps float32 parameters and computes with "
+        "their copies in a narrow format; a pure one keeps everything in it. The same seed gives "
+        "the same initial parameters and batches under all of them, so that differences are the "
+        "rounding's doing.",
+        training_body(comparison, step),
     )
 
 

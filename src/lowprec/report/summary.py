@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lowprec.report.training_tables import caption, policies_table
 from lowprec.report.verdict import cell, grade
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ _STYLES = {"overflows": "bold red", "zeros": "yellow", "coarse": "dim", "exact":
 
 
 def summary_view(summary: ReportSummary) -> RenderableType:
-    """Return what became of each tensor and what conversions cost, within 80 columns.
+    """Return what became of tensors, what conversions cost and what training survives.
+
+    It fits 80 columns.
 
     Parameters
     ----------
@@ -27,7 +30,7 @@ def summary_view(summary: ReportSummary) -> RenderableType:
     Returns
     -------
     rich renderable
-        Two tables and where the page is.
+        Three tables and where the page is.
     """
     from rich.console import Group
     from rich.text import Text
@@ -35,7 +38,7 @@ def summary_view(summary: ReportSummary) -> RenderableType:
     where = Text.assemble(
         "Wrote ", (summary.path, "bold"), f" in {summary.seconds:.1f} s: open it in a browser."
     )
-    return Group(_tensors(summary), _speed(summary), where)
+    return Group(_tensors(summary), _speed(summary), *_training(summary), where)
 
 
 def _tensors(summary: ReportSummary) -> RenderableType:
@@ -72,3 +75,13 @@ def _speed(summary: ReportSummary) -> RenderableType:
     for operation in dict.fromkeys(timing.operation for timing in summary.timings):
         table.add_row(operation, *(ratios[operation, fmt] for fmt in formats))
     return table
+
+
+def _training(summary: ReportSummary) -> list[RenderableType]:
+    from rich.text import Text
+
+    comparison = summary.training
+    table = policies_table(comparison)
+    table.title, table.title_justify = f"Training: {caption(comparison)}", "left"
+    advice = comparison.verdict[len(comparison.results) :]
+    return [table, Text(), *map(Text, advice), Text()]

@@ -1,0 +1,242 @@
+"""``lowprec train``: a network trained under one policy, or under several to compare them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.cli.terminal import console_on, show
+from lowprec.cli.train_arguments import add_arguments
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Executor
+
+    from lowprec.cli.arguments import Add
+    from lowprec.train import Dataset, History, Optimizer, Sequential
+    from lowprec.train.results import PolicyComparison
+
+__all__ = ["register"]
+
+
+def register(add: Add) -> None:
+    """Add the command."""
+    train = add(
+        "train",
+        _train,
+        "train a small network under one precision policy, or several to compare them",
+        "lowprec train --policies mixed_float16 --seeds 1           # watch one training\n"
+        "         lowprec train --data wine --seeds 10 --html wine.html      # compare policies\n"
+        "         lowprec train --policies bfloat16 --learning-rate 1e-4     # lost updates",
+    )
+    add_arguments(train)
+
+
+# What is trained ---------------------------------------------------------------------------------
+
+
+def _data(options: argparse.Namespace) -> Dataset:
+    from lowprec.train import data
+
+    found = data.get(options.data)
+    how = options.scale_features
+    if how == "auto":
+        how = "minmax" if len(found.input_shape) > 1 else "standard"
+        how = "none" if options.data == "digits" else how
+    if how != "none":
+        found = found.scaled(how)
+    if not found.is_classification and options.scale_targets != "none":
+        found = _with_scaled_targets(found)
+    return found
+
+
+def _with_scaled_targets(data: Dataset) -> Dataset:
+    """Return data whose targets have mean 0 and standard deviation 1 in the training set."""
+    mean, sd = data.y_train.mean(axis=0), data.y_train.std(axis=0)
+    sd = np.where(sd > 0, sd, 1)
+    return dataclasses.replace(
+        data, y_train=(data.y_train - mean) / sd, y_test=(data.y_test - mean) / sd
+    )
+
+
+def _model(data: Dataset, options: argparse.Namespace) -> Sequential:
+    from lowprec import train
+
+    layers: list[Any] = [train.Input(data.input_shape)]
+    layers += [train.Flatten()] if len(data.input_shape) > 1 else []
+    layers += [train.Dense(units, activation=options.activation) for units in options.hidden]
+    return train.Sequential([*layers, train.Dense(data.outputs)])
+
+
+def _optimizer(options: argparse.Namespace) -> Optimizer:
+    from lowprec.train import optimizers
+
+    found = optimizers.get(options.optimizer)
+    if options.learning_rate is None:
+        return found
+    if not options.learning_rate > 0:
+        options.command.error(f"--learning-rate {options.learning_rate:g}: it must be positive")
+    return dataclasses.replace(found, learning_rate=options.learning_rate)
+
+
+def _train(options: argparse.Namespace) -> None:
+    single = len(options.policies) == len(options.seeds) == 1 and not options.html
+    if options.resume and not single:
+        options.command.error("--resume goes on with one run: give one --policies, --seeds 1")
+    for path in filter(None, (options.html, options.json, options.save)):
+        folder = Path(path).absolute().parent
+        if not folder.is_dir():  # known now, and not only after all the work
+            raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
+    data = _data(options)
+    (_train_one if single else _compare)(_model(data, options), data, options)
+
+
+# One run -----------------------------------------------------------------------------------------
+
+
+def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
+    from lowprec import train
+    from lowprec.report.files import write_atomically
+    from lowprec.train.runs import default_loss
+
+    history = train.fit(
+        model,
+        data,
+        loss=options.loss or default_loss(model, data),
+        optimizer=_optimizer(options),
+        policy=options.policies[0],
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        validation_split=options.validation_split,
+        callbacks=[train.Checkpoint(options.save)] if options.save else [],
+        resume=options.resume,
+        rng=options.seeds[0],
+        verbose=True,
+    )
+    if options.json:
+        write_atomically(options.json, json.dumps(_as_dict(history), indent=2) + "\n")
+    print(_summary(history, options))
+
+
+def _as_dict(history: History) -> dict[str, Any]:
+    return {
+        "facts": history.facts,
+        "history": history.history,
+        "skipped_steps": history.skipped_steps,
+        "skip_reasons": history.skip_reasons,
+        "loss_scales": history.loss_scales,
+    }
+
+
+def _summary(history: History, options: argparse.Namespace) -> str:
+    from lowprec.train.memory import bytes_per_parameter
+    from lowprec.train.runs import main_metric
+
+    policy = options.policies[0]
+    metric = main_metric(history.history)
+    words = (
+        f"{policy}: {metric} {history.history[metric][-1]:.4f} after {len(history.epoch)} epochs"
+    )
+    if policy.loss_scale is not None:
+        words += f", {len(history.skipped_steps)} of {len(history.loss_scales)} steps skipped"
+        words += f", loss scale {history.loss_scales[-1]:g}"
+    memory = bytes_per_parameter(policy, _optimizer(options))
+    return f"{words}; {memory} bytes a parameter (stored + state + copy)"
+
+
+# Several runs ------------------------------------------------------------------------------------
+
+
+def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
+    from lowprec.report.extras import needs_report_extra
+    from lowprec.train.comparison import compare_policies
+
+    if options.html:  # known now, and not only after all the work
+        with needs_report_extra():
+            __import__("matplotlib")
+            __import__("jinja2")
+    if options.save:
+        Path(options.save).mkdir(exist_ok=True)
+    with _executor(options.processes) as executor, _progress() as progress:
+        comparison = compare_policies(
+            model,
+            data,
+            options.policies,
+            options.seeds,
+            loss=options.loss,
+            optimizer=_optimizer(options),
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            validation_split=options.validation_split,
+            executor=executor,
+            folder=options.save,
+            progress=progress,
+        )
+    _write(comparison, options)
+    show(comparison)
+
+
+def _write(comparison: PolicyComparison, options: argparse.Namespace) -> None:
+    from lowprec.report.files import write_atomically
+
+    if options.json:
+        write_atomically(options.json, json.dumps(comparison.to_dict(), indent=2) + "\n")
+    if options.html:
+        write_atomically(options.html, comparison.to_html())
+
+
+@contextlib.contextmanager
+def _executor(processes: int) -> Iterator[Executor | None]:
+    """Give an executor of so many new processes, or None where one is enough."""
+    if processes == 1:
+        yield None
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, fresh, _prepare_worker) as executor:
+        try:
+            yield executor
+        except KeyboardInterrupt:
+            # the pool's own thread trips over runs that are both cancelled and broken off
+            threading.excepthook = lambda _: None
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+
+
+def _prepare_worker() -> None:
+    """Let each process use one thread, and leave the user's interrupt to the first."""
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Give a function that shows runs done and the time left; None where nobody looks."""
+    console = console_on(sys.stderr)
+    if not console.is_terminal or os.environ.get("NO_COLOR"):
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("training", total=None)
+
+        def show_progress(description: str, done: int, total: int) -> None:
+            bar.update(task, description=description, completed=done, total=total)
+
+        yield show_progress

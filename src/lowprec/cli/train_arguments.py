@@ -1,0 +1,150 @@
+"""The arguments of ``lowprec train``, and how they are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lowprec.cli.arguments import checked
+
+if TYPE_CHECKING:
+    import argparse
+
+    from lowprec.train import Policy
+
+__all__ = ["add_arguments", "read_policies"]
+
+_DATA = "digits, breast_cancer, wine, iris, diabetes, linear, quadratic, linear_map"
+_POLICIES = "float32,mixed_bfloat16,mixed_float16,bfloat16"
+
+
+def add_arguments(train: argparse.ArgumentParser) -> None:
+    """Add what is trained on what, how, and what becomes of it."""
+    _add_subject(train)
+    _add_training(train)
+    _add_outputs(train)
+
+
+def _add_subject(train: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is trained on what."""
+    train.add_argument(
+        "--data", metavar="NAME", default="digits", help=f"{_DATA}, or FILE.npz (default: digits)"
+    )
+    train.add_argument(
+        "--policies",
+        metavar="P,Q",
+        type=checked(read_policies),
+        default=_POLICIES,
+        help="names with commas between; own ones as compute=float16,gradients=bfloat16 with "
+        f"semicolons between (default: {_POLICIES})",
+    )
+    train.add_argument(
+        "--seeds",
+        metavar="N",
+        type=checked(_seeds),
+        default=[0, 1, 2, 3, 4],
+        help="how many seeds, or which, as 3,7,8 (default: 5)",
+    )
+    train.add_argument(
+        "--hidden",
+        metavar="M,N",
+        type=checked(_widths),
+        default=[100, 100],
+        help="units of the hidden layers; none for a linear model (default: 100,100)",
+    )
+    train.add_argument("--activation", metavar="A", default="relu", help="(default: relu)")
+    train.add_argument(
+        "--scale-features",
+        choices=["auto", "none", "minmax", "standard"],
+        default="auto",
+        help="auto: digits stay as they are, images minmax, all others standard",
+    )
+    train.add_argument(
+        "--scale-targets",
+        choices=["auto", "none", "standard"],
+        default="auto",
+        help="for regression; auto: standard, so that errors are in standard deviations",
+    )
+
+
+def _add_training(train: argparse.ArgumentParser) -> None:
+    """Add the arguments that say how it is trained."""
+    for name, usual, meaning in (
+        ("--epochs", 10, "how often to go through the training set"),
+        ("--batch-size", 32, "samples a step"),
+    ):
+        text = f"{meaning} (default: {usual})"
+        train.add_argument(name, metavar="N", type=checked(_count), default=usual, help=text)
+    train.add_argument(
+        "--optimizer",
+        metavar="O",
+        default="adam",
+        help="sgd, momentum, rmsprop, adam, adamw, … (default: adam)",
+    )
+    train.add_argument(
+        "--learning-rate",
+        metavar="R",
+        type=checked(float),
+        help="(default: the optimizer's, 1e-3 for adam)",
+    )
+    train.add_argument(
+        "--loss", metavar="L", help="(default: cross-entropy for labels, mse for other targets)"
+    )
+    train.add_argument(
+        "--validation-split",
+        metavar="S",
+        type=checked(float),
+        default=0.0,
+        help="validate on this share of the training set (default: on the test set)",
+    )
+
+
+def _add_outputs(train: argparse.ArgumentParser) -> None:
+    """Add the arguments that say where results go, and how many runs go on at once."""
+    train.add_argument("--html", metavar="FILE", help="also write charts and table as an HTML page")
+    train.add_argument("--json", metavar="FILE", help="also write all figures as JSON")
+    train.add_argument(
+        "--save",
+        metavar="PATH",
+        help="one run: the file to save it to after each epoch; several: a folder for them",
+    )
+    train.add_argument("--resume", metavar="FILE", help="go on with one run that was saved")
+    train.add_argument(
+        "--processes",
+        metavar="N",
+        type=checked(_count),
+        default=1,
+        help="how many runs at once (default: %(default)s)",
+    )
+
+
+# Reading arguments -------------------------------------------------------------------------------
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(one) for one in text.split(",")] if "," in text else list(range(_count(text)))
+
+
+def _widths(text: str) -> list[int]:
+    return [] if text in ("", "none") else [_count(width) for width in text.split(",")]
+
+
+def read_policies(text: str) -> list[Policy]:
+    """Read names with commas between; fields of an own policy belong together up to a semicolon."""
+    from lowprec.train import get_policy
+
+    spelled: list[str] = []
+    for part in text.split(";"):
+        own: list[str] = []
+        for name in filter(None, map(str.strip, part.split(","))):
+            if "=" in name:
+                own.append(name)
+            else:
+                spelled.append(name)
+        spelled += [",".join(own)] if own else []
+    return [get_policy(name) for name in spelled]

@@ -1,0 +1,151 @@
+"""The curves of a training as a figure of its own, in the colours of the report's light page."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.report.extras import needs_report_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from lowprec.train.history import History
+
+__all__ = ["history_figure"]
+
+_INK, _MUTED, _LINE, _PAGE = "#1c2330", "#5a6573", "#dadee4", "#fdfdfb"
+_TRAINING, _VALIDATION = "#0067a5", "#c2500a"
+_STYLE: Any = {
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.1,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "axes.facecolor": "none",
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "lines.linewidth": 1.6,
+    "figure.facecolor": _PAGE,
+    "savefig.facecolor": _PAGE,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+}
+
+
+def history_figure(history: History) -> Figure:
+    """Draw the loss and the first metric by epoch, and the loss scale by step if there is one.
+
+    Parameters
+    ----------
+    history : History
+        What `fit` returned.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Training and validation in one panel for each; skipped steps are marked on the loss scale.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without matplotlib, naming the extra to install.
+    ValueError
+        If no epoch was trained.
+    """
+    if not history.epoch:
+        raise ValueError("no epoch was trained, so there are no curves; train at least one")
+    with needs_report_extra():
+        from matplotlib import rc_context
+    names = [name for name in history.history if not name.startswith("val_")][:2]
+    scaled = any(scale != 1 for scale in history.loss_scales)
+    with rc_context(_STYLE):
+        figure = _figure(5.4 if scaled else 3.4)
+        grid: Any = figure.add_gridspec(
+            1 + scaled, max(len(names), 1), height_ratios=[5, 3][: 1 + scaled]
+        )
+        for column, name in enumerate(names):
+            _draw_curves(figure.add_subplot(grid[0, column]), history, name)
+        if scaled:
+            _draw_scale(figure.add_subplot(grid[1, :]), history)
+    return figure
+
+
+def _figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    class Chart(Figure):
+        """A figure that Jupyter shows without pyplot, which would keep it and show it twice."""
+
+        def _repr_png_(self) -> bytes:
+            import io
+
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=110)
+            return buffer.getvalue()
+
+    return Chart(figsize=(9.2, height), layout="constrained")
+
+
+def _draw_curves(axes: Axes, history: History, name: str) -> None:
+    """Draw a value by epoch, in training and in validation."""
+    from matplotlib.ticker import MaxNLocator
+
+    pairs = (name, "training", _TRAINING), (f"val_{name}", "validation", _VALIDATION)
+    shown = []
+    for key, label, shade in pairs:
+        values = history.history.get(key, [])
+        if values:
+            lost = [epoch for epoch, value in enumerate(values, 1) if not math.isfinite(value)]
+            label += f", not finite from epoch {lost[0]}" if lost else ""
+            style: Any = {"marker": "o" if len(values) <= 30 else "", "markersize": 3.5}
+            axes.plot(
+                range(1, len(values) + 1), values, color=shade, label=label, clip_on=False, **style
+            )
+            shown += values
+    if _spans_decades(shown):
+        axes.set_yscale("log")
+    axes.set_title(name)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(0.5 if len(history.epoch) == 1 else 1, max(len(history.epoch), 1.5))
+    axes.grid(axis="y", color=_LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, labelcolor="linecolor", handlelength=1.2)
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+    """Return whether values are best seen on a logarithmic axis: all positive, far apart."""
+    finite = [value for value in values if math.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) > 100 * min(finite)
+
+
+def _draw_scale(axes: Axes, history: History) -> None:
+    """Draw the loss scale by step, with the skipped steps."""
+    scales = np.array(history.loss_scales)
+    axes.step(np.arange(len(scales)), scales, where="post", color=_TRAINING)
+    if history.skipped_steps:
+        skipped = np.array(history.skipped_steps)
+        label = f"{len(skipped)} step{'s' if len(skipped) > 1 else ''} skipped"
+        axes.plot(skipped, scales[skipped], "x", color=_VALIDATION, markersize=6, label=label)
+        axes.legend(frameon=False, labelcolor="linecolor", handlelength=1.2)
+    axes.set_yscale("log", base=2)
+    axes.set_title("loss scale")
+    axes.set_xlabel("step")
+    axes.grid(axis="y", color=_LINE, linewidth=0.6)
+    axes.set_axisbelow(True)

@@ -1,0 +1,184 @@
+"""A recorder in a terminal: its verdict, and a table of its tensors."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import RenderableType
+
+    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.tracks import Tally, Track
+    from lowprec.train.recorder.whatif import WhatIf
+
+__all__ = ["COLUMNS", "Column", "as_text", "caption", "kind_name", "recorder_view", "what_if_view"]
+
+STYLES = {"red": "bold red", "amber": "yellow", "note": "dim"}
+_HIDDEN = ("target", "error")
+
+
+class Column(NamedTuple):
+    """A column of the table of tensors."""
+
+    heading: str
+    meaning: str
+    text: Callable[[Tally], str]
+
+
+def _share(value: float) -> str:
+    if not value:
+        return "–"
+    return f"{100 * value:.1f} %" if value >= 0.0005 else "< 0.1 %"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value else "–"
+
+
+def _bits(value: float) -> str:
+    return f"{value:.1f}" if math.isfinite(value) else "–"
+
+
+def _decibels(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{value:.0f}" if math.isfinite(value) else "exact"
+
+
+COLUMNS = (
+    Column("new zeros", "nonzero became zero", lambda t: _share(t.new_zero_rate)),
+    Column("subnormal", "became subnormal numbers", lambda t: _share(t.subnormal_rate)),
+    Column("overflows", "finite became infinite", lambda t: _number(t["overflows"])),
+    Column(
+        "headroom", "bits between the largest and the maximum", lambda t: _bits(t.headroom_bits)
+    ),
+    Column("SQNR, dB", "signal to quantisation noise", lambda t: _decibels(t.sqnr_db)),
+    Column("lost", "changes that rounding left without effect", lambda t: _share(t.lost_rate)),
+)
+
+
+def kind_name(kind: str) -> str:
+    """Return what tensors of a kind are called.
+
+    Examples
+    --------
+    >>> kind_name("weight_gradient")
+    'weight gradients'
+    """
+    return f"{kind.replace('_', ' ')}s"
+
+
+def caption(recorder: Recorder) -> str:
+    """Return in a line what was recorded."""
+    facts = recorder.facts
+    parts = [f"{recorder.recorded} of {recorder.steps} steps in {recorder.policy}"]
+    if "model" in facts:
+        rate = facts["hyperparameters"].get("learning_rate")
+        parts += [facts["data"], f"{facts['optimizer']}, learning rate {rate:g}"]
+    return "; ".join(parts)
+
+
+def recorder_view(recorder: Recorder) -> RenderableType:
+    """Return verdict and table, at most 100 columns wide."""
+    from rich.console import Group
+    from rich.text import Text
+
+    lines: list[RenderableType] = [
+        Text.assemble(("Recorder", "bold"), f": {caption(recorder)}"),
+        Text(),
+    ]
+    levels = [finding.level for finding in recorder.findings]
+    sentences = recorder.verdict
+    styles = ["green"] * (len(sentences) - len(levels)) + [STYLES[level] for level in levels]
+    for sentence, style in zip(sentences, styles, strict=True):
+        lines.append(Text.assemble(("● ", style), sentence))
+    if recorder.tracks:
+        lines += [Text(), _table(recorder)]
+    return Group(*lines)
+
+
+def _table(recorder: Recorder) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("tensor", overflow="fold", min_width=36)
+    for column in COLUMNS:
+        table.add_column(column.heading, justify="right")
+    kind = ""
+    for track in shown(recorder):
+        if track.kind != kind:
+            kind = track.kind
+            fmt = f" in {track.fmt}" if kind != "update" else ""
+            table.add_row(f"[bold]{kind_name(kind)}{fmt}[/bold]")
+        whole = track.whole
+        table.add_row(f"  {short_label(recorder, track)}", *(c.text(whole) for c in COLUMNS))
+    return table
+
+
+def short_label(recorder: Recorder, track: Track) -> str:
+    """Return a tensor's name for a table: ``Dense 2 (1/kernel)``."""
+    if track.kind == "moment":
+        moment, _, rest = track.name.partition("/")
+        return f"{moment.replace('_', ' ')}, {recorder.label(rest)}"
+    return recorder.label(track.name)
+
+
+def shown(recorder: Recorder) -> list[Track]:
+    """Return the tracks that tables and pictures show, kind by kind."""
+    kinds = dict.fromkeys(kind for kind, _ in recorder.tracks if kind not in _HIDDEN)
+    order = [track for kind in kinds for track in recorder.of_kind(kind)]
+    return [track for track in order if track.length]
+
+
+def what_if_view(found: WhatIf) -> RenderableType:
+    """Return the predictions as a table, with the verdict below."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy")
+    for heading in WHAT_IF_HEADINGS:
+        table.add_column(heading, justify="right")
+    for row in what_if_rows(found):
+        table.add_row(*row)
+    return Group(table, Text(found.verdict))
+
+
+WHAT_IF_HEADINGS = ("forward", "backward", "update", "state", "damage", "bytes", "bits")
+
+
+def what_if_rows(found: WhatIf) -> list[tuple[str, ...]]:
+    """Return the cells of the table of predictions."""
+    return [
+        (
+            str(one.policy),
+            *map(_relative, (one.forward, one.backward, one.update, one.state, one.damage)),
+            f"{one.cost:g}",
+            str(one.bits),
+        )
+        for one in found.predictions
+    ]
+
+
+def _relative(value: float) -> str:
+    if math.isinf(value):
+        return "fails"
+    if value >= 10:
+        return "> 1000 %"
+    return f"{100 * value:.2g} %" if value else "–"
+
+
+def as_text(view: RenderableType) -> str:
+    """Return a view as plain text of 100 columns."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    Console(file=buffer, width=100, color_system=None).print(view)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())

@@ -1,0 +1,64 @@
+"""Mixed-precision training in which every rounding is under control: Keras' words at the front.
+
+>>> from lowprec import train
+>>> model = train.Sequential([train.Input((64,)), train.Dense(32, "relu"), train.Dense(10)])
+>>> history = train.fit(model, train.data.digits(), loss="sparse_categorical_crossentropy",
+...                     optimizer=train.Adam(1e-2), policy="mixed_float16", epochs=2)
+>>> history.history["val_accuracy"][-1] > 0.8
+True
+"""
+
+from lowprec.train import activations as activations
+from lowprec.train import data as data
+from lowprec.train import initializers as initializers
+from lowprec.train import losses as losses
+from lowprec.train import metrics as metrics
+from lowprec.train import optimizers as optimizers
+from lowprec.train import recipes as recipes
+from lowprec.train import regularizers as regularizers
+from lowprec.train import schedules as schedules
+from lowprec.train.callbacks import Callback as Callback
+from lowprec.train.callbacks import Checkpoint as Checkpoint
+from lowprec.train.callbacks import EarlyStopping as EarlyStopping
+from lowprec.train.comparison import compare_policies as compare_policies
+from lowprec.train.dataset import Dataset as Dataset
+from lowprec.train.history import History as History
+from lowprec.train.layers import Activation as Activation
+from lowprec.train.layers import AlphaDropout as AlphaDropout
+from lowprec.train.layers import BatchNormalization as BatchNormalization
+from lowprec.train.layers import Conv2D as Conv2D
+from lowprec.train.layers import Dense as Dense
+from lowprec.train.layers import Dropout as Dropout
+from lowprec.train.layers import Flatten as Flatten
+from lowprec.train.layers import Input as Input
+from lowprec.train.layers import Layer as Layer
+from lowprec.train.layers import LayerNormalization as LayerNormalization
+from lowprec.train.layers import MaxPooling2D as MaxPooling2D
+from lowprec.train.loop import evaluate as evaluate
+from lowprec.train.loop import fit as fit
+from lowprec.train.loop import predict as predict
+from lowprec.train.loss_scale import LossScale as LossScale
+from lowprec.train.memory import bytes_per_parameter as bytes_per_parameter
+from lowprec.train.model import Sequential as Sequential
+from lowprec.train.optimizers import SGD as SGD
+from lowprec.train.optimizers import AdaGrad as AdaGrad
+from lowprec.train.optimizers import Adam as Adam
+from lowprec.train.optimizers import AdaMax as AdaMax
+from lowprec.train.optimizers import AdamW as AdamW
+from lowprec.train.optimizers import Momentum as Momentum
+from lowprec.train.optimizers import Nadam as Nadam
+from lowprec.train.optimizers import Nesterov as Nesterov
+from lowprec.train.optimizers import Optimizer as Optimizer
+from lowprec.train.optimizers import RMSProp as RMSProp
+from lowprec.train.passes import gradients as gradients
+from lowprec.train.policy import Policy as Policy
+from lowprec.train.policy import get_policy as get_policy
+from lowprec.train.policy import named_policies as named_policies
+from lowprec.train.rates import find_learning_rate as find_learning_rate
+from lowprec.train.recorder import Recorder as Recorder
+from lowprec.train.regularizers import L1 as L1
+from lowprec.train.regularizers import L1L2 as L1L2
+from lowprec.train.regularizers import L2 as L2
+from lowprec.train.regularizers import MaxNorm as MaxNorm
+from lowprec.train.results import PolicyComparison as PolicyComparison
+from lowprec.train.searching import search as search

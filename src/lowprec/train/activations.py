@@ -1,0 +1,236 @@
+"""Activation functions, each beside its derivative."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.train.gaussian import normal_density, normal_distribution
+from lowprec.train.names import named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ActivationFunction", "get", "linear", "relu"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationFunction:
+    """An activation and its backward pass; both keep the dtype of what they get.
+
+    Parameters
+    ----------
+    name : str
+        How it is called.
+    forward : callable
+        ``z -> y``, of the same shape; axis 0 counts samples. It does not write into z.
+    backward : callable
+        ``(dy, z, y) -> dz``: from the gradient with respect to y, z itself, and y after rounding.
+        It does not write into what it is given.
+    rounds : bool
+        Whether y is to be rounded: False where it is a value of z's format anyway (ReLU), and for
+        softmax, which stays in float32.
+
+    Examples
+    --------
+    >>> square = ActivationFunction("square", lambda z: z * z, lambda dy, z, y: 2 * z * dy)
+    >>> square.backward(np.ones(2), np.array([1.0, 3.0]), np.array([1.0, 9.0]))
+    array([2., 6.])
+    """
+
+    name: str
+    forward: Callable[[Array], Array] = dataclasses.field(repr=False)
+    backward: Callable[[Array, Array, Array], Array] = dataclasses.field(repr=False)
+    rounds: bool = True
+
+    def __reduce__(self) -> Any:
+        """Pickle the named ones by name, so that they stay what they are in other processes."""
+        if _NAMED.get(self.name) is self:
+            return get, (self.name,)
+        return ActivationFunction, (self.name, self.forward, self.backward, self.rounds)
+
+
+# Linear and piecewise linear ---------------------------------------------------------------------
+
+
+def _linear(z: Array) -> Array:
+    return z
+
+
+def _linear_backward(dy: Array, z: Array, y: Array) -> Array:
+    return dy
+
+
+def _relu(z: Array) -> Array:
+    return np.where(z <= 0, 0, z)  # NaN stays NaN, and -0 becomes 0
+
+
+def _relu_backward(dy: Array, z: Array, y: Array) -> Array:
+    return np.where(y > 0, dy, 0)
+
+
+_SLOPE = 0.2  # of leaky ReLU, as in Keras
+
+
+def _leaky_relu(z: Array) -> Array:
+    leaky: Array = np.maximum(z, _SLOPE * z)
+    return leaky
+
+
+def _leaky_relu_backward(dy: Array, z: Array, y: Array) -> Array:
+    return np.where(z > 0, dy, _SLOPE * dy)
+
+
+# With exponentials -------------------------------------------------------------------------------
+
+
+def _sigmoid(z: Array) -> Array:
+    small = np.exp(-np.abs(z))  # never overflows
+    y: Array = np.where(z >= 0, 1, small) / (1 + small)
+    return y
+
+
+def _sigmoid_backward(dy: Array, z: Array, y: Array) -> Array:
+    dz: Array = dy * y * (1 - y)
+    return dz
+
+
+def _tanh(z: Array) -> Array:
+    y: Array = np.tanh(z)
+    return y
+
+
+def _tanh_backward(dy: Array, z: Array, y: Array) -> Array:
+    dz: Array = dy * (1 - y * y)
+    return dz
+
+
+def _elu(z: Array) -> Array:
+    return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
+
+
+def _elu_backward(dy: Array, z: Array, y: Array) -> Array:
+    dz: Array = dy * np.exp(np.minimum(z, 0))
+    return dz
+
+
+# The fixed point of Klambauer et al. (2017): outputs keep mean 0 and variance 1.
+SELU_ALPHA = 1.6732632423543772
+SELU_SCALE = 1.0507009873554805
+
+
+def _selu(z: Array) -> Array:
+    return SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(np.minimum(z, 0)))
+
+
+def _selu_backward(dy: Array, z: Array, y: Array) -> Array:
+    return SELU_SCALE * dy * np.where(z > 0, 1, SELU_ALPHA * np.exp(np.minimum(z, 0)))
+
+
+def _swish(z: Array) -> Array:
+    return z * _sigmoid(z)
+
+
+def _swish_backward(dy: Array, z: Array, y: Array) -> Array:
+    sigmoid = _sigmoid(z)
+    dz: Array = dy * sigmoid * (1 + z * (1 - sigmoid))
+    return dz
+
+
+def _tanh_of_softplus(z: Array) -> Array:
+    softplus = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+    return _tanh(softplus)
+
+
+def _mish(z: Array) -> Array:
+    return z * _tanh_of_softplus(z)
+
+
+def _mish_backward(dy: Array, z: Array, y: Array) -> Array:
+    t = _tanh_of_softplus(z)
+    dz: Array = dy * (t + z * _sigmoid(z) * (1 - t * t))
+    return dz
+
+
+def _softmax(z: Array) -> Array:
+    exponentials = np.exp(z - z.max(axis=-1, keepdims=True))
+    y: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return y
+
+
+def _softmax_backward(dy: Array, z: Array, y: Array) -> Array:
+    dz: Array = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    return dz
+
+
+# With the normal distribution --------------------------------------------------------------------
+
+
+def _gelu(z: Array) -> Array:
+    return z * normal_distribution(z)
+
+
+def _gelu_backward(dy: Array, z: Array, y: Array) -> Array:
+    dz: Array = dy * (normal_distribution(z) + z * normal_density(z))
+    return dz
+
+
+# By name -----------------------------------------------------------------------------------------
+
+linear = ActivationFunction("linear", _linear, _linear_backward, rounds=False)
+relu = ActivationFunction("relu", _relu, _relu_backward, rounds=False)
+
+_NAMED = {
+    function.name: function
+    for function in (
+        linear,
+        ActivationFunction("sigmoid", _sigmoid, _sigmoid_backward),
+        ActivationFunction("tanh", _tanh, _tanh_backward),
+        relu,
+        ActivationFunction("leaky_relu", _leaky_relu, _leaky_relu_backward),
+        ActivationFunction("elu", _elu, _elu_backward),
+        ActivationFunction("selu", _selu, _selu_backward),
+        ActivationFunction("gelu", _gelu, _gelu_backward),
+        ActivationFunction("swish", _swish, _swish_backward),
+        ActivationFunction("mish", _mish, _mish_backward),
+        ActivationFunction("softmax", _softmax, _softmax_backward, rounds=False),
+    )
+}
+_ALIASES = {"silu": "swish"}
+
+
+def get(activation: str | ActivationFunction | None) -> ActivationFunction:
+    """Return the activation of a name; None is linear.
+
+    Parameters
+    ----------
+    activation : str, ActivationFunction or None
+        One of linear, sigmoid, tanh, relu, leaky_relu (slope 0.2), elu, selu, gelu (the exact
+        one), swish (or silu), mish, softmax; or one of your own.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    TypeError
+        If it is something else.
+
+    Examples
+    --------
+    >>> get("tanh").forward(np.zeros(2, np.float32))
+    array([0., 0.], dtype=float32)
+    """
+    if isinstance(activation, ActivationFunction):
+        return activation
+    if activation is None:
+        return linear
+    if isinstance(activation, str):
+        return named(_ALIASES.get(activation, activation), _NAMED, "activation")
+    raise TypeError(
+        f"{activation!r} is no activation: a function alone does not say its derivative; use "
+        "ActivationFunction(name, forward, backward)"
+    )

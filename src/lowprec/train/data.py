@@ -1,0 +1,256 @@
+"""Data to train on, each from one call.
+
+The loaders draw nothing from a global generator and download nothing: the same call gives the same
+arrays. Those of scikit-learn's data need the extra: ``pip install "lowprec[report]"``.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.train.dataset import FIELDS, Dataset, split_samples
+from lowprec.train.names import named
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "breast_cancer",
+    "diabetes",
+    "digits",
+    "get",
+    "iris",
+    "linear",
+    "linear_map",
+    "load_npz",
+    "quadratic",
+    "wine",
+]
+
+Array = np.ndarray[Any, Any]
+
+# What scikit-learn brings ------------------------------------------------------------------------
+
+
+def digits(*, flat: bool = True, test_fraction: float = 0.2, rng: Any = 0) -> Dataset:
+    """Return the 1797 handwritten digits, 8 by 8 pixels divided by 16: 1437 to train, 360 to test.
+
+    Parameters
+    ----------
+    flat : bool
+        Whether a sample is 64 features; else it is an image of shape (8, 8, 1).
+    test_fraction : float
+        How much of the data is the test set; each class has its share.
+    rng : None, int, SeedSequence or Generator
+        Which samples are.
+
+    Returns
+    -------
+    Dataset
+        Every pixel is a multiple of 1/16, which bfloat16 and float16 hold exactly.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without scikit-learn, naming the extra to install.
+
+    Examples
+    --------
+    >>> digits().summary
+    'digits: 1437 training and 360 test samples of shape (64,), 10 classes'
+    """
+    source = _from_scikit_learn("digits")
+    x = source.data / 16
+    return split_samples(
+        x if flat else x.reshape(-1, 8, 8, 1), source.target, test_fraction, rng, "digits"
+    )
+
+
+def breast_cancer(*, test_fraction: float = 0.2, rng: Any = 0) -> Dataset:
+    """Return 569 tumours: 30 features, unscaled; benign is 1. Parameters as in `digits`.
+
+    Examples
+    --------
+    >>> breast_cancer().scaled("standard").summary
+    'breast_cancer: 455 training and 114 test samples of shape (30,), 2 classes'
+    """
+    return _table("breast_cancer", test_fraction, rng)
+
+
+def wine(*, test_fraction: float = 0.2, rng: Any = 0) -> Dataset:
+    """Return 178 wines of three growers: 13 features, unscaled. Parameters as in `digits`.
+
+    Examples
+    --------
+    >>> wine().summary
+    'wine: 142 training and 36 test samples of shape (13,), 3 classes'
+    """
+    return _table("wine", test_fraction, rng)
+
+
+def iris(*, test_fraction: float = 0.2, rng: Any = 0) -> Dataset:
+    """Return 150 irises of three species: 4 features in centimetres. Parameters as in `digits`.
+
+    Examples
+    --------
+    >>> iris().summary
+    'iris: 120 training and 30 test samples of shape (4,), 3 classes'
+    """
+    return _table("iris", test_fraction, rng)
+
+
+def diabetes(*, test_fraction: float = 0.2, rng: Any = 0) -> Dataset:
+    """Return 442 patients: 10 scaled features, and the progress of their disease, 25 to 346.
+
+    Parameters as in `digits`.
+
+    Examples
+    --------
+    >>> diabetes().summary
+    'diabetes: 353 training and 89 test samples of shape (10,), 1 target'
+    """
+    return _table("diabetes", test_fraction, rng)
+
+
+def _table(name: str, test_fraction: float, rng: Any) -> Dataset:
+    source = _from_scikit_learn(name)
+    return split_samples(source.data, source.target, test_fraction, rng, name)
+
+
+def _from_scikit_learn(name: str) -> Any:
+    try:
+        from sklearn import datasets
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"the {name} data come with scikit-learn, which is not installed; "
+            'run: pip install "lowprec[report]"',
+            name=error.name,
+        ) from error
+    return getattr(datasets, f"load_{name}")()
+
+
+# Functions to learn ------------------------------------------------------------------------------
+
+
+def linear() -> Dataset:
+    """Return y = x + 10 on whole numbers: trained on x = 0 … 99, tested on x = 100 … 199.
+
+    There is no noise. The 100 training points come in an order drawn with NumPy's legacy seed 1234,
+    the test points ascending. The test set asks for extrapolation.
+
+    Examples
+    --------
+    >>> data = linear()
+    >>> data.x_test[:2].ravel().tolist(), data.y_test[:2].ravel().tolist()
+    ([100.0, 101.0], [110.0, 111.0])
+    """
+    x = np.arange(200.0).reshape(-1, 1)
+    x[:100] = np.random.RandomState(1234).permutation(x[:100])
+    y = x + 10
+    return Dataset(x[:100], y[:100], x[100:], y[100:], "linear")
+
+
+def quadratic() -> Dataset:
+    """Return y = x₁²/2 - 3·x₂ + 5 at 1000 points to train and 200 to test, uniform in [-5, 5)².
+
+    There is no noise; the points are drawn with NumPy's legacy seed 1234.
+
+    Examples
+    --------
+    >>> quadratic().summary
+    'quadratic: 1000 training and 200 test samples of shape (2,), 1 target'
+    """
+    x = _uniform(2)
+    y = x[:, :1] ** 2 / 2 - 3 * x[:, 1:] + 5
+    return Dataset(x[:1000], y[:1000], x[1000:], y[1000:], "quadratic")
+
+
+def linear_map() -> Dataset:
+    """Return a linear map of four inputs to two outputs at 1000 points to train and 200 to test.
+
+    y₁ = 0.3·x₁ + 0.2·x₂ - 0.4·x₃ + 0.1·x₄ + 2 and y₂ = 0.5·x₁ - 0.1·x₂ + 0.3·x₃ - 2, without noise;
+    the points are uniform in [-5, 5)⁴, drawn with NumPy's legacy seed 1234.
+
+    Examples
+    --------
+    >>> linear_map().summary
+    'linear_map: 1000 training and 200 test samples of shape (4,), 2 targets'
+    """
+    x = _uniform(4)
+    rows = np.array([[0.3, 0.2, -0.4, 0.1], [0.5, -0.1, 0.3, 0.0]])
+    y = x @ rows.T + np.array([2.0, -2.0])
+    return Dataset(x[:1000], y[:1000], x[1000:], y[1000:], "linear_map")
+
+
+def _uniform(inputs: int) -> Array:
+    """Return 1200 points that float32 holds, so that targets belong to the stored inputs."""
+    x = np.random.RandomState(1234).uniform(-5, 5, (1200, inputs))
+    return x.astype(np.float32).astype(np.float64)
+
+
+# Files, and all by name --------------------------------------------------------------------------
+
+
+def load_npz(path: str | os.PathLike[str]) -> Dataset:
+    """Return the data in an .npz file of Keras' layout: x_train, y_train, x_test, y_test.
+
+    Images stay (n, height, width[, channels]); pixels stay as they are: `Dataset.scaled` scales
+    them.
+
+    Parameters
+    ----------
+    path : str or path
+        The file, such as Keras' ``mnist.npz``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, lacks one of the four arrays, or holds data that `Dataset` refuses.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+            missing = [field for field in FIELDS if field not in archive]
+            if missing:
+                raise ValueError(
+                    f"it holds no {', '.join(missing)}; save it with "
+                    "numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
+                )
+            arrays = {field: archive[field] for field in FIELDS}
+    except (EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
+        raise ValueError(f"{path} is no data set: {error}") from None
+    return Dataset(**arrays, name=path.stem)
+
+
+_LOADERS: dict[str, Callable[[], Dataset]] = {
+    loader.__name__: loader
+    for loader in (digits, breast_cancer, diabetes, wine, iris, linear, quadratic, linear_map)
+}
+
+NAMES = tuple(_LOADERS)
+"""What `get` knows by name."""
+
+
+def get(data: str | os.PathLike[str] | Dataset) -> Dataset:
+    """Return the data set of that name, or in that .npz file; a `Dataset` is returned as it is.
+
+    Examples
+    --------
+    >>> get("iris")
+    <Dataset iris: 120 training and 30 test samples of shape (4,), 3 classes>
+    """
+    if isinstance(data, Dataset):
+        return data
+    if Path(data).suffix == ".npz":
+        return load_npz(data)
+    return named(str(data), _LOADERS, "data set")()

@@ -1,0 +1,207 @@
+"""What weights start from: Keras' initializers as functions of a shape and a generator."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lowprec.train.names import named
+
+__all__ = [
+    "Constant",
+    "Initializer",
+    "RandomNormal",
+    "VarianceScaling",
+    "get",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "ones",
+    "random_normal",
+    "zeros",
+]
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+Initializer = Callable[[Shape, np.random.Generator], Array]
+
+_TRUNCATED_DEVIATION = 0.87962566103423978  # of a standard normal cut off beyond 2
+_MODES = ("fan_in", "fan_out", "fan_avg")
+_DISTRIBUTIONS = ("truncated_normal", "untruncated_normal", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class VarianceScaling:
+    """Weights of mean 0 and variance ``scale / fan``, so that signals keep their size.
+
+    Parameters
+    ----------
+    scale : float
+        What a layer's variance is multiplied by.
+    mode : str
+        Which fan: ``fan_in`` (inputs of a unit), ``fan_out`` (units that read an input) or
+        ``fan_avg`` (their mean).
+    distribution : str
+        ``truncated_normal`` (redrawn beyond two standard deviations, and widened so that the
+        variance is right all the same), ``untruncated_normal`` or ``uniform``.
+
+    Raises
+    ------
+    ValueError
+        If the scale is not positive, or a name is none of these.
+
+    Examples
+    --------
+    >>> weights = VarianceScaling(2.0)((1000, 50), np.random.default_rng(0))
+    >>> weights.dtype, round(float(weights.var()), 4)
+    (dtype('float32'), 0.002)
+    """
+
+    scale: float = 1.0
+    mode: str = "fan_in"
+    distribution: str = "truncated_normal"
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(f"scale is {self.scale}; use a positive number, such as 1 or 2")
+        named(self.mode, dict.fromkeys(_MODES), "mode")
+        named(self.distribution, dict.fromkeys(_DISTRIBUTIONS), "distribution")
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
+        """Draw float32 weights of a shape."""
+        fan_in, fan_out = fans(shape)
+        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        deviation = math.sqrt(self.scale / max(1.0, fan))
+        if self.distribution == "uniform":
+            limit = math.sqrt(3) * deviation
+            return rng.uniform(-limit, limit, shape).astype(np.float32)
+        if self.distribution == "untruncated_normal":
+            return (deviation * rng.standard_normal(shape)).astype(np.float32)
+        values = _truncated_normal(shape, rng)
+        return (deviation / _TRUNCATED_DEVIATION * values).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomNormal:
+    """Normal weights of a given standard deviation, which is too small or too large for most.
+
+    Parameters
+    ----------
+    stddev : float
+        The standard deviation.
+    mean : float
+        The mean.
+    """
+
+    stddev: float = 0.05
+    mean: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.stddev >= 0:
+            raise ValueError(f"stddev is {self.stddev}; use 0 or more")
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
+        """Draw float32 weights of a shape."""
+        return rng.normal(self.mean, self.stddev, shape).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """Weights that are all the same.
+
+    Parameters
+    ----------
+    value : float
+        Their value.
+    """
+
+    value: float = 0.0
+
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
+        """Return float32 weights of a shape; `rng` is left alone."""
+        return np.full(shape, self.value, np.float32)
+
+
+glorot_uniform = VarianceScaling(1.0, "fan_avg", "uniform")
+glorot_normal = VarianceScaling(1.0, "fan_avg", "truncated_normal")
+he_uniform = VarianceScaling(2.0, "fan_in", "uniform")
+he_normal = VarianceScaling(2.0, "fan_in", "truncated_normal")
+lecun_uniform = VarianceScaling(1.0, "fan_in", "uniform")
+lecun_normal = VarianceScaling(1.0, "fan_in", "truncated_normal")
+random_normal = RandomNormal  # as in random_normal(0.01)
+zeros = Constant(0.0)
+ones = Constant(1.0)
+
+_NAMED: dict[str, Initializer] = {
+    "glorot_uniform": glorot_uniform,
+    "glorot_normal": glorot_normal,
+    "he_uniform": he_uniform,
+    "he_normal": he_normal,
+    "lecun_uniform": lecun_uniform,
+    "lecun_normal": lecun_normal,
+    "random_normal": RandomNormal(),
+    "zeros": zeros,
+    "ones": ones,
+}
+
+
+def get(initializer: str | Initializer) -> Initializer:
+    """Return the initializer of a name; a function ``(shape, rng) -> array`` is one already.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    TypeError
+        If it is neither a name nor a function.
+
+    Examples
+    --------
+    >>> get("he_normal")
+    VarianceScaling(scale=2.0, mode='fan_in', distribution='truncated_normal')
+    """
+    if isinstance(initializer, str):
+        return named(initializer, _NAMED, "initializer")
+    if not callable(initializer) or isinstance(initializer, type):
+        raise TypeError(
+            f"{initializer!r} is no initializer; use a name, such as 'he_normal', a value, such "
+            "as RandomNormal(0.01), or a function of (shape, rng)"
+        )
+    return initializer
+
+
+def fans(shape: Shape) -> tuple[float, float]:
+    """Return how many inputs a unit has and how many units an input reaches, as Keras counts.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of a kernel: ``(inputs, units)``, or ``(height, width, inputs, units)``.
+
+    Examples
+    --------
+    >>> fans((3, 3, 8, 16))
+    (72, 144)
+    """
+    if len(shape) < 2:
+        size = math.prod(shape)
+        return size, size
+    field = math.prod(shape[:-2])
+    return field * shape[-2], field * shape[-1]
+
+
+def _truncated_normal(shape: Shape, rng: np.random.Generator) -> Array:
+    """Draw standard normal numbers, again and again those beyond 2."""
+    values = rng.standard_normal(shape)
+    beyond = np.abs(values) > 2
+    while beyond.any():
+        values[beyond] = rng.standard_normal(np.count_nonzero(beyond))
+        beyond = np.abs(values) > 2
+    return values

@@ -1,0 +1,238 @@
+"""What every layer is, and what it is given to work with."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import operator
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from lowprec.train import initializers, regularizers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lowprec.train.initializers import Initializer
+    from lowprec.train.regularizers import Constraint, Regularizer
+
+__all__ = ["Array", "Layer", "Numerics", "Run", "Shape", "column_sums", "positive"]
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+
+
+class Numerics(Protocol):
+    """What a policy does to a layer's arrays; nothing given is written into, save `z`."""
+
+    def compute(self, x: Array) -> Array:
+        """Round to the policy's compute format."""
+
+    def gradient(self, g: Array) -> Array:
+        """Round to the policy's gradients format."""
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """Multiply two matrices in the policy's accumulator; the sums are not rounded again."""
+
+    def biased(self, z: Array, bias: Array | None, relu: bool = False) -> Array:
+        """Round z + bias once to compute, then take its positive part if `relu`; z may be lost."""
+
+    def relu_gradient(self, dy: Array, y: Array) -> Array:
+        """Return dy where y > 0, and 0 elsewhere."""
+
+
+@dataclasses.dataclass(slots=True)
+class Run:
+    """One layer's share of a pass through the network.
+
+    Parameters
+    ----------
+    numerics : Numerics
+        How the policy rounds and multiplies.
+    training : bool
+        Whether layers behave as in training (dropout, batch statistics).
+    rng : callable
+        Returns this layer's own generator for this step; called only when one is needed.
+    updates : dict of str to array
+        Where a layer puts new moving statistics, by short name.
+    wants_input_gradient : bool
+        False where nobody reads ``dx``: `Layer.backward` may return None for it.
+    """
+
+    numerics: Numerics
+    training: bool
+    rng: Callable[[], np.random.Generator]
+    updates: dict[str, Array] = dataclasses.field(default_factory=dict)
+    wants_input_gradient: bool = True
+
+
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
+class Layer:
+    """The base of all layers: a value that says how to compute, and holds no arrays.
+
+    A layer of your own is a frozen dataclass with `forward` and `backward`; one with parameters
+    names them in `parameters`, gives their shapes in `parameter_shapes`, and has a field
+    ``<name>_initializer`` for each, perhaps ``<name>_regularizer`` and ``<name>_constraint`` too.
+
+    Parameters
+    ----------
+    trainable : bool
+        False freezes the layer's parameters: they have no gradients and are not regularised.
+    """
+
+    trainable: bool = True
+
+    statistics: ClassVar[tuple[str, ...]] = ()
+    """Names of the parameters that are not trained."""
+
+    def __post_init__(self) -> None:
+        for name in self.parameters:
+            initializers.get(self._option(name, "initializer"))
+        _ = self.regularizers, self.constraints  # spelling mistakes show here
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The short names of the layer's parameters, statistics included."""
+        return ()
+
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of the parameters for inputs of a shape (one sample's)."""
+        return {}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape of one sample's output; ValueError if the layer cannot take `shape`."""
+        return shape
+
+    def init(self, shape: Shape, rng: np.random.Generator) -> dict[str, Array]:
+        """Draw the parameters.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            One sample's shape, without the batch.
+        rng : numpy.random.Generator
+            Where they are drawn from, in the order of `parameters`.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            Arrays of float32 by short name.
+        """
+        shapes = self.parameter_shapes(shape)
+        return {name: self._drawn(name, shapes[name], rng) for name in self.parameters}
+
+    def forward(self, params: Mapping[str, Array], x: Array, run: Run) -> tuple[Array, Any]:
+        """Compute the outputs of a batch.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+            The layer's own parameters, as stored.
+        x : array, shape (samples, ...)
+            Values of the policy's compute format.
+        run : Run
+            How to compute.
+
+        Returns
+        -------
+        tuple of (array, anything)
+            The outputs, values of compute again, and what `backward` needs.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no forward pass; define forward")
+
+    def backward(
+        self, params: Mapping[str, Array], saved: Any, dy: Array, run: Run
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Return the gradients with respect to the inputs and to each trained parameter.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+            As given to `forward`.
+        saved : anything
+            As returned by `forward`.
+        dy : array, of the outputs' shape
+            The gradient with respect to the outputs: values of the policy's gradients format.
+        run : Run
+            As given to `forward`.
+
+        Returns
+        -------
+        tuple of (array or None, dict of str to array)
+            Values of the gradients format. The first is None where ``run.wants_input_gradient``
+            is False; the dictionary is empty for a frozen layer.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no backward pass; define backward")
+
+    @functools.cached_property
+    def regularizers(self) -> dict[str, Regularizer]:
+        """The penalties on trained parameters, by short name."""
+        found = {name: regularizers.get(self._option(name, "regularizer")) for name in self.trained}
+        return {name: regularizer for name, regularizer in found.items() if regularizer}
+
+    @functools.cached_property
+    def constraints(self) -> dict[str, Constraint]:
+        """What trained parameters are put through after each update, by short name."""
+        found = {name: self._option(name, "constraint") for name in self.trained}
+        return {name: constraint for name, constraint in found.items() if constraint is not None}
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The short names of the parameters that training changes; none if the layer is frozen."""
+        names = self.parameters if self.trainable else ()
+        return tuple(name for name in names if name not in self.statistics)
+
+    def _option(self, parameter: str, kind: str) -> Any:
+        return getattr(self, f"{parameter}_{kind}", None)
+
+    def _drawn(self, name: str, shape: Shape, rng: np.random.Generator) -> Array:
+        initializer: Initializer = initializers.get(self._option(name, "initializer"))
+        values = np.asarray(initializer(shape, rng), np.float32)
+        if values.shape != shape:
+            raise ValueError(
+                f"{name}_initializer of {self!r} returned shape {values.shape}, not {shape}; "
+                "it is called with (shape, rng)"
+            )
+        return values
+
+    def __repr__(self) -> str:
+        """Return the call that makes this layer, without the defaults."""
+        shown = []
+        for field in sorted(dataclasses.fields(self), key=lambda field: bool(field.kw_only)):
+            value = getattr(self, field.name)
+            if field.default is dataclasses.MISSING:
+                shown.append(repr(value))
+            elif value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def column_sums(x: Array) -> Array:
+    """Sum over all axes but the last: each sample's first, then the samples', in order.
+
+    Two short sums lose less than a long one, and neither depends on the number of threads.
+
+    Parameters
+    ----------
+    x : array, shape (samples, ..., columns)
+        Terms.
+
+    Returns
+    -------
+    array, shape (columns,)
+        Sums in x's dtype.
+    """
+    if x.ndim > 2:
+        x = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1]).sum(axis=1)
+    sums: Array = x.sum(axis=0)
+    return sums
+
+
+def positive(number: int, what: str) -> int:
+    """Return a count as an int; ValueError says what is less than 1."""
+    number = operator.index(number)
+    if number < 1:
+        raise ValueError(f"{what}: {number}; use 1 or more")
+    return number

@@ -1,0 +1,340 @@
+"""Losses: what a batch of predictions costs, and how each prediction should change.
+
+A loss is a function ``(y_true, y_pred) -> (value, gradient)``: the mean over the batch as a Python
+float, and its gradient with respect to ``y_pred``. It is computed in float32, or in float64 where
+``y_pred`` is float64; only the mean is summed in float64. The cross-entropies take logits, so
+that softmax and sigmoid never overflow. What is not finite is a result, not an error: an
+overflowing loss is inf or NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lowprec.train.names import named
+from lowprec.train.targets import alike, check_probabilities, class_numbers, floating
+
+__all__ = [
+    "Loss",
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "get",
+    "huber",
+    "mae",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "mse",
+    "sparse_categorical_crossentropy",
+    "takes_logits",
+]
+
+Array = np.ndarray[Any, Any]
+Loss = Callable[[Array, Array], tuple[float, Array]]
+
+_silent = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
+# Regression --------------------------------------------------------------------------------------
+
+
+@_silent
+def mean_squared_error(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+    """Return the mean of (y_pred - y_true)² over the batch and the outputs.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n, outputs)
+        The targets; shape (n,) serves for one output.
+    y_pred : ndarray of shape (n, outputs)
+        The predictions, float32 (or float64).
+
+    Returns
+    -------
+    value : float
+        The loss.
+    gradient : ndarray
+        With respect to `y_pred`, of its shape and dtype.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> mean_squared_error(np.array([1.0, 2.0]), np.array([[2.0], [2.0]], np.float32))
+    (0.5, array([[1.],
+           [0.]], dtype=float32))
+    """
+    y_true, y_pred = alike(y_true, y_pred)
+    error = y_pred - y_true
+    value = _mean(error * error)
+    error *= 2 / error.size
+    return value, error
+
+
+@_silent
+def mean_absolute_error(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+    """Return the mean of abs(y_pred - y_true); its gradient is 0 where they are equal.
+
+    Parameters, results and errors as in `mean_squared_error`.
+
+    Examples
+    --------
+    >>> value, gradient = mean_absolute_error(np.array([1.0, 2.0]), np.array([3.0, 2.0]))
+    >>> value, gradient.tolist()
+    (1.0, [0.5, 0.0])
+    """
+    y_true, y_pred = alike(y_true, y_pred)
+    error = y_pred - y_true
+    value = _mean(np.abs(error))
+    gradient = np.sign(error)
+    gradient /= error.size
+    return value, gradient
+
+
+@_silent
+def huber(y_true: Array, y_pred: Array, delta: float = 1.0) -> tuple[float, Array]:
+    """Return the mean Huber loss: e²/2 up to abs(e) = `delta`, then delta·(abs(e) - delta/2).
+
+    Parameters, results and errors as in `mean_squared_error`; for another `delta` pass
+    ``functools.partial(huber, delta=2.0)`` as the loss.
+
+    Examples
+    --------
+    >>> value, gradient = huber(np.array([0.0, 0.0]), np.array([0.5, 3.0]))
+    >>> value, gradient.tolist()
+    (1.3125, [0.25, 0.5])
+    """
+    if not delta > 0:
+        raise ValueError(
+            f"delta is {delta!r}; it must be positive: the largest error that counts squared"
+        )
+    y_true, y_pred = alike(y_true, y_pred)
+    error = y_pred - y_true
+    gradient = np.clip(error, -delta, delta)
+    value = _mean(
+        gradient * (error - gradient / 2)
+    )  # both cases are c·(e - c/2) for e clipped to c
+    gradient /= error.size
+    return value, gradient
+
+
+# Classification ----------------------------------------------------------------------------------
+
+
+@_silent
+def binary_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+    """Return the mean of -log of the probability, sigmoid(y_pred), of the true answer.
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n, outputs) or (n,)
+        Labels 0 and 1, or probabilities in between.
+    y_pred : ndarray of shape (n, outputs)
+        Logits.
+
+    Returns
+    -------
+    value : float
+        The loss, max(z, 0) - z·y + log(1 + exp(-abs(z))) on average: finite for any finite logits.
+    gradient : ndarray
+        (sigmoid(z) - y) / z.size.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit or a label is outside 0 … 1.
+
+    Examples
+    --------
+    >>> value, gradient = binary_crossentropy(np.array([1, 0]), np.array([1000.0, 1000.0]))
+    >>> value, gradient.tolist()
+    (500.0, [0.0, 0.5])
+    """
+    y_true, logits = alike(y_true, y_pred)
+    check_probabilities(y_true, "binary_crossentropy")
+    tail = np.exp(-np.abs(logits))
+    value = _mean(np.maximum(logits, 0) - logits * y_true + np.log1p(tail))
+    gradient = np.where(logits >= 0, 1, tail) / (1 + tail)
+    gradient -= y_true
+    gradient /= gradient.size
+    return value, gradient
+
+
+@_silent
+def categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+    """Return the mean over the batch of -Σ y_true·log softmax(y_pred).
+
+    Parameters
+    ----------
+    y_true : ndarray of shape (n, classes)
+        A probability for each class: one-hot rows, or smoothed ones.
+    y_pred : ndarray of shape (n, classes)
+        Logits.
+
+    Returns
+    -------
+    value : float
+        The loss.
+    gradient : ndarray
+        (softmax(y_pred) - y_true) / n.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a row of `y_true` is no distribution.
+
+    Examples
+    --------
+    >>> value, gradient = categorical_crossentropy(np.array([[0, 1]]), np.array([[0.0, 0.0]]))
+    >>> round(value, 6), gradient.tolist()
+    (0.693147, [[0.5, -0.5]])
+    """
+    logits = floating(y_pred)
+    y_true = np.asarray(y_true)
+    if logits.ndim < 2 or y_true.shape != logits.shape:
+        raise ValueError(
+            f"labels of shape {y_true.shape} do not fit logits of shape {logits.shape}; "
+            "categorical_crossentropy takes a row of probabilities for each sample; for integer "
+            "labels use sparse_categorical_crossentropy"
+        )
+    y_true = y_true.astype(logits.dtype, copy=False)
+    check_probabilities(y_true, "categorical_crossentropy")
+    mass = y_true.sum(axis=-1, keepdims=True)
+    if y_true.size and not np.abs(mass - 1).max() <= 1e-3:
+        row = int(np.abs(mass - 1).reshape(-1).argmax())
+        raise ValueError(
+            f"row {row} of the labels sums to {mass.reshape(-1)[row]:g}; the probabilities of the "
+            "classes must sum to 1; for several answers at once use binary_crossentropy"
+        )
+    probabilities, logarithms = _softmax(logits)
+    rows = logits.size // logits.shape[-1]
+    value = -float(np.sum(y_true * logarithms, dtype=np.float64)) / rows
+    probabilities *= mass
+    probabilities -= y_true
+    probabilities /= rows
+    return value, probabilities
+
+
+@_silent
+def sparse_categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+    """Return the mean over the batch of -log softmax(y_pred) at the true class.
+
+    Parameters
+    ----------
+    y_true : ndarray of int, of shape (n,) or (n, 1)
+        The number of each sample's class, from 0.
+    y_pred : ndarray of shape (n, classes)
+        Logits.
+
+    Returns
+    -------
+    value : float
+        The loss: finite for any finite logits.
+    gradient : ndarray
+        (softmax(y_pred) - one_hot(y_true)) / n.
+
+    Raises
+    ------
+    TypeError
+        If the labels are not integers.
+    ValueError
+        If the shapes do not fit or a label is no class.
+
+    Examples
+    --------
+    >>> value, gradient = sparse_categorical_crossentropy(np.array([1]), np.array([[0.0, 0.0]]))
+    >>> round(value, 6), gradient.tolist()
+    (0.693147, [[0.5, -0.5]])
+    """
+    logits = floating(y_pred)
+    labels = class_numbers(y_true, logits.shape)
+    probabilities, logarithms = _softmax(logits.reshape(labels.size, logits.shape[-1]))
+    rows = np.arange(labels.size)
+    value = -_mean(logarithms[rows, labels])
+    probabilities[rows, labels] -= 1
+    probabilities /= labels.size
+    return value, probabilities.reshape(logits.shape)
+
+
+def _softmax(logits: Array) -> tuple[Array, Array]:
+    """Return the softmax of the last axis and its logarithm."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    powers = np.exp(shifted)
+    sums = powers.sum(axis=-1, keepdims=True)
+    shifted -= np.log(sums)
+    powers /= sums
+    return powers, shifted
+
+
+def _mean(terms: Array) -> float:
+    return float(terms.mean(dtype=np.float64))
+
+
+# By name -----------------------------------------------------------------------------------------
+
+mse, mae = mean_squared_error, mean_absolute_error
+
+_LOSSES: dict[str, Loss] = {
+    "mse": mean_squared_error,
+    "mean_squared_error": mean_squared_error,
+    "mae": mean_absolute_error,
+    "mean_absolute_error": mean_absolute_error,
+    "huber": huber,
+    "binary_crossentropy": binary_crossentropy,
+    "categorical_crossentropy": categorical_crossentropy,
+    "sparse_categorical_crossentropy": sparse_categorical_crossentropy,
+}
+
+
+def get(loss: str | Loss) -> Loss:
+    """Return the loss of that name; a function of your own is returned as it is.
+
+    Parameters
+    ----------
+    loss : str or callable
+        A name in Keras' spelling, or a function ``(y_true, y_pred) -> (value, gradient)``.
+
+    Returns
+    -------
+    callable
+        The function.
+
+    Raises
+    ------
+    ValueError
+        If no loss has that name.
+    TypeError
+        If it is neither a name nor a function.
+
+    Examples
+    --------
+    >>> get("mse") is mean_squared_error
+    True
+    """
+    if isinstance(loss, str):
+        return named(loss, _LOSSES, "loss")
+    if callable(loss):
+        return loss
+    raise TypeError(
+        f"a loss is a name or a function (y_true, y_pred) -> (value, gradient), not {loss!r}"
+    )
+
+
+def takes_logits(loss: str | Loss) -> bool:
+    """Return whether a loss applies softmax or sigmoid itself, so that a model must not.
+
+    Examples
+    --------
+    >>> takes_logits("sparse_categorical_crossentropy"), takes_logits("mse")
+    (True, False)
+    """
+    return get(loss) in (
+        binary_crossentropy,
+        categorical_crossentropy,
+        sparse_categorical_crossentropy,
+    )

@@ -1,0 +1,338 @@
+"""Optimizers: compositions of small transforms, with PyTorch's formulas and defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from lowprec.train.adaptive import (
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_nadam,
+    scale_by_rms,
+    scale_by_sum_of_squares,
+)
+from lowprec.train.names import named
+from lowprec.train.optimizer import Optimizer, compose, require_fraction, require_not_negative
+from lowprec.train.transforms import add_decayed_weights, decay_weights, scale_by_rate, trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lowprec.train.optimizer import Rate
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "AdaMax",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Nadam",
+    "Nesterov",
+    "Optimizer",
+    "RMSProp",
+    "get",
+]
+
+
+def SGD(
+    learning_rate: Rate = 1e-3,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    **clipping: float | None,
+) -> Optimizer:
+    """Stochastic gradient descent, ``torch.optim.SGD``.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        PyTorch's ``lr``.
+    momentum : float
+        In [0, 1): b ← momentum·b + g, and b takes the place of g.
+    nesterov : bool
+        Whether g + momentum·b does.
+    weight_decay : float
+        Times the parameters, added to the gradients: an L2 penalty.
+    **clipping
+        At most one of ``clipvalue`` (of elements), ``clipnorm`` (of each gradient's norm) and
+        ``global_clipnorm`` (of the norm of all together): limits of the unscaled gradients.
+
+    Returns
+    -------
+    Optimizer
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range, Nesterov's has no momentum, or two clips are given.
+
+    Examples
+    --------
+    >>> SGD(0.1, momentum=0.9, global_clipnorm=1.0).hyperparameters
+    {'momentum': 0.9, 'nesterov': False, 'weight_decay': 0.0, 'global_clipnorm': 1.0}
+    """
+    require_fraction(momentum=momentum)
+    require_not_negative(weight_decay=weight_decay)
+    if nesterov and not momentum:
+        raise ValueError("nesterov=True with momentum=0: pass a momentum, 0.9 for instance")
+    return compose(
+        "SGD",
+        learning_rate,
+        {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay},
+        clipping,
+        add_decayed_weights(weight_decay),
+        trace(momentum, nesterov),
+        scale_by_rate(),
+    )
+
+
+def Momentum(learning_rate: Rate = 1e-3, momentum: float = 0.9, **others: Any) -> Optimizer:
+    """`SGD` with momentum; the other arguments are its own."""
+    return dataclasses.replace(SGD(learning_rate, momentum, **others), name="Momentum")
+
+
+def Nesterov(learning_rate: Rate = 1e-3, momentum: float = 0.9, **others: Any) -> Optimizer:
+    """`SGD` with Nesterov's momentum; the other arguments are its own."""
+    return dataclasses.replace(
+        SGD(learning_rate, momentum, nesterov=True, **others), name="Nesterov"
+    )
+
+
+def AdaGrad(
+    learning_rate: Rate = 1e-2,
+    lr_decay: float = 0.0,
+    weight_decay: float = 0.0,
+    initial_accumulator_value: float = 0.0,
+    epsilon: float = 1e-10,
+    **clipping: float | None,
+) -> Optimizer:
+    """AdaGrad, ``torch.optim.Adagrad``: gradients over the root of the sum of their squares.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        PyTorch's ``lr``.
+    lr_decay : float
+        The rate of step t, from 1, is divided by ``1 + (t - 1) * lr_decay``.
+    weight_decay, **clipping
+        As for `SGD`.
+    initial_accumulator_value : float
+        What the sums start from.
+    epsilon : float
+        Added to the root; PyTorch's ``eps``.
+    """
+    numbers = {
+        "lr_decay": lr_decay,
+        "weight_decay": weight_decay,
+        "initial_accumulator_value": initial_accumulator_value,
+        "epsilon": epsilon,
+    }
+    require_not_negative(**numbers)
+    return compose(
+        "AdaGrad",
+        learning_rate,
+        numbers,
+        clipping,
+        add_decayed_weights(weight_decay),
+        scale_by_sum_of_squares(epsilon, initial_accumulator_value),
+        scale_by_rate(lr_decay),
+    )
+
+
+def RMSProp(
+    learning_rate: Rate = 1e-2,
+    rho: float = 0.99,
+    epsilon: float = 1e-8,
+    momentum: float = 0.0,
+    centered: bool = False,
+    weight_decay: float = 0.0,
+    **clipping: float | None,
+) -> Optimizer:
+    """RMSProp, ``torch.optim.RMSprop``: gradients over a running root of their mean square.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        PyTorch's ``lr``.
+    rho : float
+        In [0, 1), how much of the running mean stays; PyTorch's ``alpha``.
+    epsilon : float
+        Added to the root; PyTorch's ``eps``.
+    momentum : float
+        In [0, 1), of the scaled gradients.
+    centered : bool
+        Whether the mean square is taken about the running mean.
+    weight_decay, **clipping
+        As for `SGD`.
+    """
+    require_fraction(rho=rho, momentum=momentum)
+    require_not_negative(epsilon=epsilon, weight_decay=weight_decay)
+    numbers = {
+        "rho": rho,
+        "epsilon": epsilon,
+        "momentum": momentum,
+        "centered": centered,
+        "weight_decay": weight_decay,
+    }
+    return compose(
+        "RMSProp",
+        learning_rate,
+        numbers,
+        clipping,
+        add_decayed_weights(weight_decay),
+        scale_by_rms(rho, epsilon, centered),
+        trace(momentum),
+        scale_by_rate(),
+    )
+
+
+def Adam(
+    learning_rate: Rate = 1e-3,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    **clipping: float | None,
+) -> Optimizer:
+    """Adam, ``torch.optim.Adam``: the running mean over the running root mean square.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        PyTorch's ``lr``.
+    beta_1, beta_2 : float
+        In [0, 1), how much of the running means of g and g² stays; PyTorch's ``betas``.
+    epsilon : float
+        Added to the root after the bias correction; PyTorch's ``eps``.
+    weight_decay, **clipping
+        As for `SGD`: the decay is an L2 penalty.
+
+    Examples
+    --------
+    >>> Adam(1e-3).rate(0)
+    0.001
+    """
+    betas = _betas(beta_1, beta_2, epsilon, weight_decay)
+    return compose(
+        "Adam",
+        learning_rate,
+        {**betas, "weight_decay": weight_decay},
+        clipping,
+        add_decayed_weights(weight_decay),
+        scale_by_adam(**betas),
+        scale_by_rate(),
+    )
+
+
+def AdamW(
+    learning_rate: Rate = 1e-3,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 1e-2,
+    **clipping: float | None,
+) -> Optimizer:
+    """AdamW, ``torch.optim.AdamW``: `Adam` whose weights decay by ``rate * weight_decay`` itself.
+
+    The decay passes by the running means: it is not part of the gradients. The other arguments are
+    those of `Adam`.
+    """
+    betas = _betas(beta_1, beta_2, epsilon, weight_decay)
+    return compose(
+        "AdamW",
+        learning_rate,
+        {**betas, "weight_decay": weight_decay},
+        clipping,
+        scale_by_adam(**betas),
+        scale_by_rate(),
+        decay_weights(weight_decay),
+    )
+
+
+def AdaMax(
+    learning_rate: Rate = 2e-3,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    **clipping: float | None,
+) -> Optimizer:
+    """AdaMax, ``torch.optim.Adamax``: `Adam` with a running maximum for the root mean square.
+
+    `epsilon` is added to the gradient's magnitude before the maximum is taken, as in PyTorch. The
+    other arguments are those of `Adam`.
+    """
+    betas = _betas(beta_1, beta_2, epsilon, weight_decay)
+    return compose(
+        "AdaMax",
+        learning_rate,
+        {**betas, "weight_decay": weight_decay},
+        clipping,
+        add_decayed_weights(weight_decay),
+        scale_by_adamax(**betas),
+        scale_by_rate(),
+    )
+
+
+def Nadam(
+    learning_rate: Rate = 2e-3,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum_decay: float = 4e-3,
+    **clipping: float | None,
+) -> Optimizer:
+    """Nadam, ``torch.optim.NAdam``: `Adam` with Nesterov's momentum, which warms up.
+
+    The momentum of step t is ``beta_1 * (1 - 0.96**(t * momentum_decay) / 2)``. The other arguments
+    are those of `Adam`.
+    """
+    betas = _betas(beta_1, beta_2, epsilon, weight_decay)
+    require_not_negative(momentum_decay=momentum_decay)
+    return compose(
+        "Nadam",
+        learning_rate,
+        {**betas, "weight_decay": weight_decay, "momentum_decay": momentum_decay},
+        clipping,
+        add_decayed_weights(weight_decay),
+        scale_by_nadam(**betas, momentum_decay=momentum_decay),
+        scale_by_rate(),
+    )
+
+
+_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    optimizer.__name__.lower(): optimizer
+    for optimizer in (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW, AdaMax, Nadam)
+}
+
+
+def get(optimizer: Optimizer | str) -> Optimizer:
+    """Return the optimizer of this name, with its defaults, or the one that is given.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    TypeError
+        If it is neither.
+
+    Examples
+    --------
+    >>> get("adam").name
+    'Adam'
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(f"not an optimizer: {optimizer!r}; pass Adam(1e-3) or its name")
+    return named(optimizer.lower(), _OPTIMIZERS, "optimizer")()
+
+
+def _betas(beta_1: float, beta_2: float, epsilon: float, weight_decay: float) -> dict[str, float]:
+    """Return what all of Adam's family share, once it is checked."""
+    require_fraction(beta_1=beta_1, beta_2=beta_2)
+    require_not_negative(epsilon=epsilon, weight_decay=weight_decay)
+    return {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}

@@ -1,0 +1,170 @@
+"""The progress of a training, in the words of Keras: a line an epoch."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rich.console import Console
+    from rich.text import Text
+
+__all__ = ["Progress", "figure"]
+
+_WIDTH = 20  # of the bar
+_INTERVAL = 0.1  # seconds between two drawings
+
+
+class Progress:
+    """Shows how far a training has come; used with ``with``.
+
+    A terminal shows the running epoch, drawn at most ten times a second. Elsewhere, in Jupyter
+    too, each epoch's line appears when it is finished.
+
+    Parameters
+    ----------
+    epochs : int
+        How many epochs there will be.
+    steps : int
+        How many steps each has.
+    verbose : bool or "auto"
+        Whether to show anything; auto: where stdout is a terminal or a notebook.
+    console : rich.console.Console, optional
+        Where to; by default stdout.
+
+    Examples
+    --------
+    >>> with Progress(10, 45, verbose=False) as progress:
+    ...     progress.begin_epoch(0)
+    ...     progress.update(lambda: {"loss": 0.5})
+    ...     progress.end_epoch({"loss": 0.5, "val_loss": 0.4})
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        steps: int,
+        verbose: bool | str = "auto",
+        console: Console | None = None,
+    ) -> None:
+        self.epochs, self.steps = epochs, steps
+        self.step, self.began, self.after_first, self.now, self.drawn = 0, 0.0, 0.0, 0.0, 0.0
+        self.console = _console(console, verbose)
+        self.live: Any = None
+
+    def __enter__(self) -> Progress:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the terminal back, also when training fails."""
+        self._stop_live()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Begin an epoch, counted from 0."""
+        if self.console is None:
+            return
+        self.console.print(f"Epoch {epoch + 1}/{self.epochs}", highlight=False)
+        self.step = 0
+        self.began = self.drawn = self.now = time.perf_counter()
+        if self.console.is_terminal and not self.console.is_jupyter:
+            from rich.live import Live
+
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
+            self.live.start()
+
+    def update(self, logs: Callable[[], Mapping[str, float]]) -> None:
+        """Count a step; `logs` is called for the means so far only where they are drawn."""
+        if self.console is None:
+            return
+        self.step += 1
+        self.now = time.perf_counter()
+        if self.step == 1:
+            self.after_first = self.now
+        if self.live is not None and self.now - self.drawn >= _INTERVAL:
+            self.drawn = self.now
+            self.live.update(self._line(logs(), self._remaining()), refresh=True)
+
+    def end_epoch(self, logs: Mapping[str, float]) -> None:
+        """End an epoch with its values, validation included."""
+        if self.console is None:
+            return
+        self._stop_live()
+        elapsed = f"{time.perf_counter() - self.began:.0f}s"
+        self.console.print(self._line(logs, elapsed), soft_wrap=True)
+
+    def _stop_live(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+    def _line(self, logs: Mapping[str, float], clock: str) -> Text:
+        from rich.text import Text
+
+        assert self.console is not None
+        done = _WIDTH * self.step // self.steps
+        dash = "━" if self.console.encoding.startswith("utf") else "="
+        values = "".join(f" - {name}: {figure(logs[name])}" for name in sorted(logs, key=_rank))
+        return Text.assemble(
+            (f"{self.step:{len(str(self.steps))}d}/{self.steps}", "bold"),
+            " ",
+            (dash * done, "green"),
+            (dash * (_WIDTH - done), "bright_black"),
+            " ",
+            (clock, "bold"),
+            f" {_duration(self._per_step())}/step{values}",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+
+    def _per_step(self) -> float:
+        """Return seconds a step; the first one, with its preparations, does not count."""
+        if self.step > 1:
+            return (self.now - self.after_first) / (self.step - 1)
+        return self.now - self.began
+
+    def _remaining(self) -> str:
+        seconds = int(self._per_step() * (self.steps - self.step))
+        if seconds < 60:
+            return f"{seconds}s"
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def figure(value: float) -> str:
+    """Return a value with four decimals, or with an exponent below 1e-3, as Keras does.
+
+    Examples
+    --------
+    >>> figure(0.73), figure(0.00012345)
+    ('0.7300', '1.2345e-04')
+    """
+    return f"{value:.4e}" if abs(value) < 1e-3 else f"{value:.4f}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.0f}s"
+    return f"{seconds * 1e3:.0f}ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f}us"
+
+
+def _rank(name: str) -> tuple[bool, str]:
+    """Order names by the alphabet, those of validation last."""
+    return name.startswith("val_"), name
+
+
+def _console(console: Console | None, verbose: bool | str) -> Console | None:
+    """Return where to print, or None for silence."""
+    if isinstance(verbose, str) and verbose != "auto":
+        raise ValueError(f'verbose is {verbose!r}; use True, False or "auto"')
+    if not verbose:
+        return None
+    if console is None:
+        from rich.console import Console as RichConsole
+
+        console = RichConsole()
+    shown = verbose != "auto" or console.is_terminal or console.is_jupyter
+    return console if shown else None

@@ -1,0 +1,153 @@
+"""Recorders on disk: one .npz file, written whole or not at all; exponents only where there are any."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from lowprec.accumulation import Accumulator
+from lowprec.formats import Format, Specials
+from lowprec.rows import FIELDS
+from lowprec.train.archive import read_archive, write_archive
+from lowprec.train.loss_scale import LossScale
+from lowprec.train.policy import Policy
+from lowprec.train.recorder.recorder import Event, Recorder
+from lowprec.train.recorder.tracks import ROWS, Track
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["load", "save"]
+
+R = TypeVar("R", bound=Recorder)
+Array = np.ndarray[Any, Any]
+
+_PLAIN = ("every", "facts", "labels", "steps", "recorded", "skips", "curves", "reference")
+
+
+def save(recorder: Recorder, path: str | os.PathLike[str]) -> None:
+    """Write a recorder to a file."""
+    arrays: dict[str, Array] = {}
+    listed = []
+    for number, track in enumerate(recorder.tracks.values()):
+        first, exponents = _cropped(track.exponents[: track.length])
+        arrays[f"{number}/numbers"] = track.numbers[: track.length]
+        arrays[f"{number}/exponents"] = exponents
+        gap, arrays[f"{number}/gaps"] = _cropped(track.gaps)
+        listed.append(
+            {
+                "kind": track.kind,
+                "name": track.name,
+                "format": _format_to_json(track.fmt),
+                "each": track.each,
+                "first_exponent": first,
+                "first_gap": gap,
+            }
+        )
+    header = {name: getattr(recorder, name) for name in _PLAIN}
+    header |= {"content": "recorder", "fields": FIELDS, "tracks": listed}
+    header |= {"policy": _policy_to_json(recorder.policy), "scales": recorder.scales}
+    header["events"] = [event._asdict() for event in recorder.events]
+    write_archive(path, arrays, header)
+
+
+def load(cls: type[R], path: str | os.PathLike[str]) -> R:
+    """Return the recorder in a file."""
+    arrays, header = read_archive(path)
+    if header.get("content") != "recorder":
+        raise ValueError(f"{path} is an archive of lowprec, but not a saved recorder")
+    if header["fields"] != list(FIELDS):
+        raise ValueError(
+            f"{path} counts other things than this lowprec; read it with the one that wrote it"
+        )
+    recorder = cls(header["every"], policy=_policy_from_json(header["policy"]))
+    for name in _PLAIN:
+        setattr(recorder, name, header[name])
+    recorder.events = [Event(**event) for event in header["events"]]
+    recorder.scales = [(step, scale) for step, scale in header["scales"]]
+    for number, listed in enumerate(header["tracks"]):
+        track = Track(listed["kind"], listed["name"], _format_from_json(listed["format"]))
+        numbers, exponents, gaps = (
+            arrays[f"{number}/{part}"] for part in ("numbers", "exponents", "gaps")
+        )
+        track.length, track.each = min(len(numbers), ROWS), listed["each"]
+        first, gap = listed["first_exponent"], listed["first_gap"]
+        track.numbers[: track.length] = numbers
+        track.exponents[: track.length, first : first + exponents.shape[1]] = exponents
+        track.gaps[:, gap : gap + gaps.shape[1]] = gaps
+        recorder.tracks[track.kind, track.name] = track
+    return recorder
+
+
+def _cropped(counts: Array) -> tuple[int, Array]:
+    """Return the first column that is not all zeros, and the columns from there to the last."""
+    used = np.flatnonzero(counts.any(axis=0))
+    if not used.size:
+        return 0, counts[:, :0]
+    return int(used[0]), np.ascontiguousarray(counts[:, used[0] : used[-1] + 1])
+
+
+# Formats and policies ----------------------------------------------------------------------------
+
+
+def _format_to_json(fmt: Format) -> dict[str, Any]:
+    return dataclasses.asdict(fmt) | {"specials": fmt.specials.value}
+
+
+def _format_from_json(fields: dict[str, Any]) -> Format:
+    return Format(**fields | {"specials": Specials(fields["specials"])})
+
+
+def _policy_to_json(policy: Policy) -> dict[str, Any]:
+    formats = {k: _format_to_json(fmt) for k, fmt in policy.formats.items() if k != "accumulate"}
+    scale, accumulate = policy.loss_scale, policy.accumulate
+    return {
+        **formats,
+        "accumulate": _sum_to_json(accumulate)
+        if isinstance(accumulate, Accumulator)
+        else _format_to_json(policy.formats["accumulate"]),
+        "update": policy.update,
+        "loss_scale": dataclasses.asdict(scale) if isinstance(scale, LossScale) else None,
+        "tensor_scales": policy.tensor_scales,
+        "name": policy.name,
+    }
+
+
+def _policy_from_json(fields: dict[str, Any]) -> Policy:
+    scale, accumulate = fields["loss_scale"], fields["accumulate"]
+    formats = ("params", "compute", "gradients", "state")
+    return Policy(
+        **fields
+        | {name: _format_from_json(fields[name]) for name in formats}
+        | {
+            "accumulate": _sum_from_json(accumulate)
+            if "order" in accumulate
+            else _format_from_json(accumulate),
+            "loss_scale": None if scale is None else LossScale(**scale),
+        }
+    )
+
+
+def _sum_to_json(accumulator: Accumulator) -> dict[str, Any]:
+    fields = {
+        field.name: getattr(accumulator, field.name)
+        for field in dataclasses.fields(accumulator)
+        if field.name != "rng"  # a generator is no number
+    }
+    return {
+        name: _format_to_json(value)
+        if isinstance(value, Format)
+        else value.value
+        if isinstance(value, enum.Enum)
+        else value
+        for name, value in fields.items()
+    }
+
+
+def _sum_from_json(fields: dict[str, Any]) -> Accumulator:
+    return Accumulator(
+        **{k: _format_from_json(v) if isinstance(v, dict) else v for k, v in fields.items()}
+    )

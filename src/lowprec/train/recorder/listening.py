@@ -1,0 +1,135 @@
+"""Numerics that remember what they rounded, and what of it belongs to which tensor of a layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.train.numerics import Numerics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lowprec.train.policy import Policy
+
+__all__ = ["Heard", "Listening", "named_backward", "named_forward"]
+
+Array = np.ndarray[Any, Any]
+Params = dict[str, Array]
+
+
+class Heard(NamedTuple):
+    """A tensor of a layer, before and after it was rounded."""
+
+    kind: str
+    name: str
+    before: Array
+    after: Array
+
+
+class Listening(Numerics):
+    """The numerics of a policy, bit for bit, with the arrays before and after each rounding.
+
+    Parameters
+    ----------
+    policy : Policy
+        The policy.
+
+    Attributes
+    ----------
+    rounded : list of tuple of array
+        What was rounded since the list was taken, in order: before and after.
+    longest : int
+        The most terms that a product summed up.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self.rounded: list[tuple[Array, Array]] = []
+        self.longest = 0
+
+    def take(self) -> list[tuple[Array, Array]]:
+        """Return what was rounded, and forget it."""
+        taken, self.rounded = self.rounded, []
+        return taken
+
+    def compute(self, x: Array) -> Array:
+        """As the policy's, and remember."""
+        return self._heard(x, super().compute(x))
+
+    def gradient(self, g: Array) -> Array:
+        """As the policy's, and remember."""
+        return self._heard(g, super().gradient(g))
+
+    def biased(self, z: Array, bias: Array | None, relu: bool = False) -> Array:
+        """As the policy's, and remember; what ReLU makes zero was zero before."""
+        before = z + (z.dtype.type(0) if bias is None else bias)  # z may be overwritten
+        if relu:
+            np.maximum(before, 0, out=before)
+        return self._heard(before, super().biased(z, bias, relu))
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """As the policy's; remember how many terms the sums have."""
+        self.longest = max(self.longest, a.shape[1])
+        return super().matmul(a, b)
+
+    def _heard(self, before: Array, after: Array) -> Array:
+        self.rounded.append((before, after))
+        return after
+
+
+def named_forward(
+    rounded: list[tuple[Array, Array]], layer: int, own: Mapping[str, Array], outputs: Array
+) -> Iterator[Heard]:
+    """Yield what a layer rounded in its forward pass: weights, activations, the sums before those.
+
+    Parameters
+    ----------
+    rounded : list of tuple of array
+        From `Listening.take`.
+    layer : int
+        Its number.
+    own : mapping of str to array
+        Its parameters by short name.
+    outputs : array
+        What it returned.
+    """
+    for before, after in rounded:
+        weights = [short for short, w in own.items() if _is_same(before, w)]
+        if weights:
+            yield Heard("weight", f"{layer}/{weights[0]}", before, after)
+        elif _is_same(after, outputs):
+            yield Heard("activation", str(layer), before, after)
+        else:
+            yield Heard("preactivation", str(layer), before, after)
+
+
+def named_backward(
+    rounded: list[tuple[Array, Array]], layer: int, dx: Array | None, grads: Mapping[str, Array]
+) -> Iterator[Heard]:
+    """Yield what a layer rounded in its backward pass: the gradients that leave it.
+
+    The gradient with respect to its inputs is that of the activations of the layer before.
+
+    Parameters
+    ----------
+    rounded, layer
+        As for `named_forward`.
+    dx : array, or None
+        The gradient with respect to its inputs.
+    grads : mapping of str to array
+        Those of its parameters by short name.
+    """
+    for before, after in rounded:
+        weights = [short for short, g in grads.items() if _is_same(after, g)]
+        if weights:
+            yield Heard("weight_gradient", f"{layer}/{weights[0]}", before, after)
+        elif dx is not None and _is_same(after, dx):
+            name = str(layer - 1) if layer else "input"
+            yield Heard("activation_gradient", name, before, after)
+
+
+def _is_same(a: Array, b: Array) -> bool:
+    """Return whether two arrays are one, though perhaps of different shapes."""
+    return a is b or (a.size == b.size and bool(a.size) and np.may_share_memory(a, b))

@@ -1,0 +1,517 @@
+"""The recorder: tracks of every tensor, the facts of the run, and what is made of them."""
+
+from __future__ import annotations
+
+import html
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from lowprec.conversion import round_to
+from lowprec.formats import Format, get_format
+from lowprec.train.names import named
+from lowprec.train.policy import Policy, get_policy
+from lowprec.train.recorder.tracks import Track
+from lowprec.train.recorder.watching import Inquest, Recording, Watch
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Sequence
+
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+    from rich.console import RenderableType
+
+    from lowprec.formats import FormatLike
+    from lowprec.train.history import History
+    from lowprec.train.loop import Training
+    from lowprec.train.recorder.rules import Finding
+    from lowprec.train.recorder.scaling import ScaleAdvice
+    from lowprec.train.recorder.whatif import WhatIf
+
+__all__ = ["KINDS", "Event", "Recorder"]
+
+Array = np.ndarray[Any, Any]
+
+KINDS = {
+    "weight": "compute",
+    "activation": "compute",
+    "preactivation": "compute",
+    "activation_gradient": "gradients",
+    "weight_gradient": "gradients",
+    "moment": "state",
+    "update": "float32",
+    "target": "compute",
+    "error": "float32",
+}
+"""The kinds of tensors, and which of the policy's formats each is rounded to."""
+
+_KINDS = {kind: kind for kind in KINDS}
+_MOST_EVENTS = 50
+
+
+class Event(NamedTuple):
+    """A step that was skipped, or the first after which the weights were not finite.
+
+    Attributes
+    ----------
+    step : int
+        Which, counted from 0.
+    skipped : bool
+        Whether it was skipped: then it did no harm.
+    kind, name : str
+        The first tensor of the step that was not finite.
+    value : float
+        The magnitude that was too large for the format; infinity where arithmetic made it, not
+        rounding.
+    """
+
+    step: int
+    skipped: bool
+    kind: str
+    name: str
+    value: float
+
+
+class Recorder:
+    """Records what rounding does to every tensor of a training: give it to ``fit(recorder=…)``.
+
+    Weights, activations, their gradients, moments and updates are tallied every so many steps, in
+    memory that does not grow with the run; recording changes no bit of the training. Tensors from
+    elsewhere come in through `observe`.
+
+    Parameters
+    ----------
+    every : int
+        Record one step in so many.
+    policy : Policy or str, optional
+        What tensors that are observed would be rounded to; `fit` uses its own.
+    reference : History or sequence of float, optional
+        The same training in float32, or its loss by epoch: tells what is harmless from what costs.
+
+    Raises
+    ------
+    ValueError
+        If `every` is less than 1.
+
+    Examples
+    --------
+    >>> from lowprec import train
+    >>> model = train.Sequential([train.Input((4,)), train.Dense(3)])
+    >>> recorder = Recorder(every=2)
+    >>> history = train.fit(
+    ...     model,
+    ...     train.data.iris().scaled("standard"),
+    ...     loss="sparse_categorical_crossentropy",
+    ...     optimizer=train.Adam(1e-2),
+    ...     policy="mixed_bfloat16",
+    ...     epochs=5,
+    ...     recorder=recorder,
+    ... )
+    >>> print(recorder.verdict[0])
+    Nothing to worry about: 10 recorded steps of 20 in mixed_bfloat16 show no loss that matters.
+    """
+
+    def __init__(
+        self,
+        every: int = 10,
+        *,
+        policy: Policy | str | None = None,
+        reference: History | Sequence[float] | None = None,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every={every}: record every step (1) or one in more")
+        self.every = every
+        self.policy = get_policy("float32" if policy is None else policy)
+        self.reference = _losses(reference)
+        self.tracks: dict[tuple[str, str], Track] = {}
+        self.facts: dict[str, Any] = {"starved": [0, 0]}
+        self.labels: dict[str, str] = {}
+        self.events: list[Event] = []
+        self.scales: list[tuple[int, float]] = []  # where the loss scale changed, and to what
+        self.steps = 0  # seen
+        self.recorded = 0
+        self.skips = 0
+        self.curves: dict[str, list[float]] = {}
+        self._numerics: Any = None
+        self._training: weakref.ref[Training] | None = None  # a recorder outlives the data
+
+    # Recording -----------------------------------------------------------------------------------
+
+    def watch(self, training: Training) -> Recording | None:
+        """Return what looks at this step of a training, or None where it is not recorded."""
+        if self._training is None or self._training() is not training:
+            self._attach(training)
+        self.curves = training.history.history
+        scale = 1.0 if training.loss_scale is None else training.loss_scale.value
+        if not self.scales or self.scales[-1][1] != scale:
+            self.scales.append((training.seen, scale))
+        self.steps = training.seen + 1
+        if training.seen % self.every:
+            return None
+        self.recorded += 1
+        return Recording(self._numerics, self, training.seen, scale)
+
+    def finish(self, training: Training, repeat: Callable[[Watch], Any]) -> None:
+        """Look at a training after a step; `repeat` runs the step's passes again.
+
+        Where the step was skipped, or its weights are no longer finite, the passes are repeated to
+        find the first tensor that is not.
+        """
+        step = training.seen
+        skipped = training.history.skipped_steps[-1:] == [step]
+        self.skips += skipped
+        if not skipped and (self.is_broken or self._numerics.is_finite(training.params)):
+            return
+        if len(self.events) >= _MOST_EVENTS and skipped:
+            return
+        inquest = Inquest(self._numerics)
+        repeat(inquest)
+        if inquest.found is not None:
+            kind, name, before, _ = inquest.found
+            self.events.append(Event(step, skipped, kind, name, _largest(before)))
+            return
+        for name, array in training.state.items():
+            if not np.isfinite(array).all():
+                self.events.append(Event(step, skipped, "moment", name, np.inf))
+                return
+        name = next(n for n, w in training.params.items() if not np.isfinite(w).all())
+        self.events.append(Event(step, skipped, "update", name, np.inf))
+
+    def _attach(self, training: Training) -> None:
+        """Begin to record a training, or go on with one that was resumed."""
+        from lowprec.train.recorder.listening import Listening
+
+        if "model" in self.facts and self.policy != training.policy:
+            raise ValueError(
+                f"this recorder holds a run in {self.policy}, and this one is in "
+                f"{training.policy}; use a new Recorder"
+            )
+        if training.seen < self.steps:
+            raise ValueError(
+                f"this recorder holds {self.steps} steps already, and this run is at step "
+                f"{training.seen}; use a new Recorder, or resume the run that it holds"
+            )
+        self.policy, self._training = training.policy, weakref.ref(training)
+        self._numerics = Listening(training.policy)
+        self.labels |= _labels(training.model.layers)
+        numbers = {"learning_rate": training.optimizer.rate(0)}
+        self.facts |= {
+            "model": repr(training.model),
+            "optimizer": training.optimizer.name,
+            "hyperparameters": _plain(training.optimizer.hyperparameters | numbers),
+            "loss": training.loss_name,
+            "data": training.data.summary,
+            "batch_size": training.batch_size,
+            "order": self.policy.accumulator.order,
+            "block": self.policy.accumulator.block,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: all but the run in progress."""
+        return self.__dict__ | {"_numerics": None, "_training": None}
+
+    def observe(
+        self,
+        step: int,
+        kind: str,
+        name: str,
+        array: ArrayLike,
+        *,
+        scale: float = 1.0,
+        parameter: ArrayLike | None = None,
+    ) -> None:
+        """Record a tensor from anywhere, such as a hook in PyTorch or JAX.
+
+        Parameters
+        ----------
+        step : int
+            Of the training; a tensor's steps come in order.
+        kind : str
+            One of ``weight``, ``activation``, ``preactivation``, ``activation_gradient``,
+            ``weight_gradient``, ``moment``, ``update``, ``target``, ``error``: it says which of
+            the policy's formats counts.
+        name : str
+            What to call it; tensors of all kinds may share a name.
+        array : array_like
+            Real numbers, best before any rounding; torch tensors on the CPU too.
+        scale : float
+            The loss scale that a gradient was multiplied by.
+        parameter : array_like, optional
+            For an update: the weight that it is added to, to see which updates are lost.
+
+        Raises
+        ------
+        ValueError
+            If there is no such kind, or shapes do not match.
+
+        Examples
+        --------
+        >>> recorder = Recorder(policy="float16")
+        >>> recorder.observe(0, "weight_gradient", "w", [1e-9, 1e-3])
+        >>> recorder.track("weight_gradient", "w").whole.new_zero_rate
+        0.5
+        """
+        kind = named(kind, _KINDS, "kind of tensor")
+        before = _as_float32(array)
+        track = self.track(kind, name)
+        after = before if track.fmt == get_format("float32") else round_to(before, track.fmt)
+        track.add(step, before, after, scale=scale)
+        if parameter is not None:
+            self._observe_changes(step, track, before, _as_float32(parameter))
+        self.recorded += step + 1 > self.steps
+        self.steps = max(self.steps, step + 1)
+
+    def _observe_changes(self, step: int, track: Track, update: Array, w: Array) -> None:
+        if w.shape != update.shape:
+            raise ValueError(
+                f"the update of {track.name} has shape {update.shape}, its parameter {w.shape}; "
+                "pass the parameter that it is added to"
+            )
+        stored = self.policy.formats["params"]
+        with np.errstate(all="ignore"):
+            old = round_to(w, stored)
+            track.add_changes(step, old, update, round_to(old + update, stored))
+
+    def track(self, kind: str, name: str) -> Track:
+        """Return the track of a tensor, a new one where there is none."""
+        found = self.tracks.get((kind, name))
+        if found is None:
+            found = self.tracks[kind, name] = Track(kind, name, self._format(kind))
+        return found
+
+    def add_starved(self, counts: tuple[int, int]) -> None:
+        """Add how many first moments were not zero, and how many of them had a second that was."""
+        for place, count in enumerate(counts):
+            self.facts["starved"][place] += count
+
+    def _format(self, kind: str) -> Format:
+        return self.policy.formats.get(KINDS[kind]) or get_format("float32")
+
+    # Reading -------------------------------------------------------------------------------------
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the weights ceased to be finite."""
+        return any(not event.skipped for event in self.events)
+
+    def of_kind(self, *kinds: str) -> list[Track]:
+        """Return the tracks of these kinds, in the order of the layers."""
+        return [track for (kind, _), track in self.tracks.items() if kind in kinds]
+
+    def label(self, name: str) -> str:
+        """Return what to call a tensor: ``Dense 2 (1/kernel)``.
+
+        Examples
+        --------
+        >>> Recorder().label("anything")
+        'anything'
+        """
+        *kept, short = name.split("/")
+        if name in self.labels:
+            return self.labels[name]
+        layer = kept[-1] if kept else short
+        return f"{self.labels[layer]} ({name})" if layer in self.labels else name
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the rules have to say, the worst first; a healthy run has none but notes."""
+        from lowprec.train.recorder.rules import findings
+
+        return findings(self)
+
+    @property
+    def verdict(self) -> list[str]:
+        """What happened and what to do, in words: a sentence or two a finding, the worst first."""
+        from lowprec.train.recorder.verdict import verdict
+
+        return verdict(self)
+
+    def loss_scale(self, fmt: FormatLike | None = None) -> ScaleAdvice:
+        """Return which loss scales keep the gradients of this run in a format.
+
+        Parameters
+        ----------
+        fmt : Format, str or dtype, optional
+            By default the policy's format of gradients.
+
+        Raises
+        ------
+        ValueError
+            If no gradient was recorded.
+        """
+        from lowprec.train.recorder.scaling import advise_scale
+
+        return advise_scale(self, self.policy.formats["gradients"] if fmt is None else fmt)
+
+    def what_if(self, policies: Iterable[Policy | str] | None = None) -> WhatIf:
+        """Predict what each policy would lose in this training, before anyone trains in it.
+
+        Parameters
+        ----------
+        policies : iterable of Policy or str, optional
+            By default all named ones.
+
+        Raises
+        ------
+        ValueError
+            If the run was not recorded in float32: rounding hides what other formats would keep.
+        """
+        from lowprec.train.recorder.whatif import what_if
+
+        return what_if(self, policies)
+
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write a page with the verdict and the pictures; it refers to nothing outside itself.
+
+        Parameters
+        ----------
+        path : str or path
+            The .html file to write, whole or not at all.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Without matplotlib or Jinja2, naming the extra to install.
+        """
+        from lowprec.report.files import write_atomically
+        from lowprec.report.recorder_page import recorder_page
+
+        write_atomically(path, recorder_page(self))
+
+    def plot(self, kind: str = "activation_gradient", fmt: FormatLike = "float16") -> Figure:
+        """Draw how large the tensors of a kind are, with what a format cannot hold shaded.
+
+        Parameters
+        ----------
+        kind : str
+            The kind of tensors, as for `observe`.
+        fmt : Format, str or dtype
+            The format.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Jupyter shows it; ``savefig`` writes it.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Without matplotlib, naming the extra to install.
+        ValueError
+            If there is no such kind, or none was recorded.
+        """
+        from lowprec.report.recorder_plots import histogram_figure
+
+        return histogram_figure(self, named(kind, _KINDS, "kind of tensor"), get_format(fmt))
+
+    # Keeping -------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to an .npz file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path
+            The file; one that exists is replaced. It gets exactly this name.
+        """
+        from lowprec.train.recorder.files import save
+
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the recorder in a file that `save` wrote; ``fit(resume=…)`` goes on with it.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged or holds something else.
+        """
+        from lowprec.train.recorder.files import load
+
+        return load(cls, path)
+
+    def merge(self, other: Recorder) -> Recorder:
+        """Return a recorder of both: the two halves of a resumed run, or runs side by side.
+
+        Raises
+        ------
+        ValueError
+            If the two are of different policies.
+        """
+        if self.policy != other.policy:
+            raise ValueError(
+                f"one recorder is of {self.policy}, the other of {other.policy}: their tensors "
+                "were rounded to different formats; read them one by one"
+            )
+        later = max(self, other, key=lambda recorder: recorder.steps)
+        merged = Recorder(self.every, policy=self.policy, reference=self.reference)
+        merged.facts = self.facts | other.facts
+        merged.facts["starved"] = [
+            a + b for a, b in zip(self.facts["starved"], other.facts["starved"], strict=True)
+        ]
+        merged.labels = self.labels | other.labels
+        merged.events = sorted({*self.events, *other.events})[:_MOST_EVENTS]
+        merged.scales = sorted({*self.scales, *other.scales})
+        merged.steps, merged.curves = later.steps, later.curves
+        merged.recorded = self.recorded + other.recorded
+        merged.skips = self.skips + other.skips
+        for key in self.tracks | other.tracks:
+            mine, its = self.tracks.get(key), other.tracks.get(key)
+            merged.tracks[key] = mine.merge(its) if mine and its else mine or its  # type: ignore[assignment]
+        return merged
+
+    def __rich__(self) -> RenderableType:
+        from lowprec.report.recorder_views import recorder_view
+
+        return recorder_view(self)
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=100, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+
+    def _repr_html_(self) -> str:
+        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict)
+        return f"<div><b>Recorder</b><ul>{items}</ul></div>"
+
+
+def _labels(layers: Sequence[Any]) -> dict[str, str]:
+    """Return what to call each layer: its class and its number among those of this class."""
+    labels = {"input": "the inputs", "targets": "the targets", "errors": "the errors"}
+    counts: dict[str, int] = {}
+    for i, layer in enumerate(layers):
+        kind = type(layer).__name__
+        counts[kind] = counts.get(kind, 0) + 1
+        labels[str(i)] = f"{kind} {counts[kind]}"
+    return labels
+
+
+def _losses(reference: History | Sequence[float] | None) -> list[float] | None:
+    if reference is None:
+        return None
+    curves = getattr(reference, "history", None)
+    return [float(loss) for loss in (reference if curves is None else curves["loss"])]
+
+
+def _plain(numbers: dict[str, Any]) -> dict[str, Any]:
+    kinds = (int, float, str, bool, type(None))
+    return {k: v if isinstance(v, kinds) else repr(v) for k, v in numbers.items()}
+
+
+def _as_float32(array: ArrayLike) -> Array:
+    if hasattr(array, "detach"):
+        array = array.detach().float().numpy()
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _largest(before: Array) -> float:
+    """Return the largest magnitude; infinity where the tensor was not finite before rounding."""
+    return float(np.abs(before).max()) if np.isfinite(before).all() else np.inf

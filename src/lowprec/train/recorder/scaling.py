@@ -1,0 +1,137 @@
+"""Which loss scales keep the gradients of a run within a format."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from lowprec.advice import superscript
+from lowprec.formats import Format, FormatLike, get_format
+from lowprec.train.recorder.forecast import forecast
+
+if TYPE_CHECKING:
+    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.tracks import Tally
+
+__all__ = [
+    "GRADIENTS",
+    "MARGIN",
+    "TOLERATED_NOISE",
+    "TOLERATED_ZEROS",
+    "ScaleAdvice",
+    "advise_scale",
+]
+
+GRADIENTS = ("activation_gradient", "weight_gradient")
+MARGIN = 2
+"""Bits that a recommended scale leaves below the maximum."""
+
+TOLERATED_ZEROS = 0.01
+TOLERATED_NOISE = 0.1
+"""A tensor keeps its direction while noise over signal is no more: its cosine stays above 0.995."""
+
+_CLEAN = 0.01  # noise over signal of a scale that is worth advising
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleAdvice:
+    """Which loss scales keep the gradients of a run within a format; ``print`` it for words.
+
+    Attributes
+    ----------
+    fmt : Format
+        The format of the gradients.
+    is_needed : bool
+        Whether gradients lose what matters without a scale.
+    low, high : float
+        The smallest and the largest power of two that work; the smallest is at least 1.
+    recommended : float
+        The largest power of two that keeps every gradient two bits below the maximum.
+    """
+
+    fmt: Format
+    is_needed: bool
+    low: float
+    high: float
+    recommended: float
+
+    @property
+    def works(self) -> bool:
+        """Whether there is a scale that works."""
+        return self.low <= self.high
+
+    def __str__(self) -> str:
+        if not self.works:
+            return (
+                f"no loss scale keeps these gradients in {self.fmt}: their range is too wide; use "
+                "bfloat16 for gradients"
+            )
+        low, high, recommended = map(power, (self.low, self.high, self.recommended))
+        words = f"between {low} and {high} (recommended {recommended})"
+        if self.is_needed:
+            return f"use a loss scale {words}"
+        return f"no loss scale is needed in {self.fmt}; any {words} works"
+
+
+def power(value: float) -> str:
+    """Return a power of two as text.
+
+    Examples
+    --------
+    >>> power(1024.0)
+    '2¹⁰'
+    """
+    return f"2{superscript(round(math.log2(value)))}"
+
+
+def is_harmed(new_zeros: float, noise: float) -> bool:
+    """Return whether a tensor lost what matters: numbers became zero, and its direction with them.
+
+    Zeros alone may be harmless: of the gradients of a softmax most are tiny and tell nothing.
+    """
+    return new_zeros > TOLERATED_ZEROS and noise > TOLERATED_NOISE
+
+
+def advise_scale(recorder: Recorder, fmt: FormatLike) -> ScaleAdvice:
+    """Return which loss scales keep every gradient of a run within a format.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        The run.
+    fmt : Format, str or dtype
+        The format of its gradients.
+
+    Raises
+    ------
+    ValueError
+        If no gradient was recorded.
+    """
+    chosen = get_format(fmt)
+    rows = [row for track in recorder.of_kind(*GRADIENTS) for row in track.rows if row.nonzero]
+    if not rows:
+        raise ValueError(
+            "no gradient was recorded that is not zero; record a training with fit(recorder=…), or "
+            "observe weight_gradient and activation_gradient"
+        )
+    largest = max(row["max_abs"] for row in rows)
+    high = math.floor(math.log2(chosen.max / largest))
+    wholes = [track.whole for track in recorder.of_kind(*GRADIENTS)]
+    scales = range(min(high, 0), high + 1)
+    low = next((k for k in scales if _keeps(wholes, chosen, k, _CLEAN)), high + 1)
+    return ScaleAdvice(
+        chosen,
+        is_needed=not _keeps(wholes, chosen, 0, TOLERATED_NOISE),
+        low=2.0 ** max(low, 0) if high >= 0 else 2.0**low,
+        high=2.0**high,
+        recommended=2.0 ** min(max(high - MARGIN, low), max(high, low)),
+    )
+
+
+def _keeps(tallies: list[Tally], fmt: Format, scale: int, noise: float) -> bool:
+    told = [forecast(tally, fmt, scale) for tally in tallies]
+    return not any(
+        (one.new_zeros > TOLERATED_ZEROS and one.noise > noise) or one.headroom_bits < 0
+        for one in told
+    )

@@ -1,0 +1,231 @@
+"""What each policy would lose in a training that was recorded in float32."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lowprec.conversion import round_to
+from lowprec.formats import Format, float32
+from lowprec.train.loss_scale import LossScale
+from lowprec.train.numerics import tensor_exponent
+from lowprec.train.policy import Policy, get_policy, named_policies
+from lowprec.train.recorder.forecast import Forecast, forecast
+from lowprec.train.recorder.scaling import GRADIENTS, advise_scale
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
+
+    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.tracks import Track
+
+__all__ = ["Prediction", "WhatIf", "what_if"]
+
+FAILS = 1.0
+"""The damage from which on a training is expected to fail."""
+
+_STARVED = 0.01  # of second moments: from here on Adam's steps are enormous
+_STUCK_AVERAGE = 0.05  # what an average that does not decay costs
+
+
+class Prediction(NamedTuple):
+    """What a policy would do to a training.
+
+    Attributes
+    ----------
+    policy : Policy
+        The policy.
+    forward, backward, update, state : float
+        Relative errors, of norms: of weights and activations, of gradients, of the updates that
+        reach the weights, of the optimizer's state; infinity where something overflows.
+    cost : float
+        Bytes of a parameter and its state, and of its rounded copy.
+    bits : int
+        Of the arithmetic.
+    """
+
+    policy: Policy
+    forward: float
+    backward: float
+    update: float
+    state: float
+    cost: float
+    bits: int
+
+    @property
+    def damage(self) -> float:
+        """All of them together: the root of the sum of squares."""
+        return math.hypot(self.forward, self.backward, self.update, self.state)
+
+    @property
+    def worst(self) -> str:
+        """Which of them is the largest."""
+        parts = {name: getattr(self, name) for name in ("forward", "backward", "update", "state")}
+        return max(parts, key=lambda name: float(parts[name]))
+
+
+@dataclasses.dataclass(frozen=True)
+class WhatIf:
+    """Policies by predicted damage, the least first; it prints as a table.
+
+    Attributes
+    ----------
+    predictions : tuple of Prediction
+        One a policy.
+    """
+
+    predictions: tuple[Prediction, ...]
+
+    @property
+    def ranking(self) -> list[str]:
+        """The policies' names, the least damage first."""
+        return [str(one.policy) for one in self.predictions]
+
+    def __getitem__(self, policy: Policy | str) -> Prediction:
+        """Return the prediction for a policy."""
+        wanted = get_policy(policy)
+        for one in self.predictions:
+            if one.policy == wanted:
+                return one
+        raise KeyError(str(wanted))
+
+    @property
+    def verdict(self) -> str:
+        """Which policy to take: the cheapest whose damage is little."""
+        good = [one for one in self.predictions if one.damage < 0.02]
+        if not good:
+            return "Every policy but float32 is likely to cost something here."
+        best = min(good, key=lambda one: (one.bits, one.cost))
+        return (
+            f"Likely the cheapest that loses nothing that matters: {best.policy}, with "
+            f"{best.bits}-bit arithmetic and {best.cost:g} bytes a parameter."
+        )
+
+    def __rich__(self) -> RenderableType:
+        from lowprec.report.recorder_views import what_if_view
+
+        return what_if_view(self)
+
+    def __str__(self) -> str:
+        from lowprec.report.recorder_views import as_text
+
+        return as_text(self.__rich__())
+
+
+def what_if(recorder: Recorder, policies: Iterable[Policy | str] | None) -> WhatIf:
+    """Predict what each policy would lose.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        A run in float32.
+    policies : iterable of Policy or str, optional
+        The policies; by default the named ones.
+
+    Raises
+    ------
+    ValueError
+        If the run is in another policy.
+    """
+    if any(fmt != float32 for fmt in recorder.policy.formats.values()):
+        raise ValueError(
+            f"this run was recorded in {recorder.policy}: its rounding hides what other formats "
+            "would keep; record one in float32"
+        )
+    chosen = named_policies().values() if policies is None else map(get_policy, policies)
+    found = [_predict(recorder, policy) for policy in chosen]
+    return WhatIf(tuple(sorted(found, key=lambda one: (one.damage, one.bits, one.cost))))
+
+
+def _predict(recorder: Recorder, policy: Policy) -> Prediction:
+    formats = policy.formats
+    states = len({t.name.partition("/")[0] for t in recorder.of_kind("moment")})
+    kept = formats["params"].bits + states * formats["state"].bits
+    kept += formats["params"].bits if policy.update == "kahan" else 0
+    copy = formats["compute"].bits if formats["compute"] != formats["params"] else 0
+    return Prediction(
+        policy,
+        _forward(recorder, policy),
+        _backward(recorder, policy),
+        _update(recorder, policy),
+        _state(recorder, formats["state"]),
+        (kept + copy) / 8,
+        formats["compute"].bits,
+    )
+
+
+def _forward(recorder: Recorder, policy: Policy) -> float:
+    if policy.formats["compute"] == float32:
+        return 0.0
+    tracks = recorder.of_kind("weight", "activation", "preactivation")
+    relative = _mean([_told(track, policy, 0, policy.formats["compute"]) for track in tracks])
+    return max(relative, _of_outputs(recorder, policy.formats["compute"]))
+
+
+def _of_outputs(recorder: Recorder, fmt: Format) -> float:
+    """Return the outputs' own rounding beside the error that training leaves in float32."""
+    outputs = [track for track in recorder.of_kind("activation") if track.name != "input"]
+    errors = recorder.of_kind("error")
+    if not outputs or not errors:
+        return 0.0
+    last, error = outputs[-1].rows[-1], errors[0].rows[-1]
+    noise = forecast(last, fmt).noise * last.rms
+    return noise / error.rms if error.rms else math.inf if noise else 0.0
+
+
+def _backward(recorder: Recorder, policy: Policy) -> float:
+    fmt, scale = policy.formats["gradients"], policy.loss_scale
+    if fmt == float32:
+        return 0.0
+    k = 0
+    if isinstance(scale, LossScale):
+        best = advise_scale(recorder, fmt).recommended
+        k = round(math.log2(scale.value if scale.is_static else best))
+    return _mean([_told(track, policy, k, fmt) for track in recorder.of_kind(*GRADIENTS)])
+
+
+def _told(track: Track, policy: Policy, scale: int, fmt: Format) -> Forecast:
+    whole = track.whole
+    if policy.tensor_scales and whole["max_abs"]:
+        scale = tensor_exponent(fmt, whole["max_abs"])
+    return forecast(whole, fmt, scale)
+
+
+def _mean(told: list[Forecast]) -> float:
+    """Return the root mean square of the noises; infinity where anything overflows."""
+    if any(one.headroom_bits < 0 for one in told):
+        return math.inf
+    return math.sqrt(sum(one.noise**2 for one in told) / len(told)) if told else 0.0
+
+
+def _update(recorder: Recorder, policy: Policy) -> float:
+    fmt = policy.formats["params"]
+    tracks = recorder.of_kind("update")
+    if fmt == float32 or policy.update == "kahan" or not tracks:
+        return 0.0
+    squares = sum(track.gaps[1].sum() for track in tracks)
+    lost = sum(track.lost_at(fmt.precision)[1] * track.gaps[1].sum() for track in tracks)
+    share = float(lost / squares) if squares else 0.0
+    if policy.update == "stochastic":  # nothing is lost on average; noise remains
+        return 2.0**-fmt.precision * math.sqrt(1 + share)
+    return share
+
+
+def _state(recorder: Recorder, fmt: Format) -> float:
+    if fmt == float32:
+        return 0.0
+    numbers: dict[str, Any] = recorder.facts.get("hyperparameters", {})
+    damage = 0.0
+    for word in ("beta_2", "rho"):
+        if numbers.get(word) and float(round_to(float(numbers[word]), fmt)) == 1:
+            damage = _STUCK_AVERAGE
+    for track in recorder.of_kind("moment"):
+        told = forecast(track.whole, fmt)
+        if told.headroom_bits < 0:
+            return math.inf
+        if track.name.startswith("second_moment") and told.new_zeros > _STARVED:
+            return math.inf
+    return damage

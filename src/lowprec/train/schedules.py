@@ -1,0 +1,277 @@
+"""Schedules: the learning rate as a function of the finished steps.
+
+Each is a frozen value that is called with the number of finished steps, from 0: ``schedule(0)`` is
+the rate of the first step. Any function of the step serves as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lowprec.train.optimizer import require_not_negative
+from lowprec.train.performance import Performance
+
+if TYPE_CHECKING:
+    from lowprec.train.optimizer import Rate
+
+__all__ = [
+    "Cosine",
+    "Exponential",
+    "OneCycle",
+    "Performance",
+    "PiecewiseConstant",
+    "Power",
+    "Schedule",
+    "WarmUp",
+]
+
+Schedule = Callable[[int], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Power:
+    """``learning_rate / (1 + step / steps)**power``: inverse time decay where the power is 1.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate at first.
+    steps : float
+        After how many steps the rate is divided by ``2**power``.
+    power : float
+        How fast it falls.
+
+    Examples
+    --------
+    >>> Power(0.1, steps=10)(10)
+    0.05
+    """
+
+    learning_rate: float
+    steps: float = 1
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_not_negative(learning_rate=self.learning_rate, power=self.power)
+        _require_positive(steps=self.steps)
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate after so many steps."""
+        return float(self.learning_rate / (1 + step / self.steps) ** self.power)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exponential:
+    """``learning_rate * decay_rate**(step / steps)``: ``torch.optim.lr_scheduler.ExponentialLR``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate at first.
+    decay_rate : float
+        What it is multiplied by every so many steps; PyTorch's ``gamma``.
+    steps : float
+        How many.
+
+    Examples
+    --------
+    >>> Exponential(0.1, decay_rate=0.5, steps=100)(200)
+    0.025
+    """
+
+    learning_rate: float
+    decay_rate: float
+    steps: float = 1
+
+    def __post_init__(self) -> None:
+        require_not_negative(learning_rate=self.learning_rate, decay_rate=self.decay_rate)
+        _require_positive(steps=self.steps)
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate after so many steps."""
+        return float(self.learning_rate * self.decay_rate ** (step / self.steps))
+
+
+@dataclasses.dataclass(frozen=True)
+class PiecewiseConstant:
+    """One rate up to each boundary: from ``boundaries[i]`` on, ``values[i + 1]`` holds.
+
+    Parameters
+    ----------
+    boundaries : tuple of int
+        Numbers of finished steps, ascending. As in PyTorch's ``MultiStepLR`` the new rate holds
+        after exactly so many; Keras' takes one step more.
+    values : tuple of float
+        The rates, one more than boundaries.
+
+    Examples
+    --------
+    >>> rate = PiecewiseConstant((100, 200), (0.1, 0.01, 0.001))
+    >>> rate(99), rate(100), rate(500)
+    (0.1, 0.01, 0.001)
+    """
+
+    boundaries: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        object.__setattr__(self, "values", tuple(self.values))
+        if len(self.values) != len(self.boundaries) + 1:
+            raise ValueError(
+                f"{len(self.boundaries)} boundaries and {len(self.values)} values: "
+                "pass one value more than boundaries"
+            )
+        if list(self.boundaries) != sorted(set(self.boundaries)):
+            raise ValueError(f"boundaries={self.boundaries}: sort them, each one once")
+        for value in self.values:
+            require_not_negative(value=value)
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate after so many steps."""
+        return self.values[bisect_right(self.boundaries, step)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from the rate to a minimum: ``torch.optim.lr_scheduler.CosineAnnealingLR``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        The rate at first.
+    steps : int
+        After how many steps it is `minimum`, and stays (PyTorch's would rise again).
+    minimum : float
+        PyTorch's ``eta_min``.
+
+    Examples
+    --------
+    >>> Cosine(0.1, steps=100)(50), Cosine(0.1, steps=100)(1000)
+    (0.05, 0.0)
+    """
+
+    learning_rate: float
+    steps: int
+    minimum: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_not_negative(learning_rate=self.learning_rate, minimum=self.minimum)
+        _require_positive(steps=self.steps)
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate after so many steps."""
+        return _anneal(self.learning_rate, self.minimum, min(step / self.steps, 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class OneCycle:
+    """Up to a maximum and down to nearly nothing: ``torch.optim.lr_scheduler.OneCycleLR``.
+
+    The rate rises by half a cosine from ``learning_rate / div_factor`` to `learning_rate`, then
+    falls by another to ``learning_rate / div_factor / final_div_factor``. The momentum does not
+    cycle (PyTorch's ``cycle_momentum=False``).
+
+    Parameters
+    ----------
+    learning_rate : float
+        The highest rate; PyTorch's ``max_lr``.
+    steps : int
+        How many steps the cycle takes; after them the rate stays.
+    pct_start : float
+        The part of the steps, in [0, 1], that goes up.
+    div_factor, final_div_factor : float
+        See above.
+
+    References
+    ----------
+    L. N. Smith and N. Topin, "Super-convergence: very fast training of neural networks using large
+    learning rates", 2018.
+
+    Examples
+    --------
+    >>> rate = OneCycle(0.1, steps=100)
+    >>> [f"{rate(step):.3g}" for step in (0, 29, 99)]
+    ['0.004', '0.1', '4e-07']
+    """
+
+    learning_rate: float
+    steps: int
+    pct_start: float = 0.3
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+
+    def __post_init__(self) -> None:
+        require_not_negative(learning_rate=self.learning_rate)
+        _require_positive(
+            steps=self.steps, div_factor=self.div_factor, final_div_factor=self.final_div_factor
+        )
+        if not 0 <= self.pct_start <= 1:
+            raise ValueError(f"pct_start={self.pct_start}: it is a part of the steps, in [0, 1]")
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate after so many steps."""
+        first = self.learning_rate / self.div_factor
+        summit, end = self.pct_start * self.steps - 1, self.steps - 1
+        if step <= summit and summit > 0:
+            return _anneal(first, self.learning_rate, step / summit)
+        fallen = (step - summit) / (end - summit) if step < end else 1.0
+        return _anneal(self.learning_rate, first / self.final_div_factor, fallen)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmUp:
+    """A straight rise to where another schedule starts, then that schedule from its step 0.
+
+    That is ``torch.optim.lr_scheduler.LinearLR`` followed by another in a ``SequentialLR``.
+
+    Parameters
+    ----------
+    schedule : float or callable
+        What follows: a rate or a schedule.
+    steps : int
+        How many steps the rise takes.
+    start : float
+        The part of ``schedule(0)``, in [0, 1], that the rise starts from.
+
+    Examples
+    --------
+    >>> rate = WarmUp(Cosine(0.1, steps=100), steps=10)
+    >>> rate(0), rate(5), rate(10), rate(60)
+    (0.0, 0.05, 0.1, 0.05)
+    """
+
+    schedule: Rate
+    steps: int
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if hasattr(self.schedule, "observe"):
+            raise ValueError("WarmUp cannot wrap Performance, which would no longer observe")
+        if not callable(self.schedule):
+            require_not_negative(schedule=self.schedule)
+        _require_positive(steps=self.steps)
+        if not 0 <= self.start <= 1:
+            raise ValueError(f"start={self.start}: it is a part of the first rate, in [0, 1]")
+
+    def __call__(self, step: int) -> float:
+        """Return the learning rate after so many steps."""
+        rate = self.schedule
+        then = rate(max(step - self.steps, 0)) if callable(rate) else rate
+        risen = min(step / self.steps, 1.0)
+        return then * (self.start + (1 - self.start) * risen)
+
+
+def _anneal(start: float, end: float, part: float) -> float:
+    """Return where half a cosine from one rate to another is after this part of it."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
+
+
+def _require_positive(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not 0 < number < math.inf:
+            raise ValueError(f"{name}={number}: it must be finite and positive")

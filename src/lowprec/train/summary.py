@@ -1,0 +1,146 @@
+"""A model as a table: layers, shapes, parameters and their bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from lowprec.train.layers.layer import Shape
+    from lowprec.train.model import Sequential
+
+__all__ = ["Line", "Summary", "summarise"]
+
+
+class Line(NamedTuple):
+    """One layer of a summary."""
+
+    number: int
+    layer: str
+    output_shape: Shape
+    parameters: int
+    trained: int  # of these
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Summary:
+    """What `Sequential.summary` returns; it prints itself, and shows in Jupyter.
+
+    Parameters
+    ----------
+    lines : tuple of Line
+        The layers.
+    """
+
+    lines: tuple[Line, ...]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+        return sum(line.parameters for line in self.lines)
+
+    @property
+    def trained(self) -> int:
+        """How many of them training changes, not counting moving statistics."""
+        return sum(line.trained for line in self.lines)
+
+    @property
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        return [
+            (str(n), layer, f"({', '.join(['None', *map(str, shape)])})", f"{parameters:,}")
+            for n, layer, shape, parameters, _ in self.lines
+        ]
+
+    @property
+    def _totals(self) -> list[tuple[str, str]]:
+        counts = {
+            "Parameters": self.parameters,
+            "Trainable": self.trained,
+            "Not trainable": self.parameters - self.trained,
+        }
+        return [
+            (name, f"{n:,} ({_bytes(4 * n)} in float32, {_bytes(2 * n)} in 16 bits)")
+            for name, n in counts.items()
+        ]
+
+    def __rich__(self) -> RenderableType:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading, justify in _HEADINGS.items():
+            table.add_column(heading, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for row in self._rows:
+            table.add_row(*map(Text, row))
+        totals = [Text.assemble(f"{name + ':':<15}", (text, "bold")) for name, text in self._totals]
+        return Group(table, *totals)
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=100, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+
+    def _repr_html_(self) -> str:
+        head = "".join(
+            f'<th style="text-align:{side}">{heading}</th>' for heading, side in _HEADINGS.items()
+        )
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align:{side}">{html.escape(cell)}</td>'
+                for cell, side in zip(row, _HEADINGS.values(), strict=True)
+            )
+            + "</tr>"
+            for row in self._rows
+        )
+        totals = "<br>".join(f"{name}: <b>{text}</b>" for name, text in self._totals)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{totals}</p>"
+
+
+_HEADINGS = {"#": "right", "Layer": "left", "Output shape": "left", "Parameters": "right"}
+
+
+def summarise(model: Sequential, input_shape: Shape | None = None) -> Summary:
+    """Return a model's summary.
+
+    Parameters
+    ----------
+    model : Sequential
+        The model.
+    input_shape : tuple of int, optional
+        One sample's shape, where the model has no Input.
+
+    Raises
+    ------
+    ValueError
+        If the shape of the inputs is not known.
+    """
+    shapes = model.shapes(input_shape)
+    lines = []
+    for number, layer in enumerate(model.layers):
+        counts = {
+            name: math.prod(shape)
+            for name, shape in layer.parameter_shapes(shapes[number]).items()
+            if name in layer.parameters
+        }
+        trained = sum(counts[name] for name in layer.trained)
+        lines.append(Line(number, repr(layer), shapes[number + 1], sum(counts.values()), trained))
+    return Summary(tuple(lines))
+
+
+def _bytes(count: float) -> str:
+    """Return a number of bytes with a binary unit, as Keras writes it."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1024:
+            return f"{count:.2f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GB"

@@ -1,0 +1,145 @@
+"""The report and the documentation in a real browser, wide and narrow, light and dark.
+
+Needs Playwright (the extra ``docs``) and a Chromium in PATH; nothing is downloaded. To look at the
+pages: ``SCREENSHOTS=folder python -m pytest tests/test_browser.py``.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from built_site import build
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install it")
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium in PATH")
+
+WIDTHS = {"desktop": 1280, "phone": 390}
+DOCUMENTS = ["index.html", "choosing.html", "glossary.html", "guides/accumulation.html"]
+DOCUMENTS += ["notebooks/01_what_16_bits_can_hold.html", "reference/casting.html"]
+
+# Elements that reach beyond the window, but for those that scroll in a box of their own.
+BEYOND = """() => {
+  const scrolls = (element) => {
+    for (let box = element.parentElement; box && box !== document.body; box = box.parentElement)
+      if (["auto", "scroll", "hidden", "clip"].includes(getComputedStyle(box).overflowX)) return true;
+    return false;
+  };
+  return [...document.body.querySelectorAll("*")].filter((element) => {
+    const place = element.getBoundingClientRect();
+    return place.width > 1 && place.height > 1 && place.left < innerWidth
+      && place.right > innerWidth + 1 && !scrolls(element);
+  }).map((element) => `${element.tagName}.${element.className} ${element.textContent.slice(0, 40)}`);
+}"""
+
+# Pictures that say nothing to a reader who does not see them.
+SILENT = """() => [...document.querySelectorAll("img, svg, canvas")].filter((picture) =>
+  picture.checkVisibility() && !picture.closest("[aria-hidden=true], label, button, a, form")
+  && !(picture.getAttribute("alt") || picture.getAttribute("aria-label") || "").trim()
+).map((picture) => picture.outerHTML.slice(0, 120))"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def site():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Return the report's page, measured shortly."""
+    for needed in ("matplotlib", "jinja2", "sklearn"):
+        pytest.importorskip(needed, reason="the report needs its extra")
+    from lowprec.report import page, throughput, training
+
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(throughput, "ROUNDS", 2)
+        patch.setattr(throughput, "ELEMENTS", 10_000)
+        patch.setattr(training, "SEEDS", 2)
+        page.write_report(path)
+    return path
+
+
+def visit(browser, path, width, scheme):
+    """Open a file; return the page, what its console said, and what it asked the network for."""
+    page = browser.new_page(viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme)
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else 0)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri(), wait_until="load")
+    page.wait_for_timeout(150)
+    return page, said, [url for url in asked if not re.match(r"(file|data|blob|about):", url)]
+
+
+def check(browser, path, width, scheme):
+    """Hold a page to the laws of this file."""
+    page, said, asked = visit(browser, path, width, scheme)
+    try:
+        if folder := os.environ.get("SCREENSHOTS"):
+            name = f"{path.stem}-{width}-{scheme}.png"
+            page.screenshot(path=Path(folder) / name, full_page=True)
+        assert said == []
+        assert asked == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
+        assert page.evaluate(BEYOND) == []
+        assert page.evaluate(SILENT) == []
+        assert page.evaluate("document.title")
+    finally:
+        page.close()
+
+
+SCREENS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark")]
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+def test_the_report_fits_and_speaks_and_needs_no_network(browser, report, width, scheme):
+    check(browser, report, width, scheme)
+
+
+def test_the_report_is_dark_where_the_reader_wants_it_dark(browser, report):
+    colours = set()
+    for scheme in ("light", "dark"):
+        page, _, _ = visit(browser, report, "desktop", scheme)
+        colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.close()
+    assert len(colours) == 2
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_documentation_fits_and_speaks_and_needs_no_network(
+    browser, site, document, width, scheme
+):
+    check(browser, site / document, width, scheme)
+
+
+def test_an_overflowing_silent_page_that_calls_out_is_found(browser, tmp_path):
+    """The tests above can fail."""
+    path = tmp_path / "bad.html"
+    path.write_text(
+        "<title>bad</title><div style='width:3000px'>wide</div>"
+        "<img src='https://example.invalid/picture.png' width='9' height='9'>"
+        "<script>console.error('oh')</script>"
+    )
+    page, said, asked = visit(browser, path, "phone", "light")
+    assert any("oh" in line for line in said)
+    assert asked == ["https://example.invalid/picture.png"]
+    assert len(page.evaluate(BEYOND)) == 1
+    assert len(page.evaluate(SILENT)) == 1
+    page.close()

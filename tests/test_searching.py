@@ -1,0 +1,195 @@
+"""Searching: random settings, judged on a part of the training set and on nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from lowprec import train
+from lowprec.train.rates import RateCurve, find_learning_rate
+from lowprec.train.searching import search
+
+MODEL = train.Sequential([train.Input((4,)), train.Dense(8, activation="relu"), train.Dense(3)])
+DATA = train.data.iris().scaled("standard")
+
+
+def find(data=DATA, **options):
+    return search(MODEL, data, **({"trials": 6, "epochs": 2} | options))
+
+
+def timeless(found):
+    return [(t.to_dict(), repr(dataclasses.replace(t.run, seconds=0.0))) for t in found.trials]
+
+
+def with_other_test_set():
+    rng = np.random.default_rng(1)
+    y = rng.permutation(DATA.y_test)
+    assert not np.array_equal(y, DATA.y_test)
+    return dataclasses.replace(DATA, x_test=rng.normal(size=DATA.x_test.shape), y_test=y)
+
+
+# Search ------------------------------------------------------------------------------------------
+
+
+def test_the_test_set_changes_nothing():
+    assert timeless(find()) == timeless(find(with_other_test_set()))
+
+
+def test_the_score_is_that_of_the_part_held_out():
+    found = find()
+    for trial in found.trials:
+        assert trial.score == trial.run.history["val_accuracy"][-1]
+        count = trial.score * math.ceil(0.2 * len(DATA.x_train))
+        assert count == pytest.approx(round(count))
+
+
+def test_the_same_rng_draws_the_same_settings():
+    assert timeless(find()) == timeless(find(rng=0))
+    rates = [{t.learning_rate for t in find(rng=seed, epochs=1).trials} for seed in (1, 2)]
+    assert not rates[0] & rates[1]
+
+
+def test_every_executor_gives_the_same_result():
+    with ThreadPoolExecutor(3) as executor:
+        assert timeless(find(executor=executor)) == timeless(find())
+
+
+def test_learning_rates_are_uniform_in_the_logarithm():
+    found = find(trials=100, epochs=1, batch_size=120, learning_rate=(1e-5, 1e-1))
+    logarithms = np.log10([trial.learning_rate for trial in found.trials])
+    assert logarithms.min() >= -5
+    assert logarithms.max() <= -1
+    counts = np.histogram(logarithms, bins=4, range=(-5, -1))[0]
+    assert counts.sum() == 100
+    assert counts.min() >= 12  # 25 expected: below 12 in one of 40 000 draws
+
+
+def test_loss_scales_are_powers_of_two_within_the_interval():
+    found = find(trials=40, epochs=1, batch_size=120, loss_scale=(3.0, 70.0))
+    scales = {trial.loss_scale for trial in found.trials}
+    assert scales == {4.0, 8.0, 16.0, 32.0, 64.0}
+    assert {str(trial.policy) for trial in found.trials} == {"float32"}
+    assert {trial.loss_scale for trial in find().trials} == {None}
+
+
+def test_every_policy_is_tried():
+    policies = ["float32", "mixed_float16", "bfloat16"]
+    found = find(policies=policies, trials=20, epochs=1)
+    assert {str(trial.policy) for trial in found.trials} == set(policies)
+    scales = {t.loss_scale for t in found.trials if str(t.policy) == "mixed_float16"}
+    assert scales == {65536.0}
+
+
+def test_the_best_comes_first_and_what_diverges_last():
+    optimizer = train.Adam(epsilon=1e-12)  # too small for moments in float16
+    policies = ["float32", "float16"]
+    found = find(policies=policies, trials=12, optimizer=optimizer, epochs=5)
+    lost = [trial.run.diverged_at is not None for trial in found.trials]
+    assert any(lost)
+    assert lost == sorted(lost)
+    scores = [trial.score for trial, is_lost in zip(found.trials, lost, strict=True) if not is_lost]
+    assert scores == sorted(scores, reverse=True)
+    assert found.best is found.trials[0]
+
+
+def test_the_lowest_error_is_the_best_in_regression():
+    model = train.Sequential([train.Input((2,)), train.Dense(1)])
+    found = search(model, train.data.quadratic(), trials=4, epochs=1)
+    assert found.metric == "val_rmse"
+    assert found.best.score == min(trial.score for trial in found.trials)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"learning_rate": (0.0, 1.0)}, "learning_rate=.*two positive numbers"),
+        ({"learning_rate": (1.0, 0.1)}, "the smaller one first"),
+        ({"loss_scale": (5.0, 7.0)}, "holds no power of two"),
+        ({"trials": 0}, "trials=0"),
+        ({"policies": []}, "0 policies"),
+        ({"metric": "val_speed"}, "the history will have loss"),
+        ({"validation_split": 1.0}, "leaves one part empty"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_told(options, words):
+    with pytest.raises(ValueError, match=words):
+        find(**options)
+
+
+def test_the_views_show_every_trial(capsys):
+    from rich.console import Console
+
+    found = find(policies=["mixed_float16"], loss_scale=(2.0, 2.0**10))
+    Console(width=80).print(found)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for trial in found.trials:
+        assert f"{trial.learning_rate:.2e}" in text
+        assert f"{trial.learning_rate:.2e}" in found._repr_html_()
+    assert len(json.loads(json.dumps(found.to_dict(), allow_nan=False))["trials"]) == 6
+
+
+# The learning-rate finder ------------------------------------------------------------------------
+
+
+def test_the_rate_rises_by_one_factor_a_step():
+    curve = find_learning_rate(MODEL, DATA, low=1e-5, high=1e-2, steps=31)
+    assert np.allclose(np.diff(np.log10(curve.rates)), 0.1)
+    assert curve.rates[0] == pytest.approx(1e-5)
+    assert curve.rates[-1] == pytest.approx(1e-2)
+
+
+def test_the_finder_ends_when_training_diverges():
+    curve = find_learning_rate(MODEL, DATA, high=1e6, steps=300)
+    assert len(curve.rates) < 300
+    assert all(map(math.isfinite, curve.losses))
+    assert curve.smoothed[-1] > 2 * min(curve.smoothed)
+
+
+def test_the_finder_does_not_look_at_the_test_set():
+    assert find_learning_rate(MODEL, DATA) == find_learning_rate(MODEL, with_other_test_set())
+
+
+def test_the_suggestion_is_a_tenth_of_the_rate_of_the_lowest_mean():
+    rates = tuple(10.0**k for k in range(-3, 2))
+    curve = RateCurve(rates, (4.0, 2.0, 1.0, 3.0, 9.0))
+    means, total, weight = [], 0.0, 0.0
+    for loss in curve.losses:  # weights fall by 0.9 a step into the past, and sum to 1
+        total, weight = 0.9 * total + loss, 0.9 * weight + 1
+        means.append(total / weight)
+    assert curve.smoothed == pytest.approx(means)
+    assert curve.suggestion == rates[means.index(min(means))] / 10
+
+
+def test_training_with_the_suggestion_learns():
+    curve = find_learning_rate(MODEL, DATA, policy="mixed_bfloat16")
+    history = train.fit(
+        MODEL,
+        DATA,
+        loss="sparse_categorical_crossentropy",
+        optimizer=train.Adam(curve.suggestion),
+        policy="mixed_bfloat16",
+        epochs=20,
+        verbose=False,
+    )
+    assert history.history["accuracy"][-1] > 0.9
+
+
+def test_the_finder_has_a_plot():
+    pytest.importorskip("matplotlib", reason="the report's extra is missing")
+    curve = find_learning_rate(MODEL, DATA, steps=50)
+    (axes,) = curve.plot().axes
+    assert axes.get_xscale() == "log"
+    assert f"{curve.suggestion:.2g}" in axes.texts[0].get_text()
+
+
+@pytest.mark.parametrize("options", [{"low": 0.0}, {"low": 1.0, "high": 0.5}, {"steps": 1}])
+def test_rates_that_do_not_rise_are_refused(options):
+    with pytest.raises(ValueError, match="the rate rises from a positive low"):
+        find_learning_rate(MODEL, DATA, **options)
