@@ -191,3 +191,32 @@ def test_a_child_forked_after_threads_of_other_code_gets_the_same_bits(bits):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [bits]
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_threads_that_all_make_the_first_call_wait_for_the_compiler(attempt):
+    program = """
+        from concurrent.futures import ThreadPoolExecutor
+        import numpy as np
+        import lowprec as lp
+
+        x = np.float32([[1.0, 2.0], [3.0, 4.0]])
+        calls = [
+            lambda: lp.round_to(x, "bfloat16"),
+            lambda: lp.matmul(x, x),
+            lambda: lp.sum(x, "float16"),
+            lambda: lp.Arithmetic("float16").add(x, x),
+            lambda: lp.decode(lp.encode(x, "float16"), "float16"),
+            lambda: lp.measure(x, "bfloat16").count,
+        ]
+        with ThreadPoolExecutor(8) as executor:
+            results = list(executor.map(lambda call: call(), calls[{attempt}:] + calls * 3))
+        print(len(results))
+    """
+    printed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program).replace("{attempt}", str(attempt))],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert printed.stdout.strip() == str(24 - attempt), printed.stderr

@@ -177,6 +177,21 @@ def test_tensor_scales_bring_the_largest_finite_element_to_the_top_of_the_format
         assert error <= lp.get_format(fmt).unit_roundoff * abs(float(x[largest]))
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        *POLICIES,
+        "loss_scale=jmp",
+        "compute=float16,loss_scale=3.14159265",
+        "params=bfloat16,update=kahan,state=float32",
+        "compute=float8_e4m3fn,gradients=float8_e5m2,tensor_scales=True,loss_scale=123456789",
+    ],
+)
+def test_a_policy_is_read_back_from_its_spelling(spelling):
+    policy = dataclasses.replace(train.get_policy(spelling), name="")
+    assert train.get_policy(str(policy)) == policy
+
+
 # Skipped steps -----------------------------------------------------------------------------------
 
 

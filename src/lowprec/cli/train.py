@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,8 +210,10 @@ def _executor(processes: int) -> Iterator[Executor | None]:
         try:
             yield executor
         except KeyboardInterrupt:
-            # the pool's own thread trips over runs that are both cancelled and broken off
-            threading.excepthook = lambda _: None
+            # The pool's own thread must have dropped what was cancelled before processes end, or it
+            # trips over it and leaves a queue that this process would wait for.
+            executor.shutdown(wait=False, cancel_futures=True)
+            time.sleep(0.2)
             for child in multiprocessing.active_children():
                 child.terminate()
             raise

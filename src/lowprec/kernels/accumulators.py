@@ -20,11 +20,9 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from lowprec.formats import Format, float64
+from lowprec.kernels.compiler import cgutils, intrinsic, types
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.limbs import LIMBS, add_to_limbs, read_limbs
 from lowprec.kernels.loops import (

@@ -21,11 +21,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from lowprec.formats import Format, Specials
+from lowprec.kernels.compiler import intrinsic, ir, types
 from lowprec.kernels.loops import kernel
 from lowprec.rounding import Rounding
 

@@ -6,8 +6,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import types
 
+from lowprec.kernels.compiler import types
 from lowprec.kernels.integer_oracle import OPERATIONS, Layout, encode, round_number
 from lowprec.kernels.loops import compile_as
 

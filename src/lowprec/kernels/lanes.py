@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llvmlite import ir
-from numba.core.cgutils import get_or_insert_function
+from lowprec.kernels.compiler import get_or_insert_function, ir
 
 if TYPE_CHECKING:
     from collections.abc import Callable

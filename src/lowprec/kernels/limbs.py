@@ -14,10 +14,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from lowprec.kernels.compiler import intrinsic, ir, types
 from lowprec.kernels.loops import kernel
 
 __all__ = ["LIMBS", "add_to_limbs", "read_limbs"]

@@ -10,11 +10,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
-from numba import types
-from numba.np.numpy_support import from_dtype
 
+from lowprec.kernels.compiler import from_dtype, numba, types
 from lowprec.kernels.loops import compile_as
 
 if TYPE_CHECKING:

@@ -14,14 +14,9 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-from numba.np.numpy_support import from_dtype
 
+from lowprec.kernels.compiler import cgutils, from_dtype, intrinsic, ir, numba, types
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.philox import LANES, block_bits, element_bits
 from lowprec.kernels.rules import Constants, Plan, convert, decode

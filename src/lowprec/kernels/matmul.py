@@ -14,9 +14,9 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import types
 
 from lowprec.formats import Format, bfloat16, float16
+from lowprec.kernels.compiler import types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, load_constants, swap_float_state
 from lowprec.kernels.packing import pack
 from lowprec.kernels.plans import processor_has

@@ -11,12 +11,10 @@ import functools
 import math
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
-from numba import types
-from numba.np.numpy_support import from_dtype
 
 from lowprec.formats import Format, float32, get_format
+from lowprec.kernels.compiler import from_dtype, numba, types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
 from lowprec.kernels.operation_events import EVENTS
 from lowprec.kernels.operation_steps import (

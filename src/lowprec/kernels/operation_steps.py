@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.core.cgutils import get_or_insert_function
-from numba.extending import intrinsic
-
+from lowprec.kernels.compiler import cgutils, get_or_insert_function, intrinsic, ir, types
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import to_text
 from lowprec.kernels.operation_events import EVENTS, every_event, usual_events

@@ -5,11 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
+from lowprec.kernels.compiler import cgutils, intrinsic, ir, types
 from lowprec.kernels.vectors import FLOAT, INTEGER, Element, Vectors, choose, clamped, element_of
 
 __all__ = ["pack"]

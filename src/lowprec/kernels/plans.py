@@ -8,9 +8,9 @@ import struct
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.core.registry import cpu_target
 
 from lowprec.formats import Format, Specials, float16, float32
+from lowprec.kernels.compiler import cpu_target
 from lowprec.kernels.loops import make_loop
 from lowprec.kernels.rules import Constants, Plan
 from lowprec.kernels.threads import thread_count

@@ -10,8 +10,8 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import types
 
+from lowprec.kernels.compiler import types
 from lowprec.kernels.loops import compile_as, kernel
 from lowprec.rows import BINS, FIELDS, GAPS, LOWEST_EXPONENT, LOWEST_GAP
 
@@ -101,8 +101,7 @@ def _tally(x, y, smallest_normal, scale, numbers, exponents):  # type: ignore[no
     before = bins[:, 255].sum() + bins[:, 511].sum()  # infinities and NaN before rounding
     nans = 0
     if before:
-        for i in range(x.size):
-            nans += x[i] != x[i]
+        nans = np.isnan(x).sum()
     back = 1.0 / scale
     found = extrema.view(np.float32)
     numbers[0] += x.size
@@ -147,10 +146,10 @@ def _tally_changes(w, update, new, numbers, gaps):  # type: ignore[no-untyped-de
         gap = np.int64(0) if b == 0 else gap
         bins[i & 1, gap] += 1.0
         energies[i & 1, gap] += np.float64(update[i]) * np.float64(update[i])
-    for gap in range(1, 512):
-        place = min(max(gap - 256 - LOWEST_GAP, 0), GAPS - 1)
-        gaps[0, place] += bins[0, gap] + bins[1, gap]
-        gaps[1, place] += energies[0, gap] + energies[1, gap]
+    for column in range(1, 512):
+        place = min(max(column - 256 - LOWEST_GAP, 0), GAPS - 1)
+        gaps[0, place] += bins[0, column] + bins[1, column]
+        gaps[1, place] += energies[0, column] + energies[1, column]
 
 
 @functools.cache

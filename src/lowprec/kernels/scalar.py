@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from numba import types
-from numba.extending import intrinsic
-
 from lowprec.formats import FormatLike, float64, get_format
+from lowprec.kernels.compiler import intrinsic, types
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import compile_as, from_text, to_text
 from lowprec.kernels.plans import conversion_plan

@@ -17,9 +17,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import types
-from numba.np.numpy_support import from_dtype
 
+from lowprec.kernels.compiler import from_dtype, types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kernel, swap_float_state
 
 if TYPE_CHECKING:

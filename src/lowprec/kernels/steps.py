@@ -15,10 +15,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils
 
 from lowprec.formats import Format, bfloat16, float16, float32
+from lowprec.kernels.compiler import cgutils, ir
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import from_text, to_text
 from lowprec.kernels.plans import conversion_plan, fits_float32_words, processor_has

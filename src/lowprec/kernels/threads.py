@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 
-import numba
-
 from lowprec.forks import is_forked
+from lowprec.kernels.compiler import numba
 
 __all__ = ["thread_count"]
 

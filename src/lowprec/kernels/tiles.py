@@ -10,10 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
+from lowprec.kernels.compiler import cgutils, intrinsic, types
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.rules import Constants
 from lowprec.kernels.steps import HALF, step

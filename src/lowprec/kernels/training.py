@@ -10,10 +10,9 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
 from lowprec.formats import Format, float32
+from lowprec.kernels.compiler import intrinsic, types
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import (
     EXACT_FLOATS,

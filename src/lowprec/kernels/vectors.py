@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llvmlite import ir
-from numba.core import cgutils
-
+from lowprec.kernels.compiler import cgutils, ir
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.plans import processor_has
 

@@ -23,11 +23,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
+from lowprec.kernels.compiler import cgutils, intrinsic, ir, types
 from lowprec.kernels.lanes import Lanes, maximum, minimum
 from lowprec.kernels.loops import kernel
 from lowprec.kernels.vectors import FLOAT, INTEGER, Vectors

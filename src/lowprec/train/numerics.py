@@ -208,7 +208,8 @@ def _round_scaled(fmt: Format, round_array: Callable[[Array], Array], x: Array) 
 def _saturated(y: Array, x: Array, fmt: Format) -> Array:
     """Return y, with what has left the dtype's range at its last value of the precision."""
     last = math.ldexp(2 - fmt.eps, np.finfo(y.dtype).maxexp - 1)
-    return np.where(np.isinf(y) & np.isfinite(x), np.copysign(y.dtype.type(last), y), y)
+    has_left = np.isinf(y) & np.isfinite(x)
+    return np.asarray(np.where(has_left, np.copysign(y.dtype.type(last), y), y))
 
 
 def tensor_exponent(fmt: Format, largest: float) -> int:

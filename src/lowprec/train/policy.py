@@ -141,11 +141,13 @@ class Policy:
 
 
 def _spelled(value: Any) -> str:
-    if isinstance(value, Accumulator):
-        return str(value.fmt)
+    """Spell a field so that `get_policy` reads it back; what it cannot read, as its repr."""
     if isinstance(value, LossScale):
-        return "dynamic" if value == LossScale.torch() else f"{value.value:g}"
-    return str(value)
+        presets = {name: LossScale.get(name) for name in ("dynamic", "keras", "jmp")}
+        names = [name for name, preset in presets.items() if preset == value]
+        plain = repr(value.value) if value == LossScale.static(value.value) else repr(value)
+        return names[0] if names else plain
+    return repr(value) if isinstance(value, Accumulator) else str(value)
 
 
 @functools.cache

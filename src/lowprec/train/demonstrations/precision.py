@@ -15,7 +15,7 @@ __all__ = ["precision_floor", "stalling_sums"]
 
 
 def stalling_sums() -> Demonstration:
-    """A running sum in bfloat16 stops growing: long products come out too small."""
+    """Show that a running sum in bfloat16 stops growing: long products come out too small."""
     rng = np.random.default_rng(0)
     x = rng.uniform(0.5, 1.5, (160, 2048)).astype(np.float32)
     y = x[:, :1024].mean(axis=1, keepdims=True)
@@ -39,7 +39,7 @@ def stalling_sums() -> Demonstration:
 
 
 def precision_floor() -> Demonstration:
-    """y = x + 10 cannot be learnt beyond the spacing of the outputs, master weights or not."""
+    """Show that y = x + 10 is learnt to the spacing of the outputs, master weights or not."""
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 200, (600, 1))
     data = Dataset(x[:400], x[:400] + 10, x[400:], x[400:] + 10, "y = x + 10").scaled("standard")

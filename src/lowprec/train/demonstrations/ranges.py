@@ -35,7 +35,7 @@ def _small_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
 
 
 def small_loss() -> Demonstration:
-    """A small loss has small gradients, which vanish in float16 unless the loss is scaled."""
+    """Show that the gradients of a small loss vanish in float16 unless the loss is scaled."""
     digits = datasets.digits()
     model = network(digits, [100, 100])
     how: dict[str, Any] = {"loss": _small_crossentropy, "optimizer": Adam(1e-3, epsilon=1e-12)}
@@ -51,8 +51,9 @@ def small_loss() -> Demonstration:
     return Demonstration(
         "Gradient underflow by a small loss",
         share,
-        f"{share:.0%} of a tensor's gradients vanish and the test accuracy is {accuracies[0]:.3f}; "
-        f"with the recommended loss scale of {power(advice.recommended)} it is {accuracies[1]:.3f}.",
+        f"{share:.0%} of a tensor's gradients vanish and the test accuracy is {accuracies[0]:.3f}, "
+        f"but {accuracies[1]:.3f} with the recommended loss scale of "
+        f"{power(advice.recommended)}.",
         "new zeros",
         recorder,
         cured,
@@ -60,7 +61,7 @@ def small_loss() -> Demonstration:
 
 
 def float16_adam() -> Demonstration:
-    """Adam's second moments vanish in float16, and epsilon with them."""
+    """Show that Adam's second moments vanish in float16, and epsilon with them."""
     digits = datasets.digits()
     model = network(digits, [100, 100])
     how: dict[str, Any] = {"loss": _CROSSENTROPY, "optimizer": Adam(1e-3), "epochs": 3}
@@ -85,7 +86,7 @@ def _in_float16(value: float) -> float:
 
 
 def large_targets() -> Demonstration:
-    """Squares of errors beyond 256 overflow float16, though their gradients do not."""
+    """Show that squared errors beyond 256 overflow float16, though their gradients do not."""
     diabetes = datasets.diabetes().scaled("standard")
     model = network(diabetes, [])
     how: dict[str, Any] = {"loss": "mse", "optimizer": SGD(0.01), "epochs": 40}
@@ -100,8 +101,9 @@ def large_targets() -> Demonstration:
     return Demonstration(
         "Overflow of raw regression targets",
         share,
-        f"{share:.1%} of the squared errors at the start are infinite in float16, so their mean is; "
-        f"all {gradients.size} gradients are finite, the largest {np.abs(gradients).max():.2f}. "
+        f"{share:.1%} of the squared errors at the start are infinite in float16, so their mean "
+        f"is; all {gradients.size} gradients are finite, the largest "
+        f"{np.abs(gradients).max():.2f}. "
         f"With the loss in float32 training goes on, to an RMSE of "
         f"{history.history['val_rmse'][-1]:.1f}.",
         "targets",
@@ -110,7 +112,7 @@ def large_targets() -> Demonstration:
 
 
 def gradient_histogram() -> Demonstration:
-    """Where the gradients of a deep network lie, and how many of them float16 cannot hold."""
+    """Show where the gradients of a deep network lie, and how many float16 cannot hold."""
     digits = datasets.digits()
     small = RandomNormal(stddev=0.01)
     hidden = [Dense(100, activation="tanh", kernel_initializer=small) for _ in range(5)]

@@ -17,7 +17,7 @@ _CROSSENTROPY = "sparse_categorical_crossentropy"
 
 
 def lost_updates() -> Demonstration:
-    """Small steps vanish beside bfloat16 weights; float32 master weights keep them."""
+    """Show that small steps vanish beside bfloat16 weights; float32 master weights keep them."""
     digits = datasets.digits()
     model = network(digits, [100])
     how: dict[str, Any] = {"loss": _CROSSENTROPY, "optimizer": SGD(0.003), "epochs": 30}
@@ -43,7 +43,7 @@ def _lost(recorder: Any) -> float:
 
 
 def weight_decay() -> Demonstration:
-    """In bfloat16 weights, 1 - rate · decay is 1: AdamW's decay does nothing."""
+    """Show that 1 - rate · decay is 1 in bfloat16 weights: AdamW's decay does nothing."""
     digits = datasets.digits()
     model = network(digits, [64])
     dead = ~digits.x_train.any(axis=0)  # pixels that are never lit: only decay moves their weights
@@ -70,7 +70,7 @@ def weight_decay() -> Demonstration:
 
 
 def beta_2() -> Demonstration:
-    """In bfloat16, 0.999 is 1: the second moment remembers the largest gradients for ever."""
+    """Show that 0.999 is 1 in bfloat16: second moments remember the largest gradients."""
     data = datasets.quadratic().scaled("standard")
     model = network(data, [32])
     how: dict[str, Any] = {"loss": "mse", "optimizer": Adam(3e-3), "epochs": 40}
@@ -83,7 +83,8 @@ def beta_2() -> Demonstration:
         "β₂ = 0.999 rounds to 1 in bfloat16",
         ratio,
         f"The second moments end {ratio:.1f} times as large as with float32 state, so steps are "
-        f"{math.sqrt(ratio):.1f} times too small: the loss ends at {ends[1]:.3f}, not {ends[0]:.3f}.",
+        f"{math.sqrt(ratio):.1f} times too small: the loss ends at {ends[1]:.3f}, not "
+        f"{ends[0]:.3f}.",
         "numbers of the optimizer",
         recorder,
     )
@@ -94,7 +95,7 @@ def _last_total(recorder: Any, name: str) -> float:
 
 
 def optimizers() -> Demonstration:
-    """SGD, momentum, AdaGrad and Adam on five layers of 100: float32 beside pure bfloat16."""
+    """Compare four optimizers on five layers of 100, in float32 and in pure bfloat16."""
     digits = datasets.digits()
     model = network(digits, [100] * 5)
     rows = []

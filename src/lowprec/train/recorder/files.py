@@ -1,4 +1,4 @@
-"""Recorders on disk: one .npz file, written whole or not at all; exponents only where there are any."""
+"""Recorders on disk: one .npz file, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -148,6 +148,8 @@ def _sum_to_json(accumulator: Accumulator) -> dict[str, Any]:
 
 
 def _sum_from_json(fields: dict[str, Any]) -> Accumulator:
-    return Accumulator(
-        **{k: _format_from_json(v) if isinstance(v, dict) else v for k, v in fields.items()}
-    )
+    parts: dict[str, Any] = {
+        name: _format_from_json(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+    }
+    return Accumulator(**parts)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lowprec.formats import FormatLike
     from lowprec.train.history import History
     from lowprec.train.loop import Training
-    from lowprec.train.recorder.rules import Finding
+    from lowprec.train.recorder.causes import Finding
     from lowprec.train.recorder.scaling import ScaleAdvice
     from lowprec.train.recorder.whatif import WhatIf
 
@@ -471,12 +471,9 @@ class Recorder:
         return recorder_view(self)
 
     def __repr__(self) -> str:
-        from rich.console import Console
+        from lowprec.report.recorder_views import as_text
 
-        console = Console(width=100, color_system=None)
-        with console.capture() as capture:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+        return as_text(self.__rich__()).strip("\n")
 
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict)
@@ -498,7 +495,8 @@ def _losses(reference: History | Sequence[float] | None) -> list[float] | None:
     if reference is None:
         return None
     curves = getattr(reference, "history", None)
-    return [float(loss) for loss in (reference if curves is None else curves["loss"])]
+    losses: Any = reference if curves is None else curves["loss"]
+    return [float(loss) for loss in losses]
 
 
 def _plain(numbers: dict[str, Any]) -> dict[str, Any]:

@@ -59,10 +59,10 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     ),
     Rule(
         "lost updates",
-        "more than 80 % of the updates leave the weight as it was (red; more than half: amber), and "
-        "the loss ends more than 5 % above float32's; without a float32 run beside it, a note",
-        "an update of less than half a spacing is lost to nearest; but 77 % alone was harmless in a "
-        "measured case, for the others were rounded up",
+        "more than 80 % of the updates leave the weight as it was (red; more than half: amber), "
+        "and the loss ends more than 5 % above float32's; without a float32 run beside it, a note",
+        "an update of less than half a spacing is lost to nearest; but 77 % alone was harmless in "
+        "a measured case, for the others were rounded up",
         "Micikevicius et al. (2018), section 3.1; Zamirai et al. (2020), Revisiting BFloat16 "
         "Training",
         causes.lost_updates,
@@ -81,7 +81,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "a sum has more terms than 2 to the precision of its accumulator (amber, four times as "
         "many: red)",
         "a running sum so long stalls: terms are less than half its spacing",
-        "Higham (2002), section 4.2; Wang et al. (2018), Training with 8-bit Floating Point Numbers",
+        "Higham (2002), section 4.2; Wang et al. (2018), Training with 8-bit Floating Point "
+        "Numbers",
         causes.long_sums,
     ),
     Rule(
@@ -93,7 +94,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     ),
     Rule(
         "not finite",
-        "a weight is infinite or NaN (red); more than 5 % of the steps, and more than 15, are skipped (amber)",
+        "a weight is infinite or NaN (red); more than 5 % of the steps, and more than 15, are "
+        "skipped (amber)",
         "from such a weight nothing returns; skipped steps teach nothing",
         "IEEE 754-2019, section 6; Micikevicius et al. (2018), section 3.2",
         causes.not_finite,

@@ -199,8 +199,8 @@ class Track:
         """Add what was to change in a tensor, beside what came of it."""
         from lowprec.kernels.recording import tally_changes  # imports Numba
 
-        arrays = (np.ascontiguousarray(x) for x in (old, change, new))
-        tally_changes(*arrays, self.numbers[self._row(step)], self.gaps)
+        w, update, after = (np.ascontiguousarray(x) for x in (old, change, new))
+        tally_changes(w, update, after, self.numbers[self._row(step)], self.gaps)
 
     def _row(self, step: int) -> int:
         """Return the row that this step belongs to, and make room where there is none."""

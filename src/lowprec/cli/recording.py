@@ -1,0 +1,41 @@
+"""``lowprec train --record``: a recorder for one run, and the page that comes of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lowprec.train import History, Policy, Recorder
+
+__all__ = ["recorder_for", "write_record"]
+
+_RECORDED = 200  # steps, about: a short run is recorded more closely than a long one
+
+
+def recorder_for(policy: Policy, steps: int, fit: Callable[..., History]) -> Recorder:
+    """Return a recorder that knows how the same training ends in float32.
+
+    Parameters
+    ----------
+    policy : Policy
+        Of the run that is to be recorded.
+    steps : int
+        How many steps it takes.
+    fit : callable
+        Trains, given a policy.
+    """
+    from lowprec import train
+
+    every = max(1, min(10, steps // _RECORDED))
+    if policy == train.get_policy("float32"):
+        return train.Recorder(every)
+    return train.Recorder(every, reference=fit(policy="float32", verbose=False))
+
+
+def write_record(recorder: Recorder, path: str) -> None:
+    """Write the page, and print the verdict."""
+    recorder.report(path)
+    for sentence in recorder.verdict:
+        print(f"● {sentence}")
