@@ -362,7 +362,7 @@ def result_of(policy, values, baseline, losses=None, diverged=0, **facts):
 def verdict_of(*results):
     baseline = result_of(BASELINE, [r.history["val_accuracy"][-1] for r in results[0].baseline],
                          [r.history["val_accuracy"][-1] for r in results[0].baseline])  # fmt: skip
-    facts = {"hyperparameters": {"epsilon": 1e-8}}
+    facts = {"hyperparameters": {"epsilon": 1e-8, "beta_2": 0.999}, "guessing": 0.1}
     return PolicyComparison((baseline, *results), False, facts).verdict
 
 
@@ -419,7 +419,7 @@ def test_a_training_loss_that_lags_is_told_though_the_metric_is_the_same():
     ("policy", "facts", "cause"),
     [
         ("bfloat16", {"unchanged": 0.9}, "lost updates: to nearest in bfloat16, a step below 2⁻⁸"),
-        ("float16", {"diverged": 1}, "the optimizer's state: squares of gradients below 2e−4"),
+        ("float16", {"diverged": 1}, "the optimizer's state: from gradients below 5e−3 the mean"),
         ("compute=float16", {"diverged": 1}, "an overflow: float16 ends at 65504"),
         ("compute=float16", {}, "gradients below 6e−8 became zero in float16"),
         ("mixed_float16", {"skipped": list(range(40))}, "the loss scale: 40% of the steps"),
@@ -435,6 +435,11 @@ def test_the_likely_cause_follows_from_the_formats(policy, facts, cause):
 def test_a_policy_that_diverges_with_one_seed_fails():
     words = verdict_of(result_of("mixed_bfloat16", USUAL, USUAL, diverged=1))
     assert words[1].startswith("mixed_bfloat16 fails: 1 of 4 seeds diverged, the first at step 8")
+
+
+def test_nothing_is_said_of_policies_where_float32_has_learned_nothing():
+    (words,) = verdict_of(result_of("bfloat16", [0.08, 0.1, 0.09, 0.1], [0.1, 0.08, 0.1, 0.09]))
+    assert words.startswith("float32 itself has learned nothing: val_accuracy 0.0925")
 
 
 def test_the_cheapest_that_holds_is_the_narrowest_then_the_smallest():

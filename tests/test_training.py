@@ -391,6 +391,16 @@ def test_a_penalty_is_part_of_the_loss_and_of_the_scaled_gradients():
     assert_same_bits({"b": a[1]["0/bias"]}, {"b": b[1]["0/bias"]})
 
 
+def test_the_penalty_is_part_of_the_validation_loss_too():
+    data = few(32)
+    same = train.Dataset(data.x_train, data.y_train, data.x_train, data.y_train)
+    layer = train.Dense(10, kernel_regularizer=train.L2(0.5))
+    model = train.Sequential([train.Input((64,)), layer])
+    found = run(model=model, data=same, optimizer=train.SGD(0.0)).history
+    assert found["val_loss"] == pytest.approx(found["loss"], rel=1e-6)
+    assert found["loss"][0] > 5
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

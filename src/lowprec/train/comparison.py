@@ -6,6 +6,8 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lowprec.train import optimizers, runs
 from lowprec.train.memory import bytes_per_parameter
 from lowprec.train.policy import Policy, get_policy
@@ -158,7 +160,16 @@ def _facts(task: runs.Task, seeds: list[int]) -> dict[str, Any]:
         "epochs": task.epochs,
         "batch_size": task.batch_size,
         "seeds": seeds,
+        "guessing": _guessing(task.data),
     }
+
+
+def _guessing(data: Dataset) -> float | None:
+    """Return the accuracy of always naming the most frequent class; None for regression."""
+    if not data.is_classification:
+        return None
+    labels = data.y_test if len(data.y_test) else data.y_train
+    return float(np.bincount(labels).max() / len(labels))
 
 
 def _resolution(metric: str, data: Dataset, validation_split: float) -> float:

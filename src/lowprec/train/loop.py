@@ -412,8 +412,11 @@ class Training:
             for short, constraint in layer.constraints.items():
                 name = f"{i}/{short}"
                 if name in updates:
-                    constrained = self.numerics.array(constraint(self.params[name]))
+                    free = self.params[name]
+                    constrained = self.numerics.array(constraint(free))
                     self.params[name] = self.numerics.params(constrained)
+                    if self.policy.update == "kahan":  # what was lost belonged to the free ones
+                        self.state[f"kahan/{name}"][self.params[name] != free] = 0
 
     def _trained(self) -> Params:
         return {
@@ -558,7 +561,9 @@ def _evaluate(
         outputs = passes.run_forward(model, params, inputs, numerics, False, ()).outputs
         with np.errstate(all="ignore"):
             averages.add(loss(y[rows], outputs)[0], y[rows], outputs)
-    return averages.result()
+    found = averages.result()
+    found["loss"] += passes.penalty(model, params)
+    return found
 
 
 def predict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +74,8 @@ class LossScale:
     def __post_init__(self) -> None:
         if self.hysteresis_left is None:
             object.__setattr__(self, "hysteresis_left", self.hysteresis)
+        for name in ("growth_interval", "hysteresis", "good_steps", "hysteresis_left"):
+            object.__setattr__(self, name, operator.index(getattr(self, name)))
         for name in ("value", "minimum", "maximum"):
             object.__setattr__(self, name, _in_float32(getattr(self, name)))
         _require(self.minimum >= 0, f"minimum={self.minimum}", "it must be at least 0")
@@ -91,6 +94,11 @@ class LossScale:
             self.growth_interval >= 1 and self.hysteresis >= 1,
             f"growth_interval={self.growth_interval}, hysteresis={self.hysteresis}",
             "both count steps, from 1 on",
+        )
+        _require(
+            self.good_steps >= 0 and 0 <= (self.hysteresis_left or 0) <= self.hysteresis,
+            f"good_steps={self.good_steps}, hysteresis_left={self.hysteresis_left}",
+            f"the first is at least 0, the second in [0, {self.hysteresis}]",
         )
 
     @classmethod

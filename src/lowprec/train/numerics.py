@@ -201,8 +201,10 @@ def _round_scaled(fmt: Format, round_array: Callable[[Array], Array], x: Array) 
     k = tensor_exponent(fmt, largest)
     with np.errstate(under="ignore", over="ignore"):
         if abs(k) > _LARGEST_POWER:
-            return _saturated(np.ldexp(round_array(np.ldexp(x, k)), -k), x, fmt)
-        return round_array(x * x.dtype.type(2.0**k)) * x.dtype.type(2.0**-k)
+            scaled: Array = np.ldexp(x, k)
+            return _saturated(np.ldexp(round_array(scaled), -k), x, fmt)
+        rounded: Array = round_array(x * x.dtype.type(2.0**k)) * x.dtype.type(2.0**-k)
+        return rounded
 
 
 def _saturated(y: Array, x: Array, fmt: Format) -> Array:

@@ -9,6 +9,8 @@ import numpy as np
 
 from lowprec.conversion import draw_key
 from lowprec.train import losses
+from lowprec.train.layers.dropout import AlphaDropout, Dropout
+from lowprec.train.layers.flatten import Flatten
 from lowprec.train.layers.layer import Run
 from lowprec.train.numerics import Numerics, numerics_of
 from lowprec.train.policy import Policy, get_policy
@@ -28,6 +30,7 @@ __all__ = ["Forward", "Pass", "apply", "gradients", "refuse_softmax", "run_forwa
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
+_THAT_PASS_ON = (AlphaDropout, Dropout, Flatten)  # what the layer before has computed
 Seed = tuple[int, ...]  # of a pass; a layer's generator is seeded by it and the layer's number
 
 
@@ -181,7 +184,8 @@ def _stays_in_float32(layer: Layer) -> bool:
 
 def refuse_softmax(model: Sequential, loss: str | Loss) -> None:
     """Raise a ValueError if a model ends in what the loss applies itself."""
-    last = model.layers[-1]
+    ending = [layer for layer in model.layers if not isinstance(layer, _THAT_PASS_ON)]
+    last = ending[-1] if ending else model.layers[-1]
     function = getattr(last, "function", None)
     if function is None or not losses.takes_logits(loss):
         return
@@ -245,18 +249,24 @@ def run_pass(
         if watch is not None:
             watch.backward(len(model.layers), dy, {})
     found = run_backward(model, forward, dy, watch)
-    penalty = _add_penalties(model, params, found, scale)
-    return Pass(float(value) + penalty, found, forward.outputs, forward.updates)
+    _add_penalties(model, params, found, scale)
+    return Pass(float(value) + penalty(model, params), found, forward.outputs, forward.updates)
 
 
-def _add_penalties(model: Sequential, params: Params, found: Params, scale: float) -> float:
-    """Add the regularizers' gradients, in float32, and return their penalties."""
-    total = 0.0
+def penalty(model: Sequential, params: Params) -> float:
+    """Return the regularizers' share of the loss."""
+    return sum(
+        float(regularizer.value(params[f"{i}/{name}"]))
+        for i, layer in enumerate(model.layers)
+        for name, regularizer in layer.regularizers.items()
+    )
+
+
+def _add_penalties(model: Sequential, params: Params, found: Params, scale: float) -> None:
+    """Add the regularizers' gradients, in float32."""
     for i, layer in enumerate(model.layers):
         for name, regularizer in layer.regularizers.items():
             w = params[f"{i}/{name}"]
-            total += float(regularizer.value(w))
             with np.errstate(all="ignore"):
                 gradient = regularizer.gradient(w) * w.dtype.type(scale)
                 found[f"{i}/{name}"] = found[f"{i}/{name}"] + gradient
-    return total

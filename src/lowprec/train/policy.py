@@ -33,8 +33,9 @@ class Policy:
     state : Format, str or dtype, optional
         Of the optimizer's state; by default `params`.
     update : str
-        How an update is rounded into the parameters: ``nearest``, ``stochastic`` or ``kahan``
-        (what rounding lost is kept, in the format of `params`, and added at the next step).
+        How the float32 sum of a parameter and its update is rounded into `params`: ``nearest``,
+        ``stochastic`` or ``kahan`` (what rounding lost is kept, in the format of `params`, and
+        added at the next step).
     loss_scale : LossScale, ``"dynamic"``, number or None
         What the loss is multiplied by before the backward pass: ``"dynamic"`` is
         ``LossScale.torch()``, a number a static scale.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lowprec.advice import superscript
 from lowprec.train.runs import is_better_high
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lowprec.train.results import PolicyComparison, PolicyResult
     from lowprec.train.spread import Spread
 
@@ -44,7 +46,23 @@ def grade(result: PolicyResult) -> str:
 
 def verdict(comparison: PolicyComparison) -> list[str]:
     """Return an entry for each policy, and where the runs allow it one on which policy to take."""
+    if _guesses(comparison):
+        usual = comparison["float32"]
+        words = (
+            f"float32 itself has learned nothing: {usual.metric} {usual.spread.mean:.4f}, and "
+            f"naming the most frequent class gives {comparison.facts['guessing']:.4f}. What a "
+            "policy loses does not show before there is something to lose: train longer, or at "
+            "another learning rate."
+        )
+        return [words]
     return [_on_policy(result, comparison) for result in comparison.results] + _advice(comparison)
+
+
+def _guesses(comparison: PolicyComparison) -> bool:
+    usual, guessing = comparison["float32"], comparison.facts.get("guessing")
+    if guessing is None or not is_better_high(usual.metric):
+        return False
+    return bool(usual.spread.mean <= guessing)
 
 
 def _on_policy(result: PolicyResult, comparison: PolicyComparison) -> str:
@@ -103,19 +121,20 @@ def likely_cause(result: PolicyResult, comparison: PolicyComparison) -> str:
     if comparison["float32"].diverged:
         return "float32 diverges: likely the learning rate is too high, whatever the format."
     if result.diverged:
-        return _cause_of_divergence(result, comparison.facts["hyperparameters"].get("epsilon"))
+        return _cause_of_divergence(result, comparison.facts["hyperparameters"])
     return _cause_of_loss(result, comparison["float32"].unchanged)
 
 
-def _cause_of_divergence(result: PolicyResult, epsilon: float | None) -> str:
+def _cause_of_divergence(result: PolicyResult, numbers: Mapping[str, Any]) -> str:
     formats = result.policy.formats
-    state = formats["state"]
-    lowest = math.sqrt(state.smallest_subnormal)
+    state, epsilon = formats["state"], numbers.get("epsilon")
+    weight = 1 - float(numbers.get("beta_2", 0.0))  # of a new square in its running mean
+    lowest = math.sqrt(state.smallest_subnormal / 2 / weight)
     if epsilon is not None and lowest > epsilon:
         return (
-            f"Likely the optimizer's state: squares of gradients below {_short(lowest)} round to "
-            f"zero in {state}, and dividing by epsilon = {_short(epsilon)} alone makes the step "
-            "enormous; keep the state in float32, as the mixed policies do."
+            f"Likely the optimizer's state: from gradients below {_short(lowest)} the mean square "
+            f"rounds to zero in {state}, and dividing by epsilon = {_short(epsilon)} alone makes "
+            "the step enormous; keep the state in float32, as the mixed policies do."
         )
     narrow = [fmt for fmt in formats.values() if fmt.max < 2.0**20]
     if narrow and not result.policy.tensor_scales:

@@ -14,7 +14,8 @@ from lowprec.rows import FIELDS
 from lowprec.train.archive import read_archive, write_archive
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.policy import Policy
-from lowprec.train.recorder.recorder import Event, Recorder
+from lowprec.train.recorder.kinds import Event
+from lowprec.train.recorder.recorder import Recorder
 from lowprec.train.recorder.tracks import ROWS, Track
 
 if TYPE_CHECKING:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import html
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from lowprec.conversion import round_to
 from lowprec.formats import Format, get_format
-from lowprec.train.names import named
 from lowprec.train.policy import Policy, get_policy
+from lowprec.train.recorder.kinds import (
+    KINDS,
+    Event,
+    as_float32,
+    kind_of,
+    labels_of,
+    largest,
+    losses_of,
+    plain,
+)
 from lowprec.train.recorder.tracks import Track
 from lowprec.train.recorder.watching import Inquest, Recording, Watch
 
@@ -26,52 +35,15 @@ if TYPE_CHECKING:
     from lowprec.formats import FormatLike
     from lowprec.train.history import History
     from lowprec.train.loop import Training
-    from lowprec.train.recorder.causes import Finding
+    from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.scaling import ScaleAdvice
     from lowprec.train.recorder.whatif import WhatIf
 
-__all__ = ["KINDS", "Event", "Recorder"]
+__all__ = ["Recorder"]
 
 Array = np.ndarray[Any, Any]
 
-KINDS = {
-    "weight": "compute",
-    "activation": "compute",
-    "preactivation": "compute",
-    "activation_gradient": "gradients",
-    "weight_gradient": "gradients",
-    "moment": "state",
-    "update": "float32",
-    "target": "compute",
-    "error": "float32",
-}
-"""The kinds of tensors, and which of the policy's formats each is rounded to."""
-
-_KINDS = {kind: kind for kind in KINDS}
 _MOST_EVENTS = 50
-
-
-class Event(NamedTuple):
-    """A step that was skipped, or the first after which the weights were not finite.
-
-    Attributes
-    ----------
-    step : int
-        Which, counted from 0.
-    skipped : bool
-        Whether it was skipped: then it did no harm.
-    kind, name : str
-        The first tensor of the step that was not finite.
-    value : float
-        The magnitude that was too large for the format; infinity where arithmetic made it, not
-        rounding.
-    """
-
-    step: int
-    skipped: bool
-    kind: str
-    name: str
-    value: float
 
 
 class Recorder:
@@ -124,7 +96,7 @@ class Recorder:
             raise ValueError(f"every={every}: record every step (1) or one in more")
         self.every = every
         self.policy = get_policy("float32" if policy is None else policy)
-        self.reference = _losses(reference)
+        self.reference = losses_of(reference)
         self.tracks: dict[tuple[str, str], Track] = {}
         self.facts: dict[str, Any] = {"starved": [0, 0]}
         self.labels: dict[str, str] = {}
@@ -170,7 +142,7 @@ class Recorder:
         repeat(inquest)
         if inquest.found is not None:
             kind, name, before, _ = inquest.found
-            self.events.append(Event(step, skipped, kind, name, _largest(before)))
+            self.events.append(Event(step, skipped, kind, name, largest(before)))
             return
         for name, array in training.state.items():
             if not np.isfinite(array).all():
@@ -195,12 +167,12 @@ class Recorder:
             )
         self.policy, self._training = training.policy, weakref.ref(training)
         self._numerics = Listening(training.policy)
-        self.labels |= _labels(training.model.layers)
+        self.labels |= labels_of(training.model.layers)
         numbers = {"learning_rate": training.optimizer.rate(0)}
         self.facts |= {
             "model": repr(training.model),
             "optimizer": training.optimizer.name,
-            "hyperparameters": _plain(training.optimizer.hyperparameters | numbers),
+            "hyperparameters": plain(training.optimizer.hyperparameters | numbers),
             "loss": training.loss_name,
             "data": training.data.summary,
             "batch_size": training.batch_size,
@@ -253,13 +225,13 @@ class Recorder:
         >>> recorder.track("weight_gradient", "w").whole.new_zero_rate
         0.5
         """
-        kind = named(kind, _KINDS, "kind of tensor")
-        before = _as_float32(array)
+        kind = kind_of(kind)
+        before = as_float32(array)
         track = self.track(kind, name)
         after = before if track.fmt == get_format("float32") else round_to(before, track.fmt)
         track.add(step, before, after, scale=scale)
         if parameter is not None:
-            self._observe_changes(step, track, before, _as_float32(parameter))
+            self._observe_changes(step, track, before, as_float32(parameter))
         self.recorded += step + 1 > self.steps
         self.steps = max(self.steps, step + 1)
 
@@ -404,7 +376,7 @@ class Recorder:
         """
         from lowprec.report.recorder_plots import histogram_figure
 
-        return histogram_figure(self, named(kind, _KINDS, "kind of tensor"), get_format(fmt))
+        return histogram_figure(self, kind_of(kind), get_format(fmt))
 
     # Keeping -------------------------------------------------------------------------------------
 
@@ -478,38 +450,3 @@ class Recorder:
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict)
         return f"<div><b>Recorder</b><ul>{items}</ul></div>"
-
-
-def _labels(layers: Sequence[Any]) -> dict[str, str]:
-    """Return what to call each layer: its class and its number among those of this class."""
-    labels = {"input": "the inputs", "targets": "the targets", "errors": "the errors"}
-    counts: dict[str, int] = {}
-    for i, layer in enumerate(layers):
-        kind = type(layer).__name__
-        counts[kind] = counts.get(kind, 0) + 1
-        labels[str(i)] = f"{kind} {counts[kind]}"
-    return labels
-
-
-def _losses(reference: History | Sequence[float] | None) -> list[float] | None:
-    if reference is None:
-        return None
-    curves = getattr(reference, "history", None)
-    losses: Any = reference if curves is None else curves["loss"]
-    return [float(loss) for loss in losses]
-
-
-def _plain(numbers: dict[str, Any]) -> dict[str, Any]:
-    kinds = (int, float, str, bool, type(None))
-    return {k: v if isinstance(v, kinds) else repr(v) for k, v in numbers.items()}
-
-
-def _as_float32(array: ArrayLike) -> Array:
-    if hasattr(array, "detach"):
-        array = array.detach().float().numpy()
-    return np.ascontiguousarray(array, np.float32)
-
-
-def _largest(before: Array) -> float:
-    """Return the largest magnitude; infinity where the tensor was not finite before rounding."""
-    return float(np.abs(before).max()) if np.isfinite(before).all() else np.inf

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lowprec.train.recorder import causes
+from lowprec.train.recorder import precision_causes, range_causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from lowprec.train.recorder.causes import Finding
+    from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.recorder import Recorder
 
 __all__ = ["RULES", "Rule", "findings"]
@@ -48,14 +48,14 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "the square of a gradient leaves the range first, and the step becomes the first moment "
         "over epsilon: enormous",
         "squares halve the range in bits: float16 holds none of numbers below 2.4e-4",
-        causes.starved_moments,
+        precision_causes.starved_moments,
     ),
     Rule(
         "precision of the outputs",
         "the rounding of the outputs is more than half of the error that is left (red)",
         "nothing that is done to weights or gradients makes outputs finer than their format",
         "the spacing of bfloat16 between 128 and 256 is 1: its rounding alone has an RMS of 0.29",
-        causes.output_precision,
+        precision_causes.output_precision,
     ),
     Rule(
         "lost updates",
@@ -65,7 +65,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "a measured case, for the others were rounded up",
         "Micikevicius et al. (2018), section 3.1; Zamirai et al. (2020), Revisiting BFloat16 "
         "Training",
-        causes.lost_updates,
+        precision_causes.lost_updates,
     ),
     Rule(
         "new zeros",
@@ -74,7 +74,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "what underflows teaches nothing; zeros that carry no weight, such as most of a softmax's "
         "gradients, are harmless",
         "Micikevicius et al. (2018), Mixed Precision Training, figures 2 and 3",
-        causes.new_zeros,
+        range_causes.new_zeros,
     ),
     Rule(
         "long sums",
@@ -83,14 +83,14 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "a running sum so long stalls: terms are less than half its spacing",
         "Higham (2002), section 4.2; Wang et al. (2018), Training with 8-bit Floating Point "
         "Numbers",
-        causes.long_sums,
+        precision_causes.long_sums,
     ),
     Rule(
         "headroom",
         "the largest number comes within 2 bits of the format's maximum (amber)",
         "sums and later steps are easily four times as large",
         "Micikevicius et al. (2018), section 3.2, on choosing a scale",
-        causes.headroom,
+        range_causes.headroom,
     ),
     Rule(
         "not finite",
@@ -98,7 +98,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "skipped (amber)",
         "from such a weight nothing returns; skipped steps teach nothing",
         "IEEE 754-2019, section 6; Micikevicius et al. (2018), section 3.2",
-        causes.not_finite,
+        range_causes.not_finite,
     ),
     Rule(
         "targets",
@@ -106,7 +106,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "its squared error overflows where the loss is computed in this format, while the "
         "gradients, which are linear in it, stay finite",
         "the maximum of float16 is 65504, its root 256",
-        causes.targets,
+        range_causes.targets,
     ),
     Rule(
         "offset",
@@ -114,7 +114,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "(amber)",
         "rounding to so few bits leaves nothing of the deviation",
         "Higham (2002), Accuracy and Stability of Numerical Algorithms, section 1.9",
-        causes.offset,
+        precision_causes.offset,
     ),
     Rule(
         "numbers of the optimizer",
@@ -122,7 +122,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "the weights (amber where the run shows that it costs, else a note)",
         "division by zero; averages that never decay; weights that never do",
         "PyTorch's documentation of torch.optim.Adam on eps; Zamirai et al. (2020)",
-        causes.optimizer_numbers,
+        precision_causes.optimizer_numbers,
     ),
 )
 

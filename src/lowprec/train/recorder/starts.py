@@ -11,8 +11,9 @@ from lowprec.train import initializers, losses, passes
 from lowprec.train.layers import Dense, Input
 from lowprec.train.model import Sequential
 from lowprec.train.policy import Policy
+from lowprec.train.recorder.kinds import labels_of
 from lowprec.train.recorder.listening import Listening
-from lowprec.train.recorder.recorder import Recorder, _labels
+from lowprec.train.recorder.recorder import Recorder
 from lowprec.train.recorder.watching import Recording
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def record_starts(
 def _record(model: Sequential, params: dict[str, Any], x: Any, y: Any, fmt: FormatLike) -> Recorder:
     policy = Policy(compute=fmt)
     recorder, numerics = Recorder(1, policy=policy), Listening(policy)
-    recorder.labels = _labels(model.layers)
+    recorder.labels = labels_of(model.layers)
     recorder.steps = recorder.recorded = 1
     watch = Recording(numerics, recorder, 0, 1.0)
     passes.run_pass(model, params, x, y, losses.get("mse"), numerics, watch=watch)

@@ -25,6 +25,7 @@ ROWS = 128
 """How many rows a track has at most."""
 
 _PLACES = {name: place for place, name in enumerate(FIELDS)}
+_NO_GAPS = np.zeros((2, 0))
 _EXPONENTS = np.arange(BINS) + LOWEST_EXPONENT
 
 
@@ -195,12 +196,15 @@ class Track:
             self.exponents[row],
         )
 
-    def add_changes(self, step: int, old: Array, change: Array, new: Array) -> None:
+    def add_changes(
+        self, step: int, old: Array, change: Array, new: Array, *, with_gaps: bool = True
+    ) -> None:
         """Add what was to change in a tensor, beside what came of it."""
         from lowprec.kernels.recording import tally_changes  # imports Numba
 
         w, update, after = (np.ascontiguousarray(x) for x in (old, change, new))
-        tally_changes(w, update, after, self.numbers[self._row(step)], self.gaps)
+        gaps = self.gaps if with_gaps else _NO_GAPS
+        tally_changes(w, update, after, self.numbers[self._row(step)], gaps)
 
     def _row(self, step: int) -> int:
         """Return the row that this step belongs to, and make room where there is none."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.conversion import round_to
+from lowprec.formats import float32
 from lowprec.train.numerics import tensor_exponent
 from lowprec.train.recorder.listening import Heard, Listening, named_backward, named_forward
 
@@ -124,17 +125,23 @@ class Recording(Watch):
     def store(self, state: Params) -> Callable[[Array], Array]:
         """Return what rounds the optimizer's state, which is now as it was before the update."""
         self._names = {id(array): name for name, array in state.items()}
-        self._old = {name: array.copy() for name, array in state.items()}
+        if self._rounds_state:
+            self._old = {name: array.copy() for name, array in state.items()}
         return self._store
+
+    @property
+    def _rounds_state(self) -> bool:
+        return self.numerics.policy.formats["state"] != float32
 
     def _store(self, array: Array) -> Array:
         stored = self.numerics.state(array)
         name = self._names.get(id(array))
         if name is not None:
             self.see(Heard("moment", name, array, stored))
-            old, track = _single(self._old[name]), self.recorder.track("moment", name)
-            new, wanted = _single(stored), _single(array)
-            track.add_changes(self.step, old, wanted - old, new)
+            if self._old:
+                old, new, wanted = map(_single, (self._old[name], stored, array))
+                track = self.recorder.track("moment", name)
+                track.add_changes(self.step, old, wanted - old, new, with_gaps=False)
         return stored
 
     def update(self, updates: Params, params: Params, state: Params) -> None:
@@ -145,7 +152,8 @@ class Recording(Watch):
             self.see(Heard("update", name, update, update))
             new = self.numerics.updated(w, update.copy())  # it takes the place of its argument
             track.add_changes(self.step, *map(_single, (w, update, new)))
-        self.recorder.add_starved(_starved(state))
+        if self._rounds_state:
+            self.recorder.add_starved(_starved(state))
 
 
 class Inquest(Watch):

@@ -1,0 +1,73 @@
+"""Findings, and how they name tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lowprec.train.recorder.recorder import Recorder
+
+__all__ = ["Finding", "capital", "name_of", "percent", "starved_share"]
+
+_WORDS = {
+    "weight": "weights",
+    "activation": "activations",
+    "preactivation": "sums before the activation",
+    "activation_gradient": "activation gradients",
+    "weight_gradient": "weight gradients",
+    "moment": "moments",
+}
+
+
+class Finding(NamedTuple):
+    """Something that a rule found.
+
+    Attributes
+    ----------
+    level : str
+        ``red``, ``amber``, or ``note``: worth knowing, and no warning.
+    rule : str
+        The rule's name.
+    text : str
+        What was measured.
+    cure : str
+        What to do.
+    """
+
+    level: str
+    rule: str
+    text: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.cure}."
+
+
+def name_of(recorder: Recorder, kind: str, name: str) -> str:
+    """Return what to call a tensor in a sentence: ``Dense 2's weight gradients (1/kernel)``."""
+    words = _WORDS.get(kind, f"{kind}s")
+    prefix, _, rest = name.partition("/") if kind == "moment" else ("", "", name)
+    layer, _, short = rest.partition("/")
+    label = recorder.labels.get(layer)
+    if prefix:
+        words = f"{prefix.replace('_', ' ')}s"
+    if label is None:
+        return f"the {words} of {rest}"
+    place = f" ({rest})" if short else ""
+    return f"{label}'s {words}{place}" if layer.isdecimal() else f"the {words} of {label}"
+
+
+def percent(share: float) -> str:
+    """Return a share as text, small ones with a digit more."""
+    return f"{100 * share:.0f} %" if share >= 0.095 else f"{100 * share:.1f} %"
+
+
+def capital(text: str) -> str:
+    """Return a text that begins with a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def starved_share(recorder: Recorder) -> float:
+    """Return the share of the first moments that are not zero whose second moment is."""
+    moving, starved = recorder.facts["starved"]
+    return starved / moving if moving else 0.0

@@ -1,0 +1,99 @@
+"""Kinds of tensors and events, and what recorders take in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.train.names import named
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+    from lowprec.train.history import History
+
+__all__ = ["KINDS", "Event", "as_float32", "kind_of", "labels_of", "largest", "losses_of", "plain"]
+
+Array = np.ndarray[Any, Any]
+
+KINDS = {
+    "weight": "compute",
+    "activation": "compute",
+    "preactivation": "compute",
+    "activation_gradient": "gradients",
+    "weight_gradient": "gradients",
+    "moment": "state",
+    "update": "float32",
+    "target": "compute",
+    "error": "float32",
+}
+"""The kinds of tensors, and which of the policy's formats each is rounded to."""
+
+
+class Event(NamedTuple):
+    """A step that was skipped, or the first after which the weights were not finite.
+
+    Attributes
+    ----------
+    step : int
+        Which, counted from 0.
+    skipped : bool
+        Whether it was skipped: then it did no harm.
+    kind, name : str
+        The first tensor of the step that was not finite.
+    value : float
+        The magnitude that was too large for the format; infinity where arithmetic made it, not
+        rounding.
+    """
+
+    step: int
+    skipped: bool
+    kind: str
+    name: str
+    value: float
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of this name; ValueError says which are near."""
+    return named(name, {kind: kind for kind in KINDS}, "kind of tensor")
+
+
+def labels_of(layers: Sequence[Any]) -> dict[str, str]:
+    """Return what to call each layer: its class and its number among those of this class."""
+    labels = {"input": "the inputs", "targets": "the targets", "errors": "the errors"}
+    counts: dict[str, int] = {}
+    for i, layer in enumerate(layers):
+        kind = type(layer).__name__
+        counts[kind] = counts.get(kind, 0) + 1
+        labels[str(i)] = f"{kind} {counts[kind]}"
+    return labels
+
+
+def losses_of(reference: History | Sequence[float] | None) -> list[float] | None:
+    """Return the loss by epoch of a history, or the losses that are given."""
+    if reference is None:
+        return None
+    curves = getattr(reference, "history", None)
+    losses: Any = reference if curves is None else curves["loss"]
+    return [float(loss) for loss in losses]
+
+
+def plain(numbers: dict[str, Any]) -> dict[str, Any]:
+    """Return numbers as JSON holds them."""
+    kinds = (int, float, str, bool, type(None))
+    return {k: v if isinstance(v, kinds) else repr(v) for k, v in numbers.items()}
+
+
+def as_float32(array: ArrayLike) -> Array:
+    """Return an array, or a torch tensor, as contiguous float32."""
+    if hasattr(array, "detach"):
+        array = array.detach().float().numpy()
+    return np.ascontiguousarray(array, np.float32)
+
+
+def largest(before: Array) -> float:
+    """Return the largest magnitude; infinity where the tensor was not finite before rounding."""
+    return float(np.abs(before).max()) if np.isfinite(before).all() else np.inf

@@ -1,0 +1,193 @@
+"""What a format's precision loses, and the optimizer with it: one function a rule."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from lowprec.conversion import round_to
+from lowprec.formats import Format, get_format
+from lowprec.train.recorder.finding import Finding, percent, starved_share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lowprec.train.recorder.recorder import Recorder
+
+__all__ = [
+    "long_sums",
+    "loss_gap",
+    "lost_updates",
+    "offset",
+    "optimizer_numbers",
+    "output_precision",
+    "starved_moments",
+]
+
+LOST = 0.8
+SOME_LOST = 0.5
+GAP = 0.05
+SHRUNK = 0.01
+STARVED = 0.01
+STUCK = 0.5
+
+
+def offset(recorder: Recorder) -> Iterator[Finding]:
+    """Tell a feature whose deviation is lost beside its mean."""
+    found, fmt = recorder.facts.get("offset"), recorder.policy.formats["compute"]
+    if found and found["ratio"] > 2.0**fmt.precision:
+        yield Finding(
+            "amber",
+            "offset",
+            f"Feature {found['feature']} has a mean {found['ratio']:.0f} times its deviation: "
+            f"{fmt}, of {fmt.precision} bits, keeps nothing of what varies",
+            'standardise the features: data.scaled("standard")',
+        )
+
+
+def lost_updates(recorder: Recorder) -> Iterator[Finding]:
+    """Tell that updates are lost, and whether that costs anything."""
+    fmt = recorder.policy.formats["params"]
+    changes = sum(track.whole["changes"] for track in recorder.of_kind("update"))
+    lost = sum(track.whole["lost"] for track in recorder.of_kind("update"))
+    share = lost / changes if changes else 0.0
+    if share <= SOME_LOST or recorder.policy.update != "nearest" or recorder.is_broken:
+        return
+    text = f"{percent(share)} of updates are lost in {fmt} weights"
+    gap = loss_gap(recorder)
+    if gap is None and share > LOST:
+        cure = "whether that costs anything shows beside float32: pass reference="
+        yield Finding("note", "lost updates", text, cure)
+    elif gap is not None and gap > GAP:
+        yield Finding(
+            "red" if share > LOST else "amber",
+            "lost updates",
+            f"{text}, and the loss ends {_times(gap)} float32's",
+            "keep float32 master weights, or round updates stochastically or with Kahan's sum",
+        )
+
+
+def _times(gap: float) -> str:
+    return f"{100 * gap:.0f} % above" if gap < 2 else f"at {gap + 1:.3g} times"
+
+
+def loss_gap(recorder: Recorder) -> float | None:
+    """Return by how much the last loss exceeds the reference's, as a share; None without one."""
+    losses = recorder.curves.get("loss", [])
+    if not recorder.reference or not losses:
+        return None
+    reference = recorder.reference[min(len(losses), len(recorder.reference)) - 1]
+    return losses[-1] / reference - 1 if reference > 0 else math.inf
+
+
+def optimizer_numbers(recorder: Recorder) -> Iterator[Finding]:
+    """Tell numbers of the optimizer that its formats do not hold."""
+    numbers, state = recorder.facts.get("hyperparameters", {}), recorder.policy.formats["state"]
+    yield from _epsilon(recorder, numbers, state)
+    yield from _betas(recorder, numbers, state)
+    yield from _decay(recorder, numbers)
+
+
+def _epsilon(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iterator[Finding]:
+    epsilon = numbers.get("epsilon")
+    if epsilon and _rounded(epsilon, state) == 0:
+        starved = starved_share(recorder) > STARVED
+        yield Finding(
+            "amber" if starved else "note",
+            "numbers of the optimizer",
+            f"epsilon={epsilon:g} is 0 in {state}, whose smallest number is "
+            f"{state.smallest_subnormal:.2g}",
+            f"use epsilon={2.0 ** math.ceil(math.log2(state.smallest_normal)):.2g} or more, or "
+            "keep the state in float32",
+        )
+
+
+def _betas(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iterator[Finding]:
+    for word, moment in (("beta_2", "second_moment"), ("rho", "second_moment")):
+        beta = numbers.get(word)
+        if beta is None or beta >= 1 or _rounded(beta, state) != 1:
+            continue
+        tracks = [t for t in recorder.of_kind("moment") if t.name.startswith(moment)]
+        changes = sum(track.whole["changes"] for track in tracks)
+        stuck = sum(track.whole["lost"] for track in tracks) / changes if changes else 0.0
+        gap = loss_gap(recorder) or 0.0
+        yield Finding(
+            "amber" if stuck > STUCK and gap > GAP else "note",
+            "numbers of the optimizer",
+            f"{word}={beta:g} is 1 in {state}: {percent(stuck)} of the changes of second moments "
+            "were lost, so that they hardly decay",
+            "keep the state in float32, or use a smaller beta",
+        )
+
+
+def _decay(recorder: Recorder, numbers: dict[str, Any]) -> Iterator[Finding]:
+    fmt = recorder.policy.formats["params"]
+    decay, rate = numbers.get("weight_decay"), numbers.get("learning_rate")
+    if not decay or not isinstance(rate, float) or recorder.policy.update != "nearest":
+        return
+    kept = 1 - rate * decay
+    if _rounded(kept, fmt) == 1 and fmt != get_format("float32"):
+        missed = 1 - kept**recorder.steps  # what float32 weights would have shrunk by
+        yield Finding(
+            "amber" if missed > SHRUNK else "note",
+            "numbers of the optimizer",
+            f"1 - rate · decay = {kept:.6g} is 1 in {fmt}: the weight decay of {decay:g} vanishes, "
+            f"which would have shrunk weights by {percent(missed)} in this run",
+            "keep float32 master weights, or round updates stochastically or with Kahan's sum",
+        )
+
+
+def _rounded(value: float, fmt: Format) -> float:
+    return float(round_to(float(value), fmt))
+
+
+def starved_moments(recorder: Recorder) -> Iterator[Finding]:
+    """Tell that second moments are zero where first are not."""
+    share = starved_share(recorder)
+    if share > STARVED:
+        state = recorder.policy.formats["state"]
+        smallest = math.sqrt(state.smallest_subnormal)
+        yield Finding(
+            "red",
+            "starved moments",
+            f"{percent(share)} of the second moments are zero in {state} where the first are not: "
+            f"squares of gradients below {smallest:.2g} vanish, and epsilon alone divides",
+            "keep the optimizer's state in float32, as the mixed policies do",
+        )
+
+
+def long_sums(recorder: Recorder) -> Iterator[Finding]:
+    """Tell sums that are too long for their accumulator."""
+    terms = recorder.facts.get("longest", 0)
+    order, block = recorder.facts.get("order"), recorder.facts.get("block")
+    if order not in ("sequential", "blocked"):
+        return
+    terms = math.ceil(terms / block) if order == "blocked" and block else terms
+    fmt = recorder.policy.formats["accumulate"]
+    if terms > 2**fmt.precision:
+        yield Finding(
+            "red" if terms > 4 * 2**fmt.precision else "amber",
+            "long sums",
+            f"Sums of {terms} terms are accumulated in {fmt}, whose {fmt.precision} bits stall "
+            f"after {2**fmt.precision} equal ones",
+            "accumulate in float32, or in blocks or pairs",
+        )
+
+
+def output_precision(recorder: Recorder) -> Iterator[Finding]:
+    """Tell that the outputs' own rounding is most of the error."""
+    outputs = [track for track in recorder.of_kind("activation") if track.name != "input"]
+    errors = recorder.of_kind("error")
+    if not outputs or not errors or not errors[0].length or recorder.is_broken:
+        return
+    last, error = outputs[-1].rows[-1], errors[0].rows[-1]
+    if error.rms and last.noise_rms > error.rms / 2:
+        fmt = outputs[-1].fmt
+        yield Finding(
+            "red",
+            "precision of the outputs",
+            f"The rounding of the outputs to {fmt} has an RMS of {last.noise_rms:.2g}, the error "
+            f"that is left {error.rms:.2g}",
+            "master weights will not help here: outputs themselves need more than "
+            f"{fmt.precision} bits; centre the targets, or keep the last layer in float32",
+        )

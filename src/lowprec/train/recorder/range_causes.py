@@ -1,0 +1,147 @@
+"""What leaves the range of a format: one function a rule, each returns findings."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from lowprec.train.loss_scale import LossScale
+from lowprec.train.recorder.finding import Finding, capital, name_of, percent, starved_share
+from lowprec.train.recorder.precision_causes import STARVED
+from lowprec.train.recorder.scaling import GRADIENTS, advise_scale, is_harmed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.tracks import Tally, Track
+
+__all__ = ["headroom", "new_zeros", "not_finite", "targets"]
+
+RED_ZEROS = 0.2
+HEADROOM = 2.0
+SKIPS = 0.05
+FIRST_SKIPS = 15  # while a dynamic scale finds its level
+
+
+def not_finite(recorder: Recorder) -> Iterator[Finding]:
+    """Tell what first became infinite or NaN, and whether too many steps were skipped."""
+    for event in recorder.events:
+        if not event.skipped:
+            tensor = name_of(recorder, event.kind, event.name)
+            text = f"{capital(tensor)} stopped being finite at step {event.step}"
+            if math.isfinite(event.value):
+                fmt = recorder.track(event.kind, event.name).fmt
+                text += f": {event.value:.6g} is beyond the {fmt.max:g} of {fmt}"
+            yield Finding("red", "not finite", text, _cure_for(recorder, event.kind))
+            return
+    if recorder.skips > max(SKIPS * recorder.steps, FIRST_SKIPS):
+        share = percent(recorder.skips / recorder.steps)
+        first = next(event for event in recorder.events if event.skipped)
+        yield Finding(
+            "amber",
+            "not finite",
+            f"{share} of the steps were skipped; the first tensor that was not finite, at step "
+            f"{first.step}, was {name_of(recorder, first.kind, first.name)}",
+            "start from a smaller loss scale, or look at what overflows without one",
+        )
+
+
+def _cure_for(recorder: Recorder, kind: str) -> str:
+    if starved_share(recorder) > STARVED:
+        return "the update before it was enormous, for second moments were zero"
+    if kind in ("moment", "update"):
+        return "keep the optimizer's state in float32, as the mixed policies do"
+    if kind in GRADIENTS and recorder.policy.loss_scale is None:
+        return "scale the loss down, or use bfloat16, whose range is that of float32"
+    return "scale the data, normalise the layers, or use bfloat16, whose range is that of float32"
+
+
+def new_zeros(recorder: Recorder) -> Iterator[Finding]:
+    """Tell the tensor of each kind that loses the most to zero, where the loss matters."""
+    for kind in ("weight_gradient", "activation_gradient", "activation", "weight"):
+        harmed = [(track, _harmed(track)) for track in recorder.of_kind(kind)]
+        worst = max(
+            ((track, rows) for track, rows in harmed if rows is not None),
+            key=lambda pair: pair[1].new_zero_rate,
+            default=None,
+        )
+        if worst is None:
+            continue
+        track, tally = worst
+        scaled = recorder.policy.loss_scale is not None
+        how = "" if scaled or kind not in GRADIENTS else " without scaling"
+        others = sum(rows is not None for _, rows in harmed) - 1
+        and_others = f", and {others} other{'s' * (others > 1)} with them" if others else ""
+        level = "red" if tally.new_zero_rate > RED_ZEROS else "amber"
+        yield Finding(
+            level,
+            "new zeros",
+            f"{capital(name_of(recorder, kind, track.name))}: {percent(tally.new_zero_rate)} of "
+            f"nonzero values vanish in {track.fmt}{how}{and_others}",
+            _cure_for_zeros(recorder, kind),
+        )
+
+
+def _harmed(track: Track) -> Tally | None:
+    """Return the rows in which zeros do harm, together, if these are a quarter or more."""
+    rows = [row for row in track.rows if row.nonzero]
+    bad = [row for row in rows if is_harmed(row.new_zero_rate, 10 ** (-row.sqnr_db / 20))]
+    if not bad or 4 * len(bad) < len(rows):
+        return None
+    whole = bad[0]
+    for row in bad[1:]:
+        whole = whole.merge(row)
+    return whole
+
+
+def _cure_for_zeros(recorder: Recorder, kind: str) -> str:
+    if kind in GRADIENTS:
+        return str(advise_scale(recorder, recorder.policy.formats["gradients"]))
+    return "scale the data or the initial weights up, or use bfloat16"
+
+
+def headroom(recorder: Recorder) -> Iterator[Finding]:
+    """Tell the tensor that comes closest to the maximum; a dynamic loss scale means to."""
+    kinds = ["moment"]
+    if not recorder.policy.tensor_scales:
+        kinds += ["weight", "activation", "preactivation"]
+    if not _is_dynamic(recorder) and not recorder.policy.tensor_scales:
+        kinds += GRADIENTS
+    tracks = [(track, track.whole) for track in recorder.of_kind(*kinds)]
+    tight = [(track, whole) for track, whole in tracks if whole.headroom_bits < HEADROOM]
+    if not tight:
+        return
+    track, whole = min(tight, key=lambda pair: pair[1].headroom_bits)
+    tensor = capital(name_of(recorder, track.kind, track.name))
+    cure = "scale the data, or use bfloat16"
+    if track.kind == "moment":
+        cure = "keep the optimizer's state in float32, as the mixed policies do"
+    elif track.kind in GRADIENTS and recorder.policy.loss_scale is not None:
+        cure = "use a smaller loss scale"
+    if whole["overflows"]:
+        text = f"{tensor}: {whole['overflows']:.0f} values overflowed {track.fmt}"
+        yield Finding("red", "headroom", f"{text}, the largest {whole['largest']:.4g}", cure)
+        return
+    text = f"{tensor} come within {max(whole.headroom_bits, 0):.1f} bits of {track.fmt}'s maximum"
+    yield Finding("amber", "headroom", text, cure)
+
+
+def _is_dynamic(recorder: Recorder) -> bool:
+    scale = recorder.policy.loss_scale
+    return isinstance(scale, LossScale) and not scale.is_static
+
+
+def targets(recorder: Recorder) -> Iterator[Finding]:
+    """Tell targets whose square overflows the format of the forward pass."""
+    for track in recorder.of_kind("target"):
+        root, largest = math.sqrt(track.fmt.max), track.whole["max_abs"]
+        if largest > root:
+            yield Finding(
+                "amber",
+                "targets",
+                f"Targets reach {largest:g}, beyond the {root:.0f} whose square {track.fmt} holds: "
+                f"a squared error computed in {track.fmt} is infinite while its gradients are "
+                "finite",
+                "compute the loss in float32, as here, and scale the targets",
+            )
