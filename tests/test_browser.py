@@ -4,9 +4,12 @@ Needs Playwright (the extra ``docs``) and a Chromium in PATH; nothing is downloa
 pages: ``SCREENSHOTS=folder python -m pytest tests/test_browser.py``.
 """
 
+import functools
+import http.server
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -26,15 +29,15 @@ DOCUMENTS += ["notebooks/01_what_16_bits_can_hold.html", "reference/casting.html
 # Elements that reach beyond the window, but for those that scroll in a box of their own.
 BEYOND = """() => {
   const scrolls = (element) => {
-    for (let box = element.parentElement; box && box !== document.body; box = box.parentElement)
-      if (["auto", "scroll", "hidden", "clip"].includes(getComputedStyle(box).overflowX)) return true;
-    return false;
+    let box = element.parentElement;
+    while (box && getComputedStyle(box).overflowX === "visible") box = box.parentElement;
+    return box && box !== document.body && box !== document.documentElement;
   };
   return [...document.body.querySelectorAll("*")].filter((element) => {
     const place = element.getBoundingClientRect();
     return place.width > 1 && place.height > 1 && place.left < innerWidth
       && place.right > innerWidth + 1 && !scrolls(element);
-  }).map((element) => `${element.tagName}.${element.className} ${element.textContent.slice(0, 40)}`);
+  }).map((element) => `${element.tagName} ${element.className}: ${element.textContent}`);
 }"""
 
 # Pictures that say nothing to a reader who does not see them.
@@ -54,9 +57,21 @@ def browser():
         started.close()
 
 
+class Silent(http.server.SimpleHTTPRequestHandler):
+    """Serve files, and say nothing about it."""
+
+    def log_message(self, *words):
+        pass
+
+
 @pytest.fixture(scope="module")
 def site():
-    return build()
+    """Return where the documentation is served, on this machine."""
+    handler = functools.partial(Silent, directory=build())
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +90,25 @@ def report(tmp_path_factory):
     return path
 
 
-def visit(browser, path, width, scheme):
-    """Open a file; return the page, what its console said, and what it asked the network for."""
+def visit(browser, address, width, scheme):
+    """Open a page; return it, what its console said, and what it asked the network for."""
     page = browser.new_page(viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme)
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else 0)
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri(), wait_until="load")
+    page.goto(address, wait_until="load")
     page.wait_for_timeout(150)
-    return page, said, [url for url in asked if not re.match(r"(file|data|blob|about):", url)]
+    here = r"(file|data|blob|about):|http://127\.0\.0\.1:"
+    return page, said, [url for url in asked if not re.match(here, url)]
 
 
-def check(browser, path, width, scheme):
+def check(browser, address, width, scheme):
     """Hold a page to the laws of this file."""
-    page, said, asked = visit(browser, path, width, scheme)
+    page, said, asked = visit(browser, address, width, scheme)
     try:
         if folder := os.environ.get("SCREENSHOTS"):
-            name = f"{path.stem}-{width}-{scheme}.png"
+            name = f"{Path(address).stem}-{width}-{scheme}.png"
             page.screenshot(path=Path(folder) / name, full_page=True)
         assert said == []
         assert asked == []
@@ -109,13 +125,13 @@ SCREENS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark")]
 
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
 def test_the_report_fits_and_speaks_and_needs_no_network(browser, report, width, scheme):
-    check(browser, report, width, scheme)
+    check(browser, report.as_uri(), width, scheme)
 
 
 def test_the_report_is_dark_where_the_reader_wants_it_dark(browser, report):
     colours = set()
     for scheme in ("light", "dark"):
-        page, _, _ = visit(browser, report, "desktop", scheme)
+        page, _, _ = visit(browser, report.as_uri(), "desktop", scheme)
         colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         page.close()
     assert len(colours) == 2
@@ -126,7 +142,16 @@ def test_the_report_is_dark_where_the_reader_wants_it_dark(browser, report):
 def test_the_documentation_fits_and_speaks_and_needs_no_network(
     browser, site, document, width, scheme
 ):
-    check(browser, site / document, width, scheme)
+    check(browser, f"{site}/{document}", width, scheme)
+
+
+def test_the_search_finds_a_page_without_the_network(browser, site):
+    page, said, asked = visit(browser, f"{site}/index.html", "desktop", "light")
+    page.fill("[data-md-component=search-query]", "Kahan")
+    page.wait_for_selector(".md-search-result__item a[href*=accumulation]", timeout=10_000)
+    assert said == []
+    assert asked == []
+    page.close()
 
 
 def test_an_overflowing_silent_page_that_calls_out_is_found(browser, tmp_path):
@@ -137,7 +162,7 @@ def test_an_overflowing_silent_page_that_calls_out_is_found(browser, tmp_path):
         "<img src='https://example.invalid/picture.png' width='9' height='9'>"
         "<script>console.error('oh')</script>"
     )
-    page, said, asked = visit(browser, path, "phone", "light")
+    page, said, asked = visit(browser, path.as_uri(), "phone", "light")
     assert any("oh" in line for line in said)
     assert asked == ["https://example.invalid/picture.png"]
     assert len(page.evaluate(BEYOND)) == 1

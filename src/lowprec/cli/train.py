@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
+import math
 import os
 import signal
 import sys
@@ -92,9 +94,11 @@ def _optimizer(options: argparse.Namespace) -> Optimizer:
 
 def _train(options: argparse.Namespace) -> None:
     single = len(options.policies) == len(options.seeds) == 1 and not options.html
+    if options.record and not single:
+        options.command.error("--record watches one run: give one --policies, --seeds 1")
     if options.resume and not single:
         options.command.error("--resume goes on with one run: give one --policies, --seeds 1")
-    for path in filter(None, (options.html, options.json, options.save)):
+    for path in filter(None, (options.html, options.json, options.save, options.record)):
         folder = Path(path).absolute().parent
         if not folder.is_dir():  # known now, and not only after all the work
             raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
@@ -107,26 +111,41 @@ def _train(options: argparse.Namespace) -> None:
 
 def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
     from lowprec import train
+    from lowprec.cli.recording import recorder_for, write_record
+    from lowprec.report.extras import needs_report_extra
     from lowprec.report.files import write_atomically
     from lowprec.train.runs import default_loss
 
-    history = train.fit(
+    fit = functools.partial(
+        train.fit,
         model,
         data,
         loss=options.loss or default_loss(model, data),
         optimizer=_optimizer(options),
-        policy=options.policies[0],
         epochs=options.epochs,
         batch_size=options.batch_size,
         validation_split=options.validation_split,
-        callbacks=[train.Checkpoint(options.save)] if options.save else [],
-        resume=options.resume,
         rng=options.seeds[0],
+    )
+    policy, recorder = options.policies[0], None
+    if options.record:
+        with needs_report_extra():  # known now, and not only after all the work
+            __import__("matplotlib")
+            __import__("jinja2")
+        steps = options.epochs * math.ceil(len(data.x_train) / options.batch_size)
+        recorder = recorder_for(policy, steps, fit)
+    history = fit(
+        policy=policy,
+        callbacks=[train.Checkpoint(options.save)] if options.save else [],
+        recorder=recorder,
+        resume=options.resume,
         verbose=True,
     )
     if options.json:
         write_atomically(options.json, json.dumps(_as_dict(history), indent=2) + "\n")
     print(_summary(history, options))
+    if recorder is not None:
+        write_record(recorder, options.record)
 
 
 def _as_dict(history: History) -> dict[str, Any]:

@@ -109,6 +109,11 @@ def _add_outputs(train: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--resume", metavar="FILE", help="go on with one run that was saved")
     train.add_argument(
+        "--record",
+        metavar="FILE.html",
+        help="one run: record what rounding does to every tensor, and write why it failed",
+    )
+    train.add_argument(
         "--processes",
         metavar="N",
         type=checked(_count),

@@ -21,7 +21,7 @@ Rate = float | Callable[[int], float]
 """A learning rate: a number, or a schedule, a function of the finished steps."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Optimizer:
     """What turns gradients into updates: a name, a learning rate and a transform.
 
@@ -52,6 +52,11 @@ class Optimizer:
     learning_rate: Rate
     transform: Transform
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return the name and the numbers."""
+        numbers = {"learning_rate": self.learning_rate, **self.hyperparameters}
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in numbers.items())})"
 
     def init(self, params: Params) -> State:
         """Return the state before the first step: ``"first_moment/0/kernel"``, …, flat."""

@@ -1,0 +1,126 @@
+"""Write the generated tables into the pages: ``python docs/tables.py``.
+
+A table stands between ``<!-- table: name -->`` and ``<!-- end of table -->``. The tests fail when
+one is not what the code says.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+import lowprec as lp
+
+DOCS = Path(__file__).parent
+PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def table(heads, rows):
+    """Return Markdown: the first column to the left, the others to the right."""
+    lines = [heads, [":--", *["--:"] * (len(heads) - 1)], *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def formats():
+    """Return what every named format holds."""
+    heads = ["format", "bits", "w", "p", "largest", "smallest normal", "smallest subnormal"]
+    rows = [
+        [
+            f"`{fmt.name}`",
+            fmt.bits,
+            fmt.exponent_bits,
+            fmt.precision,
+            f"{fmt.max:.6g}",
+            f"{fmt.smallest_normal:.3g}",
+            f"{fmt.smallest_subnormal:.3g}" if fmt.subnormals else "none",
+            f"{fmt.eps:.3g}",
+            {(True, True): "both", (False, True): "NaN", (False, False): "neither"}[
+                fmt.has_infinity, fmt.has_nan
+            ],
+        ]
+        for fmt in lp.named_formats().values()
+    ]
+    return table([*heads, "spacing at 1", "∞, NaN"], rows)
+
+
+def choices():
+    """Return the few figures by which one chooses a format."""
+    rows = [
+        [
+            f"`{name}`",
+            f"{lp.get_format(name).unit_roundoff:.2g}",
+            f"{-np.log10(lp.get_format(name).unit_roundoff):.1f}",
+            f"{lp.get_format(name).smallest_normal:.2g}",
+            f"{lp.get_format(name).max:.3g}",
+            f"{2 ** lp.get_format(name).precision:,}",
+        ]
+        for name in ("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+    ]
+    heads = ["format", "relative error up to", "digits", "full precision from", "up to"]
+    return table([*heads, "counts to"], rows)
+
+
+def roundings():
+    """Return what each mode does to numbers between bfloat16's 1 and 1.0078125."""
+    numbers = {"a quarter": 0.25, "half": 0.5, "three quarters": 0.75}
+    places = np.array([*numbers.values()]) * lp.bfloat16.eps + 1
+    rows = []
+    for mode in lp.Rounding:
+        if mode.is_stochastic:
+            ends = ["at random"] * 6
+        else:
+            both = [*places, *-places]
+            ends = [
+                "1" if abs(y) == 1 else "1⁺" for y in lp.round_to(both, "bfloat16", rounding=mode)
+            ]
+            ends[3:] = [f"-{end}" for end in ends[3:]]
+        short = next(k for k, v in lp.Rounding._short_names().items() if v == mode.value)
+        rows.append([f"`{mode.value}`", f"`{short}`", *ends])
+    return table(["mode", "short", *numbers, *(f"-({name})" for name in numbers)], rows)
+
+
+def overflows():
+    """Return what becomes of numbers beyond the largest one."""
+    numbers = {"65519": 65519.0, "65520": 65520.0, "10⁶": 1e6, "∞": np.inf}
+    rows = []
+    for fmt in ("float16", "float8_e4m3fn"):
+        for policy in lp.Overflow:
+            ends = lp.round_to([*numbers.values()], fmt, overflow=policy)
+            rows.append([f"`{fmt}`", f"`{policy.value}`", *(f"{end:g}" for end in ends)])
+    return table(["format", "overflow", *numbers], rows)
+
+
+def held():
+    """Return which formats hold each of the report's tensors within 1 %."""
+    from lowprec.report.datasets import load
+
+    names = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+    rows = []
+    for name, tensor in load().items():
+        advice = lp.advise(tensor, tolerance=0.01, formats=names)
+        words = ["yes" if a.holds else "scaled" if a.holds_scaled else "no" for a in advice.formats]
+        sizes = np.abs(tensor[tensor != 0])
+        rows.append([name, f"{sizes.min():.1e} … {sizes.max():.1e}", *words])
+    return table(["tensor", "magnitudes", *(f"`{name}`" for name in names)], rows)
+
+
+TABLES = {
+    "held": held,
+    "formats": formats,
+    "choices": choices,
+    "roundings": roundings,
+    "overflows": overflows,
+}
+
+
+def updated(text):
+    """Return a page with its tables as they should be."""
+    return PLACE.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+
+
+if __name__ == "__main__":
+    for page in DOCS.rglob("*.md"):
+        before = page.read_text(encoding="utf-8")
+        if (after := updated(before)) != before:
+            page.write_text(after, encoding="utf-8")
+            print(f"updated {page.relative_to(DOCS)}")

@@ -1,0 +1,171 @@
+"""What a newcomer does wrong, and what is said then: the value, the rule and the way out."""
+
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import lowprec as lp
+from lowprec import Accumulator, train
+
+IRIS = train.Dataset(np.ones((6, 4)), [0, 1, 2] * 2, np.ones((3, 4)), [0, 1, 2])
+MODEL = train.Sequential([train.Input((4,)), train.Dense(3)])
+CROSSENTROPY = "sparse_categorical_crossentropy"
+
+
+def fit(model=MODEL, data=IRIS, loss=CROSSENTROPY, **others):
+    return train.fit(model, data, loss=loss, **{"optimizer": "adam", "verbose": False} | others)
+
+
+def classifier(*last):
+    return train.Sequential([train.Input((4,)), *last])
+
+
+# What is written, and what the message must hold: value, rule, way out.
+MISTAKES = {
+    "a name with a slip": (
+        'lp.round_to(0.1, "bloat16")',
+        ("'bloat16'", "unknown format", "did you mean 'bfloat16'"),
+    ),
+    "an integer format": (
+        'lp.round_to(0.1, "int8")',
+        ("'int8'", "unknown format", "'eXmY' with X exponent and Y trailing significand bits"),
+    ),
+    "another library's word for a mode": (
+        'lp.round_to(0.1, "bfloat16", rounding="half_even")',
+        ("'half_even'", "is no rounding mode", "use one of 'ties_to_even'"),
+    ),
+    "NumPy's word for an overflow": (
+        'lp.round_to(1e6, "float16", overflow="clip")',
+        ("'clip'", "is no overflow mode", "'saturate'"),
+    ),
+    "numbers as text": (
+        'lp.round_to(["0.1", "0.2"], "bfloat16")',
+        ("<U3", "rounds real numbers", "x.astype('float64')"),
+    ),
+    "complex numbers": (
+        'lp.round_to([1j], "bfloat16")',
+        ("complex128", "rounds real numbers", "pass x.real and x.imag"),
+    ),
+    "NaN for a format that has none": (
+        'lp.round_to([1.0, np.nan], "float4_e2m1fn")',
+        ("1 of 2 elements are NaN, first at index (1,)", "cannot hold", "numpy.nan_to_num"),
+    ),
+    "masked entries": (
+        'lp.round_to(np.ma.array([1.0, 2.0], mask=[0, 1]), "bfloat16")',
+        ("1 of 2 entries", "are masked", "x.filled(value)"),
+    ),
+    "a format that float32 cannot hold": (
+        'lp.round_to(np.ones(3, "f4"), "e11m20")',
+        ("'e11m20'", "cannot hold every value", "pass x as float64"),
+    ),
+    "values where codes are due": (
+        'lp.decode([1.0, 2.0], "bfloat16")',
+        ("float64", "codes", "decode takes integers"),
+    ),
+    "an array for inspect": (
+        "lp.inspect([0.1, 0.2])",
+        ("[0.1, 0.2]", "one real number", "a string such as '0.1'"),
+    ),
+    "a random mode for inspect": (
+        'lp.inspect(0.1, rounding="stochastic")',
+        ("'stochastic'", "draws random bits", "rounding='away_from_zero'"),
+    ),
+    "a block for an order without blocks": (
+        'Accumulator("float16", block=4)',
+        ("'sequential'", "belong to order='blocked'", "leave them out"),
+    ),
+    "matrices that do not match": (
+        "lp.matmul(np.ones((2, 3)), np.ones((2, 3)))",
+        ("(2, 3) and (2, 3)", "do not match", "3 columns meet 2 rows"),
+    ),
+    "arithmetic in a wide format": (
+        'lp.Arithmetic("float64")',
+        ("'float64'", "precision of at most 24", "use float32 or a narrower format"),
+    ),
+    "too many exponent bits": (
+        'lp.Format("mine", exponent_bits=16, precision=8)',
+        ("16 exponent bits", "'mine'", "use 2 to 11"),
+    ),
+    "softmax before a loss that takes logits": (
+        'fit(classifier(train.Dense(3, activation="softmax")))',
+        (CROSSENTROPY, "takes logits", "drop the activation of Dense(3, activation='softmax')"),
+    ),
+    "another framework's word for a policy": (
+        'fit(policy="mixed_fp16")',
+        ("'mixed_fp16'", "is no policy", "did you mean 'mixed_float16'"),
+    ),
+    "an optimizer without parentheses": (
+        "fit(optimizer=train.Adam)",
+        ("function Adam", "not an optimizer", "pass Adam(1e-3) or its name"),
+    ),
+    "too few units": (
+        "fit(classifier(train.Dense(2)))",
+        ("label 2", "classes, which are counted from 0 to 1", "give the last layer more units"),
+    ),
+    "another input shape": (
+        "fit(train.Sequential([train.Input((5,)), train.Dense(3)]))",
+        ("(4,)", "the model's Input (5,)", "change Input"),
+    ),
+    "a layer without parentheses": (
+        "train.Sequential([train.Dense])",
+        ("Dense", "is a kind of layer, not a layer", "write Dense(...)"),
+    ),
+    "a capital letter": (
+        'train.Dense(3, activation="Relu")',
+        ("'Relu'", "is no activation", "did you mean 'relu'"),
+    ),
+    "labels that do not count from 0": (
+        "train.Dataset(IRIS.x_train, IRIS.y_train - 1, IRIS.x_test, IRIS.y_test)",
+        ("label -1 in row 0", "count the classes", "for regression pass targets as floats"),
+    ),
+    "NaN among the features": (
+        "train.Dataset(IRIS.x_train * np.nan, IRIS.y_train, IRIS.x_test, IRIS.y_test)",
+        ("nan in row 0", "x_train", "remove the row or fill in the value"),
+    ),
+}
+NAMES = {"lp": lp, "np": np, "train": train, "Accumulator": Accumulator}
+NAMES |= {"IRIS": IRIS, "fit": fit, "classifier": classifier}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_an_error_says_the_value_the_rule_and_the_way_out(mistake):
+    code, parts = MISTAKES[mistake]
+    with pytest.raises((TypeError, ValueError)) as caught:
+        eval(code, dict(NAMES))
+    for part in parts:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_an_error_is_one_line_of_a_message(mistake):
+    """In a terminal it stands below the call, not below a page of text."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        eval(MISTAKES[mistake][0], dict(NAMES))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 400
+    assert not re.search(r"\bNone\b|object at 0x", message)
+
+
+# Not errors, but surprises that are results: each is what the documentation says.
+
+
+def test_the_default_overflow_is_infinite_not_clamped():
+    assert lp.round_to(1e6, "float16") == np.inf
+
+
+def test_names_that_look_alike_are_different_formats():
+    assert lp.float8_e4m3.max == 240
+    assert lp.float8_e4m3fn.max == 448
+    assert lp.get_format("e4m3") == lp.float8_e4m3
+
+
+def test_trailing_bits_in_a_name_are_not_the_precision():
+    assert lp.get_format("e8m7").precision == 8
+
+
+def test_a_dtype_is_a_format_and_a_format_has_a_dtype():
+    assert lp.get_format(ml_dtypes.bfloat16) is lp.bfloat16
+    assert lp.bfloat16.dtype == np.dtype(ml_dtypes.bfloat16)
