@@ -1,4 +1,4 @@
-"""What the recorder advises holds: scales, predictions, rules, pages; and healthy runs are left alone."""
+"""What the recorder advises holds: scales, predictions, rules; healthy runs are left alone."""
 
 import html
 import re
@@ -151,13 +151,15 @@ def cases():
     slow = {"loss": XENT, "optimizer": train.SGD(0.01), "epochs": 12}
     adam = {"loss": XENT, "optimizer": train.Adam(1e-3), "epochs": 12}
     tiny = {"loss": _small_crossentropy, "optimizer": train.Adam(epsilon=1e-12), "epochs": 6}
+    straight = {"loss": "mse", "optimizer": train.SGD(0.2), "epochs": 40}
+    curved = {"loss": "mse", "optimizer": train.Adam(3e-3), "epochs": 25}
     return {
         "slow SGD": (network(data, [100]), data, slow),
         "Adam": (network(data, [100, 100]), data, adam),
         "small loss": (network(data, [100, 100]), data, tiny),
-        "y = x + 10": (network(line, []), line, {"loss": "mse", "optimizer": train.SGD(0.2), "epochs": 40}),
-        "quadratic": (network(quadratic, [32]), quadratic, {"loss": "mse", "optimizer": train.Adam(3e-3), "epochs": 25}),
-    }  # fmt: skip
+        "y = x + 10": (network(line, []), line, straight),
+        "quadratic": (network(quadratic, [32]), quadratic, curved),
+    }
 
 
 def ranking_agrees(model, data, how):

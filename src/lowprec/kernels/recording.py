@@ -92,13 +92,17 @@ def _tally(x, y, smallest_normal, scale, numbers, exponents):  # type: ignore[no
         sums = _sums(u, v)
         total, squares, noise = total + sums[0], squares + sums[1], noise + sums[2]
     shift = np.int64(np.rint(np.log2(scale)))
+    for k in range(1, 4):
+        for e in range(512):
+            bins[0, e] += bins[k, e]
+    for e in range(256):
+        bins[0, e] += bins[0, e + 256]  # of either sign
+    bins[0, 0] -= counts[0]
     for e in range(255):
-        number = bins[:, e].sum() + bins[:, e + 256].sum()
-        number -= counts[0] if e == 0 else 0
-        if number:
+        if bins[0, e]:
             place = e - 127 - shift - LOWEST_EXPONENT
-            exponents[min(max(place, 0), BINS - 1)] += number
-    before = bins[:, 255].sum() + bins[:, 511].sum()  # infinities and NaN before rounding
+            exponents[min(max(place, 0), BINS - 1)] += bins[0, e]
+    before = bins[0, 255]  # infinities and NaN before rounding
     nans = 0
     if before:
         nans = np.isnan(x).sum()
@@ -137,6 +141,8 @@ def _tally_changes(w, update, new, numbers, gaps):  # type: ignore[no-untyped-de
         changes, lost = _count_changes(w[begin:end], update[begin:end], new[begin:end])
         numbers[_CHANGES] += changes
         numbers[_LOST] += lost
+    if gaps.size == 0:
+        return
     bins, energies = np.zeros((2, 512)), np.zeros((2, 512))
     magnitude = np.uint32(0x7FFFFFFF)
     for i in range(w.size):
@@ -198,6 +204,7 @@ def tally_changes(w: Any, update: Any, new: Any, numbers: Any, gaps: Any) -> Non
         One for each of `FIELDS`.
     gaps : array of float64, shape (2, GAPS)
         How many changes, and the sum of their squares, by ``floor(log2(|w|)) -
-        floor(log2(|update|)) - LOWEST_GAP``; those of zeros count as the lowest.
+        floor(log2(|update|)) - LOWEST_GAP``; those of zeros count as the lowest. Of shape (2, 0):
+        they are not counted.
     """
     _changes_loop()(w.reshape(-1), update.reshape(-1), new.reshape(-1), numbers, gaps)

@@ -145,8 +145,8 @@ def _draw_range(axes: Axes, track: Track, recorder: Recorder, low: int, high: in
     shifts = np.log2([scale for _, scale in scales])
     for level, style in ((fmt.emax + 1, "-"), (fmt.emin, "-"), (_floor(fmt), (0, (3, 2)))):
         levels = level - np.append(shifts, shifts[-1])
-        line = axes.step(steps, levels, where="post", color=colour(fmt), linewidth=1.1)
-        line[0].set_linestyle(style)
+        look: Any = {"color": colour(fmt), "linewidth": 1.1, "linestyle": style}
+        axes.step(steps, levels, where="post", **look)
     axes.set_ylim(low, high)
 
 

@@ -180,5 +180,5 @@ def as_text(view: RenderableType) -> str:
     from rich.console import Console
 
     buffer = io.StringIO()
-    Console(file=buffer, width=100, color_system=None).print(view)
+    Console(file=buffer, width=100, color_system=None, force_jupyter=False).print(view)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())

@@ -56,7 +56,10 @@ def lost_updates(recorder: Recorder) -> Iterator[Finding]:
     text = f"{percent(share)} of updates are lost in {fmt} weights"
     gap = loss_gap(recorder)
     if gap is None and share > LOST:
-        cure = "whether that costs anything shows beside float32: pass reference="
+        cure = (
+            "if the loss falls behind float32's (pass reference= to see), keep float32 master "
+            "weights, or round updates stochastically or with Kahan's sum"
+        )
         yield Finding("note", "lost updates", text, cure)
     elif gap is not None and gap > GAP:
         yield Finding(

@@ -67,8 +67,8 @@ def record_starts(
     Examples
     --------
     >>> found = record_starts(["float16"], layers=3)
-    >>> gradients = found["std 0.01"]["float16"].track("activation_gradient", "0").whole
-    >>> gradients.new_zero_rate > 0.01
+    >>> sizes = [found["std 0.01"]["float16"].track("activation", str(i)).whole.rms for i in (0, 2)]
+    >>> sizes[1] < sizes[0] / 50
     True
     """
     x = np.random.default_rng(rng).standard_normal((128, units)).astype(np.float32)

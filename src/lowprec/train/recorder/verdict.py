@@ -16,8 +16,8 @@ def verdict(recorder: Recorder) -> list[str]:
         return ["Nothing was recorded: give the recorder to fit(recorder=…), or observe tensors."]
     found = recorder.findings
     sentences = [str(finding) for finding in found]
-    if any(finding.level != "note" for finding in found):
-        return sentences
+    if any(finding.level != "note" or finding.rule == "lost updates" for finding in found):
+        return sentences  # lost updates without a reference: nobody knows whether to worry
     healthy = (
         f"Nothing to worry about: {recorder.recorded} recorded step"
         f"{'' if recorder.recorded == 1 else 's'} of {recorder.steps} in {recorder.policy} show no "
