@@ -34,9 +34,7 @@ from lowprec.train.layers import Input as Input
 from lowprec.train.layers import Layer as Layer
 from lowprec.train.layers import LayerNormalization as LayerNormalization
 from lowprec.train.layers import MaxPooling2D as MaxPooling2D
-from lowprec.train.loop import evaluate as evaluate
 from lowprec.train.loop import fit as fit
-from lowprec.train.loop import predict as predict
 from lowprec.train.loss_scale import LossScale as LossScale
 from lowprec.train.memory import bytes_per_parameter as bytes_per_parameter
 from lowprec.train.model import Sequential as Sequential
@@ -54,6 +52,8 @@ from lowprec.train.passes import gradients as gradients
 from lowprec.train.policy import Policy as Policy
 from lowprec.train.policy import get_policy as get_policy
 from lowprec.train.policy import named_policies as named_policies
+from lowprec.train.prediction import evaluate as evaluate
+from lowprec.train.prediction import predict as predict
 from lowprec.train.rates import find_learning_rate as find_learning_rate
 from lowprec.train.recorder import Recorder as Recorder
 from lowprec.train.regularizers import L1 as L1

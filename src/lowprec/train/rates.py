@@ -10,7 +10,7 @@ import numpy as np
 
 from lowprec.conversion import draw_key
 from lowprec.train import optimizers, runs
-from lowprec.train.loop import Training
+from lowprec.train.training import Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

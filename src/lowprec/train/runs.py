@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.train.callbacks import Callback
-from lowprec.train.loop import evaluate, fit
+from lowprec.train.loop import fit
+from lowprec.train.prediction import evaluate
 
 if TYPE_CHECKING:
     import os

@@ -14,9 +14,9 @@ from lowprec.train import losses
 from lowprec.train.demonstrations.demonstration import Demonstration, network, recorded
 from lowprec.train.initializers import RandomNormal
 from lowprec.train.layers import Dense, Input
-from lowprec.train.loop import predict
 from lowprec.train.model import Sequential
 from lowprec.train.optimizers import SGD, Adam
+from lowprec.train.prediction import predict
 from lowprec.train.recorder.scaling import GRADIENTS, power
 from lowprec.train.recorder.tracks import Tally
 

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from lowprec.formats import FormatLike
     from lowprec.train.history import History
-    from lowprec.train.loop import Training
     from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.scaling import ScaleAdvice
     from lowprec.train.recorder.whatif import WhatIf
+    from lowprec.train.training import Training
 
 __all__ = ["Recorder"]
 
