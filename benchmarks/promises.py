@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import functools
-import operator
-import tempfile
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 import llvmlite.binding
-import numpy as np
+from measures import (
+    copy,
+    do,
+    first_call,
+    flags_cost,
+    import_time,
+    numpy_product,
+    on_threads,
+    product,
+    ratio,
+    rounding_product,
+    small_call,
+    torch_loop,
+    training_step,
+)
 from peers import astype
-from timing import Quartiles, in_fresh_interpreter, interleaved, threads
-from workload import FIRST_CALL, FORMATS, LAZY, small_calls, workload
+from training_steps import in_numpy, in_torch, ours
+from workload import FORMATS
+
+from lowprec import Accumulator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from timing import Work
-    from workload import Workload
-
-    Make = Callable[[Workload], Work]
-    Measure = Callable[[int, float], Quartiles]
+    from measures import Measure
+    from timing import Quartiles
 
 SIZES = {"10⁶": 10**6, "10⁷": 10**7}
 ONCE = {"measured": 10}
 DIRECTED = ("toward_zero", "away_from_zero", "toward_positive", "toward_negative")
-NUMPY = "import numpy, ml_dtypes"
 
 
 class Promise(NamedTuple):
@@ -37,6 +48,7 @@ class Promise(NamedTuple):
     measure: Measure
     sizes: dict[str, int] = SIZES
     at_least: bool = False
+    needs: tuple[str, ...] = ()
 
     def bound(self) -> str:
         """Write the limit."""
@@ -50,7 +62,23 @@ class Promise(NamedTuple):
 
 
 def promises() -> Iterator[Promise]:
-    """List every row of the table."""
+    """List every row that can be measured here: peers may be missing."""
+    return (promise for promise in _all() if all(map(find_spec, promise.needs)))
+
+
+def missing() -> list[str]:
+    """Name the packages for want of which rows are left out."""
+    needed = {package for promise in _all() for package in promise.needs}
+    return sorted(package for package in needed if find_spec(package) is None)
+
+
+def _all() -> Iterator[Promise]:
+    for part in (conversions, latencies, operations, products, training_steps):
+        yield from part()
+
+
+def conversions() -> Iterator[Promise]:
+    """List what conversions may take."""
     has_f16c = llvmlite.binding.get_host_cpu_features().get("f16c", False)
     for fmt in ("bfloat16", "float16"):
         limit = 1.1 if has_f16c or fmt == "bfloat16" else 1.4
@@ -73,6 +101,10 @@ def promises() -> Iterator[Promise]:
         measure = ratio(on_threads(2, do(task, fmt)), on_threads(1, do(task, fmt)))
         work = f"{task} {fmt}, two threads"
         yield Promise(work, 1.6, "× one thread", measure, {"10⁷": 10**7}, at_least=True)
+
+
+def latencies() -> Iterator[Promise]:
+    """List what small calls, the import and the first call may take."""
     for task in ("encode", "decode", "round_to"):
         yield Promise(f"{task} bfloat16, 10 elements", 2.5, "µs", small_call(task), ONCE)
     yield Promise("import lowprec after numpy, ml_dtypes", 40, "ms", import_time, ONCE)
@@ -80,69 +112,54 @@ def promises() -> Iterator[Promise]:
     yield Promise("first call, warm cache", 3, "× import numba", first_call("warm"), ONCE)
 
 
-# Measuring ---------------------------------------------------------------------------------------
-
-do = operator.methodcaller  # a task of a workload, such as do("encode", "bfloat16")
-copy = do("copy")
-
-
-def ratio(below: Make, above: Make) -> Measure:
-    """Measure the time of one work over that of another, in turns on the same workload."""
-
-    def measure(elements: int, seconds: float) -> Quartiles:
-        load = workload(elements)
-        times = interleaved([below(load), above(load)], seconds=seconds)
-        return Quartiles.of(times[:, 1] / times[:, 0])
-
-    return measure
+def operations() -> Iterator[Promise]:
+    """List what counting events may add."""
+    for fmt in ("bfloat16", "float16"):
+        for name in ("add", "multiply", "divide", "sqrt", "fma", "remainder"):
+            work = f"{name} {fmt}, counting events"
+            yield Promise(work, 1.25, "× without", flags_cost(name, fmt), {"measured": 10**6})
 
 
-def on_threads(count: int, make: Make) -> Make:
-    """Let a work run on so many threads."""
-
-    def make_threaded(load: Workload) -> Work:
-        work = make(load)
-
-        def run() -> None:
-            with threads(count):
-                work()
-
-        return run
-
-    return make_threaded
+PRODUCTS = {
+    "float16": ("float16", Accumulator("float16"), 6),
+    "bfloat16": ("bfloat16", Accumulator("bfloat16"), 9),
+    "blocked": ("float16", Accumulator("float16", "blocked", 16, "float32"), 6),
+    "float32": ("float32", Accumulator("float32"), 1.5),
+}
+BLAS = ("threadpoolctl",)  # holds NumPy's products to one thread
+SMALL = [(128, 784, 100), (32, 784, 10)]
 
 
-def small_call(task: str) -> Measure:
-    """Time a call on 10 elements, in µs."""
+def products() -> Iterator[Promise]:
+    """List what matrix products with a rounded accumulator may take."""
+    square = (256, 256, 256)
+    numpy = "× NumPy float32"
+    for name, (fmt, how, limit) in PRODUCTS.items():
+        mine = rounding_product(fmt, how)
+        turned = rounding_product(fmt, how, transposed=True)
+        shapes = [square, *SMALL] if name == "float32" else [square]
+        for shape in shapes:
+            work = f"matmul {'×'.join(map(str, shape))}, {name}"
+            against = product(numpy_product, mine, shape, fmt)
+            yield Promise(work, limit, numpy, against, ONCE, needs=BLAS)
+        measure = product(mine, turned, square, fmt)
+        yield Promise(f"matmul {name}, transposed", 1.2, "× plain", measure, ONCE, needs=BLAS)
+    for name in ("float16", "bfloat16"):
+        fmt, how, _ = PRODUCTS[name]
+        measure = product(rounding_product(fmt, how), torch_loop(fmt), square, fmt)
+        unit = "× torch's loop"
+        yield Promise(
+            f"matmul {name}", 8, unit, measure, ONCE, at_least=True, needs=(*BLAS, "torch")
+        )
 
-    def measure(_: int, seconds: float) -> Quartiles:
-        times = interleaved([small_calls()[task].call], seconds=seconds, repeats=100)
-        return Quartiles.of(times * 1e6)
 
-    return measure
-
-
-def import_time(_: int, seconds: float) -> Quartiles:
-    """Time the import in new processes that have NumPy and ml_dtypes, in ms."""
-    times = [in_fresh_interpreter(f"import lowprec\n{LAZY}", after=NUMPY) for _ in range(9)]
-    return Quartiles.of(np.array(times[1:]) * 1e3)  # the first may have written bytecode
-
-
-def first_call(state: str) -> Measure:
-    """Compare the first call in new processes with Numba's import, in new processes too."""
-
-    def measure(_: int, seconds: float) -> Quartiles:
-        ready = f"{NUMPY}\nimport lowprec"
-        with tempfile.TemporaryDirectory() as folder:
-            cache = folder if state == "warm" else None  # None: an empty one each time
-            in_fresh_interpreter(FIRST_CALL, after=ready, cache=cache)
-            pairs = [
-                (
-                    in_fresh_interpreter("import numba", after=NUMPY),
-                    in_fresh_interpreter(FIRST_CALL, after=ready, cache=cache),
-                )
-                for _ in range(5)
-            ]
-        return Quartiles.of(np.array([call / numba_alone for numba_alone, call in pairs]))
-
-    return measure
+def training_steps() -> Iterator[Promise]:
+    """List what a training step in mixed precision may take."""
+    for policy in ("mixed_bfloat16", "mixed_float16"):
+        for optimizer in ("SGD", "Adam"):
+            mine = functools.partial(ours, policy, optimizer)
+            work = f"step {policy}, {optimizer}"
+            measure = training_step(functools.partial(in_numpy, optimizer), mine)
+            yield Promise(work, 1.3, "× NumPy float32", measure, ONCE, needs=BLAS)
+            measure = training_step(functools.partial(in_torch, optimizer), mine)
+            yield Promise(work, 1, "× torch float32", measure, ONCE, needs=(*BLAS, "torch"))

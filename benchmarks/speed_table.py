@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import llvmlite.binding
 import numba
 import numpy as np
-from promises import ONCE, SIZES, Promise, promises
+from promises import ONCE, SIZES, Promise, missing, promises
 from rich import box
 from rich.console import Console
 from rich.progress import track
@@ -67,12 +67,13 @@ def tell(figure: Quartiles) -> str:
 
 def measured(chosen: list[Promise], seconds: float, tolerance: float) -> list[Row]:
     """Measure promises, size by size so that each array is made once; one thread unless told."""
-    figures: dict[str, dict[str, Quartiles]] = {promise.work: {} for promise in chosen}
-    turns = [(c, p) for c in (*SIZES, *ONCE) for p in chosen if c in p.sizes]
+    figures: list[dict[str, Quartiles]] = [{} for _ in chosen]
+    turns = [(c, k) for c in (*SIZES, *ONCE) for k, p in enumerate(chosen) if c in p.sizes]
     with threads(1):
-        for column, promise in track(turns, "measuring", console=Console(stderr=True)):
-            figures[promise.work][column] = promise.measure(promise.sizes[column], seconds)
-    return [Row(p, figures[p.work], p.is_met(figures[p.work], tolerance)) for p in chosen]
+        for column, k in track(turns, "measuring", console=Console(stderr=True)):
+            promise = chosen[k]
+            figures[k][column] = promise.measure(promise.sizes[column], seconds)
+    return [Row(p, f, p.is_met(f, tolerance)) for p, f in zip(chosen, figures, strict=True)]
 
 
 def notes(load: float, seconds: float, tolerance: float) -> list[str]:
@@ -84,10 +85,12 @@ def notes(load: float, seconds: float, tolerance: float) -> list[str]:
     versions = {"Python": platform.python_version(), "NumPy": np.__version__}
     versions |= {"Numba": numba.__version__, "lowprec": lp.__version__}
     told = ", ".join(map(" ".join, versions.items()))
+    left_out = ", ".join(missing())
     return [
         f"Medians [quartiles] of interleaved rounds; limits widened by {tolerance:.0%}.",
         f"A float32 copy takes {', '.join(copies)} an element; load average {load:.1f} before.",
         f"{processor()} ({llvmlite.binding.get_host_cpu_name()}), {platform.system()}; {told}.",
+        *([f"Rows that need {left_out} were left out: not installed."] if left_out else []),
     ]
 
 

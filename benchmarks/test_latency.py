@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from recording import timed
 from timing import in_fresh_interpreter
 from workload import FIRST_CALL, LAZY, small_calls
 
@@ -18,7 +19,9 @@ PROCESSES = {
 @pytest.mark.parametrize("name", small_calls())
 def test_call_on_ten_elements(benchmark, name):
     call, out, answer = small_calls()[name]
-    benchmark(call)
+    facts = {"kind": "latency", "work": f"{name}, 10 elements", "format": "bfloat16"}
+    facts |= {"who": "numpy" if name == "copy" else "lowprec", "allocation": "preallocated"}
+    timed(benchmark, call, elements=10, **facts)
     np.testing.assert_array_equal(out, answer)
 
 
@@ -28,4 +31,6 @@ def test_new_process(benchmark, name, tmp_path):
     cache = str(tmp_path) if "warm" in name else None  # None: an empty one each time
     statements = PROCESSES[name]  # they assert what they compute
     run = {"args": (statements,), "kwargs": {"cache": cache}}
+    who = "lowprec" if "lowprec" in statements else name.partition(" ")[2]
+    benchmark.extra_info.update(kind="latency", work=name, who=who, format="")
     benchmark.pedantic(in_fresh_interpreter, **run, rounds=5, warmup_rounds=1)

@@ -63,4 +63,5 @@ def test_step_in_torch(benchmark, optimizer, dtype):
             assert close(first_losses(lambda: in_torch("SGD")), 1e-5)
         with one_blas_thread():
             who = "torch, autocast" if dtype else "torch"
-            record(benchmark, in_torch(optimizer, dtype), optimizer, who, dtype or "float32")
+            fmt = f"mixed_{dtype}" if dtype else "float32"
+            record(benchmark, in_torch(optimizer, dtype), optimizer, who, fmt)

@@ -32,7 +32,9 @@ class Quartiles(NamedTuple):
         return cls(*map(float, np.percentile(values, (25, 50, 75))))
 
 
-def interleaved(works: Sequence[Work], *, seconds: float = 1.0, repeats: int = 1) -> np.ndarray:
+def interleaved(
+    works: Sequence[Work], *, seconds: float = 1.0, repeats: int = 1, fewest: int = 9
+) -> np.ndarray:
     """Time works in turns: a, b, c, a, b, c, …, so that a slow moment falls on all of them.
 
     Parameters
@@ -40,9 +42,11 @@ def interleaved(works: Sequence[Work], *, seconds: float = 1.0, repeats: int = 1
     works : sequence of callables
         Each is called once beforehand, which compiles it and touches its pages.
     seconds : float
-        When to stop; 9 rounds at least, 501 at most.
+        When to stop, after `fewest` rounds at least and 501 at most.
     repeats : int
         Calls a measurement: 1 for large arrays, many for a call of microseconds.
+    fewest : int
+        Rounds, however long they take.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def interleaved(works: Sequence[Work], *, seconds: float = 1.0, repeats: int = 1
         work()
     rounds: list[list[float]] = []
     end = time.perf_counter() + seconds
-    while len(rounds) < 9 or (len(rounds) < 501 and time.perf_counter() < end):
+    while len(rounds) < fewest or (len(rounds) < 501 and time.perf_counter() < end):
         rounds.append([_seconds_a_call(work, repeats) for work in works])
     return np.array(rounds)
 

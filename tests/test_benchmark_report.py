@@ -1,4 +1,7 @@
-"""Reports of benchmark results: what is read, what is compared, and what is noise."""
+"""Reports of benchmark results: what is read, what is compared, and what is noise.
+
+The stored file holds a few rows of a real run, their quartiles drawn in to 2 % around the median.
+"""
 
 import copy
 import json
@@ -9,7 +12,8 @@ import pytest
 
 from lowprec.report.benchmarks import Quartiles, changes, read_results
 from lowprec.report.benchmarks.__main__ import main
-from lowprec.report.benchmarks.reading import experiments, goals, headline, ranges
+from lowprec.report.benchmarks.findings import experiments, goals, ranges
+from lowprec.report.benchmarks.headlines import headline
 
 STORED = Path(__file__).parent / "data" / "benchmarks.json"
 
@@ -86,15 +90,17 @@ def test_the_headline_tells_how_many_times_as_long_a_peer_takes():
         if row.elements == 10**7 and row.allocation == "preallocated"
     }
     ratio = times["torch"] / times["lowprec"]
-    assert f"torch {ratio:.2f} ×" in line.peers
+    assert f"torch {ratio:.2f}×" in line.peers
     assert line.right == "100 %"
 
 
 def test_a_ratio_that_was_not_measured_in_turns_is_marked(stored, write):
-    one = entry(stored, "test_operation[lowprec-1-100000-bfloat16-add]")
+    one = entry(stored, "test_operation[add-bfloat16-100000-lowprec-1]")
     one["extra_info"].pop("float32_ratio", None)
     (line,) = (
-        line for line in headline(read_results(write(stored)), "operation") if "add" in line.work
+        line
+        for line in headline(read_results(write(stored)), "operation")
+        if line.work == "add bfloat16"
     )
     assert line.float32.startswith("≈ ")
 
@@ -166,7 +172,9 @@ def test_the_command_prints_every_part_and_fits_its_width(capsys):
 def test_the_command_fails_where_something_became_slower(stored, write, capsys):
     new = write(slowed(stored, OURS, 1.5))
     assert main([str(new), "--baseline", str(STORED)]) == 1
-    assert re.search(r"\+50 % \(× copy\): encode bfloat16, 10,000,000", capsys.readouterr().out)
+    assert re.search(
+        r"\+50 % \(× copy\): encode bfloat16, 10,000,000 elements, lowprec", capsys.readouterr().out
+    )
     assert main([str(STORED), "--baseline", str(new)]) == 0
     assert "-33 %" in capsys.readouterr().out
 

@@ -34,8 +34,22 @@ MISTAKES = {
     ),
     "another library's word for a mode": (
         'lp.round_to(0.1, "bfloat16", rounding="half_even")',
-        ("'half_even'", "is no rounding mode", "use one of 'ties_to_even'"),
+        ("'half_even'", "is no rounding mode", "did you mean 'ties_to_even'"),
     ),
+    "data in Keras' manner": (
+        "train.fit(MODEL, (IRIS.x_train, IRIS.y_train), loss=CROSSENTROPY, optimizer='adam')",
+        ("data is a tuple", "pass train.Dataset", "train.data.digits()"),
+    ),
+    "a method of Keras' models": (
+        "MODEL.fit(IRIS)",
+        ("a model is a value without parameters", "use train.fit(model, data"),
+    ),
+    "a file's name for an array": (
+        'lp.measure("weights.npy", "bfloat16")',
+        ("'weights.npy'", "is the name of a file", "lowprec compare weights.npy"),
+    ),
+    "half a name": ('lp.get_format("float8")', ("'float8'", "did you mean 'float8_e5m2'", "eXmY")),
+    "a dtype of integers": ("lp.get_format(np.int16)", ("int16", "is no binary", "'bfloat16'")),
     "NumPy's word for an overflow": (
         'lp.round_to(1e6, "float16", overflow="clip")',
         ("'clip'", "is no overflow mode", "'saturate'"),
@@ -126,13 +140,19 @@ MISTAKES = {
     ),
 }
 NAMES = {"lp": lp, "np": np, "train": train, "Accumulator": Accumulator}
-NAMES |= {"IRIS": IRIS, "fit": fit, "classifier": classifier}
+NAMES |= {
+    "IRIS": IRIS,
+    "MODEL": MODEL,
+    "CROSSENTROPY": CROSSENTROPY,
+    "fit": fit,
+    "classifier": classifier,
+}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_an_error_says_the_value_the_rule_and_the_way_out(mistake):
     code, parts = MISTAKES[mistake]
-    with pytest.raises((TypeError, ValueError)) as caught:
+    with pytest.raises((TypeError, ValueError, AttributeError)) as caught:
         eval(code, dict(NAMES))
     for part in parts:
         assert part in str(caught.value)
@@ -141,7 +161,7 @@ def test_an_error_says_the_value_the_rule_and_the_way_out(mistake):
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_an_error_is_one_line_of_a_message(mistake):
     """In a terminal it stands below the call, not below a page of text."""
-    with pytest.raises((TypeError, ValueError)) as caught:
+    with pytest.raises((TypeError, ValueError, AttributeError)) as caught:
         eval(MISTAKES[mistake][0], dict(NAMES))
     message = str(caught.value)
     assert "\n" not in message

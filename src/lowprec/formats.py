@@ -396,7 +396,10 @@ def get_format(fmt: FormatLike) -> Format:
         found = NAMED.get(np.dtype(fmt).name)
         if found is not None:
             return found
-        raise TypeError(f"{fmt!r} is no binary floating-point dtype that lowprec knows")
+        raise TypeError(
+            f"{fmt!r} is no binary floating-point dtype that lowprec knows; pass float16, float32, "
+            "float64, an ml_dtypes dtype, or a name such as 'bfloat16' or 'e5m10'"
+        )
     if type(fmt).__module__ == "torch":
         return get_format(str(fmt).removeprefix("torch."))
     raise TypeError(
@@ -419,7 +422,8 @@ def _parse(spelling: str) -> Format:
         w, t = int(match[1]), int(match[2])
         fmt = Format(key, exponent_bits=w, precision=t + 1)
         return _CANONICAL.get(fmt, fmt)
-    near = difflib.get_close_matches(key, _SPELLINGS, n=3, cutoff=0.5)
+    near = [name for name in NAMED if len(key) > 3 and name.startswith(key)][:3]
+    near = near or difflib.get_close_matches(key, _SPELLINGS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(
         f"unknown format {spelling!r}; {hint}"

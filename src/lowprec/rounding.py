@@ -32,12 +32,34 @@ class _Spelled(enum.Enum):
             if value in (member.value for member in cls):
                 return cls(value)
         values = [str(member.value) for member in cls]
-        near = difflib.get_close_matches(str(spelling).lower(), values, n=3, cutoff=0.5)
+        word = str(spelling).strip().lower()
+        near = difflib.get_close_matches(word, values, n=3, cutoff=0.5)
+        if word in _OTHER_WORDS:
+            near = [_OTHER_WORDS[word]]
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         choices = ", ".join(map(repr, [*values, *short]))
         kind = cls.__name__.lower()
         error = ValueError if isinstance(spelling, str) else TypeError
         raise error(f"{spelling!r} is no {kind} mode; {hint}use one of {choices}")
+
+
+# What other libraries call it: answered by a hint, since not all of them mean quite the same.
+_OTHER_WORDS = {
+    "nearest": "ties_to_even",
+    "nearest_even": "ties_to_even",
+    "half_even": "ties_to_even",
+    "half_up": "ties_to_away",
+    "up": "toward_positive",
+    "ceil": "toward_positive",
+    "down": "toward_negative",
+    "floor": "toward_negative",
+    "trunc": "toward_zero",
+    "truncate": "toward_zero",
+    "random": "stochastic",
+    "clip": "saturate",
+    "clamp": "saturate",
+    "inf": "ieee",
+}
 
 
 class Rounding(_Spelled):

@@ -69,6 +69,11 @@ def as_array(x: Any) -> np.ndarray[Any, Any]:
     ValueError
         If it is a masked array with masked entries.
     """
+    if isinstance(x, str) and x.endswith((".npy", ".npz", ".safetensors", ".pt")):
+        raise TypeError(
+            f"{x!r} is the name of a file; pass lowprec.tensors.open_tensors({x!r}) to compare, "
+            f"or run: lowprec compare {x}"
+        )
     array = x if type(x) is np.ndarray else to_array(x)
     kernel_dtype(array.dtype)
     return array

@@ -73,6 +73,17 @@ class Sequential:
         first = [] if self.input_shape is None else [Input(self.input_shape)]
         return f"Sequential({[*first, *self.layers]})"
 
+    def __getattr__(self, name: str) -> Any:
+        """Say where Keras' methods are: a model holds no parameters, so they are functions."""
+        if name in ("fit", "predict", "evaluate", "compile", "get_weights"):
+            where = {
+                "compile": "pass loss and optimizer to train.fit",
+                "get_weights": "model.init(rng) makes parameters, history.params are trained ones",
+                "fit": "use train.fit(model, data, loss=…, optimizer=…)",
+            }.get(name, f"use train.{name}(model, params, …)")
+            raise AttributeError(f"a model is a value without parameters; {where}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     # Shapes and names ----------------------------------------------------------------------------
 
     def shapes(self, input_shape: Shape | None = None) -> list[Shape]:

@@ -78,6 +78,11 @@ class Training:
         seed: int = 0,
         recorder: Recorder | None = None,
     ) -> None:
+        if not hasattr(data, "x_train"):
+            raise TypeError(
+                f"data is a {type(data).__name__}; pass train.Dataset(x_train, y_train, x_test, "
+                "y_test), or one of train.data, such as train.data.digits()"
+            )
         self.model, self.seed, self.batch_size = model, seed, batch_size
         self.loss = losses.get(loss)
         self.loss_name = loss if isinstance(loss, str) else _without_addresses(repr(loss))

@@ -91,8 +91,7 @@ def _draw(width: float, panels: Mapping[str, list[Line]], floor: list[tuple[int,
 
     columns = 1 if width <= NARROW else len(panels)
     rows = math.ceil(len(panels) / columns)
-    wide = width if columns > 1 else min(width, 6.0)
-    figure = Figure(figsize=(wide, 2.9 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(width, 2.9 * rows + 0.6), layout="constrained")
     grid = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     costs = [each for lines in panels.values() for *_, each in lines]
     lowest = min(value for each in [*costs, [value for _, value in floor]] for value in each)
@@ -110,7 +109,7 @@ def _draw(width: float, panels: Mapping[str, list[Line]], floor: list[tuple[int,
         keys.values(),
         keys.keys(),
         loc="outside lower center",
-        ncols=5 if columns > 1 else 2,
+        ncols=2 if width <= NARROW else 5,
         frameon=False,
         fontsize=9,
         labelcolor=MUTED,

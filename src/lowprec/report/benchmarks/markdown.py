@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from lowprec.report.benchmarks.reading import TITLES, caveats, cost, headline
+from lowprec.report.benchmarks.headlines import headline
+from lowprec.report.benchmarks.words import caveats, cost
 
 if TYPE_CHECKING:
     from lowprec.report.benchmarks.results import Results
 
 __all__ = ["headline_table"]
-
-KINDS = ("conversion", "operation", "function", "product", "training step")
-FORMATS = ("bfloat16", "float16", "float8_e4m3fn")
 
 
 def headline_table(results: Results) -> str:
@@ -28,19 +27,35 @@ def headline_table(results: Results) -> str:
     str
         Markdown.
     """
-    cells = [["one thread", "time each", "× copy", "× float32", "right", "others' time over ours"]]
+    cells = [
+        [
+            "one thread",
+            "time each",
+            "× copy",
+            "× float32",
+            "right",
+            "others: time over ours (right)",
+        ]
+    ]
     cells.append(["---", "--:", "--:", "--:", "--:", "---"])
-    for kind in KINDS:
+    for kind in _ASKED_FOR:
         for line in headline(results, kind):
             if _is_asked_for(kind, line.work):
-                each = line.each if "µs" in line.each else f"{line.each} ns"
-                cells.append([line.work, each, line.copy, line.float32, line.right, line.peers])
+                cells.append(
+                    [line.work, line.each, line.copy, line.float32, line.right, line.peers]
+                )
     table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
     return "\n".join([table, "", *cost(results), *caveats(results)])
 
 
 def _is_asked_for(kind: str, work: str) -> bool:
-    assert kind in TITLES
-    if kind == "product":
-        return work.startswith("256") and "pairwise" not in work and "stochastic" not in work
-    return any(work.endswith(fmt) for fmt in FORMATS) or kind == "training step"
+    return re.fullmatch(_ASKED_FOR[kind], work) is not None
+
+
+_ASKED_FOR = {
+    "conversion": "(encode|decode|round_to) (bfloat16|float16|float8_e4m3fn)",
+    "operation": "(add|divide|fma) (bfloat16|float16)",
+    "function": "(exp|tanh) (bfloat16|float16)",
+    "product": "256.*(float32|bfloat16|float16)",
+    "training step": "step, (SGD|Adam) mixed_(bfloat16|float16)",
+}

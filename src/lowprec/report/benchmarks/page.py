@@ -5,21 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lowprec.report.benchmarks.charts import cost_chart
-from lowprec.report.benchmarks.reading import (
-    TITLES,
-    caveats,
-    cost,
-    experiments,
-    extents,
-    goals,
-    headline,
-    notes,
-    number,
-    ranges,
-    share,
-    tell,
-)
+from lowprec.report.benchmarks.findings import experiments, extents, goals, ranges, worst_errors
+from lowprec.report.benchmarks.headlines import TITLES, columns, headline, kinds, notes
 from lowprec.report.benchmarks.tables import change_words
+from lowprec.report.benchmarks.words import caveats, cost, duration, number, share, tell
 from lowprec.report.comparison import stylesheet
 from lowprec.report.extras import needs_report_extra
 from lowprec.report.files import write_atomically
@@ -90,6 +79,7 @@ def write_page(path: str | os.PathLike[str], results: Results, found: Sequence[C
         goals=goals(results),
         changes=[(change_words(change), change.is_slower) for change in found],
         ranges=ranges(results),
+        worst=worst_errors(results),
         extents=extents(results),
         experiments=experiments(results),
         parts=list(_parts(results)),
@@ -109,18 +99,19 @@ def _lead(results: Results) -> str:
 def _parts(results: Results) -> Iterator[dict[str, Any]]:
     from markupsafe import Markup
 
-    for kind in results.kinds:
+    for kind in kinds(results):
         lines = headline(results, kind)
-        if lines:
-            yield {
-                "key": kind.replace(" ", "-"),
-                "title": TITLES.get(kind, kind),
-                "text": _TEXTS.get(kind, ""),
-                "chart": Markup(cost_chart(results, kind)),
-                "lines": lines,
-                "notes": notes(lines),
-                "rows": [_cells(results, row) for row in results.of(kind)],
-            }
+        headings, cells = columns(lines)
+        yield {
+            "key": kind.replace(" ", "-"),
+            "title": TITLES.get(kind, kind),
+            "text": _TEXTS.get(kind, ""),
+            "chart": Markup(cost_chart(results, kind)),
+            "headings": headings,
+            "lines": cells,
+            "notes": notes(lines),
+            "rows": [_cells(results, row) for row in results.of(kind)],
+        }
 
 
 _COLUMNS = ("bit_match", "max_ulp_error", "mean_relative_error", "saturated", "new_zeros")
@@ -138,7 +129,7 @@ def _cells(results: Results, row: Row) -> list[str]:
         row.label,
         row.allocation,
         f"{row.elements:,}" if row.elements else "",
-        f"{number(row.seconds.median * 1e6)} µs",
+        duration(row.seconds.median),
         "" if each is None else number(each),
         number(traffic / row.seconds.median / 1e9) if traffic else "",
         tell(row.copy_ratio) if row.copy_ratio else "",

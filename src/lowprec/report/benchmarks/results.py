@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import statistics
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["Quartiles", "Results", "Row", "read_results"]
 
@@ -70,17 +71,9 @@ class Row:
         return self.seconds.median / self.elements * 1e9 if self.elements else None
 
     @property
-    def is_plain(self) -> bool:
-        """Whether one thread computed into memory given, or into new memory for want of that."""
-        return self.threads == 1
-
-    @property
     def label(self) -> str:
         """Whose work it is, with what sets it apart."""
-        parts = [self.who]
-        if self.threads != 1:
-            parts.append(f"{self.threads} threads")
-        return ", ".join(parts)
+        return self.who if self.threads == 1 else f"{self.who}, {self.threads} threads"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,15 +107,17 @@ class Results:
         """
         if row.float32_ratio is not None:
             return row.float32_ratio, True
-        base = self._float32_rows.get((row.kind, _plain_work(row), row.elements))
+        base = self._float32_rows.get((row.kind, row.work, row.elements))
         return (row.seconds.over(base.seconds), False) if base else (None, False)
 
-    @property
+    @functools.cached_property
     def _float32_rows(self) -> dict[tuple[str, str, int | None], Row]:
+        """NumPy's float32 rows."""
         return {
-            (row.kind, _plain_work(row), row.elements): row
+            (row.kind, row.work, row.elements): row
             for row in self.rows
-            if row.threads == 1 and (row.who, row.fmt) in _FLOAT32
+            if row.threads == 1
+            and (row.who == "numpy float32" or (row.who, row.fmt) == ("numpy", "float32"))
         }
 
     def floor(self, elements: int) -> float | None:
@@ -133,14 +128,6 @@ class Results:
             if row.copy_ratio is not None and row.elements == elements
         ]
         return statistics.median(found) if found else None
-
-
-_FLOAT32 = {("numpy", "float32"), ("numpy float32", "float32")}
-
-
-def _plain_work(row: Row) -> str:
-    """Return the work without the accumulator, which NumPy's float32 does not choose."""
-    return row.work.removesuffix(f", {row.fmt} accumulator").partition(", matmul")[0]
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
@@ -201,19 +188,3 @@ def _row(entry: Mapping[str, Any]) -> Row:
 
 def _quartiles(told: Mapping[str, float] | None) -> Quartiles | None:
     return None if told is None else Quartiles(told["low"], told["median"], told["high"])
-
-
-def largest(rows: Iterable[Row]) -> list[Row]:
-    """Keep, of rows that differ in size alone, the largest.
-
-    Parameters
-    ----------
-    rows : iterable of Row
-        In any order; theirs is kept.
-    """
-    kept: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
-        key = (row.kind, row.work, row.fmt, row.who, row.threads, row.allocation)
-        if key not in kept or (row.elements or 0) > (kept[key].elements or 0):
-            kept[key] = row
-    return list(kept.values())

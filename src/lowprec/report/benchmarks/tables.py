@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowprec.report.benchmarks.reading import (
-    TITLES,
-    caveats,
-    cost,
-    experiments,
-    goals,
-    headline,
-    notes,
-    ranges,
-    tell,
-)
+from lowprec.report.benchmarks.findings import experiments, goals, ranges
+from lowprec.report.benchmarks.headlines import TITLES, columns, headline, kinds, notes
+from lowprec.report.benchmarks.words import caveats, cost, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,16 +36,13 @@ def results_view(results: Results) -> RenderableType:
     parts: list[RenderableType] = [Text(line, "dim") for line in cost(results)]
     parts += [Text(line, "yellow") for line in caveats(results)]
     parts += [*_goals(results), *_ranges(results), *_experiments(results)]
-    for kind in results.kinds:
+    for kind in kinds(results):
         rows = headline(results, kind)
-        if rows:
-            headings = ["", "size", "ns each", "× copy", "× float32", "right"]
-            table = _table(TITLES.get(kind, kind), headings)
-            table.add_column("others, over ours", overflow="fold")
-            for one in rows:
-                cells = (one.work, one.size, one.each, one.copy, one.float32, one.right, one.peers)
-                table.add_row(*map(Text, cells))
-            parts += [Text(), table, *(Text(note, "dim") for note in notes(rows))]
+        (_, *headings), lines = columns(rows)
+        table = _table(TITLES.get(kind, kind), ["", *headings])
+        for cells in lines:
+            table.add_row(*map(Text, cells))
+        parts += [Text(), table, *(Text(note, "dim") for note in notes(rows))]
     return Group(*parts)
 
 
@@ -65,7 +54,8 @@ def _table(title: str, headings: Sequence[str]) -> Table:
         box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
     )
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left")
+        is_text = not place or heading.startswith("others")
+        table.add_column(heading, justify="left" if is_text else "right")
     return table
 
 
@@ -74,11 +64,15 @@ def _goals(results: Results) -> Iterable[RenderableType]:
 
     rows = goals(results)
     if rows:
-        table = _table("What was promised", ["", "limit", "measured", "met"])
+        table = _table("What was promised", ["", "limit", "measured, or 10⁶", "10⁷", "met"])
         for goal in rows:
             style = "" if goal.is_met else "bold red"
-            measured = ", ".join(tell(figure) for figure in goal.figures.values())
-            table.add_row(Text(goal.work), goal.bound, Text(measured), goal.met, style=style)
+            told = {size: tell(figure) for size, figure in goal.figures.items()}
+            last = told.pop("10⁷", "")
+            first = "".join(told.values())
+            table.add_row(
+                Text(goal.work), goal.bound, Text(first), Text(last), goal.met, style=style
+            )
         yield from (Text(), table)
 
 
@@ -128,6 +122,8 @@ def changes_view(new: Results, old: Results, found: Sequence[Change]) -> Rendera
     if new.processor != old.processor:
         words = f"Other processors ({old.processor} before): only ratios to a copy tell something."
         lines.append(Text(words, "yellow"))
+    for name, results in (("new", new), ("old", old)):
+        lines += [Text(f"In the {name} file: {line}", "yellow") for line in caveats(results)]
     slower = [change for change in found if change.is_slower]
     faster = [change for change in reversed(found) if not change.is_slower]
     for words, part, style in (("slower", slower, "bold red"), ("faster", faster, "green")):
@@ -141,7 +137,7 @@ def changes_view(new: Results, old: Results, found: Sequence[Change]) -> Rendera
 def change_words(change: Change) -> str:
     """Return what changed, and by how much."""
     row = change.row
-    size = f", {row.elements:,}" if row.elements else ""
-    percent = 100 * (change.factor - 1)
-    what = f"{row.work} {row.fmt}{size}, {row.label}"
-    return f"{percent:+.0f} % ({change.measure}): {what}"
+    size = f"{row.elements:,} elements" if row.elements else ""
+    fmt = "" if row.fmt in row.work else row.fmt
+    what = ", ".join(part for part in (f"{row.work} {fmt}".strip(), size, row.label) if part)
+    return f"{100 * (change.factor - 1):+.0f} % ({change.measure}): {what}"
