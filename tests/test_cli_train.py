@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -74,6 +75,25 @@ def test_a_saved_run_goes_on_to_the_same_bits(capsys, tmp_path):
     assert all(np.array_equal(resumed.params[name], w) for name, w in whole.params.items())
     out = capsys.readouterr().out
     assert "Epoch 4/5" in out
+
+
+def test_a_process_that_is_killed_is_told(monkeypatch, capsys):
+    def broken(*_, **__):
+        raise BrokenProcessPool("terminated abruptly")
+
+    monkeypatch.setattr("lowprec.train.comparison.compare_policies", broken)
+    assert run("--processes", "2", "--seeds", "2") == 1
+    assert "one of 2 processes was killed" in capsys.readouterr().err
+
+
+def test_record_writes_why_it_failed(tmp_path, capsys):
+    page = tmp_path / "run.html"
+    arguments = ["--optimizer", "sgd", "--learning-rate", "0.003", "--record", str(page)]
+    assert (
+        main(["train", "--policies", "bfloat16", "--seeds", "1", "--epochs", "5", *arguments]) == 0
+    )
+    assert "of updates are lost in bfloat16 weights" in capsys.readouterr().out.replace("\n", " ")
+    assert "of updates are lost" in page.read_text(encoding="utf-8")
 
 
 def test_processes_give_what_one_process_gives(tmp_path):

@@ -222,7 +222,7 @@ def _executor(processes: int) -> Iterator[Executor | None]:
         yield None
         return
     import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, fresh, _prepare_worker) as executor:
@@ -236,6 +236,11 @@ def _executor(processes: int) -> Iterator[Executor | None]:
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
+        except BrokenExecutor:
+            raise ChildProcessError(
+                f"one of {processes} processes was killed, perhaps for want of memory; "
+                "run again with fewer --processes"
+            ) from None
 
 
 def _prepare_worker() -> None:

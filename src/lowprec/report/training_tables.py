@@ -96,7 +96,9 @@ def as_text(comparison: PolicyComparison) -> str:
     from rich.console import Console
 
     buffer = io.StringIO()
-    Console(file=buffer, width=80, color_system=None).print(comparison_view(comparison))
+    Console(file=buffer, width=80, color_system=None, force_jupyter=False).print(
+        comparison_view(comparison)
+    )
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
