@@ -1,15 +1,22 @@
-"""Beyond one machine: a cluster of processes gives the bits of one array, also when workers die."""
+"""Beyond one machine: a cluster of processes gives the figures of one, also when workers die."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import os
 import signal
+import sys
 import time
 
 import numpy as np
 import pytest
 
 import lowprec as lp
+from lowprec import train
+from lowprec.cli import main
+from lowprec.tensors import as_tensor, cluster, open_tensors, remote, write_tensors
 
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="dask's distributed is not installed")
@@ -47,3 +54,121 @@ def test_a_worker_that_is_killed_changes_no_bits(client):
     result = future.result(timeout=60)
     assert result.tobytes() == lp.encode(x, "bfloat16", **how).tobytes()
     assert victim not in client.run(os.getpid).values()
+
+
+# Files ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Write tensors of every kind of place in a file; name the files from within their folder."""
+    rng = np.random.default_rng(0)
+    tensors = {
+        "large": rng.standard_normal((300, 1000)).astype(np.float32),
+        "narrow": lp.cast(rng.standard_normal(200_000), "bfloat16"),
+        "pairs": lp.cast(rng.standard_normal((10, 10)), "float4_e2m1fn"),
+        "coded": lp.round_to(rng.standard_normal(7), "tfloat32"),
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    write_tensors(tmp_path / "model.safetensors", tensors)
+    np.savez(tmp_path / "grads.npz", g=rng.standard_normal(50), f=np.ones((5, 6), order="F"))
+    np.save(tmp_path / "columns.npy", np.asfortranarray(rng.standard_normal((50, 60))))
+    monkeypatch.chdir(tmp_path)
+    return ["model.safetensors", "grads.npz", "columns.npy"]
+
+
+def test_a_cluster_writes_the_figures_of_one_machine(client, files, tmp_path):
+    address = client.scheduler.address
+    assert main(["compare", *files, "--json", "here.json"]) == 0
+    assert main(["compare", *files, "--json", "there.json", "--scheduler", address]) == 0
+    here, there = (
+        json.loads((tmp_path / name).read_text()) for name in ("here.json", "there.json")
+    )
+    assert list(here.items()) == list(there.items())
+
+
+def test_a_tensor_that_is_cut_has_the_figures_of_the_whole(client, files):
+    tensors = {**open_tensors(files[0]), "in memory": as_tensor("x", np.arange(5.0))}
+    told = []
+    formats = [lp.get_format(name) for name in ("float16", "float8_e4m3fn")]
+    found = remote.measure_remotely(
+        tensors,
+        formats,
+        client.scheduler.address,
+        part_bytes=100_003,
+        progress=lambda what, done, total: told.append((done, total)),
+    )
+    nbytes = sum(tensor.nbytes for tensor in tensors.values())
+    assert len(told) > 12
+    assert told == sorted(told)
+    assert told[-1] == (nbytes, nbytes)
+    for name, tensor in tensors.items():
+        for fmt, cut in zip(formats, found[name], strict=True):
+            whole = lp.measure(tensor, fmt)
+            for field in ("signal", "noise", "relative_error_sum"):
+                ours, theirs = float(getattr(cut, field)), float(getattr(whole, field))
+                assert math.isclose(ours, theirs, rel_tol=1e-12)
+                cut = dataclasses.replace(cut, **{field: getattr(whole, field)})
+            assert cut == whole
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "grads.npz"])
+def test_a_file_that_changed_or_went_is_refused_by_the_workers(client, files, name):
+    tensors = dict(open_tensors(name))
+    formats = [lp.get_format("float16")]
+    parts = list(remote._bundled(remote._divide(tensors, 1 << 20)[0], 1 << 20))
+
+    def result():
+        return client.submit(remote._measure_parts, parts[0], formats, pure=False).result()
+
+    assert result()
+    os.utime(name, ns=(0, 0))
+    with pytest.raises(ValueError, match=rf"{name} has changed since it was opened"):
+        result()
+    os.remove(name)
+    with pytest.raises(
+        FileNotFoundError, match=rf"worker on .* does not see .*{name}; .* same path"
+    ):
+        result()
+
+
+# Clusters that are not there -----------------------------------------------------------------
+
+
+def test_a_cluster_that_is_not_there_is_told_in_one_line(files, capsys, monkeypatch):
+    def message(address):
+        assert main(["compare", "columns.npy", "--scheduler", address]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    assert "no scheduler answers at tcp://127.0.0.1:1 within 0.5" in message("tcp://127.0.0.1:1")
+    assert "'nowhere' is no address of a scheduler, such as tcp://" in message("nowhere")
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty:
+        assert "has no workers; `dask worker tcp://" in message(empty.scheduler_address)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert "python -m pip install 'lowprec[dask]'" in message("tcp://127.0.0.1:1")
+
+
+def test_a_cluster_without_files_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--scheduler", "tcp://127.0.0.1:1"])
+    assert stop.value.code == 2
+    assert "--scheduler is for files" in capsys.readouterr().err
+
+
+# Training ------------------------------------------------------------------------------------
+
+
+def test_runs_on_a_cluster_are_those_of_one_process(client):
+    pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
+    digits = train.data.digits()
+    model = train.Sequential([train.Input((64,)), train.Dense(16, "relu"), train.Dense(10)])
+    what = {"policies": ["float32", "bfloat16_stochastic"], "seeds": 2, "epochs": 1}
+    alone = train.compare_policies(model, digits, **what)
+    together = train.compare_policies(model, digits, executor=client.get_executor(), **what)
+    for ours, theirs in zip(alone.results, together.results, strict=True):
+        for run, other in zip(ours.runs, theirs.runs, strict=True):
+            assert run == dataclasses.replace(other, seconds=run.seconds)

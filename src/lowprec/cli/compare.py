@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import lowprec
 from lowprec.cli.arguments import Add, checked
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from lowprec.analysis import Comparison
     from lowprec.tensors import Tensor
 
 __all__ = ["register"]
@@ -26,7 +27,8 @@ def register(add: Add) -> None:
         _compare,
         "measure what formats do to the tensors of files",
         "lowprec compare weights.npy grads.npz --formats bfloat16,float16 --html table.html\n"
-        '         lowprec compare "model-*-of-*.safetensors" --json fit.json',
+        '         lowprec compare "model-*-of-*.safetensors" --json fit.json\n'
+        "         lowprec compare model/ --scheduler tcp://127.0.0.1:8786",
     )
     compare.add_argument(
         "files",
@@ -42,28 +44,57 @@ def register(add: Add) -> None:
         default=["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"],
         help="names with commas between (default: bfloat16,float16,float8_e4m3fn,float8_e5m2)",
     )
+    compare.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="a dask cluster whose workers read and measure the files; they must see them under "
+        "the same paths as this machine",
+    )
     compare.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
     compare.add_argument("--html", metavar="FILE", help="also write the table as an HTML page")
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from lowprec import analysis
-    from lowprec.report.datasets import load
-    from lowprec.report.files import name_tensors, write_atomically
+    from lowprec.report.files import write_atomically
 
-    arrays: dict[str, Any]
+    if options.scheduler is not None and not options.files:
+        options.command.error("--scheduler is for files; name the files that workers shall read")
     with transfer_progress() as progress:
-        if options.files:
-            arrays = name_tensors(options.files)
-            arrays = _watched(arrays, progress) if progress else arrays
-        else:
-            arrays = load()
-        comparison = analysis.compare(arrays, options.formats)
+        comparison = _comparison(options, progress)
     if options.json:
         write_atomically(options.json, json.dumps(comparison.to_dict(), indent=2) + "\n")
     if options.html:
         write_atomically(options.html, comparison.to_html())
     show(comparison)
+
+
+def _comparison(
+    options: argparse.Namespace, progress: Callable[[str, int, int], None] | None
+) -> Comparison:
+    from lowprec import analysis
+    from lowprec.report.datasets import load
+    from lowprec.report.files import name_tensors
+
+    if not options.files:
+        return analysis.compare(load(), options.formats)
+    tensors = name_tensors(options.files)
+    if options.scheduler is not None:
+        return _compare_remotely(tensors, options, progress)
+    return analysis.compare(_watched(tensors, progress) if progress else tensors, options.formats)
+
+
+def _compare_remotely(
+    tensors: dict[str, Tensor],
+    options: argparse.Namespace,
+    progress: Callable[[str, int, int], None] | None,
+) -> Comparison:
+    from lowprec.analysis import Comparison
+    from lowprec.tensors.remote import measure_remotely
+
+    formats = [lowprec.get_format(fmt) for fmt in options.formats]
+    measured = measure_remotely(tensors, formats, options.scheduler, progress=progress)
+    names = [fmt.name for fmt in formats]
+    return Comparison({key: dict(zip(names, row, strict=True)) for key, row in measured.items()})
 
 
 def _watched(

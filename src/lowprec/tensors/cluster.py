@@ -1,0 +1,81 @@
+"""A dask cluster: connecting to it, and results as they come, with errors in one line each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["connected", "finished"]
+
+_PATIENCE = 10  # seconds in which a scheduler must answer, and a worker be there
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Give a client of the scheduler; when it closes, what it still waits for is cancelled."""
+    try:
+        import distributed
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "a cluster needs dask's distributed, which is not installed; "
+            "run: python -m pip install 'lowprec[dask]'",
+            name="distributed",
+        ) from None
+    try:
+        asyncio.run(_reach(address))
+    except OSError as error:
+        raise ConnectionError(
+            f"no scheduler answers at {address} within {_PATIENCE} seconds ({error}); "
+            "`dask scheduler` starts one and prints its address"
+        ) from None
+    except ValueError as error:
+        raise ValueError(
+            f"{address!r} is no address of a scheduler, such as tcp://127.0.0.1:8786: {error}"
+        ) from None
+    with distributed.Client(address, timeout=_PATIENCE, set_as_default=False) as client:
+        _check_workers(client, address)
+        yield client
+
+
+async def _reach(address: str) -> None:
+    """Connect and go: a client that fails to connect would tell so again when it is deleted."""
+    from distributed.comm import connect
+    from distributed.comm.addressing import normalize_address
+    from distributed.security import Security
+
+    security = Security().get_connection_args("client")
+    (await connect(normalize_address(address), timeout=_PATIENCE, **security)).abort()
+
+
+def _check_workers(client: Any, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE)
+    except TimeoutError:
+        raise ConnectionError(
+            f"the scheduler at {address} has no workers; `dask worker {address}` starts one"
+        ) from None
+
+
+def finished(client: Any, tasks: list[Any]) -> Iterator[Any]:
+    """Yield what tasks return, as they end."""
+    from distributed import as_completed
+
+    for task in as_completed(tasks, loop=client.loop):
+        try:
+            result = task.result()
+        except (OSError, ValueError, MemoryError):  # of a file or its reader: as if it were here
+            raise
+        except CancelledError:
+            raise ConnectionError("the connection to the scheduler was lost; run again") from None
+        except Exception as error:
+            raise OSError(
+                f"the cluster gave up: {error!s:.300}; do scheduler and workers have the lowprec "
+                "and the dask of this machine?"
+            ) from None
+        task.release()
+        yield result
