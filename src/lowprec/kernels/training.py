@@ -121,11 +121,11 @@ def masked(x: Any, y: Any) -> Any:
 @functools.cache
 def _finite_loop() -> Any:
     def loop(x):  # type: ignore[no-untyped-def]
-        bits = x.view(np.uint32)
-        found = np.uint32(0)
+        bits = x.view(np.int32)
+        largest = np.int32(0)  # magnitude, as bits: those of infinity and NaN come last
         for i in range(bits.size):
-            found |= np.uint32((bits[i] & np.uint32(0x7F800000)) == np.uint32(0x7F800000))
-        return found == 0
+            largest = max(largest, np.int32(bits[i] & np.int32(0x7FFFFFFF)))
+        return largest < np.int32(0x7F800000)
 
     return compile_as("finite", loop, types.boolean(_input))
 

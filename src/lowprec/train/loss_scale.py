@@ -12,7 +12,7 @@ import numpy as np
 from lowprec.train.names import named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import ArrayLike
 
@@ -78,28 +78,33 @@ class LossScale:
             object.__setattr__(self, name, operator.index(getattr(self, name)))
         for name in ("value", "minimum", "maximum"):
             object.__setattr__(self, name, _in_float32(getattr(self, name)))
-        _require(self.minimum >= 0, f"minimum={self.minimum}", "it must be at least 0")
-        _require(
-            math.isfinite(self.value) and self.minimum <= self.value <= self.maximum,
-            f"a loss scale of {self.value}",
-            f"it must be finite in float32 and within [{self.minimum}, {self.maximum}]; "
-            "pass minimum= or maximum= to widen that",
-        )
-        _require(
-            1 <= self.growth_factor < math.inf and 0 < self.backoff_factor <= 1,
-            f"growth_factor={self.growth_factor}, backoff_factor={self.backoff_factor}",
-            "the first must be at least 1, the second in (0, 1]; LossScale.static(S) never changes",
-        )
-        _require(
-            self.growth_interval >= 1 and self.hysteresis >= 1,
-            f"growth_interval={self.growth_interval}, hysteresis={self.hysteresis}",
-            "both count steps, from 1 on",
-        )
-        _require(
-            self.good_steps >= 0 and 0 <= (self.hysteresis_left or 0) <= self.hysteresis,
-            f"good_steps={self.good_steps}, hysteresis_left={self.hysteresis_left}",
-            f"the first is at least 0, the second in [0, {self.hysteresis}]",
-        )
+        for words in self._broken_rules():
+            raise ValueError(words)
+
+    def _broken_rules(self) -> Iterator[str]:
+        """Say what is wrong; there is a new value every step, so words are made only then."""
+        if not self.minimum >= 0:
+            yield f"minimum={self.minimum}: it must be at least 0"
+        if not (math.isfinite(self.value) and self.minimum <= self.value <= self.maximum):
+            yield (
+                f"a loss scale of {self.value}: it must be finite in float32 and within "
+                f"[{self.minimum}, {self.maximum}]; pass minimum= or maximum= to widen that"
+            )
+        if not (1 <= self.growth_factor < math.inf and 0 < self.backoff_factor <= 1):
+            yield (
+                f"growth_factor={self.growth_factor}, backoff_factor={self.backoff_factor}: the "
+                "first must be at least 1, the second in (0, 1]; LossScale.static(S) never changes"
+            )
+        if not (self.growth_interval >= 1 and self.hysteresis >= 1):
+            yield (
+                f"growth_interval={self.growth_interval}, hysteresis={self.hysteresis}: both count "
+                "steps, from 1 on"
+            )
+        if not (self.good_steps >= 0 and 0 <= (self.hysteresis_left or 0) <= self.hysteresis):
+            yield (
+                f"good_steps={self.good_steps}, hysteresis_left={self.hysteresis_left}: the first "
+                f"is at least 0, the second in [0, {self.hysteresis}]"
+            )
 
     @classmethod
     def torch(cls, **changes: Any) -> LossScale:
@@ -123,7 +128,8 @@ class LossScale:
     @classmethod
     def static(cls, value: float) -> LossScale:
         """Return a scale that never changes; steps that are not finite are still skipped."""
-        _require(value > 0, f"a loss scale of {value}", "it must be positive")
+        if not value > 0:
+            raise ValueError(f"a loss scale of {value}: it must be positive")
         return cls(value, growth_factor=1.0, backoff_factor=1.0)
 
     @classmethod
@@ -263,10 +269,7 @@ def all_finite(gradients: Mapping[str, Array]) -> bool:
 
 def _in_float32(value: float) -> float:
     """Return the nearest float32 number; infinity beyond its range."""
+    if -3e38 < value < 3e38:  # as nearly always, and without what silence costs
+        return float(np.float32(value))
     with np.errstate(over="ignore", under="ignore"):
         return float(np.float32(value))
-
-
-def _require(condition: bool, what: str, rule: str) -> None:
-    if not condition:
-        raise ValueError(f"{what}: {rule}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -97,9 +97,8 @@ class Numerics:
         """Return dy where y > 0, else 0."""
         if self.dtype != np.float32:
             return np.where(y > 0, dy, dy.dtype.type(0))
-        from lowprec.kernels.training import masked  # imports Numba
-
-        return np.asarray(masked(np.ascontiguousarray(dy), np.ascontiguousarray(y)))
+        masked: Array = self._passes.masked(np.ascontiguousarray(dy), np.ascontiguousarray(y))
+        return masked
 
     # In the loop ---------------------------------------------------------------------------------
 
@@ -137,21 +136,22 @@ class Numerics:
         """Return whether no array holds an infinity or NaN."""
         if self.dtype != np.float32:
             return all(bool(np.isfinite(x).all()) for x in arrays.values())
-        from lowprec.kernels.training import all_finite
-
+        all_finite = self._passes.all_finite
         return all(all_finite(np.ascontiguousarray(x)) for x in arrays.values())
 
     @functools.cached_property
-    def _sum(self) -> Any:
-        from lowprec.kernels.training import Sum
+    def _passes(self) -> Any:
+        from lowprec.kernels import training  # imports Numba
 
-        return Sum(self.policy.formats["compute"], Overflow.IEEE)
+        return training
+
+    @functools.cached_property
+    def _sum(self) -> Any:
+        return self._passes.Sum(self.policy.formats["compute"], Overflow.IEEE)
 
     @functools.cached_property
     def _parameter_sum(self) -> Any:
-        from lowprec.kernels.training import Sum
-
-        return Sum(self.policy.formats["params"], Overflow.IEEE)
+        return self._passes.Sum(self.policy.formats["params"], Overflow.IEEE)
 
 
 @functools.lru_cache(maxsize=64)
@@ -234,12 +234,8 @@ def _product(policy: Policy) -> Callable[[Array, Array], Array]:
     if policy.is_float64:
         return functools.partial(matmul, inputs="float64", accumulator=accumulator)
     if accumulator == Accumulator("float32"):
-        return _float32_product
+        from lowprec.kernels.matmul import float32_product  # imports Numba
+
+        return cast("Callable[[Array, Array], Array]", float32_product)
     product = functools.partial(matmul, inputs="float32", accumulator=accumulator)
     return lambda a, b: product(a, b).astype(np.float32, copy=False)
-
-
-def _float32_product(a: Array, b: Array) -> Array:
-    from lowprec.kernels.matmul import float32_product  # imports Numba
-
-    return np.asarray(float32_product(a, b))
