@@ -4,6 +4,11 @@ Threads that convert for the first time at the same moment import the kernels at
 and Numba's own modules do not survive that. They all wait here instead, until it is there whole.
 """
 
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
 import numba as numba
 from llvmlite import ir as ir
 from numba import types as types
@@ -12,3 +17,26 @@ from numba.core.cgutils import get_or_insert_function as get_or_insert_function
 from numba.core.registry import cpu_target as cpu_target
 from numba.extending import intrinsic as intrinsic
 from numba.np.numpy_support import from_dtype as from_dtype
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Control-C back until the block ends: compile, and load what was compiled, inside.
+
+    KeyboardInterrupt between two of LLVM's calls leaves objects with two owners, or none, and the
+    process dies of a double free, later. Python raises it in the main thread alone.
+    """
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    held = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if held:
+        raise KeyboardInterrupt

@@ -16,7 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.kernels.compiler import cgutils, from_dtype, intrinsic, ir, numba, types
+from lowprec.kernels.compiler import (
+    cgutils,
+    from_dtype,
+    intrinsic,
+    ir,
+    numba,
+    types,
+    uninterrupted,
+)
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.philox import LANES, block_bits, element_bits
 from lowprec.kernels.rules import Constants, Plan, convert, decode
@@ -54,7 +62,8 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
     code, names, closure = function.__code__, function.__globals__, function.__closure__
     named = FunctionType(code, names, closure=closure)
     named.__qualname__ = re.sub(r"\W+", "_", f"{name[:80]}|{digest}")
-    return kernel(signature, parallel=parallel, cache=True)(named)
+    with uninterrupted():
+        return kernel(signature, parallel=parallel, cache=True)(named)
 
 
 # Between Numba's values and lanes ------------------------------------------------------------

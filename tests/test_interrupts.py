@@ -1,0 +1,38 @@
+"""Control-C in the middle of a compilation: heard, but after it."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from lowprec.kernels import loops
+from lowprec.kernels.compiler import uninterrupted
+
+
+def test_control_c_waits_for_the_compiler(monkeypatch):
+    done = []
+
+    def interrupted_kernel(*signature, **flags):
+        def compile_slowly(function):
+            signal.raise_signal(signal.SIGINT)
+            done.append(function.__qualname__)
+
+        return compile_slowly
+
+    monkeypatch.setattr(loops, "kernel", interrupted_kernel)
+    with pytest.raises(KeyboardInterrupt):
+        loops.compile_as("any", lambda x: x, None)
+    assert len(done) == 1, "half a compilation is what crashes the process later"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_the_users_own_hears_control_c_at_once(monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            assert heard == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
