@@ -357,6 +357,18 @@ def test_errors_stay_below_the_bound(order, fmt, rounding):
     assert largest > 0.2  # the bound is reached but for a small factor
 
 
+@pytest.mark.parametrize("rounding", ["ties_to_even", "to_odd", "stochastic_equal"])
+@pytest.mark.parametrize("fmt", ["e8m1", "e8m2", "bfloat16", "float16"])
+def test_kahans_errors_stay_below_the_bound_whatever_the_terms(fmt, rounding):
+    how = Accumulator(fmt, "kahan", rounding=rounding, rng=0)
+    for count in (2, 3, 5, 8, 1000):
+        rng = np.random.default_rng(count)
+        x = rng.uniform(0.5, 1.5, (20_000 // count, count))  # with more bits than the format has
+        x[::2] = 2.0 ** rng.integers(-11, 1, x[::2].shape) * x[::2]
+        error = np.abs(rounded_sum(x, how, axis=1) - x.sum(1))
+        assert np.all(error <= error_bound(count, how) * x.sum(1))
+
+
 def test_bounds_grow_as_the_order_says():
     u = lp.float16.unit_roundoff
     assert error_bound(0) == 0
@@ -368,6 +380,10 @@ def test_bounds_grow_as_the_order_says():
     blocked = Accumulator("float16", order="blocked", block=32, inner="float32")
     assert error_bound(1000, blocked) == pytest.approx(32 * u, 0.01)
     assert error_bound(10**6, Accumulator("float16", order="exact")) == pytest.approx(u)
+    kahan = Accumulator("float16", order="kahan")
+    assert error_bound(1000, kahan) == pytest.approx(3 * u + 4000 * u * u, 0.01)
+    assert error_bound(1, kahan) == pytest.approx(u)
+    assert error_bound(10**9, Accumulator("e8m1", order="kahan")) == math.inf
     assert error_bound(10, Accumulator("float16", rounding="RZ")) == pytest.approx(20 * u, 0.01)
     assert error_bound(10**9, "float8_e4m3fn") == math.inf
     unfused = Accumulator("float16", fused=False)

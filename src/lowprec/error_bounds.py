@@ -6,6 +6,8 @@ import math
 import operator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lowprec.accumulators import Accumulator, AccumulatorLike, as_accumulator
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ def error_bound(n: int, accumulator: AccumulatorLike = "float32") -> float:
         roundoff (twice that for modes that do not round to nearest) and m roundings between a
         term and the sum, (1 + u)**m - 1: m is n for ``sequential`` and ``blas``, ⌈log2 n⌉ for
         ``pairwise``, 1 for ``exact``; for ``blocked`` as many in `inner` as a block has terms and
-        as many in `fmt` as there are blocks. For ``kahan`` 2u + 4n·u².
+        as many in `fmt` as there are blocks. For ``kahan`` 3u + 4n·u² and what is of higher order:
+        one u more than in the references, whose terms are numbers of the format.
 
     Raises
     ------
@@ -67,13 +70,34 @@ def error_bound(n: int, accumulator: AccumulatorLike = "float32") -> float:
         case "pairwise":
             exponent = max(1, (n - 1).bit_length()) * math.log1p(u)
         case "kahan":
-            exponent = math.log1p(2 * u + 4 * n * u * u)
+            exponent = math.log1p(_kahan_bound(n, u))
         case _:
             exponent = math.log1p(u)
     try:
         return math.expm1(exponent + product)
     except OverflowError:
         return math.inf
+
+
+def _kahan_bound(n: int, u: float) -> float:
+    """Bound how far a term's factor in Kahan's sum is from 1.
+
+    With y = (x - c)(1 + η), t = (s + y)(1 + σ) and the new c = ((t - s)(1 + γ) - y)(1 + δ), none of
+    the four beyond u, the factors of the first term in s - c and in c grow by a linear map a step.
+    """
+    if n == 1:
+        return u
+    two = u * (2 + u)  # (1 + u)² - 1
+    own = (1 + u) * (1 + u * u + u * (1 + two)) - 1  # in s - c, of a term that has just come
+    lost = (1 + u) * two  # in c, of the same
+    kept, spilt = u * two, u * (1 + two)  # how s - c goes into itself, beyond 1, and into c
+    step = np.array(
+        [[1.0, 0, 0], [kept, 1 + kept, kept + own], [spilt, spilt, spilt + (1 + u) * lost]]
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        error, carried = (np.linalg.matrix_power(step, n - 2) @ [1, own, lost])[1:].tolist()
+    bound = (1 + error + u * carried) * (1 + u) - 1
+    return bound if math.isfinite(bound) else math.inf  # infinity times 0 is NaN
 
 
 def _rounding_error(fmt: Format, how: Accumulator) -> float:
