@@ -189,7 +189,16 @@ def test_another_file_is_an_error_that_says_how_to_make_one(text, tmp_path, caps
 
 def test_a_missing_file_is_an_error(capsys):
     assert main(["/nowhere/out.json"]) == 2
-    assert "nowhere" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "nowhere" in told
+    assert "--benchmark-json=out.json" in told
+
+
+@pytest.mark.parametrize("threshold", ["-0.1", "nan"])
+def test_a_threshold_that_nothing_or_everything_exceeds_is_refused(threshold, capsys):
+    with pytest.raises(SystemExit):
+        main(["out.json", f"--threshold={threshold}"])
+    assert "use 0 or more" in capsys.readouterr().err
 
 
 def test_the_page_refers_to_nothing_outside_itself(tmp_path):

@@ -44,11 +44,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=_threshold,
         default=THRESHOLD,
         help="fraction from which on a change is told (default: %(default)g)",
     )
     return parser
+
+
+def _threshold(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is no share of a time; use 0 or more, as 0.1")
+    return value
 
 
 def _run(options: argparse.Namespace) -> int:

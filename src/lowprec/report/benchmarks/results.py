@@ -155,6 +155,10 @@ def read_results(path: str | os.PathLike[str]) -> Results:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         rows = tuple(_row(entry) for entry in data["benchmarks"])
         return Results(rows, data["machine_info"], str(data.get("datetime", "")))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no file {path}; make one with: pytest benchmarks/ --benchmark-json=out.json"
+        ) from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{path} is no file of pytest-benchmark's results ({error!r}); "
