@@ -12,13 +12,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lowprec.kernels.lanes import Lanes, select
-from lowprec.kernels.operations import INFINITY, SIGN, magnitude
+from lowprec.kernels.operations import infinity, magnitude_bits
 from lowprec.kernels.rules import Constants, convert
 
 if TYPE_CHECKING:
     from lowprec.kernels.operations import Limits, Task
 
-__all__ = ["EVENTS", "every_event", "usual_events"]
+__all__ = ["EVENTS", "every_event", "is_exceptional", "leaves_range", "range_events"]
 
 #: in the order in which kernels count them
 EVENTS = ("invalid", "divide_by_zero", "overflow", "underflow", "inexact")
@@ -26,28 +26,43 @@ EVENTS = ("invalid", "divide_by_zero", "overflow", "underflow", "inexact")
 Events = dict[str, Lanes]  # in which lanes an event happened; nowhere if it is missing
 
 
-def usual_events(x: Lanes, y: Lanes, task: Task, c: Constants, limits: Limits) -> Events:
-    """Return where each event happened, if `rare` tells that no other did.
+def leaves_range(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+    """Return where anything but `inexact` may have happened.
 
     Most operations in most formats only ever round. What is left to do for each result is then one
-    comparison of x and y; that with the threshold is also the conversion rule's.
+    comparison of x and y, and this one.
     """
-    bits, least = x.as_integers(), c.threshold
-    if task.plan.variant.startswith("scale"):  # zero has no code either
-        bits, least = bits - 1, least - 1
-    elif not task.plan.variant.startswith("unsigned"):  # negative numbers have no code there
-        bits = bits & (SIGN - 1)
-    events = {"rare": bits >= least}  # NaN, infinite, without a code, perhaps too large
-    if task.is_exact:
-        return events
-    events["inexact"] = ~y.equals(x)
-    if task.may_underflow:
-        underflow = events["inexact"] & (magnitude(x).as_integers() < limits.smallest_normal)
-        if task.often_tiny:
-            events["underflow"] = underflow
-        else:
-            events["rare"] = events["rare"] | underflow
-    return events
+    bits = _coded_bits(x, task)
+    first = limits.smallest_normal if task.may_underflow else bits.constant(_first_code(task))
+    return (bits - first) >= (c.threshold - first)
+
+
+def is_exceptional(x: Lanes, task: Task) -> Lanes:
+    """Return where x is infinite, NaN or without a code for its sign."""
+    first = _first_code(task)
+    return (_coded_bits(x, task) - first) >= infinity(x) - first
+
+
+def _first_code(task: Task) -> int:
+    """Return the bits of the least magnitude that has a code: zero, in all but one kind."""
+    return int(task.plan.variant.startswith("scale"))
+
+
+def _coded_bits(x: Lanes, task: Task) -> Lanes:
+    """Return the bits of magnitudes; negative numbers are beyond all where they have no code."""
+    has_sign = not task.plan.variant.startswith(("unsigned", "scale"))
+    return magnitude_bits(x) if has_sign else x.as_integers()
+
+
+def range_events(
+    x: Lanes, inexact: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits
+) -> Events:
+    """Return where finite numbers overflow and underflow."""
+    bits = magnitude_bits(x)
+    return {
+        "overflow": overflows(x, bits, R, task, c, limits),
+        "underflow": inexact & (bits < limits.smallest_normal),
+    }
 
 
 def every_event(
@@ -58,8 +73,8 @@ def every_event(
     invalid = ~operands[0].is_nan()
     for operand in operands[1:]:
         invalid = invalid & ~operand.is_nan()
-    bits = x.as_integers() & (SIGN - 1)
-    finite = bits < INFINITY
+    bits = magnitude_bits(x)
+    finite = bits < infinity(x)
     invalid = invalid & is_nan
     if task.plan.variant.startswith(("unsigned", "scale")):  # negative numbers become NaN
         has_no_code = x < 0.0
@@ -67,23 +82,22 @@ def every_event(
             has_no_code = x <= 0.0
         invalid, finite = invalid | has_no_code, finite & ~has_no_code
     inexact = finite & ~y.equals(x)
-    underflow = inexact & (bits < limits.smallest_normal)
-    overflow = finite & overflows(x, bits, R, task, c, limits)
-    events = {"invalid": invalid, "overflow": overflow, "underflow": underflow, "inexact": inexact}
+    events = range_events(x, inexact, R, task, c, limits)
+    events["overflow"] = events["overflow"] & finite
+    events |= {"invalid": invalid, "inexact": inexact}
     if task.operation == "divide":
         a, b = operands
-        is_pole = b.equals(0.0) & (magnitude(a).as_integers() < INFINITY)
-        events["divide_by_zero"] = is_pole & bits.equals(INFINITY)
+        is_pole = b.equals(0.0) & (magnitude_bits(a) < infinity(a))
+        events["divide_by_zero"] = is_pole & bits.equals(infinity(x))
     return events
 
 
 def overflows(x: Lanes, bits: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
     """Return where x, rounded as if the exponent were unbounded, exceeds the largest number."""
     if task.plan.random_bits:  # ask the rule itself, with infinity for the overflows
-        infinity = bits.constant(INFINITY)
-        c = c._replace(overflow_positive=infinity, overflow_negative=infinity)
-        y = convert(x, task.plan, c, R)
-        return (y.as_integers() & (SIGN - 1)).equals(INFINITY)
+        above = bits.constant(infinity(x))
+        c = c._replace(overflow_positive=above, overflow_negative=above)
+        return magnitude_bits(convert(x, task.plan, c, R)).equals(infinity(x))
     if task.plan.mode in ("toward_positive", "toward_negative"):
         return bits >= select(x < 0.0, limits.overflow_negative, limits.overflow_positive)
     return bits >= limits.overflow_positive

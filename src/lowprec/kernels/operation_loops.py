@@ -1,8 +1,8 @@
 """Loops that apply an operation to arrays, and the kernels made of them.
 
-A loop runs over contiguous one-dimensional arrays of the same size, eight elements at a time; what
-remains at the end is done by the same code with the missing lanes masked. The result may be the
-memory of an operand.
+A loop runs over contiguous one-dimensional arrays of the same size, a vector of elements at a time;
+what remains at the end is done by the same code with the missing lanes masked. The result may be
+the memory of an operand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
 from lowprec.kernels.operation_events import EVENTS
 from lowprec.kernels.operation_steps import (
     COUNTERS,
-    USUAL,
     apply,
     apply_masked,
     apply_randomly,
@@ -27,7 +26,7 @@ from lowprec.kernels.operation_steps import (
     load_constants,
     task_to_text,
 )
-from lowprec.kernels.operations import OPERATIONS, Limits, Task
+from lowprec.kernels.operations import OPERATIONS, Limits, Task, suffices_float32
 from lowprec.kernels.plans import conversion_plan, float_bits, overflow_threshold
 from lowprec.kernels.rules import Constants
 from lowprec.kernels.threads import thread_count
@@ -39,7 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["OperationKernel", "operation_kernel"]
 
 _PARALLEL_FROM = 50_000  # elements
-_UNDERFLOW, _INEXACT = map(EVENTS.index, USUAL)
+_PRECISION = {32: 24, 64: 53}
+_INEXACT = EVENTS.index("inexact")
 
 # Loops -------------------------------------------------------------------------------------------
 
@@ -58,51 +58,46 @@ def _make_loop(task: Task, parallel: bool = False) -> Callable[..., None]:
     arguments = [operand, operand, operand, out, constants, counts, types.int64]
     if task.plan.random_bits:
         arguments += [types.uint64, types.int64]
-    loop = _make_random_loop(text) if task.plan.random_bits else _make_plain_loop(text)
-    return compile_as(text, loop, types.void(*arguments), parallel)
+    make = _make_random_loop if task.plan.random_bits else _make_plain_loop
+    return compile_as(text, make(text, task.lanes), types.void(*arguments), parallel)
 
 
-def _make_plain_loop(work: str) -> Callable[..., None]:
+def _make_plain_loop(work: str, lanes: int) -> Callable[..., None]:
     def loop(a, b, c, out, constants, counts, chunks):  # type: ignore[no-untyped-def]
         fields = load_constants(constants)
         for k in numba.prange(chunks):
             begin = k * out.size // chunks >> 6 << 6
             end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
-            whole = end - (end - begin) % 8
-            underflow = inexact = 0
+            whole = end - (end - begin) % lanes
+            inexact = 0
             state = swap_float_state(EXACT_FLOATS)
-            for i in range(begin, whole, 8):
-                usual = apply(a, b, c, out, i, fields, counts, k, work)
-                underflow, inexact = underflow + usual[0], inexact + usual[1]
+            for i in range(begin, whole, lanes):
+                inexact += apply(a, b, c, out, i, fields, counts, k, work)
             if whole < end:
-                usual = apply_masked(a, b, c, out, whole, fields, counts, k, whole, end, work)
-                underflow, inexact = underflow + usual[0], inexact + usual[1]
+                inexact += apply_masked(a, b, c, out, whole, fields, counts, k, whole, end, work)
             swap_float_state(state)
-            counts[COUNTERS * k + _UNDERFLOW] = underflow
             counts[COUNTERS * k + _INEXACT] = inexact
 
     return loop
 
 
-def _make_random_loop(work: str) -> Callable[..., None]:
+def _make_random_loop(work: str, lanes: int) -> Callable[..., None]:
     def loop(a, b, c, out, constants, counts, chunks, key, first):  # type: ignore[no-untyped-def]
         fields = load_constants(constants)
         for k in numba.prange(chunks):
             begin = k * out.size // chunks >> 6 << 6
             end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
             words = np.empty(64, np.uint32)
-            underflow = inexact = 0
+            inexact = 0
             state = swap_float_state(EXACT_FLOATS)
             for block in range((first + begin) >> 6 << 6, first + end, 64):
                 draw_words(words, block, key)
-                for j in range(0, 64, 8):
+                for j in range(0, 64, lanes):
                     i = block - first + j
-                    usual = apply_randomly(
+                    inexact += apply_randomly(
                         a, b, c, out, i, fields, counts, k, begin, end, words, j, work
                     )
-                    underflow, inexact = underflow + usual[0], inexact + usual[1]
             swap_float_state(state)
-            counts[COUNTERS * k + _UNDERFLOW] = underflow
             counts[COUNTERS * k + _INEXACT] = inexact
 
     return loop
@@ -162,32 +157,34 @@ def operation_kernel(
 ) -> OperationKernel:
     """Return the kernel of an operation on operands of dtype `source`."""
     r = min(32, 52 - fmt.precision) if rounding.is_stochastic else None
-    plan, constants = conversion_plan(fmt, "float64", "float64", rounding, overflow, r)
+    is_narrow = source == "float32" and r is None and suffices_float32(fmt, operation)
+    x = "float32" if is_narrow else "float64"
+    plan, constants = conversion_plan(fmt, x, x, rounding, overflow, r)
+    width = plan.word
     task = Task(
         operation,
         plan,
         source,
         target="float32" if fmt.fits(float32) else "float64",
         converts=not operands_are_values and not _holds_values_only(fmt, source, overflow),
-        fits=_has_exact_sums(fmt),
+        fits=_has_exact_sums(fmt, width),
         flush_to_zero=flush_to_zero,
         denormals_are_zero=denormals_are_zero,
         flags=flags,
-        often_tiny=fmt.bits <= 8 and operation != "sqrt",
     )
-    fields = Constants(*constants)._replace(threshold=overflow_threshold(fmt, rounding, 64))
+    fields = Constants(*constants)._replace(threshold=overflow_threshold(fmt, rounding, width))
     limits = Limits(
-        smallest_normal=float_bits(fmt.smallest_normal, 64),
-        overflow_positive=_least_overflow(fmt, rounding, negative=False),
-        overflow_negative=_least_overflow(fmt, rounding, negative=True),
+        smallest_normal=float_bits(fmt.smallest_normal, width),
+        overflow_positive=_least_overflow(fmt, rounding, width, negative=False),
+        overflow_negative=_least_overflow(fmt, rounding, width, negative=True),
     )
     return OperationKernel(task, np.array([*fields, *limits], np.uint64))
 
 
-def _has_exact_sums(fmt: Format) -> bool:
-    """Whether the sum of two values always has at most the 53 bits of float64."""
+def _has_exact_sums(fmt: Format, width: int) -> bool:
+    """Whether the sum of two values never has more bits than a float of that width."""
     lowest = math.frexp(fmt.smallest_subnormal)[1] - 1
-    return fmt.emax + 2 - lowest <= 53
+    return fmt.emax + 2 - lowest <= _PRECISION[width]
 
 
 def _holds_values_only(fmt: Format, source: str, overflow: Overflow) -> bool:
@@ -199,22 +196,22 @@ def _holds_values_only(fmt: Format, source: str, overflow: Overflow) -> bool:
     )
 
 
-def _least_overflow(fmt: Format, rounding: Rounding, negative: bool) -> int:
-    """Return the float64 bits of the least magnitude that rounds beyond `max`.
+def _least_overflow(fmt: Format, rounding: Rounding, width: int, *, negative: bool) -> int:
+    """Return the bits, as a float's, of the least magnitude that rounds beyond `max`.
 
     The exponent is taken as unbounded then (IEEE 754-2019, section 7.4).
     """
-    following = float_bits(fmt.max + math.ldexp(fmt.eps, fmt.emax), 64)
+    following = float_bits(fmt.max + math.ldexp(fmt.eps, fmt.emax), width)
     match rounding:
         case Rounding.TIES_TO_EVEN | Rounding.TIES_TO_AWAY | Rounding.TIES_TOWARD_ZERO:
-            return overflow_threshold(fmt, rounding, 64)
+            return overflow_threshold(fmt, rounding, width)
         case Rounding.TO_ODD if not (fmt.max_code & 1 or fmt.precision == 1):
-            return float_bits(fmt.max, 64) + 1
+            return float_bits(fmt.max, width) + 1
         case Rounding.AWAY_FROM_ZERO:
-            return float_bits(fmt.max, 64) + 1
+            return float_bits(fmt.max, width) + 1
         case Rounding.TOWARD_POSITIVE | Rounding.TOWARD_NEGATIVE:
             goes_away = negative == (rounding is Rounding.TOWARD_NEGATIVE)
-            return float_bits(fmt.max, 64) + 1 if goes_away else following
+            return float_bits(fmt.max, width) + 1 if goes_away else following
         case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
-            return float_bits(fmt.max, 64) + 1  # it may; the rule decides
+            return float_bits(fmt.max, width) + 1  # it may; the rule decides
     return following

@@ -1,7 +1,7 @@
-"""One step of an operation's loop: eight elements, with vector instructions.
+"""One step of an operation's loop: a vector of 16 or 32 elements.
 
-The functions that loops call, `apply` and its siblings, return how often each of `USUAL` happened
-in the eight; the loop adds these up in registers. What happens rarely is added to memory at once.
+The functions that loops call, `apply` and its siblings, return how many results of the vector are
+inexact; the loop adds these up in a register. What happens less often is added to memory at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from lowprec.kernels.compiler import cgutils, get_or_insert_function, intrinsic, ir, types
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import to_text
-from lowprec.kernels.operation_events import EVENTS, every_event, usual_events
+from lowprec.kernels.operation_events import (
+    EVENTS,
+    every_event,
+    is_exceptional,
+    leaves_range,
+    range_events,
+)
 from lowprec.kernels.operations import (
     OPERATIONS,
     Limits,
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COUNTERS",
-    "USUAL",
     "apply",
     "apply_masked",
     "apply_randomly",
@@ -38,12 +43,8 @@ __all__ = [
 ]
 
 COUNTERS = 8  # places for a thread's event counts: a cache line
-USUAL = ("underflow", "inexact")  # events that are counted in registers
-
-_LANES = 8
 _FIELDS = len(Constants._fields) + len(Limits._fields)
 _COUNT = ir.IntType(64)
-_TALLY = types.UniTuple(types.int64, len(USUAL))
 
 _tasks: dict[str, Task] = {}
 
@@ -59,15 +60,16 @@ def task_to_text(task: Task) -> str:
 # Between Numba's arrays and lanes ----------------------------------------------------------------
 
 
-class _Eight:
-    """The elements i, …, i + 7 of an array, or those of them that a mask chooses."""
+class _Elements:
+    """The `count` elements of an array from i on, or those of them that a mask chooses."""
 
     def __init__(
-        self, context: Any, builder: Any, kind: Any, array: Any, i: Any, mask: Lanes | None
-    ) -> None:
+        self, context: Any, builder: Any, kind: Any, array: Any, i: Any, count: int,
+        mask: Lanes | None = None,
+    ) -> None:  # fmt: skip
         data = context.make_array(kind)(context, builder, array).data
         self.builder, self.mask, self.kind = builder, mask, kind.dtype
-        self.vector = ir.VectorType(data.type.pointee, _LANES)
+        self.vector = ir.VectorType(data.type.pointee, count)
         self.pointer = builder.bitcast(builder.gep(data, [i]), self.vector.as_pointer())
         self.size = kind.dtype.bitwidth // 8  # bytes of an element, to which arrays are aligned
 
@@ -93,7 +95,7 @@ class _Eight:
 
     def _call(self, action: str, result: Any, operands: Sequence[Any]) -> Any:
         letter = "f" if isinstance(self.kind, types.Float) else "i"
-        name = f"llvm.masked.{action}.v{_LANES}{letter}{self.kind.bitwidth}.p0"
+        name = f"llvm.masked.{action}.v{self.vector.count}{letter}{self.kind.bitwidth}.p0"
         signature = ir.FunctionType(result, [operand.type for operand in operands])
         function = get_or_insert_function(self.builder.module, signature, name)
         return self.builder.call(function, operands)
@@ -112,31 +114,24 @@ def load_constants(_: Any, array: Any) -> Any:
     return result(array), generate
 
 
-def _unpack(builder: Any, fields: Any) -> tuple[Constants, Limits]:
+def _unpack(builder: Any, fields: Any, task: Task) -> tuple[Constants, Limits]:
     values = cgutils.unpack_tuple(builder, fields, _FIELDS)
-    lanes = [Lanes(builder, value).splat(_LANES) for value in values]
+    lanes = [Lanes(builder, v).resized(task.width).splat(task.lanes) for v in values]
     n = len(Constants._fields)
     return Constants(*lanes[:n]), Limits(*lanes[n:])
 
 
-def _mask_of(builder: Any, i: Any, lower: Any, upper: Any) -> Lanes:
-    """Return which of the elements i, …, i + 7 lie in [lower, upper)."""
+def _mask_of(builder: Any, i: Any, lower: Any, upper: Any, count: int) -> Lanes:
+    """Return which of the `count` elements from i on lie in [lower, upper)."""
     start = Lanes(builder, lower)
-    places = (Lanes(builder, i) - start).splat(_LANES) + start.ramp(_LANES)
-    return places < (Lanes(builder, upper) - start).splat(_LANES)  # below 0 is large: unsigned
+    places = (Lanes(builder, i) - start).splat(count) + start.ramp(count)
+    return places < (Lanes(builder, upper) - start).splat(count)  # below 0 is large: unsigned
 
 
 # Computing and counting --------------------------------------------------------------------------
 
 
-def _counted(event: Lanes | None, mask: Lanes | None) -> Any:
-    """Return in how many of the lanes an event happened."""
-    if event is None:
-        return ir.Constant(_COUNT, 0)
-    return (event if mask is None else event & mask).count_true().value
-
-
-def _compute_eight(
+def _compute_vector(
     context: Any,
     builder: Any,
     kinds: Any,
@@ -145,43 +140,68 @@ def _compute_eight(
     mask: Lanes | None = None,
     words: Lanes | None = None,
 ) -> Any:
-    """Compute the elements from `i` on and count their events."""
-    out, i, fields, counts, k = args[3:8]
-    constants, limits = _unpack(builder, fields)
+    """Compute a vector of elements and count their events; return how many are inexact."""
+    i, fields, counts, k = args[4:8]
+    constants, limits = _unpack(builder, fields, task)
     R = constants.emin  # a deterministic mode looks at no random bits
     if words is not None:
         R = (words >> (32 - task.plan.random_bits)).resized(64)
     arity = OPERATIONS[task.operation][0]
-    loaded = [_Eight(context, builder, kinds[n], args[n], i, mask).load() for n in range(arity)]
-    operands = [read_operand(x, task, constants, limits) for x in loaded]
+
+    def elements(n: int) -> _Elements:
+        return _Elements(context, builder, kinds[n], args[n], i, task.lanes, mask)
+
+    operands = [read_operand(elements(n).load(), task, constants, limits) for n in range(arity)]
     x = compute(operands, task)
     y = round_result(x, task, constants, limits, R)
     result = y.float_resized(kinds[3].dtype.bitwidth)
-    _Eight(context, builder, kinds[3], out, i, mask).store(result)
+    elements(3).store(result)
     if not task.flags or task.selects:
-        return context.make_tuple(builder, _TALLY, [ir.Constant(_COUNT, 0)] * len(USUAL))
-    usual = usual_events(x, y, task, constants, limits)
-    tally = [_counted(usual.get(name), mask) for name in USUAL]
-    before, has_rare = builder.block, Lanes(builder, _counted(usual["rare"], mask)).differs(0)
-    with builder.if_then(has_rare.value, likely=False):
-        every = every_event(operands, x, y, R, task, constants, limits)
-        instead = [_counted(every[name], mask) for name in USUAL]
-        _add_to_memory(context.make_array(kinds[6])(context, builder, counts).data, k, mask, every)
-        within = builder.block
-    for place, (often, seldom) in enumerate(zip(tally, instead, strict=True)):
-        tally[place] = builder.phi(_COUNT)
-        tally[place].add_incoming(often, before)
-        tally[place].add_incoming(seldom, within)
-    return context.make_tuple(builder, _TALLY, tally)
+        return ir.Constant(_COUNT, 0)
+    inexact = ~y.equals(x)
+    seen = _Counters(context.make_array(kinds[6])(context, builder, counts).data, k, mask)
+    usual = ir.Constant(_COUNT, 0) if task.is_exact else seen.count(inexact)
+    before = builder.block
+    with builder.if_then(seen.any(leaves_range(x, task, constants, limits)), likely=False):
+        with builder.if_else(seen.any(is_exceptional(x, task))) as (exceptional, ordinary):
+            with exceptional:
+                events = every_event(operands, x, y, R, task, constants, limits)
+                corrected = seen.count(events.pop("inexact"))
+                seen.add(events)
+                first = builder.block
+            with ordinary:
+                seen.add(range_events(x, inexact, R, task, constants, limits))
+                second = builder.block
+        within = builder.phi(_COUNT)
+        within.add_incoming(corrected, first)
+        within.add_incoming(usual, second)
+        after = builder.block
+    total = builder.phi(_COUNT)
+    total.add_incoming(usual, before)
+    total.add_incoming(within, after)
+    return total
 
 
-def _add_to_memory(counts: Any, k: Any, mask: Lanes | None, events: dict[str, Lanes]) -> None:
-    """Add to the counts of chunk `k` how often each event that is not usual happened."""
-    for name, event in events.items():
-        if name not in USUAL:
-            chunk = Lanes(event.builder, k) * COUNTERS
-            address = event.builder.gep(counts, [(chunk + EVENTS.index(name)).value])
-            total = event.builder.add(event.builder.load(address), _counted(event, mask))
+class _Counters:
+    """The places in memory where chunk `k` counts events, in the lanes that the mask chooses."""
+
+    def __init__(self, counts: Any, k: Any, mask: Lanes | None) -> None:
+        self.counts, self.k, self.mask = counts, k, mask
+
+    def count(self, event: Lanes) -> Any:
+        """Return in how many of the lanes an event happened."""
+        return (event if self.mask is None else event & self.mask).count_true().value
+
+    def any(self, event: Lanes) -> Any:
+        """Return whether it happened in one of them."""
+        return Lanes(event.builder, self.count(event)).differs(0).value
+
+    def add(self, events: dict[str, Lanes]) -> None:
+        """Add how often each event happened."""
+        for name, event in events.items():
+            place = Lanes(event.builder, self.k) * COUNTERS + EVENTS.index(name)
+            address = event.builder.gep(self.counts, [place.value])
+            total = event.builder.add(event.builder.load(address), self.count(event))
             event.builder.store(total, address)
 
 
@@ -192,13 +212,13 @@ def _add_to_memory(counts: Any, k: Any, mask: Lanes | None, events: dict[str, La
 def apply(
     _: Any, a: Any, b: Any, c: Any, out: Any, i: Any, constants: Any, counts: Any, k: Any, work: Any
 ) -> Any:
-    """Apply an operation to the elements i, …, i + 7."""
+    """Apply an operation to a vector of elements from i on."""
     task = _tasks[work.literal_value]
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _compute_eight(context, builder, signature.args, args, task)
+        return _compute_vector(context, builder, signature.args, args, task)
 
-    return _TALLY(a, b, c, out, i, constants, counts, k, work), generate
+    return types.int64(a, b, c, out, i, constants, counts, k, work), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -210,10 +230,10 @@ def apply_masked(
     task = _tasks[work.literal_value]
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask = _mask_of(builder, args[4], args[8], args[9])
-        return _compute_eight(context, builder, signature.args, args, task, mask)
+        mask = _mask_of(builder, args[4], args[8], args[9], task.lanes)
+        return _compute_vector(context, builder, signature.args, args, task, mask)
 
-    return _TALLY(a, b, c, out, i, constants, counts, k, lower, upper, work), generate
+    return types.int64(a, b, c, out, i, constants, counts, k, lower, upper, work), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -221,15 +241,18 @@ def apply_randomly(
     _: Any, a: Any, b: Any, c: Any, out: Any, i: Any, constants: Any, counts: Any, k: Any,
     lower: Any, upper: Any, words: Any, j: Any, work: Any,
 ) -> Any:  # fmt: skip
-    """Do so with the random words j, …, j + 7."""
+    """Do so with a vector of random words from j on."""
     task = _tasks[work.literal_value]
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask = _mask_of(builder, args[4], args[8], args[9])
-        drawn = _Eight(context, builder, signature.args[10], args[10], args[11], None).load()
-        return _compute_eight(context, builder, signature.args, args, task, mask, drawn)
+        mask = _mask_of(builder, args[4], args[8], args[9], task.lanes)
+        words, j = signature.args[10], args[11]
+        drawn = _Elements(context, builder, words, args[10], j, task.lanes).load()
+        return _compute_vector(context, builder, signature.args, args, task, mask, drawn)
 
-    return _TALLY(a, b, c, out, i, constants, counts, k, lower, upper, words, j, work), generate
+    return types.int64(
+        a, b, c, out, i, constants, counts, k, lower, upper, words, j, work
+    ), generate
 
 
 @intrinsic

@@ -5,6 +5,8 @@ of the exact result together with the sign of what that left out, and from both 
 *rounded to odd*: its 53 leading bits, the last of which is set if anything follows. A format of at
 most 24 bits never sees the difference: the conversion rule then rounds once, in every mode. With
 `r` random bits, r at most 52 - p, the fraction that a stochastic mode compares is untouched too.
+Formats of few bits and few exponents, as float16 and float8, get the same from float32, twice as
+fast (see `suffices_float32`).
 
 Letters: `a`, `b`, `c` operands; `x` the exact result rounded to odd; `y` that result in the format.
 
@@ -26,26 +28,28 @@ from lowprec.kernels.rules import Constants, Plan, convert
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lowprec.formats import Format
+
 __all__ = [
-    "INFINITY",
     "OPERATIONS",
-    "SIGN",
     "Limits",
     "Task",
     "compute",
+    "infinity",
     "magnitude",
+    "magnitude_bits",
     "read_operand",
     "round_result",
+    "suffices_float32",
 ]
 
-SIGN = 1 << 63
-INFINITY = 0x7FF << 52
-_NAN = INFINITY | 1 << 51
+_INFINITY = {32: 0xFF << 23, 64: 0x7FF << 52}
+_NAN = {32: 0x1FF << 22, 64: 0xFFF << 51}
 _TO_INTEGER = 1.5 * 2.0**52  # what is added to this is rounded to an integer, ties to even
 
 
 class Limits(NamedTuple):
-    """What an operation knows of the format beside `Constants`: magnitudes, as float64 bits."""
+    """What an operation knows of the format beside `Constants`: magnitudes, as a float's bits."""
 
     smallest_normal: Any
     overflow_positive: Any  # the least positive x that overflows, in a deterministic mode
@@ -56,15 +60,24 @@ class Task(NamedTuple):
     """What a kernel knows of its work when it is compiled."""
 
     operation: str
-    plan: Plan  # how operands and x are rounded: from float64 to float64
+    plan: Plan  # how operands and x are rounded: between floats of one width, as wide as the word
     source: str  # dtype of operands: float32 or float64
     target: str  # dtype of results
     converts: bool  # whether operands are rounded first; stochastic ones never are
-    fits: bool  # whether every sum of two values has at most 53 bits
+    fits: bool  # whether every sum of two values is a float of that width
     flush_to_zero: bool
     denormals_are_zero: bool
     flags: bool  # whether to count events
-    often_tiny: bool  # whether underflow is usual, as in formats of at most 8 bits
+
+    @property
+    def width(self) -> int:
+        """Bits of the floats that hold operands and x."""
+        return self.plan.word
+
+    @property
+    def lanes(self) -> int:
+        """How many elements are computed at a time: two 512-bit vectors."""
+        return 1024 // self.width
 
     @property
     def selects(self) -> bool:
@@ -88,6 +101,23 @@ class Task(NamedTuple):
         return not (is_multiple and self.keeps_subnormals)
 
 
+def suffices_float32(fmt: Format, operation: str) -> bool:
+    """Whether an operation in float32 gives results rounded to odd, as one in float64 does.
+
+    Products of 12 bits are exact in 24, and so are the remainders of quotients, roots and sums, if
+    nothing leaves float32's exponents: values between 2**-32 and 2**32 give quotients from 2**-64
+    on, whose remainders are multiples of 2**-119.
+    """
+    lowest = math.frexp(fmt.smallest_subnormal)[1] - 1
+    return (
+        fmt.has_zero
+        and fmt.precision <= 12
+        and lowest >= -32
+        and fmt.emax < 32
+        and operation != "remainder"
+    )
+
+
 # Operations --------------------------------------------------------------------------------------
 
 
@@ -102,14 +132,14 @@ def to_odd(rounded: Lanes, error: Lanes, sign: Lanes | None = None) -> Lanes:
     signs = bits ^ error.as_integers()
     if sign is not None:
         signs = signs ^ sign.as_integers()
-    odd = (bits - (signs >> 63)) | 1
+    odd = (bits - (signs >> (bits.bits - 1))) | 1
     return select(error.differs(0.0), odd, bits).as_floats()
 
 
 def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
     total = a + b
     if task.plan.mode == "toward_negative":  # x + (-x) is -0 (section 6.3)
-        signs_differ = (a.as_integers() ^ b.as_integers()) >= SIGN
+        signs_differ = (a.as_integers() ^ b.as_integers()) >= sign_bit(a)
         total = select(total.equals(0.0) & signs_differ, -0.0, total)
     if task.fits:
         return total
@@ -118,11 +148,11 @@ def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
 
 
 def subtract(a: Lanes, b: Lanes, task: Task) -> Lanes:
-    return add(a, (b.as_integers() ^ SIGN).as_floats(), task)
+    return add(a, negated(b), task)
 
 
 def multiply(a: Lanes, b: Lanes, task: Task) -> Lanes:
-    return a * b  # exact: twice 24 bits
+    return a * b  # exact: twice the format's bits
 
 
 def divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
@@ -149,7 +179,7 @@ def remainder(a: Lanes, b: Lanes, task: Task) -> Lanes:
     quotient = a / b
     n = (quotient + _TO_INTEGER) - _TO_INTEGER
     left = negated(n).fused(b, a)
-    sign = select(left.equals(0.0), a.as_integers() & SIGN, 0)
+    sign = select(left.equals(0.0), a.as_integers() & sign_bit(a), 0)
     near = (left.as_integers() | sign).as_floats()
     is_far = ~((magnitude(quotient) < 2.0**28) & (magnitude(b) < math.inf))  # NaN is far as well
     before, builder = near.builder.block, near.builder
@@ -167,7 +197,7 @@ def _remainder_of_far(a: Lanes, b: Lanes) -> Lanes:
 
     What is left of |a| by 2|b| lies between 0 and 2|b|: at most two steps of |b| remain.
     """
-    sign, size = a.as_integers() & SIGN, magnitude(b)
+    sign, size = a.as_integers() & sign_bit(a), magnitude(b)
     left = magnitude(a).truncated_remainder(size + size)
     first = select(left + left > size, left - size, left)
     second = select((left + left > size) & (first + first >= size), first - size, first)
@@ -203,13 +233,28 @@ OPERATIONS: dict[str, tuple[int, Callable[..., Lanes]]] = {
 }
 
 
+def sign_bit(x: Lanes) -> int:
+    """Return the sign among the bits of a float."""
+    return 1 << (x.bits - 1)
+
+
+def infinity(x: Lanes) -> int:
+    """Return the bits of positive infinity, as wide as x."""
+    return _INFINITY[x.bits]
+
+
 def negated(x: Lanes) -> Lanes:
-    return (x.as_integers() ^ SIGN).as_floats()
+    return (x.as_integers() ^ sign_bit(x)).as_floats()
+
+
+def magnitude_bits(x: Lanes) -> Lanes:
+    """Return the bits of floats without their sign, which are ordered as the magnitudes are."""
+    return x.as_integers() & (sign_bit(x) - 1)
 
 
 def magnitude(x: Lanes) -> Lanes:
     """Return floats without their sign."""
-    return (x.as_integers() & (SIGN - 1)).as_floats()
+    return magnitude_bits(x).as_floats()
 
 
 # Before and after --------------------------------------------------------------------------------
@@ -217,7 +262,7 @@ def magnitude(x: Lanes) -> Lanes:
 
 def read_operand(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
     """Return an operand as a value of the format."""
-    x = x.float_resized(64)
+    x = x.float_resized(task.width)
     if task.converts:
         x = convert(x, task.plan, c, c.emin)  # a deterministic mode looks at no random bits
     return flushed(x, limits) if task.denormals_are_zero else x
@@ -226,18 +271,18 @@ def read_operand(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
 def flushed(x: Lanes, limits: Limits) -> Lanes:
     """Return zero of the same sign for what is less than the smallest normal number."""
     bits = x.as_integers()
-    is_tiny = (bits & (SIGN - 1)) < limits.smallest_normal
-    return select(is_tiny, bits & SIGN, bits).as_floats()
+    is_tiny = magnitude_bits(x) < limits.smallest_normal
+    return select(is_tiny, bits & sign_bit(x), bits).as_floats()
 
 
 def compute(operands: list[Lanes], task: Task) -> Lanes:
     """Return x; NaN without a sign."""
     x = OPERATIONS[task.operation][1](*operands, task)
-    return select(x.is_nan(), x.as_integers().constant(_NAN).as_floats(), x)
+    return select(x.is_nan(), x.as_integers().constant(_NAN[x.bits]).as_floats(), x)
 
 
 def round_result(x: Lanes, task: Task, c: Constants, limits: Limits, R: Lanes) -> Lanes:
-    """Return y, in float64."""
+    """Return y, in a float as wide as x."""
     if task.flush_to_zero and not task.selects:
         x = flushed(x, limits)
     return convert(x, task.plan, c, R)
