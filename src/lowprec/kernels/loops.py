@@ -26,6 +26,7 @@ __all__ = [
     "Elements",
     "apply_plan",
     "compile_as",
+    "constants_loader",
     "from_text",
     "kernel",
     "load_constants",
@@ -123,17 +124,25 @@ def apply_plan(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -
     return convert(x, plan, c, (random >> (drawn - plan.random_bits)).resized(plan.word))
 
 
-@intrinsic
-def load_constants(_: Any, array: Any) -> Any:
-    """Read an array of constants into a tuple: registers, which no store can change."""
-    result = types.UniTuple(types.uint64, _FIELDS)
+def constants_loader(count: int) -> Any:
+    """Return what reads an array of so many constants into a tuple, for loops to call."""
+    result = types.UniTuple(types.uint64, count)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        addresses = [cgutils.gep_inbounds(builder, data, field) for field in range(_FIELDS)]
-        return context.make_tuple(builder, result, [builder.load(a) for a in addresses])
+    @intrinsic
+    def load_constants(_: Any, array: Any) -> Any:
+        """Read constants into a tuple: registers, which no store can change."""
 
-    return result(array), generate
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            addresses = [cgutils.gep_inbounds(builder, data, field) for field in range(count)]
+            return context.make_tuple(builder, result, [builder.load(a) for a in addresses])
+
+        return result(array), generate
+
+    return load_constants
+
+
+load_constants = constants_loader(_FIELDS)
 
 
 @intrinsic(prefer_literal=True)
