@@ -13,6 +13,7 @@ import numpy as np
 
 from lowprec.chunked import is_chunked, map_chunks, pieces_in_c_order
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
+from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array, kernel_dtype, to_array
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from lowprec.kernels.plans import Kernel
-
-    RNGLike = np.random.Generator | np.random.SeedSequence | int | None
+    from lowprec.randomness import RNGLike
 
 __all__ = ["cast", "decode", "encode", "round_to"]
 
@@ -335,12 +335,6 @@ def _checked_random_bits(random_bits: int | None) -> int | None:
     if not 1 <= bits <= 32:
         raise ValueError(f"random_bits is {bits}; use 1 to 32")
     return bits
-
-
-def draw_key(rng: RNGLike) -> int:
-    """Draw the key of one stochastic call."""
-    generator = np.random.default_rng(rng)
-    return int(generator.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
 
 
 def _as_codes(codes: Any, fmt: Format) -> np.ndarray[Any, Any]:

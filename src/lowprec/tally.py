@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import decode, draw_key, round_piece
+from lowprec.conversion import decode, round_piece
 from lowprec.formats import Format, float32, get_format
 from lowprec.measurement import Measurement
+from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
