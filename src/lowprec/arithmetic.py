@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.conversion import round_to
-from lowprec.elementwise import check_out, is_simple, refuse_nan, run
+from lowprec.elementwise import is_simple, refuse_nan, run
 from lowprec.flags import Flags
 from lowprec.formats import Format, FormatLike, float32, get_format
+from lowprec.layouts import check_out
 from lowprec.operations import Operations
 from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
-from lowprec.sources import as_array, kernel_dtype
+from lowprec.sources import as_array, is_scalar, kernel_dtype
 
 if TYPE_CHECKING:
     from lowprec.conversion import OverflowLike, RoundingLike
@@ -197,8 +198,8 @@ class Arithmetic(Operations):
             if out is not None:
                 np.copyto(out, result)
                 result = out
-        is_scalar = out is None and all(isinstance(x, int | float | np.generic) for x in operands)
-        return result[()] if is_scalar else result, events
+        are_scalars = out is None and all(map(is_scalar, operands))
+        return result[()] if are_scalars else result, events
 
     def _prepared(self, array: Array, key: int, place: int) -> Array:
         """Convert an operand that the kernel does not convert, in its own shape."""

@@ -13,9 +13,10 @@ import numpy as np
 
 from lowprec.chunked import is_chunked, map_chunks, pieces_in_c_order
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
+from lowprec.layouts import blocks_in_c_order, check_is_array, check_out, is_same_memory
 from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
-from lowprec.sources import as_array, kernel_dtype, to_array
+from lowprec.sources import as_array, is_scalar, kernel_dtype, to_array
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["cast", "decode", "encode", "round_to"]
 
 _BLOCK = 1 << 16  # elements of a temporary
-_BUFFERED: Any = ("contig", "aligned", "nbo", "overlap_assume_elementwise")
 
 RoundingLike = Rounding | str
 OverflowLike = Overflow | str
@@ -187,7 +187,7 @@ def cast(
         raise TypeError(f"neither NumPy nor ml_dtypes has a dtype for {fmt!r}; use encode")
     codes: Any = None
     if out is not None:
-        _check_out_is_array(out)
+        check_is_array(out)
         if out.dtype != fmt.dtype:
             raise TypeError(f"out has dtype {out.dtype}; {fmt} needs {fmt.dtype}")
         codes = out.view(fmt.code_dtype)
@@ -244,7 +244,7 @@ def decode(
     array = _as_codes(codes, found)
     asked = (fmt, dtype, array.dtype, "decode")
     work = _known.get(asked) or _known.setdefault(asked, _decoding_work(found, dtype))
-    return _run(work, array, out, _is_scalar(codes), 0)
+    return _run(work, array, out, is_scalar(codes), 0)
 
 
 # Checks ------------------------------------------------------------------------------------------
@@ -270,11 +270,7 @@ def _convert(
     asked = (fmt, rounding, overflow, random_bits, array.dtype, task)
     work = _known.get(asked) or _known.setdefault(asked, _conversion_work(*asked))
     key = draw_key(rng) if work.is_stochastic else 0
-    return _run(work, array, out, _is_scalar(x), key)
-
-
-def _is_scalar(x: Any) -> bool:
-    return isinstance(x, int | float | np.generic)
+    return _run(work, array, out, is_scalar(x), key)
 
 
 def _conversion_work(
@@ -354,21 +350,6 @@ def _as_codes(codes: Any, fmt: Format) -> np.ndarray[Any, Any]:
             f"bits, so that codes are 0 to {limit:#x}"
         )
     return array.astype(fmt.code_dtype, copy=False)
-
-
-def _check_out_is_array(out: Any) -> None:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out is a {type(out).__name__}; pass a numpy.ndarray")
-
-
-def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    _check_out_is_array(out)
-    if out.shape != shape:
-        raise ValueError(f"out has shape {out.shape}; the result has shape {shape}")
-    if out.dtype != dtype:
-        raise TypeError(f"out has dtype {out.dtype}; the result has dtype {dtype}")
-    if not out.flags.writeable:
-        raise ValueError("out is read-only; pass an array that may be written")
 
 
 def refuse_specials(array: np.ndarray[Any, Any], what: str) -> None:
@@ -477,7 +458,7 @@ def _run(
     if out is None:
         result = np.empty_like(x, dtype=work.result, subok=False)
     else:
-        _check_out(out, x.shape, work.result)
+        check_out(out, x.shape, work.result)
         result = out
     if work.refuses:
         refuse_specials(x, work.refuses)
@@ -485,35 +466,15 @@ def _run(
     source, target = (x.T, result.T) if in_any_order else (x, result)
     is_plain = source.flags.c_contiguous and source.flags.aligned and target.flags.carray
     if work.source == x.dtype and is_plain:
-        if np.may_share_memory(source, target) and not _is_same_memory(source, target):
+        if np.may_share_memory(source, target) and not is_same_memory(source, target):
             source = source.copy()
         work.kernel(source.reshape(-1), target.reshape(-1), key)
     elif x.size:
-        _run_blocks(work, x, result, key)
+        for (source,), target, first in blocks_in_c_order([x], result, work.source, _BLOCK):
+            work.kernel(source, target, key, first)
     return result[()] if scalar and out is None else result
 
 
 def _is_transposed(x: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> bool:
     """Whether both lie in memory in Fortran's order."""
     return x.ndim > 1 and x.flags.f_contiguous and out.flags.f_contiguous
-
-
-def _is_same_memory(x: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> bool:
-    return x.itemsize == out.itemsize and x.ctypes.data == out.ctypes.data
-
-
-def _run_blocks(work: _Work, x: np.ndarray[Any, Any], out: np.ndarray[Any, Any], key: int) -> None:
-    """Convert block by block in C order, through buffers where memory or dtype asks for them."""
-    blocks: Any = np.nditer(
-        [x, out],
-        flags=["external_loop", "buffered", "copy_if_overlap"],
-        op_flags=[["readonly", *_BUFFERED], ["writeonly", *_BUFFERED]],
-        op_dtypes=[work.source, work.result],
-        order="C",
-        buffersize=_BLOCK,
-    )
-    first = 0
-    with blocks:
-        for source, target in blocks:
-            work.kernel(source, target, key, first)
-            first += source.size
