@@ -18,9 +18,9 @@ from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array, is_scalar, kernel_dtype
 
 if TYPE_CHECKING:
-    from lowprec.conversion import OverflowLike, RoundingLike
     from lowprec.elementwise import ElementKernel
     from lowprec.randomness import RNGLike
+    from lowprec.rounding import OverflowLike, RoundingLike
 
     Array = np.ndarray[Any, Any]
 

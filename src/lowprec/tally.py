@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import decode, round_piece
+from lowprec.conversion import decode
 from lowprec.formats import Format, float32, get_format
 from lowprec.measurement import Measurement
 from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
+from lowprec.works import round_piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

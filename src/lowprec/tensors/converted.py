@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import decode, encode, round_piece
+from lowprec.conversion import decode, encode
 from lowprec.formats import Format, float32, get_format
 from lowprec.rounding import Overflow, Rounding
+from lowprec.works import round_piece, without_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ def _refusal(tensor: Tensor, fmt: Format) -> ValueError:
             first = seen + int(bad.argmax())
         count, seen = count + int(bad.sum()), seen + block.size
     index = tuple(map(int, np.unravel_index(first, tensor.shape)))
-    kind = "NaN" if fmt.signed else "NaN or negative"
+    kind = without_code(fmt)
     return ValueError(
         f"{count:,} of {seen:,} elements of {tensor.name!r} are {kind}, first at index {index}; "
         f"{fmt} has no code for them: replace them, or leave the tensor out (exclude)"
