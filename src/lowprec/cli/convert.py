@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import lowprec
 from lowprec.cli.arguments import Add, checked
-from lowprec.cli.terminal import show
-from lowprec.cli.transfer import transfer_progress
+from lowprec.cli.terminal import show, transfer_progress
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
