@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import lowprec
-from lowprec.cli.arguments import Add, checked
+from lowprec.cli.arguments import Add, format_list
 from lowprec.cli.terminal import show, transfer_progress
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def register(add: Add) -> None:
     compare.add_argument(
         "--formats",
         metavar="F,G",
-        type=checked(lambda text: [lowprec.get_format(name) for name in text.split(",")]),
+        type=format_list,
         default=["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"],
         help="names with commas between (default: bfloat16,float16,float8_e4m3fn,float8_e5m2)",
     )

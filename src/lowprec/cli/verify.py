@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import lowprec
-from lowprec.cli.arguments import Add, checked
+from lowprec.cli.arguments import Add, checked, format_list
 from lowprec.cli.terminal import progress, show
 from lowprec.rounding import Rounding
 
@@ -35,7 +34,7 @@ def register(add: Add) -> None:
     verify.add_argument(
         "--formats",
         metavar="F,G",
-        type=checked(lambda text: [lowprec.get_format(name) for name in text.split(",")]),
+        type=format_list,
         default=_FORMATS,
         help=f"names with commas between (default: {_FORMATS})",
     )
