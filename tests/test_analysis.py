@@ -22,7 +22,8 @@ from table import CUSTOM, DETERMINISTIC, POLICIES
 import lowprec as lp
 from lowprec import Format
 from lowprec.advice import advise
-from lowprec.analysis import BLOCK, compare, measure
+from lowprec.analysis import compare, measure
+from lowprec.tally import BLOCK
 
 if TYPE_CHECKING:
     from lowprec.measurement import Measurement

@@ -7,9 +7,7 @@ layout are measured in the memory of a few blocks.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,8 +18,7 @@ from lowprec.formats import Format, FormatLike, get_format
 from lowprec.measurement import Measurement
 from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array
-from lowprec.tally import BLOCK as BLOCK
-from lowprec.tally import draw_keys, measure_blocks, measure_pieces
+from lowprec.tally import draw_keys, measure_blocks, measure_pieces, merge_measurements
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,16 +99,12 @@ def _measure_chunks(
     """Return what computes the measurements of a dask array, chunk by chunk, and merges them."""
     how = {"formats": formats, "rounding": rounding, "overflow": overflow}
     keys = draw_keys(formats, rounding, rng)
-    merged = reduce_chunks(_measure_chunk, _merge, x, **how, keys=keys)
+    merged = reduce_chunks(_measure_chunk, merge_measurements, x, **how, keys=keys)
     return [merged[i] for i in range(len(formats))]
 
 
 def _measure_chunk(pieces: Any, **how: Any) -> list[Measurement]:
     return measure_pieces(pieces, **how)
-
-
-def _merge(parts: list[list[Measurement]]) -> list[Measurement]:
-    return [functools.reduce(operator.add, each) for each in zip(*parts, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
