@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.analysis import DEFAULT_FORMATS, measure
+from lowprec.exact import floor_log2_ratio
 from lowprec.formats import Format, FormatLike, get_format
 
 if TYPE_CHECKING:
@@ -191,15 +192,9 @@ def _exponent(measured: Measurement, tolerance: float) -> int:
     if measured.max_abs == 0.0:
         return 0
     smallest = max(fmt.smallest_subnormal / (2 * tolerance), fmt.smallest_subnormal)
-    highest = _log2_floor(fmt.max, measured.max_abs)
-    lowest = -_log2_floor(measured.min_abs, min(smallest, fmt.smallest_normal))
+    highest = floor_log2_ratio(fmt.max, measured.max_abs)
+    lowest = -floor_log2_ratio(measured.min_abs, min(smallest, fmt.smallest_normal))
     return highest if lowest > highest else min(max(0, lowest), highest)
-
-
-def _log2_floor(numerator: float, denominator: float) -> int:
-    """Return floor(log2(numerator / denominator)) of positive numbers, exactly."""
-    (m, e), (n, f) = math.frexp(numerator), math.frexp(denominator)
-    return e - f - (m < n)
 
 
 def _shifted(fmt: Format, exponent: int) -> Format | None:

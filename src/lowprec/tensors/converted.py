@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.conversion import decode, encode
+from lowprec.exact import floor_log2_ratio
 from lowprec.formats import Format, float32, get_format
 from lowprec.rounding import Overflow, Rounding
 from lowprec.works import round_piece, without_code
@@ -87,8 +88,7 @@ def scale_for(tensor: Tensor, fmt: Format) -> float:
     largest = max(map(_largest, tensor.values()), default=0.0)
     if largest == 0.0:
         return 1.0
-    (m, e), (n, f) = math.frexp(fmt.max), math.frexp(largest)
-    exponent = e - f - (m < n)  # floor(log2(max / largest)), exactly
+    exponent = floor_log2_ratio(fmt.max, largest)
     exponent = min(max(exponent, fmt.emax - 1023), fmt.emin + 1022)  # what float64 can express
     return math.ldexp(1.0, -exponent)
 
