@@ -418,6 +418,17 @@ def test_a_scale_is_found_wherever_one_brings_all_into_the_normal_range():
         assert advice.holds == (advice.scale is None)
 
 
+@pytest.mark.parametrize("bias", [-600, 600])
+@pytest.mark.parametrize("x", [[5e-324, 1e-300], [1e-200], [1.0], [1e300]])
+def test_a_scale_is_a_power_of_two_that_float64_holds(bias, x):
+    fmt = Format("far", 4, 4, bias=bias)
+    advice = advise(x, formats=[fmt]).formats[0]
+    if advice.scale is not None:
+        assert math.frexp(advice.scale)[0] == 0.5
+        assert advice.scaled == measure(x, dataclasses.replace(fmt, bias=advice.scaled.fmt.bias))
+        assert advice.scaled.fmt.bias - bias == math.log2(advice.scale)
+
+
 def test_advice_speaks():
     advice = advise(np.array([119716.0, 625.0]), formats=["bfloat16", "float16"])
     words = str(advice)

@@ -194,7 +194,8 @@ def _exponent(measured: Measurement, tolerance: float) -> int:
     smallest = max(fmt.smallest_subnormal / (2 * tolerance), fmt.smallest_subnormal)
     highest = floor_log2_ratio(fmt.max, measured.max_abs)
     lowest = -floor_log2_ratio(measured.min_abs, min(smallest, fmt.smallest_normal))
-    return highest if lowest > highest else min(max(0, lowest), highest)
+    exponent = highest if lowest > highest else min(max(0, lowest), highest)
+    return min(max(exponent, -1023), 1023)  # a scale is a float64
 
 
 def _shifted(fmt: Format, exponent: int) -> Format | None:

@@ -89,7 +89,8 @@ def scale_for(tensor: Tensor, fmt: Format) -> float:
     if largest == 0.0:
         return 1.0
     exponent = floor_log2_ratio(fmt.max, largest)
-    exponent = min(max(exponent, fmt.emax - 1023), fmt.emin + 1022)  # what float64 can express
+    # what float64 can express: the values of the scaled format, and the inverse itself
+    exponent = min(max(exponent, fmt.emax - 1023, -1023), fmt.emin + 1022, 1074)
     return math.ldexp(1.0, -exponent)
 
 
