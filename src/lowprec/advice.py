@@ -16,6 +16,7 @@ import numpy as np
 from lowprec.analysis import DEFAULT_FORMATS, measure
 from lowprec.exact import floor_log2_ratio
 from lowprec.formats import Format, FormatLike, get_format
+from lowprec.tensors.tensor import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -169,10 +170,10 @@ def _advise(x: npt.ArrayLike, fmt: Format, tolerance: float) -> FormatAdvice:
     shifted = _shifted(fmt, exponent) if exponent else None
     if shifted is None:
         return advice
-    scaled = measure(x, shifted)
-    if _badness(scaled) >= _badness(measured):
+    after = measure(x, shifted)
+    if _badness(after) >= _badness(measured):
         return advice
-    return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=scaled)
+    return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=after)
 
 
 def _holds(measured: Measurement, tolerance: float) -> bool:
@@ -200,10 +201,8 @@ def _exponent(measured: Measurement, tolerance: float) -> int:
 
 def _shifted(fmt: Format, exponent: int) -> Format | None:
     """Return the format whose values are those of `fmt` times 2**-exponent, if float64 can."""
-    assert fmt.bias is not None
-    name = f"{fmt.name} × 2**{-exponent}"
     try:
-        return dataclasses.replace(fmt, name=name, bias=fmt.bias + exponent)
+        return scaled(fmt, math.ldexp(1.0, -exponent))
     except ValueError:
         return None
 
