@@ -429,6 +429,14 @@ def test_a_scale_is_a_power_of_two_that_float64_holds(bias, x):
         assert advice.scaled.fmt.bias - bias == math.log2(advice.scale)
 
 
+@pytest.mark.parametrize("fmt", ["float16", lp.float16, np.float16, np.dtype("float16"), "torch"])
+def test_one_format_stands_for_itself_where_several_may_be_asked_for(fmt):
+    if fmt == "torch":
+        fmt = pytest.importorskip("torch", reason="torch is not installed").float16
+    assert list(compare([1.0], fmt).measurements["x"]) == ["float16"]
+    assert [advice.fmt for advice in advise([1.0], formats=fmt).formats] == [lp.float16]
+
+
 def test_advice_speaks():
     advice = advise(np.array([119716.0, 625.0]), formats=["bfloat16", "float16"])
     words = str(advice)

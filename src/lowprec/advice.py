@@ -11,11 +11,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lowprec.analysis import DEFAULT_FORMATS, measure
+from lowprec.analysis import DEFAULT_FORMATS, as_formats, measure
 from lowprec.exact import floor_log2_ratio
-from lowprec.formats import Format, FormatLike, get_format
 from lowprec.tensors.tensor import scaled
 
 if TYPE_CHECKING:
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from lowprec.formats import Format, FormatLike
     from lowprec.measurement import Measurement
 
 __all__ = [
@@ -158,9 +156,7 @@ def advise(
     """
     if not tolerance > 0:
         raise ValueError(f"a tolerance of {tolerance} holds nothing; use a positive one, as 0.01")
-    if isinstance(formats, (Format, str, np.dtype, type)):
-        formats = [formats]
-    return Advice(tolerance, tuple(_advise(x, get_format(fmt), tolerance) for fmt in formats))
+    return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in as_formats(formats)))
 
 
 def _advise(x: npt.ArrayLike, fmt: Format, tolerance: float) -> FormatAdvice:
