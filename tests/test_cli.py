@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import ml_dtypes
@@ -38,16 +39,25 @@ def in_terminal(*arguments, **environment):
         | environment
     )
     outer, inner = pty.openpty()
-    run(*arguments, stdin=inner, stdout=inner, stderr=inner, env=environment)
-    os.close(inner)
+    with ThreadPoolExecutor(1) as reader:  # a terminal that nobody reads soon stops the process
+        shown = reader.submit(read_terminal, outer)
+        try:
+            run(*arguments, stdin=inner, stdout=inner, stderr=inner, env=environment)
+        finally:
+            os.close(inner)
+        return shown.result().decode()
+
+
+def read_terminal(descriptor):
+    """Return all that is written to a terminal until the last process has closed it."""
     shown = b""
     try:
-        while block := os.read(outer, 65536):
+        while block := os.read(descriptor, 65536):
             shown += block
     except OSError:  # Linux: all of it has been read
         pass
-    os.close(outer)
-    return shown.decode()
+    os.close(descriptor)
+    return shown
 
 
 # Formats and inspect -------------------------------------------------------------------------
