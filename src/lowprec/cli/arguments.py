@@ -11,7 +11,7 @@ from lowprec.rounding import Overflow, Rounding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Add", "add_modes", "checked", "format_list"]
+__all__ = ["Add", "add_formats", "add_modes", "checked"]
 
 _T = TypeVar("_T")
 
@@ -36,8 +36,16 @@ def checked(read: Callable[[str], _T]) -> Callable[[str], _T]:
     return checked
 
 
-#: reads formats with commas between
-format_list = checked(lambda text: [lowprec.get_format(name) for name in text.split(",")])
+def add_formats(command: argparse.ArgumentParser) -> None:
+    """Add the argument for several formats."""
+    usual = "bfloat16,float16,float8_e4m3fn,float8_e5m2"
+    command.add_argument(
+        "--formats",
+        metavar="F,G",
+        type=checked(lambda text: [lowprec.get_format(name) for name in text.split(",")]),
+        default=usual,
+        help=f"names with commas between (default: {usual})",
+    )
 
 
 def add_modes(command: argparse.ArgumentParser, roundings: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from lowprec.cli.arguments import Add, checked, format_list
+from lowprec.cli.arguments import Add, add_formats, checked
 from lowprec.cli.terminal import progress, show
 from lowprec.rounding import Rounding
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_FORMATS = "bfloat16,float16,float8_e4m3fn,float8_e5m2"
-
 
 def register(add: Add) -> None:
     """Add the command."""
@@ -31,13 +29,7 @@ def register(add: Add) -> None:
         "         lowprec verify --full -o verify.json                  # everything: long\n"
         "         lowprec verify --full --formats float16 --operations add --rounding RNE",
     )
-    verify.add_argument(
-        "--formats",
-        metavar="F,G",
-        type=format_list,
-        default=_FORMATS,
-        help=f"names with commas between (default: {_FORMATS})",
-    )
+    add_formats(verify)
     verify.add_argument(
         "--operations",
         metavar="A,B",
