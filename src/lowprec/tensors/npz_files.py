@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["read_npz"]
+__all__ = ["Member", "read_npz"]
 
 _DEFLATE_LIMIT = 1040  # how many bytes one byte can become; more is a lie
 _MOST_DIRECTORY_BYTES = 64 << 20
