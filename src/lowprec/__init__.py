@@ -8,11 +8,9 @@ from lowprec.conversion import cast as cast
 from lowprec.conversion import decode as decode
 from lowprec.conversion import encode as encode
 from lowprec.conversion import round_to as round_to
-from lowprec.formats import FInfo as FInfo
 from lowprec.formats import Format as Format
 from lowprec.formats import Specials as Specials
 from lowprec.formats import bfloat16 as bfloat16
-from lowprec.formats import finfo as finfo
 from lowprec.formats import float4_e2m1fn as float4_e2m1fn
 from lowprec.formats import float6_e2m3fn as float6_e2m3fn
 from lowprec.formats import float6_e3m2fn as float6_e3m2fn
@@ -30,6 +28,8 @@ from lowprec.formats import float64 as float64
 from lowprec.formats import get_format as get_format
 from lowprec.formats import named_formats as named_formats
 from lowprec.formats import tfloat32 as tfloat32
+from lowprec.limits import FInfo as FInfo
+from lowprec.limits import finfo as finfo
 from lowprec.rounding import Overflow as Overflow
 from lowprec.rounding import Rounding as Rounding
 
