@@ -288,6 +288,14 @@ def test_formats_and_inspect_import_neither_numba_nor_scipy(command):
     assert ended.returncode == 0, ended.stderr
 
 
+def test_a_star_imports_what_is_public_and_not_the_modules_behind_it():
+    program = "from lowprec import *; print(*sorted(name for name in dir() if name[0] != '_'))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    names = set(ended.stdout.split())
+    assert {"round_to", "bfloat16", "matmul", "Format", "train"} <= names
+    assert [n for n in names if isinstance(getattr(lp, n), type(sys))] == ["train"]
+
+
 def test_importing_lowprec_imports_no_rich():
     program = "import sys, lowprec; sys.exit('rich' in sys.modules or 'numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,6 +1,7 @@
 """lowprec: what happens to my numbers in 16 bits, where, and what do I do about it?"""  # noqa: D400
 
 from importlib import import_module as _import_module
+from types import ModuleType as _Module
 from typing import TYPE_CHECKING, Any
 
 from lowprec import forks as forks  # notes forks from here on
@@ -86,4 +87,8 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME} - {"Any", "TYPE_CHECKING"})
 
 
-__all__ = [name for name in __dir__() if not name.startswith("_")]
+__all__ = [
+    name
+    for name in __dir__()
+    if not name.startswith("_") and not isinstance(globals().get(name), _Module)
+]
