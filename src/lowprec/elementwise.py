@@ -76,6 +76,9 @@ def run(kernel: ElementKernel, arrays: Sequence[Array], out: Array, key: int) ->
         return kernel([x.reshape(-1) for x in arrays], out.reshape(-1), key)
     events = np.zeros(len(Events._fields), np.int64)
     if out.size:
-        for operands, target, first in blocks_in_c_order(arrays, out, source, _BLOCK):
-            events += kernel(operands, target, key, first)
+        first = 0
+        with blocks_in_c_order(arrays, out, source, _BLOCK) as blocks:
+            for *operands, target in blocks:
+                events += kernel(operands, target, key, first)
+                first += target.size
     return events

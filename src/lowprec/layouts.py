@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     Array = np.ndarray[Any, Any]
 
 __all__ = ["blocks_in_c_order", "check_is_array", "check_out", "is_same_memory"]
 
-_BUFFERED: Any = ("contig", "aligned", "nbo", "overlap_assume_elementwise")
+_BUFFERED = ("contig", "aligned", "nbo", "overlap_assume_elementwise")
+_READ: Any = ["readonly", *_BUFFERED]
+_WRITE: Any = ["writeonly", *_BUFFERED]
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -40,35 +42,31 @@ def is_same_memory(x: Array, out: Array) -> bool:
 
 def blocks_in_c_order(
     arrays: Sequence[Array], out: Array, source: np.dtype[Any] | str, elements: int
-) -> Iterator[tuple[list[Array], Array, int]]:
-    """Yield arrays that broadcast to `out` in blocks, through buffers where they must be.
+) -> Any:
+    """Return what iterates over blocks of arrays that broadcast to `out`, buffered if need be.
 
     Parameters
     ----------
     arrays : sequence of ndarray
         What is read, of any layout and dtype; may overlap with `out`.
     out : ndarray
-        What is written: every block that is yielded, before the next is asked for.
+        What is written.
     source : dtype
         What `arrays` are read as.
     elements : int
         The most that a block has.
 
-    Yields
-    ------
-    list of ndarray, ndarray, int
-        Contiguous blocks of the arrays, the block to write, and its first index in C order.
+    Returns
+    -------
+    numpy.nditer
+        To be used in a `with` statement. It yields contiguous blocks of the arrays and, last, the
+        block to write before the next are asked for.
     """
-    blocks: Any = np.nditer(
+    return np.nditer(
         [*arrays, out],
         flags=["external_loop", "buffered", "copy_if_overlap"],
-        op_flags=[["readonly", *_BUFFERED]] * len(arrays) + [["writeonly", *_BUFFERED]],
+        op_flags=[_READ] * len(arrays) + [_WRITE],
         op_dtypes=[source] * len(arrays) + [out.dtype],
         order="C",
         buffersize=elements,
     )
-    first = 0
-    with blocks:
-        for *operands, target in blocks:
-            yield operands, target, first
-            first += target.size

@@ -219,8 +219,11 @@ def run(work: Work, x: Array, out: Array | None, scalar: bool, key: int) -> Any:
             source = source.copy()
         work.kernel(source.reshape(-1), target.reshape(-1), key)
     elif x.size:
-        for (source,), target, first in blocks_in_c_order([x], result, work.source, _BLOCK):
-            work.kernel(source, target, key, first)
+        first = 0
+        with blocks_in_c_order([x], result, work.source, _BLOCK) as blocks:
+            for source, target in blocks:
+                work.kernel(source, target, key, first)
+                first += target.size
     return result[()] if scalar and out is None else result
 
 
