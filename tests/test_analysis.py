@@ -22,7 +22,8 @@ from table import CUSTOM, DETERMINISTIC, POLICIES
 import lowprec as lp
 from lowprec import Format
 from lowprec.advice import advise
-from lowprec.analysis import BLOCK, compare, measure
+from lowprec.analysis import compare, measure
+from lowprec.tally import BLOCK
 
 if TYPE_CHECKING:
     from lowprec.measurement import Measurement
@@ -415,6 +416,25 @@ def test_a_scale_is_found_wherever_one_brings_all_into_the_normal_range():
         (advice,) = advise(x, formats=["float16"]).formats
         assert advice.holds_scaled
         assert advice.holds == (advice.scale is None)
+
+
+@pytest.mark.parametrize("bias", [-600, 600])
+@pytest.mark.parametrize("x", [[5e-324, 1e-300], [1e-200], [1.0], [1e300]])
+def test_a_scale_is_a_power_of_two_that_float64_holds(bias, x):
+    fmt = Format("far", 4, 4, bias=bias)
+    advice = advise(x, formats=[fmt]).formats[0]
+    if advice.scale is not None:
+        assert math.frexp(advice.scale)[0] == 0.5
+        assert advice.scaled == measure(x, dataclasses.replace(fmt, bias=advice.scaled.fmt.bias))
+        assert advice.scaled.fmt.bias - bias == math.log2(advice.scale)
+
+
+@pytest.mark.parametrize("fmt", ["float16", lp.float16, np.float16, np.dtype("float16"), "torch"])
+def test_one_format_stands_for_itself_where_several_may_be_asked_for(fmt):
+    if fmt == "torch":
+        fmt = pytest.importorskip("torch", reason="torch is not installed").float16
+    assert list(compare([1.0], fmt).measurements["x"]) == ["float16"]
+    assert [advice.fmt for advice in advise([1.0], formats=fmt).formats] == [lp.float16]
 
 
 def test_advice_speaks():

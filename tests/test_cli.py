@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import ml_dtypes
@@ -38,16 +39,25 @@ def in_terminal(*arguments, **environment):
         | environment
     )
     outer, inner = pty.openpty()
-    run(*arguments, stdin=inner, stdout=inner, stderr=inner, env=environment)
-    os.close(inner)
+    with ThreadPoolExecutor(1) as reader:  # a terminal that nobody reads soon stops the process
+        shown = reader.submit(read_terminal, outer)
+        try:
+            run(*arguments, stdin=inner, stdout=inner, stderr=inner, env=environment)
+        finally:
+            os.close(inner)
+        return shown.result().decode()
+
+
+def read_terminal(descriptor):
+    """Return all that is written to a terminal until the last process has closed it."""
     shown = b""
     try:
-        while block := os.read(outer, 65536):
+        while block := os.read(descriptor, 65536):
             shown += block
     except OSError:  # Linux: all of it has been read
         pass
-    os.close(outer)
-    return shown.decode()
+    os.close(descriptor)
+    return shown
 
 
 # Formats and inspect -------------------------------------------------------------------------
@@ -276,6 +286,14 @@ def test_formats_and_inspect_import_neither_numba_nor_scipy(command):
         [sys.executable, "-c", program, *command], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_star_imports_what_is_public_and_not_the_modules_behind_it():
+    program = "from lowprec import *; print(*sorted(name for name in dir() if name[0] != '_'))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    names = set(ended.stdout.split())
+    assert {"round_to", "bfloat16", "matmul", "Format", "train"} <= names
+    assert [n for n in names if isinstance(getattr(lp, n), type(sys))] == ["train"]
 
 
 def test_importing_lowprec_imports_no_rich():

@@ -1,6 +1,7 @@
 """Converting files: the numbers are cast's, all else stays, and nothing is ever half-written."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -166,6 +167,16 @@ def test_scales_fill_the_range_and_are_undone(tmp_path, kind, dtype):
         largest = np.max(np.abs(x), where=np.isfinite(x), initial=0)
         if name in ("small", "large", "one"):
             assert 224 < largest / tensor.scale <= 448
+
+
+@pytest.mark.parametrize("bias", [-600, 600])
+def test_scales_of_a_format_far_from_1_are_powers_of_two_that_float64_holds(tmp_path, bias):
+    x = np.array([5e-324, 1e-200, 1.0, 1e300])
+    write_tensors(tmp_path / "x.npz", {str(i): x[i : i + 1] for i in range(4)})
+    convert(tmp_path / "x.npz", tmp_path / "y.npz", lp.Format("far", 4, 4, bias=bias), scale=True)
+    found = open_tensors(tmp_path / "y.npz")
+    assert all(math.frexp(tensor.scale)[0] == 0.5 for tensor in found.values())
+    assert sum(np.concatenate(list(t.values()))[0] > 0 for t in found.values()) >= 2
 
 
 def test_compare_understands_scales_and_codes(tmp_path):

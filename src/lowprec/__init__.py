@@ -1,6 +1,7 @@
 """lowprec: what happens to my numbers in 16 bits, where, and what do I do about it?"""  # noqa: D400
 
 from importlib import import_module as _import_module
+from types import ModuleType as _Module
 from typing import TYPE_CHECKING, Any
 
 from lowprec import forks as forks  # notes forks from here on
@@ -8,11 +9,9 @@ from lowprec.conversion import cast as cast
 from lowprec.conversion import decode as decode
 from lowprec.conversion import encode as encode
 from lowprec.conversion import round_to as round_to
-from lowprec.formats import FInfo as FInfo
 from lowprec.formats import Format as Format
 from lowprec.formats import Specials as Specials
 from lowprec.formats import bfloat16 as bfloat16
-from lowprec.formats import finfo as finfo
 from lowprec.formats import float4_e2m1fn as float4_e2m1fn
 from lowprec.formats import float6_e2m3fn as float6_e2m3fn
 from lowprec.formats import float6_e3m2fn as float6_e3m2fn
@@ -30,6 +29,8 @@ from lowprec.formats import float64 as float64
 from lowprec.formats import get_format as get_format
 from lowprec.formats import named_formats as named_formats
 from lowprec.formats import tfloat32 as tfloat32
+from lowprec.limits import FInfo as FInfo
+from lowprec.limits import finfo as finfo
 from lowprec.rounding import Overflow as Overflow
 from lowprec.rounding import Rounding as Rounding
 
@@ -86,4 +87,8 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME} - {"Any", "TYPE_CHECKING"})
 
 
-__all__ = [name for name in __dir__() if not name.startswith("_")]
+__all__ = [
+    name
+    for name in __dir__()
+    if not name.startswith("_") and not isinstance(globals().get(name), _Module)
+]

@@ -14,7 +14,7 @@ from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
-    from lowprec.conversion import RNGLike
+    from lowprec.randomness import RNGLike
 
 __all__ = ["Accumulator", "AccumulatorLike", "as_accumulator", "result_dtype"]
 

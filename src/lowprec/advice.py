@@ -11,16 +11,16 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lowprec.analysis import DEFAULT_FORMATS, measure
-from lowprec.formats import Format, FormatLike, get_format
+from lowprec.analysis import DEFAULT_FORMATS, as_formats, measure
+from lowprec.exact import floor_log2_ratio
+from lowprec.tensors.tensor import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import numpy.typing as npt
 
+    from lowprec.formats import Format, FormatLike
     from lowprec.measurement import Measurement
 
 __all__ = [
@@ -156,9 +156,7 @@ def advise(
     """
     if not tolerance > 0:
         raise ValueError(f"a tolerance of {tolerance} holds nothing; use a positive one, as 0.01")
-    if isinstance(formats, (Format, str, np.dtype, type)):
-        formats = [formats]
-    return Advice(tolerance, tuple(_advise(x, get_format(fmt), tolerance) for fmt in formats))
+    return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in as_formats(formats)))
 
 
 def _advise(x: npt.ArrayLike, fmt: Format, tolerance: float) -> FormatAdvice:
@@ -168,10 +166,10 @@ def _advise(x: npt.ArrayLike, fmt: Format, tolerance: float) -> FormatAdvice:
     shifted = _shifted(fmt, exponent) if exponent else None
     if shifted is None:
         return advice
-    scaled = measure(x, shifted)
-    if _badness(scaled) >= _badness(measured):
+    after = measure(x, shifted)
+    if _badness(after) >= _badness(measured):
         return advice
-    return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=scaled)
+    return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=after)
 
 
 def _holds(measured: Measurement, tolerance: float) -> bool:
@@ -191,23 +189,16 @@ def _exponent(measured: Measurement, tolerance: float) -> int:
     if measured.max_abs == 0.0:
         return 0
     smallest = max(fmt.smallest_subnormal / (2 * tolerance), fmt.smallest_subnormal)
-    highest = _log2_floor(fmt.max, measured.max_abs)
-    lowest = -_log2_floor(measured.min_abs, min(smallest, fmt.smallest_normal))
-    return highest if lowest > highest else min(max(0, lowest), highest)
-
-
-def _log2_floor(numerator: float, denominator: float) -> int:
-    """Return floor(log2(numerator / denominator)) of positive numbers, exactly."""
-    (m, e), (n, f) = math.frexp(numerator), math.frexp(denominator)
-    return e - f - (m < n)
+    highest = floor_log2_ratio(fmt.max, measured.max_abs)
+    lowest = -floor_log2_ratio(measured.min_abs, min(smallest, fmt.smallest_normal))
+    exponent = highest if lowest > highest else min(max(0, lowest), highest)
+    return min(max(exponent, -1023), 1023)  # a scale is a float64
 
 
 def _shifted(fmt: Format, exponent: int) -> Format | None:
     """Return the format whose values are those of `fmt` times 2**-exponent, if float64 can."""
-    assert fmt.bias is not None
-    name = f"{fmt.name} × 2**{-exponent}"
     try:
-        return dataclasses.replace(fmt, name=name, bias=fmt.bias + exponent)
+        return scaled(fmt, math.ldexp(1.0, -exponent))
     except ValueError:
         return None
 

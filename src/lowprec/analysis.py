@@ -7,33 +7,33 @@ layout are measured in the memory of a few blocks.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
 
 from lowprec.chunked import delayed_call, is_chunked, reduce_chunks
 from lowprec.formats import Format, FormatLike, get_format
 from lowprec.measurement import Measurement
 from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array
-from lowprec.tally import BLOCK as BLOCK
-from lowprec.tally import draw_keys, measure_blocks, measure_pieces
+from lowprec.tally import draw_keys, measure_blocks, measure_pieces, merge_measurements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import numpy.typing as npt
     from rich.console import RenderableType
 
     from lowprec.tensors.tensor import Tensor
 
-__all__ = ["Comparison", "Measurement", "compare", "measure"]
+__all__ = ["Comparison", "Measurement", "as_formats", "compare", "measure"]
 
 DEFAULT_FORMATS: tuple[FormatLike, ...] = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+
+
+def as_formats(formats: FormatLike | Iterable[FormatLike]) -> list[Format]:
+    """Return several formats, or the one that is asked for alone."""
+    if isinstance(formats, Iterable) and not isinstance(formats, str):
+        return [get_format(fmt) for fmt in formats]
+    return [get_format(formats)]
 
 
 def measure(
@@ -102,16 +102,12 @@ def _measure_chunks(
     """Return what computes the measurements of a dask array, chunk by chunk, and merges them."""
     how = {"formats": formats, "rounding": rounding, "overflow": overflow}
     keys = draw_keys(formats, rounding, rng)
-    merged = reduce_chunks(_measure_chunk, _merge, x, **how, keys=keys)
+    merged = reduce_chunks(_measure_chunk, merge_measurements, x, **how, keys=keys)
     return [merged[i] for i in range(len(formats))]
 
 
 def _measure_chunk(pieces: Any, **how: Any) -> list[Measurement]:
     return measure_pieces(pieces, **how)
-
-
-def _merge(parts: list[list[Measurement]]) -> list[Measurement]:
-    return [functools.reduce(operator.add, each) for each in zip(*parts, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -195,9 +191,7 @@ def compare(
     0
     """
     named = arrays if isinstance(arrays, Mapping) else {"x": arrays}
-    if isinstance(formats, (Format, str, np.dtype, type)):
-        formats = [formats]
-    chosen = [get_format(fmt) for fmt in formats]
+    chosen = as_formats(formats)
     for fmt, other in itertools.combinations(chosen, 2):
         if fmt.name == other.name and fmt != other:
             raise ValueError(f"two formats are called {fmt.name!r}; give them different names")

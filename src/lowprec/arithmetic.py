@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.conversion import round_to
-from lowprec.elementwise import check_out, is_simple, refuse_nan, run
+from lowprec.elementwise import is_simple, refuse_nan, run
 from lowprec.flags import Flags
 from lowprec.formats import Format, FormatLike, float32, get_format
+from lowprec.layouts import check_out
 from lowprec.operations import Operations
+from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
-from lowprec.sources import as_array, kernel_dtype
+from lowprec.sources import as_array, is_scalar, kernel_dtype
 
 if TYPE_CHECKING:
-    from lowprec.conversion import OverflowLike, RNGLike, RoundingLike
     from lowprec.elementwise import ElementKernel
+    from lowprec.randomness import RNGLike
+    from lowprec.rounding import OverflowLike, RoundingLike
 
     Array = np.ndarray[Any, Any]
 
@@ -184,7 +187,7 @@ class Arithmetic(Operations):
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
         if out is not None:
             check_out(out, shape, self._result)
-        key = self._draw_key()
+        key = 0 if self._generator is None else draw_key(self._generator)
         arrays = [self._prepared(array, key, place) for place, array in enumerate(arrays)]
         kernel = self._kernel(operation, np.result_type(*map(_kernel_dtype, arrays)))
         has_nan = self._format.has_nan
@@ -195,13 +198,8 @@ class Arithmetic(Operations):
             if out is not None:
                 np.copyto(out, result)
                 result = out
-        is_scalar = out is None and all(isinstance(x, int | float | np.generic) for x in operands)
-        return result[()] if is_scalar else result, events
-
-    def _draw_key(self) -> int:
-        if self._generator is None:
-            return 0
-        return int(self._generator.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
+        are_scalars = out is None and all(map(is_scalar, operands))
+        return result[()] if are_scalars else result, events
 
     def _prepared(self, array: Array, key: int, place: int) -> Array:
         """Convert an operand that the kernel does not convert, in its own shape."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Number", "floor_log2", "read_number"]
+__all__ = ["Number", "floor_log2", "floor_log2_ratio", "read_number"]
 
 _TEXT = re.compile(r"([+-]?)(?![+-])(\S+)")
 _HEXADECIMAL = re.compile(r"0x(?=[\da-f.]*[\da-f])([\da-f]*)\.?([\da-f]*)(?:p([+-]?\d+))?")
@@ -149,3 +149,9 @@ def floor_log2(magnitude: Fraction) -> int:
     """Return the exponent e of a positive number: ``2**e <= magnitude < 2**(e + 1)``."""
     e = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
     return e if magnitude >= Fraction(2) ** e else e - 1
+
+
+def floor_log2_ratio(numerator: float, denominator: float) -> int:
+    """Return the same of a quotient of positive floats, which itself need not be a float."""
+    (m, e), (n, f) = math.frexp(numerator), math.frexp(denominator)
+    return e - f - (m < n)

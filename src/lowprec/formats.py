@@ -26,7 +26,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["FInfo", "Format", "FormatLike", "Specials", "finfo", "get_format", "named_formats"]
+__all__ = ["Format", "FormatLike", "Specials", "get_format", "named_formats"]
 
 
 class Specials(enum.Enum):
@@ -286,79 +286,7 @@ class Format:
         return self.trailing_bits if self.subnormals else 0
 
 
-@dataclasses.dataclass(frozen=True)
-class FInfo:
-    """Limits of a format under NumPy's names and with NumPy's meanings (see `numpy.finfo`)."""
-
-    dtype: np.dtype[Any] | Format
-    bits: int
-    precision: int
-    resolution: float
-    machep: int
-    eps: float
-    negep: int
-    epsneg: float
-    minexp: int
-    smallest_normal: float
-    maxexp: int
-    max: float
-    nexp: int
-    min: float
-    iexp: int
-    nmant: int
-    smallest_subnormal: float
-
-    @property
-    def tiny(self) -> float:
-        """Another name of `smallest_normal`."""
-        return self.smallest_normal
-
-
 FormatLike = Format | str | np.dtype[Any] | type
-
-
-def finfo(fmt: FormatLike) -> FInfo:
-    """Describe a format as `numpy.finfo` does.
-
-    Parameters
-    ----------
-    fmt : Format, str or dtype
-        A format, its name, or a dtype.
-
-    Returns
-    -------
-    FInfo
-        `precision` is the number of decimal digits and `maxexp` is ``emax + 1``, as in NumPy.
-
-    Examples
-    --------
-    >>> info = finfo("bfloat16")
-    >>> info.max, info.eps, info.maxexp
-    (3.3895313892515355e+38, 0.0078125, 128)
-    """
-    fmt = get_format(fmt)
-    digits = int(-math.log10(fmt.eps))
-    # the spacing below 1, which is subnormal where 1 is the smallest normal number
-    negep = fmt.emin - fmt._subnormal_bits if fmt.emin >= 0 else -fmt.precision
-    return FInfo(
-        dtype=fmt.dtype if fmt.dtype is not None else fmt,
-        bits=fmt.bits,
-        precision=digits,
-        resolution=10.0**-digits,
-        machep=-fmt.trailing_bits,
-        eps=fmt.eps,
-        negep=negep,
-        epsneg=math.ldexp(1.0, negep),
-        minexp=fmt.emin,
-        smallest_normal=fmt.smallest_normal,
-        maxexp=fmt.emax + 1,
-        max=fmt.max,
-        nexp=fmt.exponent_bits,
-        min=fmt.min,
-        iexp=fmt.exponent_bits,
-        nmant=fmt.trailing_bits,
-        smallest_subnormal=fmt.smallest_subnormal,
-    )
 
 
 def get_format(fmt: FormatLike) -> Format:

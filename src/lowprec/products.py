@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.accumulators import Accumulator, AccumulatorLike, as_accumulator, result_dtype
-from lowprec.conversion import refuse_specials, round_to
+from lowprec.conversion import round_to
 from lowprec.formats import Format, FormatLike, float64, get_format
 from lowprec.sources import as_array
 from lowprec.sums import RunningSums
 from lowprec.tiled_products import Tiles, as_inputs
+from lowprec.works import refuse_specials, without_code
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -110,9 +111,8 @@ def matmul(
     """
     how = _plan(inputs, accumulator, output)
     left, right, shape, squeezed = _matched(as_array(a), as_array(b))
-    if not how.fmt.has_nan:
-        for operand in (left, right):
-            refuse_specials(operand, "NaN" if how.fmt.signed else "NaN or negative")
+    for operand in (left, right):
+        refuse_specials(operand, how.refuses)
     result = np.empty(shape, how.dtype) if left.shape[-1] else np.zeros(shape, how.dtype)
     if result.size and left.shape[-1]:
         how.multiply(left, right, result)
@@ -155,6 +155,7 @@ class _Plan(NamedTuple):
     fmt: Format  # of the inputs
     output: Format | None
     dtype: np.dtype[Any]
+    refuses: str  # what has no code in the inputs' format
     tiles: Tiles | None  # where there are micro-kernels
 
     def multiply(self, a: Array, b: Array, result: Array) -> None:
@@ -184,6 +185,7 @@ def _plan(inputs: FormatLike, accumulator: AccumulatorLike, output: FormatLike |
         fmt,
         None if output is None else get_format(output),
         result_dtype(how.formats[0]),
+        without_code(fmt),
         Tiles.of(how, fmt),
     )
 

@@ -10,7 +10,7 @@ import difflib
 import enum
 from typing import TypeVar
 
-__all__ = ["Overflow", "Rounding"]
+__all__ = ["Overflow", "OverflowLike", "Rounding", "RoundingLike"]
 
 _Choice = TypeVar("_Choice", bound="_Spelled")
 
@@ -121,3 +121,7 @@ class Overflow(_Spelled):
     IEEE = "ieee"
     SATURATE = "saturate"
     SATURATE_FINITE = "saturate_finite"
+
+
+RoundingLike = Rounding | str
+OverflowLike = Overflow | str

@@ -9,7 +9,7 @@ import numpy as np
 
 from lowprec.formats import NAMED
 
-__all__ = ["as_array", "kernel_dtype", "to_array"]
+__all__ = ["as_array", "is_scalar", "kernel_dtype", "to_array"]
 
 _KERNEL_KINDS = ("float32", "float64", "int64", "uint64")
 _NARROW_FLOATS = {fmt.dtype for fmt in NAMED.values() if fmt.dtype and fmt.dtype.itemsize < 4}
@@ -57,6 +57,11 @@ def kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
         f"cannot convert elements of dtype {dtype}: lowprec rounds real numbers of at most 64 "
         f"bits, from their exact values; {advice}"
     )
+
+
+def is_scalar(x: Any) -> bool:
+    """Whether the result for x is a NumPy scalar, not an array."""
+    return isinstance(x, int | float | np.generic)
 
 
 def as_array(x: Any) -> np.ndarray[Any, Any]:

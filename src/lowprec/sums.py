@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.accumulators import Accumulator, AccumulatorLike, as_accumulator, result_dtype
-from lowprec.conversion import draw_key
+from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array
 

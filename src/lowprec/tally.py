@@ -6,16 +6,20 @@ however many formats are asked about.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import decode, draw_key, round_piece
+from lowprec.conversion import decode
 from lowprec.formats import Format, float32, get_format
 from lowprec.measurement import Measurement
+from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
+from lowprec.works import round_piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["BLOCK", "draw_keys", "measure_blocks", "measure_pieces"]
+__all__ = ["BLOCK", "draw_keys", "measure_blocks", "measure_pieces", "merge_measurements"]
 
 BLOCK = 1 << 14
 """Elements that are rounded and tallied at a time: the buffers of a block fit in a core's cache."""
@@ -89,6 +93,11 @@ def measure_pieces(
         for counter in counters.values():
             tally.add_weighted(*counter.values_and_counts())
     return [tally.result() for tally in tallies]
+
+
+def merge_measurements(parts: Iterable[list[Measurement]]) -> list[Measurement]:
+    """Return the measurements of all parts together, in the order of the formats."""
+    return [functools.reduce(operator.add, each) for each in zip(*parts, strict=True)]
 
 
 def _countable(block: Array) -> Format | None:

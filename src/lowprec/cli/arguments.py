@@ -1,14 +1,17 @@
-"""What the commands' arguments share: readers that turn a ValueError into wrong usage."""
+"""What the commands' arguments share, and readers that turn a ValueError into wrong usage."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import lowprec
+from lowprec.rounding import Overflow, Rounding
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Add", "checked"]
+__all__ = ["Add", "add_formats", "add_modes", "checked"]
 
 _T = TypeVar("_T")
 
@@ -31,3 +34,33 @@ def checked(read: Callable[[str], _T]) -> Callable[[str], _T]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return checked
+
+
+def add_formats(command: argparse.ArgumentParser) -> None:
+    """Add the argument for several formats."""
+    usual = "bfloat16,float16,float8_e4m3fn,float8_e5m2"
+    command.add_argument(
+        "--formats",
+        metavar="F,G",
+        type=checked(lambda text: [lowprec.get_format(name) for name in text.split(",")]),
+        default=usual,
+        help=f"names with commas between (default: {usual})",
+    )
+
+
+def add_modes(command: argparse.ArgumentParser, roundings: str) -> None:
+    """Add the arguments for rounding and overflow; `roundings` says which modes are taken."""
+    command.add_argument(
+        "--rounding",
+        type=checked(Rounding),
+        default=Rounding.TIES_TO_EVEN,
+        metavar="R",
+        help=f"{roundings} (default: ties_to_even)",
+    )
+    command.add_argument(
+        "--overflow",
+        type=checked(Overflow),
+        default=Overflow.IEEE,
+        metavar="O",
+        help=f"{', '.join(mode.value for mode in Overflow)} (default: ieee)",
+    )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import lowprec
-from lowprec.cli.arguments import Add, checked
-from lowprec.cli.terminal import show
-from lowprec.cli.transfer import transfer_progress
+from lowprec.cli.arguments import Add, add_formats
+from lowprec.cli.terminal import show, transfer_progress
 
 if TYPE_CHECKING:
     import argparse
@@ -37,13 +35,7 @@ def register(add: Add) -> None:
         help="files .npy, .npz, .safetensors, .pt; an index .safetensors.index.json, a quoted "
         "pattern of shards, or a folder (default: the data sets that scikit-learn bundles)",
     )
-    compare.add_argument(
-        "--formats",
-        metavar="F,G",
-        type=checked(lambda text: [lowprec.get_format(name) for name in text.split(",")]),
-        default=["bfloat16", "float16", "float8_e4m3fn", "float8_e5m2"],
-        help="names with commas between (default: bfloat16,float16,float8_e4m3fn,float8_e5m2)",
-    )
+    add_formats(compare)
     compare.add_argument(
         "--scheduler",
         metavar="ADDRESS",
@@ -91,9 +83,8 @@ def _compare_remotely(
     from lowprec.analysis import Comparison
     from lowprec.tensors.remote import measure_remotely
 
-    formats = [lowprec.get_format(fmt) for fmt in options.formats]
-    measured = measure_remotely(tensors, formats, options.scheduler, progress=progress)
-    names = [fmt.name for fmt in formats]
+    measured = measure_remotely(tensors, options.formats, options.scheduler, progress=progress)
+    names = [fmt.name for fmt in options.formats]
     return Comparison({key: dict(zip(names, row, strict=True)) for key, row in measured.items()})
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import lowprec
-from lowprec.cli.arguments import Add, checked
-from lowprec.cli.terminal import show
-from lowprec.cli.transfer import transfer_progress
-from lowprec.rounding import Overflow, Rounding
+from lowprec.cli.arguments import Add, add_modes, checked
+from lowprec.cli.terminal import show, transfer_progress
 
 if TYPE_CHECKING:
     import argparse
@@ -50,20 +48,7 @@ def register(add: Add) -> None:
         required=True,
         help="the file to write (.safetensors, .npz, .npy), or a folder for several",
     )
-    convert.add_argument(
-        "--rounding",
-        type=checked(Rounding),
-        default=Rounding.TIES_TO_EVEN,
-        metavar="R",
-        help="a rounding mode, as RZ or stochastic (default: ties_to_even)",
-    )
-    convert.add_argument(
-        "--overflow",
-        type=checked(Overflow),
-        default=Overflow.IEEE,
-        metavar="O",
-        help=f"{', '.join(mode.value for mode in Overflow)} (default: ieee)",
-    )
+    add_modes(convert, "a rounding mode, as RZ or stochastic")
     convert.add_argument(
         "--rng",
         type=checked(_seed),

@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 import lowprec
-from lowprec.cli.arguments import Add, checked
+from lowprec.cli.arguments import Add, add_modes, checked
 from lowprec.cli.terminal import show
-from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
     import argparse
@@ -43,20 +42,7 @@ def register(add: Add) -> None:
     inspect.add_argument(
         "--code", type=checked(lambda text: int(text, 0)), metavar="C", help="a code, as 0x3dcd"
     )
-    inspect.add_argument(
-        "--rounding",
-        type=checked(Rounding),
-        default=Rounding.TIES_TO_EVEN,
-        metavar="R",
-        help="a deterministic rounding mode, as RNE or toward_zero (default: ties_to_even)",
-    )
-    inspect.add_argument(
-        "--overflow",
-        type=checked(Overflow),
-        default=Overflow.IEEE,
-        metavar="O",
-        help=f"{', '.join(mode.value for mode in Overflow)} (default: ieee)",
-    )
+    add_modes(inspect, "a deterministic rounding mode, as RNE or toward_zero")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -8,11 +8,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from rich.console import Console, RenderableType
+    from rich.progress import ProgressColumn
 
-__all__ = ["console_on", "progress", "show"]
+__all__ = ["console_on", "progress", "show", "transfer_progress"]
 
 
 def console_on(stream: Any) -> Console:
@@ -33,18 +35,49 @@ def show(view: RenderableType) -> None:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Give a function that shows progress on stderr, or None where it would be in the way."""
+def progress(
+    columns: Callable[[], Sequence[ProgressColumn | str]] = tuple,
+    *,
+    begin: str = "",
+    restarts: bool = False,
+) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Give a function ``show(what, done, in_all)`` that draws a bar on stderr.
+
+    It is None where nobody looks, or NO_COLOR asks for plain text.
+
+    Parameters
+    ----------
+    columns : callable
+        Returns what the bar consists of, and imports it only now; rich's own columns if nothing.
+    begin : str
+        What is shown before the first call.
+    restarts : bool
+        Whether rate and time left begin anew when `what` changes.
+    """
     console = console_on(sys.stderr)
     if not console.is_terminal or os.environ.get("NO_COLOR"):
         yield None
         return
     from rich.progress import Progress
 
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
+    with Progress(*columns(), console=console, transient=True) as bar:
+        task = bar.add_task(begin, total=None)
 
-        def show(description: str, done: int, total: int) -> None:
-            bar.update(task, description=description, completed=done, total=total)
+        def show(what: str, done: int, in_all: int) -> None:
+            if restarts and bar.tasks[0].description != what:
+                bar.reset(task, total=in_all, description=what)
+            bar.update(task, description=what, completed=done, total=in_all)
 
         yield show
+
+
+def transfer_progress() -> AbstractContextManager[Callable[[str, int, int], None] | None]:
+    """Give what `progress` does, for bytes: how fast files are read, how long that will take."""
+    return progress(_transfer_columns, begin="opening")
+
+
+def _transfer_columns() -> list[ProgressColumn | str]:
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = [BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    return ["{task.description}", *columns]

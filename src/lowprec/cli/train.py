@@ -10,20 +10,21 @@ import json
 import math
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.cli.terminal import console_on, show
+from lowprec.cli.terminal import progress, show
 from lowprec.cli.train_arguments import add_arguments
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from concurrent.futures import Executor
+
+    from rich.progress import ProgressColumn
 
     from lowprec.cli.arguments import Add
     from lowprec.train import Dataset, History, Optimizer, Sequential
@@ -187,7 +188,8 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
             __import__("jinja2")
     if options.save:
         Path(options.save).mkdir(exist_ok=True)
-    with _executor(options.processes) as executor, _progress() as progress:
+    bar = progress(_columns, begin="training")
+    with _executor(options.processes) as executor, bar as show_progress:
         comparison = compare_policies(
             model,
             data,
@@ -200,7 +202,7 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
             validation_split=options.validation_split,
             executor=executor,
             folder=options.save,
-            progress=progress,
+            progress=show_progress,
         )
     _write(comparison, options)
     show(comparison)
@@ -249,20 +251,8 @@ def _prepare_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Give a function that shows runs done and the time left; None where nobody looks."""
-    console = console_on(sys.stderr)
-    if not console.is_terminal or os.environ.get("NO_COLOR"):
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+def _columns() -> list[ProgressColumn | str]:
+    """Return what a bar shows of runs: how many are done, and the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("training", total=None)
-
-        def show_progress(description: str, done: int, total: int) -> None:
-            bar.update(task, description=description, completed=done, total=total)
-
-        yield show_progress
+    return ["{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]

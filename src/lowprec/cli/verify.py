@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from typing import TYPE_CHECKING
 
-import lowprec
-from lowprec.cli.arguments import Add, checked
-from lowprec.cli.terminal import console_on, show
+from lowprec.cli.arguments import Add, add_formats, checked
+from lowprec.cli.terminal import progress, show
 from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
 
     from rich.progress import ProgressColumn
 
     from lowprec.verification import Report
 
 __all__ = ["register"]
-
-_FORMATS = "bfloat16,float16,float8_e4m3fn,float8_e5m2"
 
 
 def register(add: Add) -> None:
@@ -35,13 +29,7 @@ def register(add: Add) -> None:
         "         lowprec verify --full -o verify.json                  # everything: long\n"
         "         lowprec verify --full --formats float16 --operations add --rounding RNE",
     )
-    verify.add_argument(
-        "--formats",
-        metavar="F,G",
-        type=checked(lambda text: [lowprec.get_format(name) for name in text.split(",")]),
-        default=_FORMATS,
-        help=f"names with commas between (default: {_FORMATS})",
-    )
+    add_formats(verify)
     verify.add_argument(
         "--operations",
         metavar="A,B",
@@ -102,7 +90,7 @@ def _verify(options: argparse.Namespace) -> None:
         reports.append(report)
 
     try:
-        with _progress() as show_progress:
+        with progress(_columns, restarts=True) as show_progress:
             verify(listed, threads=options.threads, progress=show_progress, save=keep)
     finally:
         if reports:
@@ -129,26 +117,6 @@ def _require_agreement(report: Report) -> None:
 
 
 # Progress ----------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None] | None]:
-    """Give a function that shows how far, how fast and how long; None where nobody looks."""
-    console = console_on(sys.stderr)
-    if not console.is_terminal or os.environ.get("NO_COLOR"):
-        yield None
-        return
-    from rich.progress import Progress
-
-    with Progress(*_columns(), console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def show_progress(description: str, done: int, total: int) -> None:
-            if bar.tasks[0].description != description:
-                bar.reset(task, total=total, description=description)
-            bar.update(task, completed=done)
-
-        yield show_progress
 
 
 def _columns() -> list[ProgressColumn | str]:

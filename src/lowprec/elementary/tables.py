@@ -11,7 +11,7 @@ from lowprec.elementary.standins import StandIns, power, unary
 from lowprec.flags import Events
 from lowprec.formats import Format, Specials, float32
 from lowprec.kernels.lookup import KINDS, LOW_BITS, make_lookup, pack
-from lowprec.kernels.plans import conversion_kernel, decoding_kernel
+from lowprec.kernels.plans import conversion_kernel, decoding_kernel, result_random_bits
 from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow, Rounding
 
@@ -210,7 +210,7 @@ def _round(found: StandIns, task: Task, key: int = 0, first: int = 0) -> tuple[A
 def _converted(x: Array, fmt: Format, task: Task, key: int, first: int) -> Array:
     """Round float64 numbers with the task's mode, and with the same random bits for any format."""
     result = np.empty_like(x)
-    r = min(32, 52 - fmt.precision) if task.rounding.is_stochastic else None
+    r = result_random_bits(fmt, task.rounding)
     mode = (task.rounding, task.overflow)
     conversion_kernel(fmt, "float64", "float64", *mode, r)(x, result, key, first)
     return result

@@ -34,7 +34,7 @@ from lowprec.kernels.loops import (
     to_text,
 )
 from lowprec.kernels.philox import philox
-from lowprec.kernels.plans import conversion_plan
+from lowprec.kernels.plans import conversion_plan, result_random_bits
 from lowprec.kernels.rules import Constants, Plan, convert
 
 if TYPE_CHECKING:
@@ -52,14 +52,11 @@ _MATRIX = types.Array(types.float64, 2, "A", readonly=True)
 
 
 def rounding_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str, Array]:
-    """Return how float64 sums are rounded to a format, as text, and the rule's constants.
-
-    A sum rounded to odd has 52 exact bits; the stochastic modes use as many random ones as fit.
-    """
+    """Return how float64 sums are rounded to a format, as text, and the rule's constants."""
     if fmt == float64:
         return NATIVE, np.zeros(len(Constants._fields), np.uint64)
-    random_bits = min(32, 52 - fmt.precision) if rounding.is_stochastic else None
-    plan, constants = conversion_plan(fmt, "float64", "float64", rounding, overflow, random_bits)
+    r = result_random_bits(fmt, rounding)
+    plan, constants = conversion_plan(fmt, "float64", "float64", rounding, overflow, r)
     return to_text(plan), constants
 
 

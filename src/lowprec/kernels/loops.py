@@ -31,9 +31,13 @@ from lowprec.kernels.rules import Constants, Plan, convert, decode
 
 __all__ = [
     "EXACT_FLOATS",
+    "Elements",
+    "apply_plan",
     "compile_as",
+    "constants_loader",
     "from_text",
     "kernel",
+    "load_constants",
     "make_loop",
     "swap_float_state",
     "to_text",
@@ -85,7 +89,7 @@ def draws_halves(plan: Plan) -> bool:
     return plan.random_bits <= 16
 
 
-class _Elements:
+class Elements:
     """The `count` elements of an array that begin at `index`: a vector, or a scalar."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, array: Any) -> None:
@@ -99,10 +103,12 @@ class _Elements:
         return self.builder.bitcast(address, vector.as_pointer())
 
     def load(self, index: Any, count: int) -> Lanes:
+        """Read so many elements."""
         pointer = self._pointer(index, count)
         return Lanes(self.builder, self.builder.load(pointer, align=self.kind.dtype.bitwidth // 8))
 
     def store(self, result: Lanes, index: Any, streaming: bool = False) -> None:
+        """Write lanes, past the caches if asked; integers are cut to the elements' width."""
         if not result.is_float:
             result = result.resized(self.kind.dtype.bitwidth)
         pointer = self._pointer(index, result.count)
@@ -115,7 +121,8 @@ class _Elements:
             stored.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
 
 
-def _apply(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -> Lanes:
+def apply_plan(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -> Lanes:
+    """Return what a plan makes of lanes; `fields` is the tuple of `load_constants`."""
     scalars = [Lanes(x.builder, v) for v in cgutils.unpack_tuple(x.builder, fields, _FIELDS)]
     c = Constants(*(scalar.resized(plan.word).splat(x.count) for scalar in scalars))
     if plan.mode == "decode":
@@ -126,17 +133,25 @@ def _apply(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -> La
     return convert(x, plan, c, (random >> (drawn - plan.random_bits)).resized(plan.word))
 
 
-@intrinsic
-def load_constants(_: Any, array: Any) -> Any:
-    """Read an array of constants into a tuple: registers, which no store can change."""
-    result = types.UniTuple(types.uint64, _FIELDS)
+def constants_loader(count: int) -> Any:
+    """Return what reads an array of so many constants into a tuple, for loops to call."""
+    result = types.UniTuple(types.uint64, count)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        addresses = [cgutils.gep_inbounds(builder, data, field) for field in range(_FIELDS)]
-        return context.make_tuple(builder, result, [builder.load(a) for a in addresses])
+    @intrinsic
+    def load_constants(_: Any, array: Any) -> Any:
+        """Read constants into a tuple: registers, which no store can change."""
 
-    return result(array), generate
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            addresses = [cgutils.gep_inbounds(builder, data, field) for field in range(count)]
+            return context.make_tuple(builder, result, [builder.load(a) for a in addresses])
+
+        return result(array), generate
+
+    return load_constants
+
+
+load_constants = constants_loader(_FIELDS)
 
 
 @intrinsic(prefer_literal=True)
@@ -145,9 +160,9 @@ def apply_rule(_: Any, x: Any, out: Any, i: Any, constants: Any, plan: Any, coun
     work, lanes = from_text(plan.literal_value), count.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = _Elements(context, builder, signature.args[0], args[0])
-        target = _Elements(context, builder, signature.args[1], args[1])
-        result = _apply(source.load(args[2], lanes), work, args[3])
+        source = Elements(context, builder, signature.args[0], args[0])
+        target = Elements(context, builder, signature.args[1], args[1])
+        result = apply_plan(source.load(args[2], lanes), work, args[3])
         target.store(result, args[2], bool(work.streaming))
         return context.get_dummy_value()
 
@@ -201,14 +216,14 @@ def apply_random_rule(
     work, is_block = from_text(plan.literal_value), count.literal_value > 1
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = _Elements(context, builder, signature.args[0], args[0])
-        target = _Elements(context, builder, signature.args[1], args[1])
+        source = Elements(context, builder, signature.args[0], args[0])
+        target = Elements(context, builder, signature.args[1], args[1])
         start, key_ = Lanes(builder, args[4]), Lanes(builder, args[5])
         draw = block_bits if is_block else (lambda *a: [element_bits(*a)])
         for group, bits in enumerate(draw(start, key_, draws_halves(work))):
             i = builder.add(args[2], ir.Constant(args[2].type, group * LANES))
             lanes = source.load(i, LANES if is_block else 1)
-            target.store(_apply(lanes, work, args[3], bits), i)
+            target.store(apply_plan(lanes, work, args[3], bits), i)
         return context.get_dummy_value()
 
     return types.void(x, out, i, constants, index, key, plan, count), generate

@@ -27,7 +27,12 @@ from lowprec.kernels.operation_steps import (
     task_to_text,
 )
 from lowprec.kernels.operations import OPERATIONS, Limits, Task, suffices_float32
-from lowprec.kernels.plans import conversion_plan, float_bits, overflow_threshold
+from lowprec.kernels.plans import (
+    conversion_plan,
+    float_bits,
+    overflow_threshold,
+    result_random_bits,
+)
 from lowprec.kernels.rules import Constants
 from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow, Rounding
@@ -156,7 +161,7 @@ def operation_kernel(
     flags: bool = True,
 ) -> OperationKernel:
     """Return the kernel of an operation on operands of dtype `source`."""
-    r = min(32, 52 - fmt.precision) if rounding.is_stochastic else None
+    r = result_random_bits(fmt, rounding)
     is_narrow = source == "float32" and r is None and suffices_float32(fmt, operation)
     x = "float32" if is_narrow else "float64"
     plan, constants = conversion_plan(fmt, x, x, rounding, overflow, r)

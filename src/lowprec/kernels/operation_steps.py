@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.kernels.compiler import cgutils, get_or_insert_function, intrinsic, ir, types
 from lowprec.kernels.lanes import Lanes
-from lowprec.kernels.loops import to_text
+from lowprec.kernels.loops import constants_loader, to_text
 from lowprec.kernels.operation_events import (
     EVENTS,
     every_event,
@@ -101,17 +101,7 @@ class _Elements:
         return self.builder.call(function, operands)
 
 
-@intrinsic
-def load_constants(_: Any, array: Any) -> Any:
-    """Read all constants into a tuple: registers, which no store can change."""
-    result = types.UniTuple(types.uint64, _FIELDS)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        addresses = [cgutils.gep_inbounds(builder, data, field) for field in range(_FIELDS)]
-        return context.make_tuple(builder, result, [builder.load(a) for a in addresses])
-
-    return result(array), generate
+load_constants = constants_loader(_FIELDS)
 
 
 def _unpack(builder: Any, fields: Any, task: Task) -> tuple[Constants, Limits]:

@@ -16,7 +16,13 @@ from lowprec.kernels.rules import Constants, Plan
 from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow, Rounding
 
-__all__ = ["Kernel", "conversion_kernel", "conversion_plan", "decoding_kernel"]
+__all__ = [
+    "Kernel",
+    "conversion_kernel",
+    "conversion_plan",
+    "decoding_kernel",
+    "result_random_bits",
+]
 
 _TRAILING = {32: 23, 64: 52}
 _BIAS = {32: 127, 64: 1023, 128: 1023}
@@ -199,6 +205,14 @@ def default_random_bits(fmt: Format, source: str) -> int:
     """Return how many random bits decide: 16 for float32 to bfloat16, where they are exact."""
     is_bfloat16 = (fmt.exponent_bits, fmt.precision) == (8, 8) and fmt.fits(float32)
     return 16 if source == "float32" and is_bfloat16 else 32
+
+
+def result_random_bits(fmt: Format, rounding: Rounding) -> int | None:
+    """Return how many random bits decide about an exact result: float64's, rounded to odd.
+
+    52 of its bits are exact. None where the mode draws none.
+    """
+    return min(32, 52 - fmt.precision) if rounding.is_stochastic else None
 
 
 @functools.cache

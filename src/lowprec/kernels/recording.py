@@ -17,7 +17,10 @@ from lowprec.rows import BINS, FIELDS, GAPS, LOWEST_EXPONENT, LOWEST_GAP
 
 __all__ = ["tally", "tally_changes"]
 
-_CHANGES, _LOST = FIELDS.index("changes"), FIELDS.index("lost")
+_COUNT, _ZEROS, _NANS, _INFS = map(FIELDS.index, ("count", "zeros", "nans", "infs"))
+_NEW_ZEROS, _SUBNORMALS = FIELDS.index("new_zeros"), FIELDS.index("subnormals")
+_OVERFLOWS, _CHANGES, _LOST = map(FIELDS.index, ("overflows", "changes", "lost"))
+_TOTAL, _SQUARES, _NOISE = map(FIELDS.index, ("total", "squares", "noise"))
 _MAX_ABS, _LARGEST, _MIN_ABS = map(FIELDS.index, ("max_abs", "largest", "min_abs"))
 _BLOCK = 4096  # elements: they stay in the nearest cache between the loops over them
 
@@ -108,16 +111,16 @@ def _tally(x, y, smallest_normal, scale, numbers, exponents):  # type: ignore[no
         nans = np.isnan(x).sum()
     back = 1.0 / scale
     found = extrema.view(np.float32)
-    numbers[0] += x.size
-    numbers[1] += counts[0]
-    numbers[2] += nans
-    numbers[3] += before - nans
-    numbers[4] += counts[1]
-    numbers[5] += counts[2]
-    numbers[6] += counts[3] - before
-    numbers[7] += total * back
-    numbers[8] += squares * back * back
-    numbers[9] += noise * back * back
+    numbers[_COUNT] += x.size
+    numbers[_ZEROS] += counts[0]
+    numbers[_NANS] += nans
+    numbers[_INFS] += before - nans
+    numbers[_NEW_ZEROS] += counts[1]
+    numbers[_SUBNORMALS] += counts[2]
+    numbers[_OVERFLOWS] += counts[3] - before
+    numbers[_TOTAL] += total * back
+    numbers[_SQUARES] += squares * back * back
+    numbers[_NOISE] += noise * back * back
     numbers[_MAX_ABS] = max(numbers[_MAX_ABS], np.float64(found[0]) * back)
     numbers[_LARGEST] = max(numbers[_LARGEST], np.float64(found[0]))
     numbers[_MIN_ABS] = min(numbers[_MIN_ABS], np.float64(found[1]) * back)

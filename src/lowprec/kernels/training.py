@@ -16,8 +16,8 @@ from lowprec.kernels.compiler import intrinsic, types
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import (
     EXACT_FLOATS,
-    _apply,
-    _Elements,
+    Elements,
+    apply_plan,
     compile_as,
     from_text,
     load_constants,
@@ -45,11 +45,11 @@ def _apply_sum(
     work = from_text(plan.literal_value) if plan.literal_value else None
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = _Elements(context, builder, signature.args[0], args[0])
-        other = _Elements(context, builder, signature.args[1], args[1])
+        target = Elements(context, builder, signature.args[0], args[0])
+        other = Elements(context, builder, signature.args[1], args[1])
         result: Lanes = target.load(args[2], lanes) + other.load(args[3], lanes)
         if work is not None:
-            result = _apply(result, work, args[4])
+            result = apply_plan(result, work, args[4])
         if relu.literal_value:
             if not result.is_float:
                 result = result.as_floats()

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import decode, encode, round_piece
+from lowprec.conversion import decode, encode
+from lowprec.exact import floor_log2_ratio
 from lowprec.formats import Format, float32, get_format
 from lowprec.rounding import Overflow, Rounding
+from lowprec.works import round_piece, without_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +76,7 @@ def _refusal(tensor: Tensor, fmt: Format) -> ValueError:
             first = seen + int(bad.argmax())
         count, seen = count + int(bad.sum()), seen + block.size
     index = tuple(map(int, np.unravel_index(first, tensor.shape)))
-    kind = "NaN" if fmt.signed else "NaN or negative"
+    kind = without_code(fmt)
     return ValueError(
         f"{count:,} of {seen:,} elements of {tensor.name!r} are {kind}, first at index {index}; "
         f"{fmt} has no code for them: replace them, or leave the tensor out (exclude)"
@@ -86,9 +88,9 @@ def scale_for(tensor: Tensor, fmt: Format) -> float:
     largest = max(map(_largest, tensor.values()), default=0.0)
     if largest == 0.0:
         return 1.0
-    (m, e), (n, f) = math.frexp(fmt.max), math.frexp(largest)
-    exponent = e - f - (m < n)  # floor(log2(max / largest)), exactly
-    exponent = min(max(exponent, fmt.emax - 1023), fmt.emin + 1022)  # what float64 can express
+    exponent = floor_log2_ratio(fmt.max, largest)
+    # what float64 can express: the values of the scaled format, and the inverse itself
+    exponent = min(max(exponent, fmt.emax - 1023, -1023), fmt.emin + 1022, 1074)
     return math.ldexp(1.0, -exponent)
 
 

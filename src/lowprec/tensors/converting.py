@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import draw_key
 from lowprec.formats import Format, FormatLike, get_format
+from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
 from lowprec.tensors.converted import Converted, scale_for
 from lowprec.tensors.journal import Journal
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from lowprec.randomness import RNGLike
     from lowprec.tensors.tensor import TensorFile
 
     Array = npt.NDArray[Any]
     Progress = Callable[[str, int, int], None]
-    RNGLike = np.random.Generator | np.random.SeedSequence | int | None
 
 __all__ = ["Conversion", "convert", "tensor_seed"]
 

@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["read_npz"]
+__all__ = ["Member", "read_npz"]
 
 _DEFLATE_LIMIT = 1040  # how many bytes one byte can become; more is a lie
 _MOST_DIRECTORY_BYTES = 64 << 20
 _MOST_METADATA_BYTES = 16 << 20
 _END = b"PK\x05\x06"
+# zipfile raises the last two for members that are encrypted or packed in ways it does not know
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 

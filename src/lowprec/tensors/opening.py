@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -96,7 +97,7 @@ def find_files(path: Any) -> tuple[list[Path], Path | None]:
     if not place.exists() and glob.has_magic(str(path)):
         files = [Path(name) for name in sorted(glob.glob(str(path)))]
         if not files:
-            raise FileNotFoundError(2, "No such file", str(path))
+            raise FileNotFoundError(errno.ENOENT, "No such file", str(path))
         _check_complete(files)
         return files, _index_beside(files)
     return [place], None
@@ -126,7 +127,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], Path | None]:
         if files:
             _check_complete(files)
             return files, None
-    raise FileNotFoundError(2, "No files of tensors in this folder", str(folder))
+    raise FileNotFoundError(errno.ENOENT, "No files of tensors in this folder", str(folder))
 
 
 def _index_beside(files: list[Path]) -> Path | None:
@@ -150,7 +151,9 @@ def _check_complete(files: list[Path]) -> None:
         for number in range(1, int(total) + 1):
             name = f"{stem}-{number:0{width}}-of-{total}{suffix}"
             if name not in names:
-                raise FileNotFoundError(2, "A shard is missing", str(file.with_name(name)))
+                raise FileNotFoundError(
+                    errno.ENOENT, "A shard is missing", str(file.with_name(name))
+                )
 
 
 def read_file(path: Path) -> TensorFile:
@@ -161,7 +164,7 @@ def read_file(path: Path) -> TensorFile:
             f"{path} cannot be read: its name ends in neither .npy nor .npz, .safetensors, .pt"
         )
     if path.is_dir():
-        raise IsADirectoryError(21, "Is a folder", str(path))
+        raise IsADirectoryError(errno.EISDIR, "Is a folder", str(path))
     try:
         return reader(path)
     except ValueError as error:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import operator
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowprec.rounding import Overflow, Rounding
-from lowprec.tally import measure_blocks
+from lowprec.tally import measure_blocks, merge_measurements
 from lowprec.tensors.cluster import connected, finished
 from lowprec.tensors.npy_files import FortranRange
 from lowprec.tensors.npz_files import Member, read_npz
@@ -100,7 +99,7 @@ def measure_remotely(
                 done += size
             if progress is not None:
                 progress("comparing", done, total)
-    return {name: _merge(pieces) for name, pieces in found.items()}
+    return {name: merge_measurements(pieces) for name, pieces in found.items()}
 
 
 # How the work is divided ---------------------------------------------------------------------
@@ -217,8 +216,3 @@ def _measure_parts(parts: list[_Part], formats: list[Format]) -> list[_Result]:
             f"the worker on {socket.gethostname()} does not see {error.filename}; workers read the "
             "files themselves: put them where all machines see them under the same path"
         ) from None
-
-
-def _merge(pieces: list[list[Measurement]]) -> list[Measurement]:
-    """Return the measurements, by format, of all pieces of a tensor."""
-    return [functools.reduce(operator.add, each) for each in zip(*pieces, strict=True)]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["DTYPES", "METADATA", "read_safetensors"]
+__all__ = ["DTYPES", "METADATA", "PackedPairs", "read_safetensors"]
 
 METADATA = "__metadata__"
 DTYPES: dict[str, np.dtype[Any]] = {

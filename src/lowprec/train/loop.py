@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
-from lowprec.conversion import draw_key
+from lowprec.randomness import draw_key
 from lowprec.train.history import History
 from lowprec.train.progress import Progress
 from lowprec.train.training import Training
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from lowprec.conversion import RNGLike
+    from lowprec.randomness import RNGLike
     from lowprec.train.callbacks import Callback
     from lowprec.train.dataset import Dataset
     from lowprec.train.losses import Loss

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike
 
-    from lowprec.conversion import RNGLike
+    from lowprec.randomness import RNGLike
     from lowprec.train.policy import Policy
     from lowprec.train.summary import Summary
 

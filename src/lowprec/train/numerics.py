@@ -123,7 +123,7 @@ class Numerics:
 
     def updated_at_random(self, w: Array, update: Array, key: int) -> Array:
         """Return the float32 sum of a parameter and its update, rounded stochastically."""
-        from lowprec.conversion import round_piece
+        from lowprec.works import round_piece
 
         total = np.ascontiguousarray(w + update)
         if total.dtype != np.float32 or self.policy.params == float32:

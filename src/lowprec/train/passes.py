@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.conversion import draw_key
+from lowprec.randomness import draw_key
 from lowprec.train import losses
 from lowprec.train.layers.dropout import AlphaDropout, Dropout
 from lowprec.train.layers.flatten import Flatten
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from lowprec.conversion import RNGLike
+    from lowprec.randomness import RNGLike
     from lowprec.train.layers.layer import Layer
     from lowprec.train.losses import Loss
     from lowprec.train.model import Sequential

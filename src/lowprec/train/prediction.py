@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import draw_key
+from lowprec.randomness import draw_key
 from lowprec.train import losses, metrics, passes
 from lowprec.train.dataset import Dataset
 from lowprec.train.numerics import numerics_of
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from lowprec.conversion import RNGLike
+    from lowprec.randomness import RNGLike
     from lowprec.train.losses import Loss
     from lowprec.train.model import Sequential
 

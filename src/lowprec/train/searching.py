@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import draw_key
+from lowprec.randomness import draw_key
 from lowprec.train import optimizers, runs
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.policy import Policy, get_policy
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from lowprec.conversion import RNGLike
+    from lowprec.randomness import RNGLike
     from lowprec.train.dataset import Dataset
     from lowprec.train.losses import Loss
     from lowprec.train.model import Sequential

@@ -241,15 +241,13 @@ def _rounded(truths: Sequence[Truth], fmt: Format, rounding: Rounding) -> tuple[
         np.array([truth[place] for truth in truths], np.int64) for place in range(3)
     )
     codes, events = np.empty(len(truths), CODES), np.zeros(5, np.int64)
-    # a zero that stands for a special value is rounded as 1 and overwritten
-    is_special = significands == 0
-    plain = ~is_special
+    plain = significands != 0
     found = np.empty(int(plain.sum()), CODES)
     f = layout_of(fmt)
     rounder()(signs[plain], significands[plain], exponents[plain] - f.lowest, found, events, f,
               rule_of(rounding))  # fmt: skip
     codes[plain] = found
-    for place in np.flatnonzero(is_special).tolist():
+    for place in np.flatnonzero(~plain).tolist():
         codes[place] = _special_code(truths[place].special, fmt)
         events[0] += truths[place].events & 1
         events[1] += truths[place].events >> 1
