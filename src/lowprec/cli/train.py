@@ -147,13 +147,10 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
 
 
 def _as_dict(history: History) -> dict[str, Any]:
-    return {
-        "facts": history.facts,
-        "history": history.history,
-        "skipped_steps": history.skipped_steps,
-        "skip_reasons": history.skip_reasons,
-        "loss_scales": history.loss_scales,
-    }
+    from lowprec.train.results import as_json
+
+    parts = ("facts", "history", "skipped_steps", "skip_reasons", "loss_scales")
+    return {name: as_json(getattr(history, name)) for name in parts}
 
 
 def _summary(history: History, options: argparse.Namespace) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lowprec.train.memory import BytesPerParameter
     from lowprec.train.runs import Run
 
-__all__ = ["BASELINE", "PolicyComparison", "PolicyResult"]
+__all__ = ["BASELINE", "PolicyComparison", "PolicyResult", "as_json"]
 
 BASELINE = Policy(name="float32")
 
@@ -114,7 +114,7 @@ class PolicyResult:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON holds it; what is not finite is None."""
         memory = {**self.memory._asdict(), "total": self.memory.total}
-        found: dict[str, Any] = _as_json(
+        found: dict[str, Any] = as_json(
             {
                 "policy": str(self.policy),
                 "formats": {name: str(fmt) for name, fmt in self.policy.formats.items()},
@@ -172,7 +172,7 @@ class PolicyComparison:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON holds it; what is not finite is None."""
         return {
-            **_as_json(self.facts),
+            **as_json(self.facts),
             "metric": self.metric,
             "baseline_added": self.baseline_added,
             "policies": [result.to_dict() for result in self.results],
@@ -224,10 +224,10 @@ class PolicyComparison:
         return comparison_fragment(self)
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Return a value with None for every number that JSON does not know."""
     if isinstance(value, dict):
-        return {key: _as_json(one) for key, one in value.items()}
+        return {key: as_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_json(one) for one in value]
+        return [as_json(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
