@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,9 @@ def compare_policies(
     (['float32', 'mixed_bfloat16'], True)
     """
     chosen = _checked_policies(policies)
-    numbers = _different(range(seeds) if isinstance(seeds, int) else seeds, "seed")
+    listed = range(seeds) if isinstance(seeds, int | np.integer) else seeds
+    numbers = _different(map(operator.index, listed), "seed")
+    epochs, batch_size = operator.index(epochs), operator.index(batch_size)
     added = BASELINE not in chosen
     chosen = [BASELINE, *chosen] if added else chosen
     if folder is not None and not Path(folder).is_dir():
