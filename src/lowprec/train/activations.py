@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.names import named
 from lowprec.train.gaussian import normal_density, normal_distribution
-from lowprec.train.names import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.train.names import named
+from lowprec.names import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

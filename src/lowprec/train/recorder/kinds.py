@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.train.names import named
+from lowprec.names import one_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ class Event(NamedTuple):
 
 def kind_of(name: str) -> str:
     """Return the kind of this name; ValueError says which are near."""
-    return named(name, {kind: kind for kind in KINDS}, "kind of tensor")
+    return one_of(name, KINDS, "kind of tensor")
 
 
 def labels_of(layers: Sequence[Any]) -> dict[str, str]:
