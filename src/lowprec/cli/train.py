@@ -147,7 +147,7 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
 
 
 def _as_dict(history: History) -> dict[str, Any]:
-    from lowprec.train.results import as_json
+    from lowprec.train.plain import as_json
 
     parts = ("facts", "history", "skipped_steps", "skip_reasons", "loss_scales")
     return {name: as_json(getattr(history, name)) for name in parts}

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from lowprec.train.plain import as_json
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.spread import Spread
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from lowprec.train.memory import BytesPerParameter
     from lowprec.train.runs import Run
 
-__all__ = ["BASELINE", "PolicyComparison", "PolicyResult", "as_json"]
+__all__ = ["BASELINE", "PolicyComparison", "PolicyResult"]
 
 BASELINE = Policy(name="float32")
 
@@ -222,12 +223,3 @@ class PolicyComparison:
         from lowprec.report.training_tables import comparison_fragment
 
         return comparison_fragment(self)
-
-
-def as_json(value: Any) -> Any:
-    """Return a value with None for every number that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: as_json(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lowprec.train.history import History
 
-__all__ = ["KINDS", "Event", "as_float32", "kind_of", "labels_of", "largest", "losses_of", "plain"]
+__all__ = ["KINDS", "Event", "as_float32", "kind_of", "labels_of", "largest", "losses_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -79,12 +79,6 @@ def losses_of(reference: History | Sequence[float] | None) -> list[float] | None
     curves = getattr(reference, "history", None)
     losses: Any = reference if curves is None else curves["loss"]
     return [float(loss) for loss in losses]
-
-
-def plain(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Return numbers as JSON holds them."""
-    kinds = (int, float, str, bool, type(None))
-    return {k: v if isinstance(v, kinds) else repr(v) for k, v in numbers.items()}
 
 
 def as_float32(array: ArrayLike) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lowprec.conversion import round_to
 from lowprec.formats import Format, get_format
+from lowprec.train.plain import plain
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.kinds import (
     KINDS,
@@ -19,7 +20,6 @@ from lowprec.train.recorder.kinds import (
     labels_of,
     largest,
     losses_of,
-    plain,
 )
 from lowprec.train.recorder.tracks import Track
 from lowprec.train.recorder.watching import Inquest, Recording, Watch
@@ -168,11 +168,14 @@ class Recorder:
         self.policy, self._training = training.policy, weakref.ref(training)
         self._numerics = Listening(training.policy)
         self.labels |= labels_of(training.model.layers)
-        numbers = {"learning_rate": training.optimizer.rate(0)}
+        numbers = {
+            **training.optimizer.hyperparameters,
+            "learning_rate": training.optimizer.rate(0),
+        }
         self.facts |= {
             "model": repr(training.model),
             "optimizer": training.optimizer.name,
-            "hyperparameters": plain(training.optimizer.hyperparameters | numbers),
+            "hyperparameters": {name: plain(value) for name, value in numbers.items()},
             "loss": training.loss_name,
             "data": training.data.summary,
             "batch_size": training.batch_size,
