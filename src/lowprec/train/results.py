@@ -215,9 +215,9 @@ class PolicyComparison:
         return comparison_view(self)
 
     def __str__(self) -> str:
-        from lowprec.report.training_tables import as_text
+        from lowprec.report.plain_text import as_text
 
-        return as_text(self)
+        return as_text(self.__rich__(), width=80)
 
     def _repr_html_(self) -> str:
         from lowprec.report.training_tables import comparison_fragment

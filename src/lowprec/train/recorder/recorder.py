@@ -446,7 +446,7 @@ class Recorder:
         return recorder_view(self)
 
     def __repr__(self) -> str:
-        from lowprec.report.recorder_views import as_text
+        from lowprec.report.plain_text import as_text
 
         return as_text(self.__rich__()).strip("\n")
 

@@ -110,7 +110,7 @@ class WhatIf:
         return what_if_view(self)
 
     def __str__(self) -> str:
-        from lowprec.report.recorder_views import as_text
+        from lowprec.report.plain_text import as_text
 
         return as_text(self.__rich__())
 
