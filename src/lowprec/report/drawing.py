@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
 
 __all__ = [
+    "FILL",
     "INK",
     "LINE",
     "MUTED",

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.tracks import Tally, Track
     from lowprec.train.recorder.whatif import WhatIf
 
-__all__ = ["COLUMNS", "Column", "caption", "kind_name", "recorder_view", "what_if_view"]
+__all__ = [
+    "COLUMNS",
+    "WHAT_IF_HEADINGS",
+    "Column",
+    "caption",
+    "kind_name",
+    "recorder_view",
+    "short_label",
+    "shown",
+    "what_if_rows",
+    "what_if_view",
+]
 
 STYLES = {"red": "bold red", "amber": "yellow", "note": "dim"}
 _HIDDEN = ("target", "error")

@@ -13,7 +13,7 @@ from lowprec.train.gaussian import normal_density, normal_distribution
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ActivationFunction", "get", "linear", "relu"]
+__all__ = ["SELU_ALPHA", "SELU_SCALE", "ActivationFunction", "get", "linear", "relu"]
 
 Array = np.ndarray[Any, Any]
 

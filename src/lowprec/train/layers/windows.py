@@ -14,7 +14,7 @@ from lowprec.train.layers.layer import Array, Shape, positive
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Windows", "padding_name", "pair"]
+__all__ = ["Windows", "padding_name", "pair", "window_counts"]
 
 Pair = tuple[int, int]
 
