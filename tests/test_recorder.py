@@ -183,6 +183,14 @@ def test_only_one_step_in_so_many_is_recorded():
 # Files, halves and other sources -----------------------------------------------------------------
 
 
+def test_numpys_integers_count_steps_as_pythons_do(tmp_path):
+    recorder = train.Recorder(np.int64(2))
+    recorder.observe(np.int64(0), "weight_gradient", "w", [1e-9, 1e-3])
+    recorder.save(tmp_path / "recorder.npz")
+    found = train.Recorder.load(tmp_path / "recorder.npz")
+    assert (found.every, found.steps, found.recorded) == (2, 1, 1)
+
+
 def test_a_saved_recorder_comes_back_as_it_was(tmp_path):
     _, recorder = small("mixed_float8", optimizer=train.AdamW())
     recorder.save(tmp_path / "run.npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import operator
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
@@ -94,7 +95,7 @@ class Recorder:
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every}: record every step (1) or one in more")
-        self.every = every
+        self.every = operator.index(every)
         self.policy = get_policy("float32" if policy is None else policy)
         self.reference = losses_of(reference)
         self.tracks: dict[tuple[str, str], Track] = {}
@@ -228,7 +229,7 @@ class Recorder:
         >>> recorder.track("weight_gradient", "w").whole.new_zero_rate
         0.5
         """
-        kind = kind_of(kind)
+        step, kind = operator.index(step), kind_of(kind)
         before = as_float32(array)
         track = self.track(kind, name)
         after = before if track.fmt == get_format("float32") else round_to(before, track.fmt)
