@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from lowprec.formats import FormatLike
     from lowprec.train.history import History
+    from lowprec.train.passes import Pass
     from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.scaling import ScaleAdvice
     from lowprec.train.recorder.whatif import WhatIf
@@ -126,7 +127,7 @@ class Recorder:
         self.recorded += 1
         return Recording(self._numerics, self, training.seen, scale)
 
-    def finish(self, training: Training, repeat: Callable[[Watch], Any]) -> None:
+    def finish(self, training: Training, repeat: Callable[[Watch], Pass]) -> None:
         """Look at a training after a step; `repeat` runs the step's passes again.
 
         Where the step was skipped, or its weights are no longer finite, the passes are repeated to
@@ -140,17 +141,21 @@ class Recorder:
         if len(self.events) >= _MOST_EVENTS and skipped:
             return
         inquest = Inquest(self._numerics)
-        repeat(inquest)
+        found = repeat(inquest)
         if inquest.found is not None:
             kind, name, before, _ = inquest.found
             self.events.append(Event(step, skipped, kind, name, largest(before)))
             return
-        for name, array in training.state.items():
-            if not np.isfinite(array).all():
-                self.events.append(Event(step, skipped, "moment", name, np.inf))
-                return
-        name = next(n for n, w in training.params.items() if not np.isfinite(w).all())
-        self.events.append(Event(step, skipped, "update", name, np.inf))
+        unheard = {  # such as the gradients of penalties, and what the optimizer made
+            "weight_gradient": found.gradients,
+            "moment": training.state,
+            "update": training.params,
+        }
+        for kind, arrays in unheard.items():
+            for name, array in arrays.items():
+                if not np.isfinite(array).all():
+                    self.events.append(Event(step, skipped, kind, name, np.inf))
+                    return
 
     def _attach(self, training: Training) -> None:
         """Begin to record a training, or go on with one that was resumed."""
