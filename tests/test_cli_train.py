@@ -64,6 +64,14 @@ def test_the_same_is_written_as_json_and_html(capsys, tmp_path):
     assert "float32 added" in capsys.readouterr().out
 
 
+def test_the_json_of_a_run_that_diverged_holds_null_for_what_is_not_finite(capsys, tmp_path):
+    data = tmp_path / "data.json"
+    diverging = ["--optimizer", "sgd", "--learning-rate", "1e9", "--json", str(data)]
+    assert run("--policies", "float16", "--seeds", "1", *diverging) == 0
+    found = json.loads(data.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert found["history"]["loss"][-1] is None
+
+
 def test_a_saved_run_goes_on_to_the_same_bits(capsys, tmp_path):
     short, longer, straight = (str(tmp_path / name) for name in ("a.npz", "b.npz", "c.npz"))
     one = ["--policies", "mixed_float16", "--seeds", "1"]

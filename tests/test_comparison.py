@@ -388,6 +388,13 @@ def test_a_difference_counts_where_it_exceeds_its_noise(values, expected):
         assert (p < 0.05) == (expected != "same")
 
 
+@pytest.mark.parametrize("seeds", [np.int64(2), np.arange(2)])
+def test_numpys_integers_serve_as_pythons(seeds):
+    options = {"epochs": np.int64(2), "batch_size": np.int64(16)}
+    found = compare(["bfloat16"], seeds, **options)
+    assert json.loads(json.dumps(found.to_dict()))["seeds"] == [0, 1]
+
+
 def test_seeds_that_agree_by_chance_decide_nothing():
     agreeing = result_of("mixed_bfloat16", [0.90, 0.92], [0.91, 0.93])
     assert grade(agreeing) == "worse"

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lowprec.train.loss_scale import LossScale, all_finite
+from lowprec.train.loss_scale import LossScale
+from lowprec.train.numerics import Numerics
+from lowprec.train.policy import get_policy
 
 PRESETS = {"torch": LossScale.torch, "keras": LossScale.keras, "jmp": LossScale.jmp}
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -312,10 +314,12 @@ def test_a_static_scale_is_positive():
             LossScale.static(value)
 
 
-def test_all_finite_sees_every_element():
+@pytest.mark.parametrize("policy", ["float32", "float64"])
+def test_all_finite_sees_every_element(policy):
+    numerics = Numerics(get_policy(policy))
     for bad in (np.inf, -np.inf, np.nan):
-        gradients = {"a": np.zeros((3, 4), np.float32), "b": np.full(5, FLOAT32_MAX, np.float32)}
-        assert all_finite(gradients)
+        gradients = numerics.arrays({"a": np.zeros((3, 4)), "b": np.full(5, FLOAT32_MAX)})
+        assert numerics.is_finite(gradients)
         gradients["b"][4] = bad
-        assert not all_finite(gradients)
-    assert all_finite({})
+        assert not numerics.is_finite(gradients)
+    assert numerics.is_finite({})

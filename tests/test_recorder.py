@@ -183,6 +183,24 @@ def test_only_one_step_in_so_many_is_recorded():
 # Files, halves and other sources -----------------------------------------------------------------
 
 
+def test_a_gradient_that_no_layer_rounds_can_be_what_was_not_finite():
+    penalty = train.L2(1e36)  # under the loss scale its gradient leaves float32
+    model = train.Sequential([train.Input((2,)), train.Dense(3, kernel_regularizer=penalty)])
+    data = train.Dataset(np.ones((8, 2)), [0, 1] * 4, np.ones((2, 2)), [0, 1])
+    recorder = train.Recorder()
+    how = {"loss": "sparse_categorical_crossentropy", "optimizer": "sgd", "epochs": 1}
+    train.fit(model, data, policy="mixed_float16", recorder=recorder, verbose=False, **how)
+    assert recorder.events == [(0, True, "weight_gradient", "0/kernel", np.inf)]
+
+
+def test_numpys_integers_count_steps_as_pythons_do(tmp_path):
+    recorder = train.Recorder(np.int64(2))
+    recorder.observe(np.int64(0), "weight_gradient", "w", [1e-9, 1e-3])
+    recorder.save(tmp_path / "recorder.npz")
+    found = train.Recorder.load(tmp_path / "recorder.npz")
+    assert (found.every, found.steps, found.recorded) == (2, 1, 1)
+
+
 def test_a_saved_recorder_comes_back_as_it_was(tmp_path):
     _, recorder = small("mixed_float8", optimizer=train.AdamW())
     recorder.save(tmp_path / "run.npz")

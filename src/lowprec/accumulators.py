@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import operator
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
+from lowprec.names import one_of
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -91,10 +91,7 @@ class Accumulator:
             "rounding": Rounding(self.rounding),
             "overflow": Overflow(self.overflow),
         }
-        if self.order not in ORDERS:
-            near = difflib.get_close_matches(str(self.order), ORDERS, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"{self.order!r} is no order; {hint}use one of {', '.join(ORDERS)}")
+        one_of(self.order, ORDERS, "order")
         if self.order == "blocked":
             fields["block"] = _checked_block(self.block)
             fields["inner"] = get_format(self.fmt if self.inner is None else self.inner)

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from lowprec.names import did_you_mean
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -352,9 +354,8 @@ def _parse(spelling: str) -> Format:
         return _CANONICAL.get(fmt, fmt)
     near = [name for name in NAMED if len(key) > 3 and name.startswith(key)][:3]
     near = near or difflib.get_close_matches(key, _SPELLINGS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(
-        f"unknown format {spelling!r}; {hint}"
+        f"unknown format {spelling!r}; {did_you_mean(near)}"
         f"Use one of {', '.join(NAMED)}, or 'eXmY' with X exponent and Y trailing significand bits"
     )
 

@@ -10,6 +10,8 @@ import difflib
 import enum
 from typing import TypeVar
 
+from lowprec.names import did_you_mean
+
 __all__ = ["Overflow", "OverflowLike", "Rounding", "RoundingLike"]
 
 _Choice = TypeVar("_Choice", bound="_Spelled")
@@ -36,11 +38,10 @@ class _Spelled(enum.Enum):
         near = difflib.get_close_matches(word, values, n=3, cutoff=0.5)
         if word in _OTHER_WORDS:
             near = [_OTHER_WORDS[word]]
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         choices = ", ".join(map(repr, [*values, *short]))
         kind = cls.__name__.lower()
         error = ValueError if isinstance(spelling, str) else TypeError
-        raise error(f"{spelling!r} is no {kind} mode; {hint}use one of {choices}")
+        raise error(f"{spelling!r} is no {kind} mode; {did_you_mean(near)}use one of {choices}")
 
 
 # What other libraries call it: answered by a hint, since not all of them mean quite the same.

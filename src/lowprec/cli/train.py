@@ -113,7 +113,7 @@ def _train(options: argparse.Namespace) -> None:
 def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
     from lowprec import train
     from lowprec.cli.recording import recorder_for, write_record
-    from lowprec.report.extras import needs_report_extra
+    from lowprec.report.extras import page_environment
     from lowprec.report.files import write_atomically
     from lowprec.train.runs import default_loss
 
@@ -130,9 +130,7 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
     )
     policy, recorder = options.policies[0], None
     if options.record:
-        with needs_report_extra():  # known now, and not only after all the work
-            __import__("matplotlib")
-            __import__("jinja2")
+        page_environment()  # what is missing is known now, and not only after all the work
         steps = options.epochs * math.ceil(len(data.x_train) / options.batch_size)
         recorder = recorder_for(policy, steps, fit)
     history = fit(
@@ -150,13 +148,10 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
 
 
 def _as_dict(history: History) -> dict[str, Any]:
-    return {
-        "facts": history.facts,
-        "history": history.history,
-        "skipped_steps": history.skipped_steps,
-        "skip_reasons": history.skip_reasons,
-        "loss_scales": history.loss_scales,
-    }
+    from lowprec.train.plain import as_json
+
+    parts = ("facts", "history", "skipped_steps", "skip_reasons", "loss_scales")
+    return {name: as_json(getattr(history, name)) for name in parts}
 
 
 def _summary(history: History, options: argparse.Namespace) -> str:
@@ -179,13 +174,11 @@ def _summary(history: History, options: argparse.Namespace) -> str:
 
 
 def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
-    from lowprec.report.extras import needs_report_extra
+    from lowprec.report.extras import page_environment
     from lowprec.train.comparison import compare_policies
 
-    if options.html:  # known now, and not only after all the work
-        with needs_report_extra():
-            __import__("matplotlib")
-            __import__("jinja2")
+    if options.html:
+        page_environment()  # what is missing is known now, and not only after all the work
     if options.save:
         Path(options.save).mkdir(exist_ok=True)
     bar = progress(_columns, begin="training")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.report.extras import needs_report_extra
+from lowprec.report.light import LINE, TRAINING, VALIDATION, light_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,34 +18,6 @@ if TYPE_CHECKING:
     from lowprec.train.history import History
 
 __all__ = ["history_figure"]
-
-_INK, _MUTED, _LINE, _PAGE = "#1c2330", "#5a6573", "#dadee4", "#fdfdfb"
-_TRAINING, _VALIDATION = "#0067a5", "#c2500a"
-_STYLE: Any = {
-    "figure.constrained_layout.w_pad": 0.1,
-    "figure.constrained_layout.h_pad": 0.1,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _MUTED,
-    "axes.facecolor": "none",
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "lines.linewidth": 1.6,
-    "figure.facecolor": _PAGE,
-    "savefig.facecolor": _PAGE,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-}
 
 
 def history_figure(history: History) -> Figure:
@@ -70,12 +42,9 @@ def history_figure(history: History) -> Figure:
     """
     if not history.epoch:
         raise ValueError("no epoch was trained, so there are no curves; train at least one")
-    with needs_report_extra():
-        from matplotlib import rc_context
     names = [name for name in history.history if not name.startswith("val_")][:2]
     scaled = any(scale != 1 for scale in history.loss_scales)
-    with rc_context(_STYLE):
-        figure = _figure(5.4 if scaled else 3.4)
+    with light_figure(5.4 if scaled else 3.4) as figure:
         grid: Any = figure.add_gridspec(
             1 + scaled, max(len(names), 1), height_ratios=[5, 3][: 1 + scaled]
         )
@@ -86,27 +55,11 @@ def history_figure(history: History) -> Figure:
     return figure
 
 
-def _figure(height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    class Chart(Figure):
-        """A figure that Jupyter shows without pyplot, which would keep it and show it twice."""
-
-        def _repr_png_(self) -> bytes:
-            import io
-
-            buffer = io.BytesIO()
-            self.savefig(buffer, format="png", dpi=110)
-            return buffer.getvalue()
-
-    return Chart(figsize=(9.2, height), layout="constrained")
-
-
 def _draw_curves(axes: Axes, history: History, name: str) -> None:
     """Draw a value by epoch, in training and in validation."""
     from matplotlib.ticker import MaxNLocator
 
-    pairs = (name, "training", _TRAINING), (f"val_{name}", "validation", _VALIDATION)
+    pairs = (name, "training", TRAINING), (f"val_{name}", "validation", VALIDATION)
     shown = []
     for key, label, shade in pairs:
         values = history.history.get(key, [])
@@ -124,7 +77,7 @@ def _draw_curves(axes: Axes, history: History, name: str) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(0.5 if len(history.epoch) == 1 else 1, max(len(history.epoch), 1.5))
-    axes.grid(axis="y", color=_LINE, linewidth=0.6)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, labelcolor="linecolor", handlelength=1.2)
 
@@ -138,14 +91,14 @@ def _spans_decades(values: Sequence[float]) -> bool:
 def _draw_scale(axes: Axes, history: History) -> None:
     """Draw the loss scale by step, with the skipped steps."""
     scales = np.array(history.loss_scales)
-    axes.step(np.arange(len(scales)), scales, where="post", color=_TRAINING)
+    axes.step(np.arange(len(scales)), scales, where="post", color=TRAINING)
     if history.skipped_steps:
         skipped = np.array(history.skipped_steps)
         label = f"{len(skipped)} step{'s' if len(skipped) > 1 else ''} skipped"
-        axes.plot(skipped, scales[skipped], "x", color=_VALIDATION, markersize=6, label=label)
+        axes.plot(skipped, scales[skipped], "x", color=VALIDATION, markersize=6, label=label)
         axes.legend(frameon=False, labelcolor="linecolor", handlelength=1.2)
     axes.set_yscale("log", base=2)
     axes.set_title("loss scale")
     axes.set_xlabel("step")
-    axes.grid(axis="y", color=_LINE, linewidth=0.6)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
 
 __all__ = [
+    "FILL",
     "INK",
     "LINE",
     "MUTED",
     "NARROW",
     "PAGE",
+    "PLACEHOLDERS",
     "canvas",
     "colour",
     "draw_once",
@@ -39,7 +41,7 @@ __all__ = [
 
 WIDE, NARROW = 9.2, 4.2  # inches, of 72 CSS pixels at natural size
 
-_PLACEHOLDERS = {
+PLACEHOLDERS = {
     "#010101": "var(--ink)",
     "#020202": "var(--muted)",
     "#030303": "var(--line)",
@@ -51,8 +53,8 @@ _PLACEHOLDERS = {
     "#0a0a04": "var(--float8-e4m3fn)",
     "#0a0a05": "var(--float8-e5m2)",
 }
-_BY_VARIABLE = {variable: colour for colour, variable in _PLACEHOLDERS.items()}
-INK, MUTED, LINE, PAGE, FILL = list(_PLACEHOLDERS)[:5]
+_BY_VARIABLE = {variable: colour for colour, variable in PLACEHOLDERS.items()}
+INK, MUTED, LINE, PAGE, FILL = list(PLACEHOLDERS)[:5]
 
 _STYLE: Any = {
     "figure.constrained_layout.w_pad": 0.02,
@@ -120,7 +122,7 @@ def draw_once(
     text = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", buffer.getvalue(), flags=re.DOTALL)
     text = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = re.sub(r"'DejaVu Sans'(, sans-serif)?", "var(--font)", text)
-    for placeholder, variable in _PLACEHOLDERS.items():
+    for placeholder, variable in PLACEHOLDERS.items():
         text = text.replace(placeholder, variable)
     opening = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', text)
     assert opening is not None

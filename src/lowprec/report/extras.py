@@ -1,4 +1,4 @@
-"""The message that is due when an optional dependency of the report is missing."""
+"""What the pages need beside lowprec, and the message that is due where it is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["needs_report_extra"]
+    import jinja2
+
+__all__ = ["needs_report_extra", "page_environment"]
 
 
 @contextlib.contextmanager
@@ -28,3 +30,22 @@ def needs_report_extra() -> Iterator[None]:
             'run: pip install "lowprec[report]"',
             name=error.name,
         ) from error
+
+
+def page_environment() -> jinja2.Environment:
+    """Return the templates of the pages, once everything that pages are made with is there.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without matplotlib or Jinja2, naming the extra to install.
+    """
+    with needs_report_extra():
+        import jinja2
+
+        __import__("matplotlib")
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("lowprec.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import secrets
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowprec.tensors import open_tensors
+from lowprec.whole_files import whole_file
 
 if TYPE_CHECKING:
     import os
@@ -25,8 +24,7 @@ _ARRAY_FILES = (".npy", ".npz")
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file (UTF-8) so that nobody ever sees half of it.
 
-    The text goes to a temporary file in the same folder, which then takes the name. What is no
-    regular file, such as ``/dev/stdout``, is written directly.
+    What is no regular file, such as ``/dev/stdout``, is written directly.
 
     Parameters
     ----------
@@ -44,15 +42,8 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     if target.exists() and not target.is_file():
         target.write_text(text, encoding="utf-8")
         return
-    target = target.resolve()
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(target) as file:
+        file.write(text.encode())
 
 
 def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:

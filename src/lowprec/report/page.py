@@ -15,7 +15,7 @@ from lowprec.formats import get_format
 from lowprec.report import training
 from lowprec.report.comparison import stylesheet
 from lowprec.report.drawing import short_name
-from lowprec.report.extras import needs_report_extra
+from lowprec.report.extras import page_environment
 from lowprec.report.machine import facts
 from lowprec.report.sections import Findings, sections
 from lowprec.report.verdict import cell, grade, tally
@@ -102,9 +102,8 @@ def write_report(path: str | os.PathLike[str], progress: Progress | None = None)
     folder = Path(path).absolute().parent
     if not folder.is_dir():  # known now, and not only after all the work
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
-    with needs_report_extra():
-        environment = _environment()
-        __import__("matplotlib")
+    environment = page_environment()
+    environment.filters |= {"cell": cell, "grade": grade, "short": short_name, "tint": _tint}
     tensors = load()
     figures = len(("bits", "range", "precision", "curves", "memory", "speed"))
     runs = len(training.POLICIES) * training.SEEDS
@@ -129,18 +128,6 @@ def _steps(progress: Progress | None, total: int) -> Callable[[str], None]:
             progress(description, next(done), total)
 
     return step
-
-
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lowprec.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"cell": cell, "grade": grade, "short": short_name, "tint": _tint}
-    return environment
 
 
 def _tint(fmt: Format) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.report.comparison import stylesheet
-from lowprec.report.extras import needs_report_extra
+from lowprec.report.extras import page_environment
 from lowprec.report.recorder_views import (
     COLUMNS,
     WHAT_IF_HEADINGS,
@@ -69,17 +69,9 @@ def recorder_page(recorder: Recorder) -> str:
     """
     from lowprec.train.recorder.rules import RULES
 
-    with needs_report_extra():
-        import jinja2
-
-        __import__("matplotlib")
+    environment = page_environment()
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lowprec.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     found = recorder.findings
     sentences = recorder.verdict
     return environment.get_template("recorder.html").render(

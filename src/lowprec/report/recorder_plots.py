@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.advice import superscript
-from lowprec.report.curves import _INK, _MUTED, _STYLE, _TRAINING, _VALIDATION, _figure
-from lowprec.report.extras import needs_report_extra
+from lowprec.report.light import INK, MUTED, TRAINING, VALIDATION, light_figure
 from lowprec.report.recorder_views import kind_name
 from lowprec.rows import LOWEST_EXPONENT
 from lowprec.train.recorder.tracks import Tally
@@ -53,10 +52,7 @@ def histogram_figure(recorder: Recorder, kind: str, fmt: Format) -> Figure:
     if not tallies:
         raise ValueError(f"no {kind_name(kind)} were recorded that are not zero")
     whole = functools.reduce(Tally.merge, tallies)
-    with needs_report_extra():
-        from matplotlib import rc_context
-    with rc_context(_STYLE):
-        figure = _figure(3.4)
+    with light_figure(3.4) as figure:
         _draw_histogram(figure.add_subplot(), whole, fmt, kind)
     return figure
 
@@ -68,13 +64,13 @@ def _draw_histogram(axes: Axes, whole: Tally, fmt: Format, kind: str) -> None:
     exponents = places + LOWEST_EXPONENT
     floor = fmt.emin - fmt.trailing_bits
     lost, coarse = whole.below(floor - 1), whole.below(fmt.emin) - whole.below(floor - 1)
-    axes.bar(exponents + 0.5, shares, width=0.9, color=_TRAINING)
+    axes.bar(exponents + 0.5, shares, width=0.9, color=TRAINING)
     left = min(float(exponents[0]), floor - 4) - 0.5
-    axes.axvspan(left, floor - 1, color=_VALIDATION, alpha=0.28, linewidth=0)
-    axes.axvspan(floor - 1, fmt.emin, color=_VALIDATION, alpha=0.12, linewidth=0)
+    axes.axvspan(left, floor - 1, color=VALIDATION, alpha=0.28, linewidth=0)
+    axes.axvspan(floor - 1, fmt.emin, color=VALIDATION, alpha=0.12, linewidth=0)
     top = 1.3 * shares.max()
-    axes.text(floor - 1.3, top, f"become 0 in {fmt}: {lost:.0%}", ha="right", va="top", color=_INK)
-    axes.text(fmt.emin - 0.3, top, f"subnormal: {coarse:.0%}", ha="right", va="top", color=_INK)
+    axes.text(floor - 1.3, top, f"become 0 in {fmt}: {lost:.0%}", ha="right", va="top", color=INK)
+    axes.text(fmt.emin - 0.3, top, f"subnormal: {coarse:.0%}", ha="right", va="top", color=INK)
     axes.set(xlim=(left, max(exponents[-1] + 2, fmt.emin + 4)), ylim=(0, 1.05 * top))
     ticks = [k for k in range(-160, 128, 8) if left <= k <= exponents[-1] + 2]
     axes.set_xticks(ticks, ["1" if k == 0 else f"2{superscript(k)}" for k in ticks])
@@ -97,14 +93,11 @@ def starts_figure(found: Mapping[str, Mapping[str, Recorder]], kind: str = "acti
     -------
     matplotlib.figure.Figure
     """
-    with needs_report_extra():
-        from matplotlib import rc_context
     formats = list(next(iter(found.values())))
     every = [recorder for by_format in found.values() for recorder in by_format.values()]
     lows = [track.whole.quantile(0.01) for recorder in every for track in recorder.of_kind(kind)]
     low = min(-32.0, *(value - 4 for value in lows if value == value))  # NaN: all zeros
-    with rc_context(_STYLE):
-        figure = _figure(0.6 + 1.75 * len(found))
+    with light_figure(0.6 + 1.75 * len(found)) as figure:
         grid: Any = figure.subplots(
             len(found), len(formats), sharex=True, sharey=True, squeeze=False
         )
@@ -128,19 +121,19 @@ def _draw_start(axes: Axes, recorder: Recorder, kind: str, low: float) -> None:
     for place, track in enumerate(tracks, 1):
         whole = track.whole
         if not whole.exponents.any():
-            axes.text(place, 0, "0", ha="center", va="center", color=_VALIDATION, weight="bold")
+            axes.text(place, 0, "0", ha="center", va="center", color=VALIDATION, weight="bold")
             continue
         used = np.flatnonzero(whole.exponents)
         shares = 0.9 * whole.exponents[used] / whole.exponents.max()
         y = used + LOWEST_EXPONENT + 0.5
-        axes.barh(y, shares, height=1.0, left=place - shares / 2, color=_TRAINING, linewidth=0)
+        axes.barh(y, shares, height=1.0, left=place - shares / 2, color=TRAINING, linewidth=0)
         if whole.new_zero_rate > 0.005:
             axes.text(
                 place, y[0] - 2, f"{whole.new_zero_rate:.0%}", ha="center", va="top",
-                color=_VALIDATION, fontsize=8,
+                color=VALIDATION, fontsize=8,
             )  # fmt: skip
     for level in (fmt.emin - fmt.trailing_bits, fmt.emax + 1):
-        axes.axhline(level, color=_MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
+        axes.axhline(level, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
     axes.set(xlim=(0.4, len(tracks) + 0.6), ylim=(low, 20), xticks=range(1, len(tracks) + 1))
     ticks = [k for k in range(-160, 17, 16) if k >= low]
     axes.set_yticks(ticks, [f"2{superscript(k)}" if k else "1" for k in ticks])

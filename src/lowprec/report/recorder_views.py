@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +14,18 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.tracks import Tally, Track
     from lowprec.train.recorder.whatif import WhatIf
 
-__all__ = ["COLUMNS", "Column", "as_text", "caption", "kind_name", "recorder_view", "what_if_view"]
+__all__ = [
+    "COLUMNS",
+    "WHAT_IF_HEADINGS",
+    "Column",
+    "caption",
+    "kind_name",
+    "recorder_view",
+    "short_label",
+    "shown",
+    "what_if_rows",
+    "what_if_view",
+]
 
 STYLES = {"red": "bold red", "amber": "yellow", "note": "dim"}
 _HIDDEN = ("target", "error")
@@ -173,12 +183,3 @@ def _relative(value: float) -> str:
     if value >= 10:
         return "> 1000 %"
     return f"{100 * value:.2g} %" if value else "–"
-
-
-def as_text(view: RenderableType) -> str:
-    """Return a view as plain text of 100 columns."""
-    from rich.console import Console
-
-    buffer = io.StringIO()
-    Console(file=buffer, width=100, color_system=None, force_jupyter=False).print(view)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())

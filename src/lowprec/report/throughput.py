@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lowprec.formats import Format
 
-__all__ = ["Timing", "measure_throughput"]
+__all__ = ["ELEMENTS", "ROUNDS", "Timing", "measure_throughput"]
 
 ELEMENTS = 1_000_000
 ROUNDS = 31

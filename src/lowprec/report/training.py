@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.report import training_figures
 from lowprec.report.comparison import stylesheet
-from lowprec.report.extras import needs_report_extra
+from lowprec.report.extras import page_environment
 from lowprec.report.training_tables import (
     caption,
     legend_html,
@@ -99,19 +99,11 @@ def training_page(comparison: PolicyComparison) -> str:
     ModuleNotFoundError
         Without matplotlib or Jinja2, naming the extra to install.
     """
-    with needs_report_extra():
-        import jinja2
-
-        __import__("matplotlib")
+    environment = page_environment()
     from markupsafe import Markup
 
     from lowprec.report.machine import facts
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lowprec.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     return environment.get_template("training.html").render(
         style=Markup(stylesheet("page.css", "comparison.css", "training.css", "report.css")),
         lead=caption(comparison),

@@ -5,16 +5,14 @@ Colours are those of the compute format; policies of one colour differ in their 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lowprec.formats import bfloat16, float16
-from lowprec.report.comparison import stylesheet
 from lowprec.report.drawing import INK, LINE, MUTED, NARROW, canvas, colour, draw_twice
-from lowprec.report.extras import needs_report_extra
+from lowprec.report.light import light, light_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,23 +71,9 @@ def curves_figure(comparison: PolicyComparison) -> Figure:
     ModuleNotFoundError
         Without matplotlib, naming the extra to install.
     """
-    with needs_report_extra():
-        from matplotlib import rc_context
-
-    from lowprec.report.curves import _STYLE, _figure
-
-    with rc_context(_STYLE):
-        figure = _figure(2.8 * -(-len(_panels(comparison)) // 2) + 0.6)
-        _draw_curves(figure, comparison, True, _light())
+    with light_figure(2.8 * -(-len(_panels(comparison)) // 2) + 0.6) as figure:
+        _draw_curves(figure, comparison, True, light)
     return figure
-
-
-def _light() -> Callable[[str], str]:
-    """Return the function from placeholders to the colours of the light page."""
-    from lowprec.report.drawing import _PLACEHOLDERS
-
-    shades = dict(reversed(re.findall(r"(--[\w-]+): (#\w{6})", stylesheet("page.css"))))
-    return lambda placeholder: shades[_PLACEHOLDERS[placeholder][4:-1]]
 
 
 def _panels(comparison: PolicyComparison) -> list[str]:
@@ -197,24 +181,17 @@ def rates_figure(curve: RateCurve) -> Figure:
     ModuleNotFoundError
         Without matplotlib, naming the extra to install.
     """
-    with needs_report_extra():
-        from matplotlib import rc_context
-
-    from lowprec.report.curves import _STYLE, _figure
-
-    shade = _light()
-    with rc_context(_STYLE):
-        figure = _figure(3.4)
+    with light_figure(3.4) as figure:
         axes = figure.add_subplot()
-        axes.plot(curve.rates, curve.losses, color=shade(MUTED), linewidth=0.6, alpha=0.7)
-        axes.plot(curve.rates, curve.smoothed, color=shade(colour(bfloat16)), linewidth=1.8)
-        axes.axvline(curve.suggestion, color=shade(colour(float16)), linewidth=1.2)
+        axes.plot(curve.rates, curve.losses, color=light(MUTED), linewidth=0.6, alpha=0.7)
+        axes.plot(curve.rates, curve.smoothed, color=light(colour(bfloat16)), linewidth=1.8)
+        axes.axvline(curve.suggestion, color=light(colour(float16)), linewidth=1.2)
         label = f" suggestion {curve.suggestion:.2g}"
         top: Any = {"xycoords": ("data", "axes fraction"), "va": "top"}
-        axes.annotate(label, (curve.suggestion, 1), color=shade(colour(float16)), **top)
+        axes.annotate(label, (curve.suggestion, 1), color=light(colour(float16)), **top)
         axes.set_xscale("log")
         axes.set_xlabel("learning rate")
         axes.set_title("loss of a batch, and its running mean")
-        axes.grid(axis="y", color=shade(LINE), linewidth=0.6)
+        axes.grid(axis="y", color=light(LINE), linewidth=0.6)
         axes.set_axisbelow(True)
     return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import io
 from typing import TYPE_CHECKING
 
 from lowprec.report.comparison import stylesheet
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from lowprec.train.results import PolicyComparison, PolicyResult
 
 __all__ = [
-    "as_text",
     "caption",
     "comparison_fragment",
     "comparison_view",
@@ -89,17 +87,6 @@ def policies_table(comparison: PolicyComparison) -> Table:
 def _narrow(text: str) -> str:
     """Return a cell without what a narrow column can do without."""
     return text.replace("± 0.", "±.").replace("± ", "±").replace(" %", "%")
-
-
-def as_text(comparison: PolicyComparison) -> str:
-    """Return the comparison as plain text of 80 columns."""
-    from rich.console import Console
-
-    buffer = io.StringIO()
-    Console(file=buffer, width=80, color_system=None, force_jupyter=False).print(
-        comparison_view(comparison)
-    )
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
 # In HTML -----------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from lowprec.tensors.safetensors_files import DTYPES, METADATA
 from lowprec.tensors.sources import as_tensor, bytes_of
 from lowprec.tensors.storage import with_notes
 from lowprec.tensors.tensor import Source, Tensor
+from lowprec.whole_files import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -213,10 +214,8 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     BlockingIOError
         If another process is writing it.
     """
-    target = path.resolve()
+    target = target_of(path)
     _check_free(target, overwrite)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
     partial = target.with_name(f".{target.name}.partial")
     with open(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b") as file:
         _lock(file, partial)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.names import named
 from lowprec.train.gaussian import normal_density, normal_distribution
-from lowprec.train.names import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ActivationFunction", "get", "linear", "relu"]
+__all__ = ["SELU_ALPHA", "SELU_SCALE", "ActivationFunction", "get", "linear", "relu"]
 
 Array = np.ndarray[Any, Any]
 

@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import secrets
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.whole_files import whole_file
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["read_archive", "write_archive"]
 
@@ -33,8 +32,7 @@ _HEADER = "header.json"
 def write_archive(path: PathLike, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> None:
     """Write arrays and a header to a file that is complete or not there.
 
-    Everything goes to a temporary file in the same folder, which reaches the disk before it takes
-    the name. The same content gives the same bytes.
+    The same content gives the same bytes.
 
     Parameters
     ----------
@@ -74,7 +72,7 @@ def write_archive(path: PathLike, arrays: Mapping[str, Array], header: Mapping[s
     for name, array in arrays.items():
         if array.dtype.kind not in "biufcSU" or array.dtype.isbuiltin == 2:
             raise TypeError(f"{name} holds {array.dtype}, which .npy cannot; store it as float32")
-    with _replacing(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
+    with whole_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         archive.writestr(zipfile.ZipInfo(_HEADER), text)  # ZipInfo's date is a constant
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
@@ -146,20 +144,3 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
     with archive.open(f"{name}.npy") as member:
         array: Array = np.lib.format.read_array(member, allow_pickle=False)
         return array
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a temporary file that takes the name of `path` if all goes well."""
-    target = path.resolve()
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -24,8 +24,8 @@ class TrainingRun(Protocol):
     Attributes
     ----------
     params : dict of str to ndarray
-        The parameters. Training writes into these arrays: copy what you keep. Assigning another
-        dict of the same names and shapes replaces them.
+        The parameters; a step puts new arrays in place of these. Assigning another dict of the same
+        names and shapes replaces them.
     history : History
         The curves so far, with the earlier epochs of a training that was resumed; the parameters
         are here instead.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from lowprec.train import optimizers, runs
 from lowprec.train.memory import bytes_per_parameter
+from lowprec.train.plain import plain
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.results import BASELINE, PolicyComparison, PolicyResult
 
@@ -99,7 +101,9 @@ def compare_policies(
     (['float32', 'mixed_bfloat16'], True)
     """
     chosen = _checked_policies(policies)
-    numbers = _different(range(seeds) if isinstance(seeds, int) else seeds, "seed")
+    listed = range(seeds) if isinstance(seeds, int | np.integer) else seeds
+    numbers = _different(map(operator.index, listed), "seed")
+    epochs, batch_size = operator.index(epochs), operator.index(batch_size)
     added = BASELINE not in chosen
     chosen = [BASELINE, *chosen] if added else chosen
     if folder is not None and not Path(folder).is_dir():
@@ -149,13 +153,13 @@ def _checked_policies(policies: Iterable[Policy | str]) -> list[Policy]:
 def _facts(task: runs.Task, seeds: list[int]) -> dict[str, Any]:
     """Return what was trained, as JSON holds it."""
     loss, optimizer = task.loss, task.optimizer
-    numbers = {name: _as_plain(value) for name, value in optimizer.hyperparameters.items()}
+    numbers = {name: plain(value) for name, value in optimizer.hyperparameters.items()}
     return {
         "model": repr(task.model),
         "data": task.data.summary,
         "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", "own"),
         "optimizer": optimizer.name,
-        "learning_rate": _as_plain(optimizer.learning_rate),
+        "learning_rate": plain(optimizer.learning_rate),
         "hyperparameters": numbers,
         "epochs": task.epochs,
         "batch_size": task.batch_size,
@@ -191,7 +195,3 @@ def _different(values: Iterable[Any], kind: str) -> list[Any]:
         if value in found[:place]:
             raise ValueError(f"{kind} {value} is given twice; drop one of the two")
     return found
-
-
-def _as_plain(value: Any) -> Any:
-    return value if isinstance(value, int | float | str | None) else repr(value)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.names import named
 from lowprec.train.dataset import FIELDS, Dataset, split_samples
-from lowprec.train.names import named
 
 if TYPE_CHECKING:
     import os

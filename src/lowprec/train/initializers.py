@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.train.names import named
+from lowprec.names import named, one_of
 
 __all__ = [
     "Constant",
@@ -71,8 +71,8 @@ class VarianceScaling:
     def __post_init__(self) -> None:
         if not self.scale > 0:
             raise ValueError(f"scale is {self.scale}; use a positive number, such as 1 or 2")
-        named(self.mode, dict.fromkeys(_MODES), "mode")
-        named(self.distribution, dict.fromkeys(_DISTRIBUTIONS), "distribution")
+        one_of(self.mode, _MODES, "mode")
+        one_of(self.distribution, _DISTRIBUTIONS, "distribution")
 
     def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
         """Draw float32 weights of a shape."""

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.train.names import named
+from lowprec.names import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import ArrayLike
 
-__all__ = ["LossScale", "all_finite"]
+__all__ = ["LossScale"]
 
 Array = np.ndarray[Any, Any]
 
@@ -254,17 +254,6 @@ class LossScale:
         backed_off = max(self.value * self.backoff_factor, self.minimum)
         value = self.value if left else backed_off
         return dataclasses.replace(self, value=value, good_steps=0, hysteresis_left=left)
-
-
-def all_finite(gradients: Mapping[str, Array]) -> bool:
-    """Return whether no gradient holds an infinity or a NaN.
-
-    Examples
-    --------
-    >>> all_finite({"0/bias": np.float32([1, 2])}), all_finite({"0/bias": np.float32([1, np.nan])})
-    (True, False)
-    """
-    return all(np.isfinite(g).all() for g in gradients.values())
 
 
 def _in_float32(value: float) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.train.names import named
+from lowprec.names import named
 from lowprec.train.targets import alike, check_probabilities, class_numbers, floating
 
 __all__ = [

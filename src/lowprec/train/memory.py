@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lowprec.train.optimizer import Optimizer
     from lowprec.train.policy import Policy
 
-__all__ = ["BytesPerParameter", "bytes_per_parameter"]
+__all__ = ["BytesPerParameter", "bytes_per_parameter", "bytes_with_state"]
 
 
 class BytesPerParameter(NamedTuple):
@@ -69,11 +69,14 @@ def bytes_per_parameter(policy: Policy | str, optimizer: Optimizer) -> BytesPerP
     >>> bytes_per_parameter("bfloat16", Adam()).total
     6.0
     """
-    found = get_policy(policy)
-    formats = found.formats
-    params, compute = formats["params"], formats["compute"]
-    state = _arrays_of_state(optimizer) * _bytes(formats["state"])
-    if found.update == "kahan":
+    return bytes_with_state(get_policy(policy), _arrays_of_state(optimizer))
+
+
+def bytes_with_state(policy: Policy, arrays: float) -> BytesPerParameter:
+    """Return the same, where an optimizer keeps so many numbers for each parameter."""
+    params, compute = policy.formats["params"], policy.formats["compute"]
+    state = arrays * _bytes(policy.formats["state"])
+    if policy.update == "kahan":
         state += _bytes(params)
     copy = 0 if compute == params else _bytes(compute)
     return BytesPerParameter(_bytes(params), state, copy)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lowprec.train.policy import Policy
 
-__all__ = ["Numerics", "numerics_of"]
+__all__ = ["Numerics", "numerics_of", "tensor_exponent"]
 
 Array = np.ndarray[Any, Any]
 _SMALL = 1 << 16  # elements

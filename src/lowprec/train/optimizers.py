@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from lowprec.names import named
 from lowprec.train.adaptive import (
     scale_by_adam,
     scale_by_adamax,
@@ -12,7 +13,6 @@ from lowprec.train.adaptive import (
     scale_by_rms,
     scale_by_sum_of_squares,
 )
-from lowprec.train.names import named
 from lowprec.train.optimizer import Optimizer, compose, require_fraction, require_not_negative
 from lowprec.train.transforms import add_decayed_weights, decay_weights, scale_by_rate, trace
 

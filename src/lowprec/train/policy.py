@@ -8,12 +8,12 @@ from typing import Any
 
 from lowprec.accumulation import Accumulator
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
+from lowprec.names import named, one_of
 from lowprec.train.loss_scale import LossScale
-from lowprec.train.names import named
 
 __all__ = ["Policy", "get_policy", "named_policies"]
 
-UPDATES = {name: name for name in ("nearest", "stochastic", "kahan")}
+UPDATES = ("nearest", "stochastic", "kahan")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Policy:
             "gradients": compute if self.gradients is None else get_format(self.gradients),
             "accumulate": accumulate,
             "state": params if self.state is None else get_format(self.state),
-            "update": named(self.update, UPDATES, "kind of update"),
+            "update": one_of(self.update, UPDATES, "kind of update"),
             "loss_scale": LossScale.get(self.loss_scale),
             "tensor_scales": bool(self.tensor_scales),
         }
@@ -232,8 +232,8 @@ def _parse(text: str) -> Policy:
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise ValueError(f"{part.strip()!r} is no field=value; write compute=float16, say")
-        known = {field.name: field.name for field in dataclasses.fields(Policy)[:-1]}
-        name = named(name, known, "field of a policy")
+        known = [field.name for field in dataclasses.fields(Policy)[:-1]]
+        name = one_of(name, known, "field of a policy")
         if name in fields:
             raise ValueError(f"{name} is given twice in {text!r}")
         fields[name] = readers.get(name, str)(value)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from lowprec.train.plain import as_json
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.spread import Spread
 
@@ -114,7 +115,7 @@ class PolicyResult:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON holds it; what is not finite is None."""
         memory = {**self.memory._asdict(), "total": self.memory.total}
-        found: dict[str, Any] = _as_json(
+        found: dict[str, Any] = as_json(
             {
                 "policy": str(self.policy),
                 "formats": {name: str(fmt) for name, fmt in self.policy.formats.items()},
@@ -172,7 +173,7 @@ class PolicyComparison:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON holds it; what is not finite is None."""
         return {
-            **_as_json(self.facts),
+            **as_json(self.facts),
             "metric": self.metric,
             "baseline_added": self.baseline_added,
             "policies": [result.to_dict() for result in self.results],
@@ -214,20 +215,11 @@ class PolicyComparison:
         return comparison_view(self)
 
     def __str__(self) -> str:
-        from lowprec.report.training_tables import as_text
+        from lowprec.report.plain_text import as_text
 
-        return as_text(self)
+        return as_text(self.__rich__(), width=80)
 
     def _repr_html_(self) -> str:
         from lowprec.report.training_tables import comparison_fragment
 
         return comparison_fragment(self)
-
-
-def _as_json(value: Any) -> Any:
-    """Return a value with None for every number that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _as_json(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_json(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -82,12 +82,9 @@ class Summary:
         return Group(table, *totals)
 
     def __repr__(self) -> str:
-        from rich.console import Console
+        from lowprec.report.plain_text import as_text
 
-        console = Console(width=100, color_system=None, force_jupyter=False)
-        with console.capture() as capture:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+        return as_text(self.__rich__())
 
     def _repr_html_(self) -> str:
         head = "".join(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from lowprec.train import losses, metrics, optimizers, passes
 from lowprec.train.history import History
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.numerics import numerics_of
+from lowprec.train.plain import plain
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.prediction import evaluate_batches, metrics_for
 
@@ -85,7 +85,7 @@ class Training:
             )
         self.model, self.seed, self.batch_size = model, seed, batch_size
         self.loss = losses.get(loss)
-        self.loss_name = loss if isinstance(loss, str) else _without_addresses(repr(loss))
+        self.loss_name = plain(loss)
         passes.refuse_softmax(model, loss)
         self.policy = get_policy(policy)
         self.numerics = numerics_of(self.policy)
@@ -121,7 +121,7 @@ class Training:
             drawn = self.model.init(_generator(self.seed, _INIT), input_shape=shape)
             params = dict(drawn)
         checked = self.model.check_params(params, self.numerics.dtype, shape)
-        # copies: updates are made in place, and the caller's arrays stay as they are
+        # copies: whatever becomes of the caller's arrays, the training keeps its own
         self.params = {name: w.copy() for name, w in checked.items()}
         self.params |= {name: self.numerics.params(w) for name, w in self._trained().items()}
         trained = self._trained()
@@ -165,7 +165,7 @@ class Training:
         """Return what the run is and how far it has come, as JSON holds it."""
         scale = self.loss_scale
         return {
-            "model": _without_addresses(repr(self.model)),
+            "model": plain(self.model),
             "policy": str(self.policy),
             "formats": str(dataclasses.replace(self.policy, name="")),
             "optimizer": self.optimizer_facts,
@@ -372,17 +372,7 @@ def _reason(gradients: Params, scale: float) -> str:
 def _facts_of(optimizer: Optimizer) -> dict[str, Any]:
     """Return an optimizer's name and numbers, as JSON holds them."""
     numbers = {"learning_rate": optimizer.learning_rate, **optimizer.hyperparameters}
-    plain = (int, float, str, bool, type(None))
-    told = {
-        name: value if isinstance(value, plain) else _without_addresses(repr(value))
-        for name, value in numbers.items()
-    }
-    return {"name": optimizer.name, **told}
-
-
-def _without_addresses(text: str) -> str:
-    """Leave out of a repr what differs from process to process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
+    return {"name": optimizer.name} | {name: plain(value) for name, value in numbers.items()}
 
 
 def _checksum(data: Dataset) -> int:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "Params",
+    "State",
     "Step",
+    "Store",
     "Transform",
     "add_decayed_weights",
     "as_it_is",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lowprec.report.benchmarks.results import Quartiles, Results, Row
 
-__all__ = ["Change", "changes"]
+__all__ = ["THRESHOLD", "Change", "changes"]
 
 THRESHOLD = 0.1
 """A change is told from this fraction on."""

@@ -10,7 +10,7 @@ from lowprec.report.benchmarks.headlines import TITLES, columns, headline, kinds
 from lowprec.report.benchmarks.tables import change_words
 from lowprec.report.benchmarks.words import caveats, cost, duration, number, share, tell
 from lowprec.report.comparison import stylesheet
-from lowprec.report.extras import needs_report_extra
+from lowprec.report.extras import page_environment
 from lowprec.report.files import write_atomically
 
 if TYPE_CHECKING:
@@ -61,16 +61,9 @@ def write_page(path: str | os.PathLike[str], results: Results, found: Sequence[C
     OSError
         If the page cannot be written.
     """
-    with needs_report_extra():
-        import jinja2
-        from markupsafe import Markup
+    environment = page_environment()
+    from markupsafe import Markup
 
-        __import__("matplotlib")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lowprec.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     environment.filters |= {"tell": tell, "number": number, "share": share}
     page = environment.get_template("benchmarks.html").render(
         style=Markup(stylesheet("page.css", "comparison.css", "benchmarks.css")),

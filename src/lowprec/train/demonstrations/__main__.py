@@ -2,8 +2,8 @@
 
 import sys
 
+from lowprec.names import named
 from lowprec.train.demonstrations import DEMONSTRATIONS
-from lowprec.train.names import named
 
 
 def main(names: list[str]) -> int:

@@ -14,11 +14,26 @@ if TYPE_CHECKING:
 
     from lowprec.train.activations import ActivationFunction
 
-__all__ = ["Activation", "activate", "activation_gradient"]
+__all__ = ["Activated", "Activation", "activate", "activation_gradient"]
+
+
+class Activated(Layer):
+    """A layer with a field `activation`: what that stands for."""
+
+    activation: str | ActivationFunction | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.function  # spelling mistakes show here
+
+    @functools.cached_property
+    def function(self) -> ActivationFunction:
+        """The activation, whatever it was given as."""
+        return activations.get(self.activation)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Activation(Layer):
+class Activation(Activated):
     """An activation as a layer of its own.
 
     It computes in float32 from rounded inputs, and its outputs are rounded once; those of softmax
@@ -36,15 +51,6 @@ class Activation(Layer):
     """
 
     activation: str | ActivationFunction | None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.function  # spelling mistakes show here
-
-    @functools.cached_property
-    def function(self) -> ActivationFunction:
-        """The activation, whatever it was given as."""
-        return activations.get(self.activation)
 
     def forward(self, params: Mapping[str, Array], x: Array, run: Run) -> tuple[Array, Any]:
         """Return f(x)."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.train import activations
-from lowprec.train.layers.activation import activate, activation_gradient
-from lowprec.train.layers.layer import Array, Layer, Run, Shape, column_sums, positive
+from lowprec.train.layers.activation import Activated, activate, activation_gradient
+from lowprec.train.layers.layer import Array, Run, Shape, column_sums, positive
 from lowprec.train.layers.windows import Windows, padding_name, pair, window_counts
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ __all__ = ["Conv2D"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Conv2D(Layer):
+class Conv2D(Activated):
     """Every output reads one window of the image: one matrix product of windows and kernel.
 
     Rounding is that of `Dense`: an output is rounded once, from the accumulated sum of its window
@@ -85,12 +83,6 @@ class Conv2D(Layer):
         for name in ("kernel_size", "strides"):
             object.__setattr__(self, name, pair(getattr(self, name), f"Conv2D's {name}"))
         object.__setattr__(self, "padding", padding_name(self.padding))
-        _ = self.function  # spelling mistakes show here
-
-    @functools.cached_property
-    def function(self) -> ActivationFunction:
-        """The activation, whatever it was given as."""
-        return activations.get(self.activation)
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import TYPE_CHECKING, Any
 
-from lowprec.train import activations
-from lowprec.train.layers.activation import activate, activation_gradient
-from lowprec.train.layers.layer import Array, Layer, Run, Shape, column_sums, positive
+from lowprec.train.layers.activation import Activated, activate, activation_gradient
+from lowprec.train.layers.layer import Array, Run, Shape, column_sums, positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +19,7 @@ __all__ = ["Dense"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Dense(Layer):
+class Dense(Activated):
     """Every output reads every input: ``y = activation(x · kernel + bias)``.
 
     Under a policy, kernel and bias are rounded to its compute format, ``x · kernel + bias`` is
@@ -69,12 +67,6 @@ class Dense(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "units", positive(self.units, "Dense's units"))
-        _ = self.function  # spelling mistakes show here
-
-    @functools.cached_property
-    def function(self) -> ActivationFunction:
-        """The activation, whatever it was given as."""
-        return activations.get(self.activation)
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,50 @@ if TYPE_CHECKING:
 
 __all__ = ["AlphaDropout", "Dropout"]
 
+_LOWEST = -SELU_ALPHA * SELU_SCALE  # what SELU has at -∞
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Dropout(Layer):
+class _Dropping(Layer, abc.ABC):
+    """What the two have in common: which places are left out, and that it is in training alone."""
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.rate < 1:
+            raise ValueError(
+                f"{type(self).__name__}'s rate is {self.rate}; use a probability in [0, 1), such "
+                "as 0.2"
+            )
+
+    def forward(self, params: Mapping[str, Array], x: Array, run: Run) -> tuple[Array, Any]:
+        """Return what is made of x where it is kept and elsewhere; x itself outside training."""
+        if not run.training or not self.rate:
+            return x, None
+        # float32 draws: the same places are kept whatever x's dtype
+        is_kept = np.asarray(run.rng().random(x.shape, np.float32)) >= self.rate
+        return run.numerics.compute(self._outputs(x, is_kept)), is_kept
+
+    def backward(
+        self, params: Mapping[str, Array], saved: Any, dy: Array, run: Run
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Return dy where x was kept, multiplied as x was, and 0 elsewhere."""
+        if saved is None or not run.wants_input_gradient:
+            return dy, {}
+        return run.numerics.gradient(self._gradients(dy, saved)), {}
+
+    @abc.abstractmethod
+    def _outputs(self, x: Array, is_kept: Array) -> Array:
+        """Return the outputs before they are rounded."""
+
+    @abc.abstractmethod
+    def _gradients(self, dy: Array, is_kept: Array) -> Array:
+        """Return the gradients with respect to the inputs before they are rounded."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Dropout(_Dropping):
     """Zeros at random places, the others multiplied by ``1 / (1 - rate)`` and rounded once.
 
     Parameters
@@ -37,33 +79,15 @@ class Dropout(Layer):
     Dropout(0.5)
     """
 
-    rate: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_rate(self.rate, "Dropout")
-
-    def forward(self, params: Mapping[str, Array], x: Array, run: Run) -> tuple[Array, Any]:
-        """Return what is kept; x itself outside training."""
-        if not run.training or not self.rate:
-            return x, None
-        is_kept = _kept(x, self.rate, run)
-        return run.numerics.compute(self._scaled(x, is_kept)), is_kept
-
-    def backward(
-        self, params: Mapping[str, Array], saved: Any, dy: Array, run: Run
-    ) -> tuple[Array | None, dict[str, Array]]:
-        """Return dy where x was kept, multiplied and rounded alike."""
-        if saved is None or not run.wants_input_gradient:
-            return dy, {}
-        return run.numerics.gradient(self._scaled(dy, saved)), {}
-
-    def _scaled(self, x: Array, is_kept: Array) -> Array:
+    def _outputs(self, x: Array, is_kept: Array) -> Array:
         return np.where(is_kept, x * (1 / (1 - self.rate)), 0)
+
+    def _gradients(self, dy: Array, is_kept: Array) -> Array:
+        return self._outputs(dy, is_kept)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class AlphaDropout(Layer):
+class AlphaDropout(_Dropping):
     """Dropout after SELU: mean 0 and variance 1 stay what they are.
 
     What is left out is set to the value that SELU has at -∞; then everything goes through
@@ -89,41 +113,13 @@ class AlphaDropout(Layer):
     Klambauer et al. (2017), Self-Normalizing Neural Networks, NeurIPS, section 2.
     """
 
-    rate: float
+    def _outputs(self, x: Array, is_kept: Array) -> Array:
+        # a = _slope, b = -a · _LOWEST · rate
+        return self._slope * np.where(is_kept, x, _LOWEST) - self._slope * _LOWEST * self.rate
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_rate(self.rate, "AlphaDropout")
-
-    def forward(self, params: Mapping[str, Array], x: Array, run: Run) -> tuple[Array, Any]:
-        """Return a · (x where kept, else SELU's lowest value) + b; x itself outside training."""
-        if not run.training or not self.rate:
-            return x, None
-        is_kept = _kept(x, self.rate, run)
-        lowest = -SELU_ALPHA * SELU_SCALE
-        y = self._slope * np.where(is_kept, x, lowest) - self._slope * lowest * self.rate
-        return run.numerics.compute(y), is_kept
-
-    def backward(
-        self, params: Mapping[str, Array], saved: Any, dy: Array, run: Run
-    ) -> tuple[Array | None, dict[str, Array]]:
-        """Return a · dy where x was kept, 0 elsewhere."""
-        if saved is None or not run.wants_input_gradient:
-            return dy, {}
-        return run.numerics.gradient(np.where(saved, self._slope * dy, 0)), {}
+    def _gradients(self, dy: Array, is_kept: Array) -> Array:
+        return np.where(is_kept, self._slope * dy, 0)
 
     @property
     def _slope(self) -> float:
-        lowest = -SELU_ALPHA * SELU_SCALE
-        return 1 / math.sqrt((1 - self.rate) * (1 + self.rate * lowest**2))
-
-
-def _check_rate(rate: float, layer: str) -> None:
-    if not 0 <= rate < 1:
-        raise ValueError(f"{layer}'s rate is {rate}; use a probability in [0, 1), such as 0.2")
-
-
-def _kept(x: Array, rate: float, run: Run) -> Array:
-    """Draw which elements are kept, the same ones whatever x's dtype."""
-    kept: Array = np.asarray(run.rng().random(x.shape, np.float32)) >= rate
-    return kept
+        return 1 / math.sqrt((1 - self.rate) * (1 + self.rate * _LOWEST**2))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lowprec.names import one_of
 from lowprec.train.layers.layer import Array, Shape, positive
-from lowprec.train.names import named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Windows", "padding_name", "pair"]
+__all__ = ["Windows", "padding_name", "pair", "window_counts"]
 
 Pair = tuple[int, int]
 
@@ -106,4 +106,4 @@ def pair(size: int | tuple[int, int], what: str) -> Pair:
 
 def padding_name(padding: str) -> str:
     """Return ``"same"`` or ``"valid"``, in whatever case it was given."""
-    return named(str(padding).lower(), {"same": "same", "valid": "valid"}, "padding")
+    return one_of(str(padding).lower(), ("same", "valid"), "padding")

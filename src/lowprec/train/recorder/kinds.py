@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.train.names import named
+from lowprec.names import one_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lowprec.train.history import History
 
-__all__ = ["KINDS", "Event", "as_float32", "kind_of", "labels_of", "largest", "losses_of", "plain"]
+__all__ = ["KINDS", "Event", "as_float32", "kind_of", "labels_of", "largest", "losses_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -58,7 +58,7 @@ class Event(NamedTuple):
 
 def kind_of(name: str) -> str:
     """Return the kind of this name; ValueError says which are near."""
-    return named(name, {kind: kind for kind in KINDS}, "kind of tensor")
+    return one_of(name, KINDS, "kind of tensor")
 
 
 def labels_of(layers: Sequence[Any]) -> dict[str, str]:
@@ -79,12 +79,6 @@ def losses_of(reference: History | Sequence[float] | None) -> list[float] | None
     curves = getattr(reference, "history", None)
     losses: Any = reference if curves is None else curves["loss"]
     return [float(loss) for loss in losses]
-
-
-def plain(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Return numbers as JSON holds them."""
-    kinds = (int, float, str, bool, type(None))
-    return {k: v if isinstance(v, kinds) else repr(v) for k, v in numbers.items()}
 
 
 def as_float32(array: ArrayLike) -> Array:

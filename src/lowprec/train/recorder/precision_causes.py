@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.recorder import Recorder
 
 __all__ = [
+    "STARVED",
     "long_sums",
     "loss_gap",
     "lost_updates",

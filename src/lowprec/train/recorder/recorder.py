@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import operator
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from lowprec.conversion import round_to
 from lowprec.formats import Format, get_format
+from lowprec.train.plain import plain
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.kinds import (
     KINDS,
@@ -19,7 +21,6 @@ from lowprec.train.recorder.kinds import (
     labels_of,
     largest,
     losses_of,
-    plain,
 )
 from lowprec.train.recorder.tracks import Track
 from lowprec.train.recorder.watching import Inquest, Recording, Watch
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from lowprec.formats import FormatLike
     from lowprec.train.history import History
+    from lowprec.train.passes import Pass
     from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.scaling import ScaleAdvice
     from lowprec.train.recorder.whatif import WhatIf
@@ -94,7 +96,7 @@ class Recorder:
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every}: record every step (1) or one in more")
-        self.every = every
+        self.every = operator.index(every)
         self.policy = get_policy("float32" if policy is None else policy)
         self.reference = losses_of(reference)
         self.tracks: dict[tuple[str, str], Track] = {}
@@ -125,7 +127,7 @@ class Recorder:
         self.recorded += 1
         return Recording(self._numerics, self, training.seen, scale)
 
-    def finish(self, training: Training, repeat: Callable[[Watch], Any]) -> None:
+    def finish(self, training: Training, repeat: Callable[[Watch], Pass]) -> None:
         """Look at a training after a step; `repeat` runs the step's passes again.
 
         Where the step was skipped, or its weights are no longer finite, the passes are repeated to
@@ -139,17 +141,21 @@ class Recorder:
         if len(self.events) >= _MOST_EVENTS and skipped:
             return
         inquest = Inquest(self._numerics)
-        repeat(inquest)
+        found = repeat(inquest)
         if inquest.found is not None:
             kind, name, before, _ = inquest.found
             self.events.append(Event(step, skipped, kind, name, largest(before)))
             return
-        for name, array in training.state.items():
-            if not np.isfinite(array).all():
-                self.events.append(Event(step, skipped, "moment", name, np.inf))
-                return
-        name = next(n for n, w in training.params.items() if not np.isfinite(w).all())
-        self.events.append(Event(step, skipped, "update", name, np.inf))
+        unheard = {  # such as the gradients of penalties, and what the optimizer made
+            "weight_gradient": found.gradients,
+            "moment": training.state,
+            "update": training.params,
+        }
+        for kind, arrays in unheard.items():
+            for name, array in arrays.items():
+                if not np.isfinite(array).all():
+                    self.events.append(Event(step, skipped, kind, name, np.inf))
+                    return
 
     def _attach(self, training: Training) -> None:
         """Begin to record a training, or go on with one that was resumed."""
@@ -168,11 +174,14 @@ class Recorder:
         self.policy, self._training = training.policy, weakref.ref(training)
         self._numerics = Listening(training.policy)
         self.labels |= labels_of(training.model.layers)
-        numbers = {"learning_rate": training.optimizer.rate(0)}
+        numbers = {
+            **training.optimizer.hyperparameters,
+            "learning_rate": training.optimizer.rate(0),
+        }
         self.facts |= {
             "model": repr(training.model),
             "optimizer": training.optimizer.name,
-            "hyperparameters": plain(training.optimizer.hyperparameters | numbers),
+            "hyperparameters": {name: plain(value) for name, value in numbers.items()},
             "loss": training.loss_name,
             "data": training.data.summary,
             "batch_size": training.batch_size,
@@ -225,7 +234,7 @@ class Recorder:
         >>> recorder.track("weight_gradient", "w").whole.new_zero_rate
         0.5
         """
-        kind = kind_of(kind)
+        step, kind = operator.index(step), kind_of(kind)
         before = as_float32(array)
         track = self.track(kind, name)
         after = before if track.fmt == get_format("float32") else round_to(before, track.fmt)
@@ -443,7 +452,7 @@ class Recorder:
         return recorder_view(self)
 
     def __repr__(self) -> str:
-        from lowprec.report.recorder_views import as_text
+        from lowprec.report.plain_text import as_text
 
         return as_text(self.__rich__()).strip("\n")
 

@@ -21,6 +21,8 @@ __all__ = [
     "TOLERATED_ZEROS",
     "ScaleAdvice",
     "advise_scale",
+    "is_harmed",
+    "power",
 ]
 
 GRADIENTS = ("activation_gradient", "weight_gradient")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,7 @@ _ROUNDED_IN_PASSES = (
 )
 
 
-class Watch:
+class Watch(abc.ABC):
     """What the passes of one step call, beside the layers: the base, which only names tensors.
 
     Parameters
@@ -59,6 +60,7 @@ class Watch:
         for heard in named_forward(self.numerics.take(), layer, own, outputs):
             self.see(heard)
 
+    @abc.abstractmethod
     def loss(self, targets: Array, outputs: Array) -> None:
         """Look at what is to be learnt and at what the network gives."""
 
@@ -67,9 +69,9 @@ class Watch:
         for heard in named_backward(self.numerics.take(), layer, dx, grads):
             self.see(heard)
 
+    @abc.abstractmethod
     def see(self, heard: Heard) -> None:
         """Look at a tensor."""
-        raise NotImplementedError
 
 
 class Recording(Watch):
@@ -168,6 +170,9 @@ class Inquest(Watch):
     def __init__(self, numerics: Listening) -> None:
         super().__init__(numerics)
         self.found: Heard | None = None
+
+    def loss(self, targets: Array, outputs: Array) -> None:
+        """Pass by: the loss is never checked."""
 
     def see(self, heard: Heard) -> None:
         """Keep the first that is not finite."""

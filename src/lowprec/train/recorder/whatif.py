@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lowprec.conversion import round_to
 from lowprec.formats import Format, float32
 from lowprec.train.loss_scale import LossScale
+from lowprec.train.memory import bytes_with_state
 from lowprec.train.numerics import tensor_exponent
 from lowprec.train.policy import Policy, get_policy, named_policies
 from lowprec.train.recorder.forecast import Forecast, forecast
@@ -110,7 +111,7 @@ class WhatIf:
         return what_if_view(self)
 
     def __str__(self) -> str:
-        from lowprec.report.recorder_views import as_text
+        from lowprec.report.plain_text import as_text
 
         return as_text(self.__rich__())
 
@@ -143,16 +144,13 @@ def what_if(recorder: Recorder, policies: Iterable[Policy | str] | None) -> What
 def _predict(recorder: Recorder, policy: Policy) -> Prediction:
     formats = policy.formats
     states = len({t.name.partition("/")[0] for t in recorder.of_kind("moment")})
-    kept = formats["params"].bits + states * formats["state"].bits
-    kept += formats["params"].bits if policy.update == "kahan" else 0
-    copy = formats["compute"].bits if formats["compute"] != formats["params"] else 0
     return Prediction(
         policy,
         _forward(recorder, policy),
         _backward(recorder, policy),
         _update(recorder, policy),
         _state(recorder, formats["state"]),
-        (kept + copy) / 8,
+        bytes_with_state(policy, states).total,
         formats["compute"].bits,
     )
 

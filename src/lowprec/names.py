@@ -6,9 +6,9 @@ import difflib
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["named"]
+__all__ = ["did_you_mean", "named", "one_of"]
 
 T = TypeVar("T")
 
@@ -37,8 +37,23 @@ def named(name: str, table: Mapping[str, T], kind: str) -> T:
         ...
     ValueError: 'rleu' is no activation; did you mean 'relu'? use one of relu, tanh
     """
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(name.lower(), table, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"{name!r} is no {kind}; {hint}use one of {', '.join(table)}")
+    return table[one_of(name, table, kind)]
+
+
+def one_of(name: str, names: Collection[str], kind: str) -> str:
+    """Return a name, if it is one of these; else raise the error of `named`."""
+    if name in names:
+        return name
+    near = difflib.get_close_matches(str(name).lower(), names, n=1)
+    raise ValueError(f"{name!r} is no {kind}; {did_you_mean(near)}use one of {', '.join(names)}")
+
+
+def did_you_mean(near: Sequence[str]) -> str:
+    """Return the question that an error asks, with a space after it; nothing if no name is near.
+
+    Examples
+    --------
+    >>> did_you_mean(["float16", "bfloat16"])
+    "did you mean 'float16' or 'bfloat16'? "
+    """
+    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""

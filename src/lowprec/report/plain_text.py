@@ -1,0 +1,21 @@
+"""What rich shows, as plain text."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["as_text"]
+
+
+def as_text(view: RenderableType, width: int = 100) -> str:
+    """Return a view as plain text of so many columns, without blanks at the ends of lines."""
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    # In Jupyter a console would show its output there, and leave the buffer empty.
+    Console(file=buffer, width=width, color_system=None, force_jupyter=False).print(view)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
