@@ -226,6 +226,15 @@ def test_patterns_choose_what_is_converted(tmp_path):
     ]
 
 
+def test_one_pattern_needs_no_list(tmp_path):
+    path, target = tmp_path / "x.npz", tmp_path / "y.npz"
+    write_tensors(path, {"head.w": [0.1], "norm.w": [0.1]})
+    convert(path, target, "float16", exclude="norm.*")
+    assert [t.dtype.name for t in open_tensors(target).values()] == ["float16", "float64"]
+    convert(path, target, "float16", include="norm.*", overwrite=True)
+    assert [t.dtype.name for t in open_tensors(target).values()] == ["float64", "float16"]
+
+
 def test_nan_without_a_code_is_counted_and_nothing_is_written(tmp_path):
     x = np.ones((100, 70), "f4")
     x[3, 5] = x[99, 69] = np.nan

@@ -67,8 +67,8 @@ def convert(
     overflow: Overflow | str = "ieee",
     rng: RNGLike = None,
     scale: bool = False,
-    include: Iterable[str] = ("*",),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = ("*",),
+    exclude: str | Iterable[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -95,7 +95,7 @@ def convert(
     scale : bool
         Whether each tensor is multiplied, before it is rounded, by the largest power of two that
         overflows nowhere; the file's note keeps the inverse and `open_tensors` undoes it.
-    include, exclude : iterable of str
+    include, exclude : str or iterable of str
         Patterns (as in `fnmatch`) of names that are converted, and that are not all the same.
     overwrite : bool
         Whether files that exist may be replaced.
@@ -129,8 +129,8 @@ def convert(
         (Rounding(rounding), Overflow(overflow)),
         _seed(rng),
         scale,
-        tuple(include),
-        tuple(exclude),
+        _patterns(include),
+        _patterns(exclude),
     )
     paths, index = find_files(source)
     is_set = index is not None or len(paths) > 1 or Path(target).is_dir()
@@ -152,6 +152,10 @@ def convert(
         write_index(index, new_index, targets)
     journal.remove()
     return done
+
+
+def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _name_in_set(path: Path) -> str:
