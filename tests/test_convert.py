@@ -327,6 +327,35 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path):
     assert sorted(os.listdir(target)) == sorted(os.listdir(source))
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        np.int64(5),
+        np.random.SeedSequence(np.array([5, 2**40])),
+        np.random.SeedSequence([5, 6]).spawn(2)[1],
+        [5, 6],
+    ],
+    ids=["integer", "array", "spawned", "list"],
+)
+def test_any_seed_survives_a_run_that_was_cut_off(tmp_path, seed):
+    source, target = tmp_path / "model", tmp_path / "out"
+    source.mkdir()
+    write_shards(source)
+    shards = sorted(source.glob("*.safetensors"))
+    how = {"rounding": "stochastic"}
+    with pytest.raises(Stopped):
+        convert(source, target, "bfloat16", rng=seed, progress=stop_at(shards[1].name), **how)
+    for other in (7, np.random.SeedSequence(7), None):
+        with pytest.raises(ValueError, match=r"another conversion into .* was cut off"):
+            convert(source, target, "bfloat16", rng=other, **how)
+    convert(source, target, "bfloat16", rng=seed, **how)
+    for shard in shards:
+        convert(shard, tmp_path / "alone.npz", "bfloat16", rng=seed, overwrite=True, **how)
+        for name, tensor in open_tensors(tmp_path / "alone.npz").items():
+            together = open_tensors(target)[name]
+            assert joined(together).tobytes() == joined(tensor).tobytes()
+
+
 def test_a_shard_whose_source_has_changed_is_converted_again(tmp_path):
     source, target = tmp_path / "model", tmp_path / "out"
     source.mkdir()

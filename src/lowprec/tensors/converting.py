@@ -13,7 +13,7 @@ from lowprec.conversion import draw_key
 from lowprec.formats import Format, FormatLike, get_format
 from lowprec.rounding import Overflow, Rounding
 from lowprec.tensors.converted import Converted, scale_for
-from lowprec.tensors.journal import Journal
+from lowprec.tensors.journal import Journal, plain_seed
 from lowprec.tensors.opening import find_files, read_file, write_index
 from lowprec.tensors.sources import watched
 from lowprec.tensors.tensor import Tensor, scaled
@@ -190,8 +190,14 @@ class _How:
             "scale": self.scale,
             "include": list(self.include),
             "exclude": list(self.exclude),
-            "rng": repr(rng) if rng is None or isinstance(rng, int) else "a generator",
+            "rng": self._named(rng),
         }
+
+    def _named(self, rng: RNGLike) -> Any:
+        """Return what tells one seed from another; a generator's is drawn anew every time."""
+        if rng is None or isinstance(rng, np.random.Generator):
+            return None if rng is None else "a generator"
+        return plain_seed(self.seed)
 
     def selects(self, tensor: Tensor) -> bool:
         """Whether a tensor holds real numbers that are to be converted."""
