@@ -286,6 +286,22 @@ def test_shards_keep_their_names_and_get_an_index(tmp_path):
         convert(source, source, "float16", overwrite=True)
 
 
+def test_a_folder_is_not_given_the_name_of_a_file(tmp_path):
+    write_shards(tmp_path)
+    pattern = str(tmp_path / "model-*.safetensors")
+    with pytest.raises(
+        ValueError, match=r"out\.safetensors is the name of a file"
+    ):
+        convert(pattern, tmp_path / "out.safetensors", "bfloat16")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_nothing_is_no_model(tmp_path):
+    for call in (open_tensors, lambda files: convert(files, tmp_path / "y.npz", "bfloat16")):
+        with pytest.raises(ValueError, match="no files were named"):
+            call([])
+
+
 def test_shards_that_the_shell_has_listed_get_an_index_too(tmp_path):
     write_shards(tmp_path)
     convert(sorted(tmp_path.glob("*.safetensors")), tmp_path / "out", "bfloat16")

@@ -137,6 +137,11 @@ def convert(
     if not is_set:
         return _convert_files(how, {paths[0]: Path(target)}, None, overwrite, progress)
     folder = Path(target)
+    if folder.suffix.lower() in WRITERS and not folder.is_dir():
+        raise ValueError(
+            f"a set of files is converted into a folder, and {folder} is the name of a file; give "
+            "the name of a folder"
+        )
     folder.mkdir(exist_ok=True)
     targets = {path: folder / _name_in_set(path) for path in paths}
     _check_targets(targets)
