@@ -289,9 +289,7 @@ def test_shards_keep_their_names_and_get_an_index(tmp_path):
 def test_a_folder_is_not_given_the_name_of_a_file(tmp_path):
     write_shards(tmp_path)
     pattern = str(tmp_path / "model-*.safetensors")
-    with pytest.raises(
-        ValueError, match=r"out\.safetensors is the name of a file"
-    ):
+    with pytest.raises(ValueError, match=r"out\.safetensors is the name of a file"):
         convert(pattern, tmp_path / "out.safetensors", "bfloat16")
     assert not (tmp_path / "out.safetensors").exists()
 
