@@ -102,6 +102,12 @@ def test_pieces_cover_every_element_once_and_in_its_place():
         assert all(one.stop < two.start for one, two in pairwise(found))
 
 
+def test_advice_about_chunks_is_that_about_the_whole():
+    for x in (X, X * 1e9):
+        advice = lp.advise(da.from_array(x, chunks=(2, 3, 5)))
+        assert advice.to_dict() == lp.advise(x).to_dict()
+
+
 def test_arrays_without_axes_or_elements_are_converted_too():
     assert lp.round_to(da.from_array(np.float32(0.1)), "bfloat16").compute() == lp.round_to(
         np.float32(0.1), "bfloat16"
