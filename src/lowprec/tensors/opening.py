@@ -164,6 +164,8 @@ def read_file(path: Path) -> TensorFile:
         )
     if path.is_dir():
         raise IsADirectoryError(21, "Is a folder", str(path))
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} cannot be read: it is no regular file")
     try:
         return reader(path)
     except ValueError as error:
