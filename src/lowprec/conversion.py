@@ -6,6 +6,7 @@ first conversion.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,8 @@ from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array, kernel_dtype, to_array
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike
 
     from lowprec.kernels.plans import Kernel
@@ -438,7 +441,17 @@ def _refuse_out(out: Any) -> None:
 
 def _convert_chunk(chunk: np.ndarray[Any, Any], *, asked: Any) -> Any:
     work = _known.get(asked) or _known.setdefault(asked, _conversion_work(*asked))
-    return _run(work, as_array(chunk), None, False, 0)
+    with _counted_in(chunk):
+        return _run(work, as_array(chunk), None, False, 0)
+
+
+@contextlib.contextmanager
+def _counted_in(chunk: np.ndarray[Any, Any]) -> Iterator[None]:
+    """Say that a count and an index are those of a chunk, not of the whole array."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"in a chunk of shape {chunk.shape}, {error}") from None
 
 
 def _decode_chunk(chunk: np.ndarray[Any, Any], *, asked: Any) -> Any:
@@ -453,7 +466,8 @@ def _convert_placed(
     work = _known.get(asked) or _known.setdefault(asked, _conversion_work(*asked))
     out = np.empty(chunk.shape, work.result)
     if work.refuses:
-        refuse_specials(chunk, work.refuses)
+        with _counted_in(chunk):
+            refuse_specials(chunk, work.refuses)
     source, target = np.ascontiguousarray(chunk, work.source).reshape(-1), out.reshape(-1)
     for first, last, place in pieces_in_c_order(chunk.shape, start, shape):
         work.kernel(source[first:last], target[first:last], key, place)
