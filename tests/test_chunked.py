@@ -102,6 +102,12 @@ def test_pieces_cover_every_element_once_and_in_its_place():
         assert all(one.stop < two.start for one, two in pairwise(found))
 
 
+def test_advice_about_chunks_is_that_about_the_whole():
+    for x in (X, X * 1e9):
+        advice = lp.advise(da.from_array(x, chunks=(2, 3, 5)))
+        assert advice.to_dict() == lp.advise(x).to_dict()
+
+
 def test_arrays_without_axes_or_elements_are_converted_too():
     assert lp.round_to(da.from_array(np.float32(0.1)), "bfloat16").compute() == lp.round_to(
         np.float32(0.1), "bfloat16"
@@ -112,13 +118,21 @@ def test_arrays_without_axes_or_elements_are_converted_too():
     assert lp.round_to(da.zeros((0, 3)), "bfloat16", **how).compute().shape == (0, 3)
 
 
+CHUNK_OF_NAN = r"in a chunk of shape \(6, 10, 14\), 840 of 840 elements are NaN"
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
         (lambda x: lp.round_to(x, "bfloat16", out=X), TypeError, "leave out="),
         (lambda x: lp.round_to(x, "e11m30"), ValueError, "pass x as float64"),
         (lambda x: lp.round_to(x[x > 0], "bfloat16", rounding="SR"), ValueError, "chunk_sizes"),
-        (lambda x: lp.encode(x * np.nan, "float6_e2m3fn").compute(), ValueError, "NaN"),
+        (lambda x: lp.encode(x * np.nan, "float6_e2m3fn").compute(), ValueError, CHUNK_OF_NAN),
+        (
+            lambda x: lp.encode(x * np.nan, "float6_e2m3fn", rounding="SR").compute(),
+            ValueError,
+            CHUNK_OF_NAN,
+        ),
         (lambda x: lp.round_to(x.astype(complex), "bfloat16"), TypeError, "x.real"),
     ],
 )

@@ -237,6 +237,15 @@ def test_patterns_choose_what_is_converted(tmp_path):
     ]
 
 
+def test_one_pattern_needs_no_list(tmp_path):
+    path, target = tmp_path / "x.npz", tmp_path / "y.npz"
+    write_tensors(path, {"head.w": [0.1], "norm.w": [0.1]})
+    convert(path, target, "float16", exclude="norm.*")
+    assert [t.dtype.name for t in open_tensors(target).values()] == ["float16", "float64"]
+    convert(path, target, "float16", include="norm.*", overwrite=True)
+    assert [t.dtype.name for t in open_tensors(target).values()] == ["float64", "float16"]
+
+
 def test_nan_without_a_code_is_counted_and_nothing_is_written(tmp_path):
     x = np.ones((100, 70), "f4")
     x[3, 5] = x[99, 69] = np.nan
@@ -288,6 +297,20 @@ def test_shards_keep_their_names_and_get_an_index(tmp_path):
         convert(source, source, "float16", overwrite=True)
 
 
+def test_a_folder_is_not_given_the_name_of_a_file(tmp_path):
+    write_shards(tmp_path)
+    pattern = str(tmp_path / "model-*.safetensors")
+    with pytest.raises(ValueError, match=r"out\.safetensors is the name of a file"):
+        convert(pattern, tmp_path / "out.safetensors", "bfloat16")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_nothing_is_no_model(tmp_path):
+    for call in (open_tensors, lambda files: convert(files, tmp_path / "y.npz", "bfloat16")):
+        with pytest.raises(ValueError, match="no files were named"):
+            call([])
+
+
 def test_shards_that_the_shell_has_listed_get_an_index_too(tmp_path):
     write_shards(tmp_path)
     convert(sorted(tmp_path.glob("*.safetensors")), tmp_path / "out", "bfloat16")
@@ -327,6 +350,35 @@ def test_a_run_that_was_cut_off_goes_on_where_it_stopped(tmp_path):
     assert [path.name for path in done.files] == shards[1:]
     assert (target / shards[0]).stat().st_mtime_ns == first.st_mtime_ns
     assert sorted(os.listdir(target)) == sorted(os.listdir(source))
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [
+        np.int64(5),
+        np.random.SeedSequence(np.array([5, 2**40])),
+        np.random.SeedSequence([5, 6]).spawn(2)[1],
+        [5, 6],
+    ],
+    ids=["integer", "array", "spawned", "list"],
+)
+def test_any_seed_survives_a_run_that_was_cut_off(tmp_path, seed):
+    source, target = tmp_path / "model", tmp_path / "out"
+    source.mkdir()
+    write_shards(source)
+    shards = sorted(source.glob("*.safetensors"))
+    how = {"rounding": "stochastic"}
+    with pytest.raises(Stopped):
+        convert(source, target, "bfloat16", rng=seed, progress=stop_at(shards[1].name), **how)
+    for other in (7, np.random.SeedSequence(7), None):
+        with pytest.raises(ValueError, match=r"another conversion into .* was cut off"):
+            convert(source, target, "bfloat16", rng=other, **how)
+    convert(source, target, "bfloat16", rng=seed, **how)
+    for shard in shards:
+        convert(shard, tmp_path / "alone.npz", "bfloat16", rng=seed, overwrite=True, **how)
+        for name, tensor in open_tensors(tmp_path / "alone.npz").items():
+            together = open_tensors(target)[name]
+            assert joined(together).tobytes() == joined(tensor).tobytes()
 
 
 def test_a_shard_whose_source_has_changed_is_converted_again(tmp_path):

@@ -6,11 +6,16 @@ says so in a line of its own, ``<!-- needs: torch, matplotlib -->``.
 
 import doctest
 import re
+import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+from lowprec.cli import COMMANDS, _parser
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 FENCE = re.compile(r"^ *(`{3,}|~{3,})(.*)$")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
@@ -37,6 +42,13 @@ def blocks(text):
 
 def programs(text):
     return [block for block in blocks(text) if re.split(r"[\s{]", block[0])[0] in ("python", "py")]
+
+
+def commands(text):
+    """Return the arguments of every line that calls lowprec in a block."""
+    lines = [line.strip() for _, _, block in blocks(text) for line in block]
+    called = [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?lowprec ", line)]
+    return [shlex.split(line, comments=True)[1:] for line in called]
 
 
 def only_python(text):
@@ -80,6 +92,27 @@ def test_pages_link_to_files_that_exist(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_the_commands_of_a_page_are_taken(page):
+    """Every one is parsed by the command itself, which exits where an option is not its own."""
+    for arguments in commands(page.read_text(encoding="utf-8")):
+        _parser().parse_args(arguments)
+
+
+def test_every_command_is_on_a_page():
+    called = {
+        line[0] for page in [ROOT / "README.md", *PAGES] for line in commands(page.read_text())
+    }
+    assert called == {command.__name__.rpartition(".")[2] for command in COMMANDS}
+
+
+def test_every_extra_is_on_the_page_about_installing():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    rows = re.findall(r"(?m)^\| (`[^|]*) \|", (DOCS / "install.md").read_text(encoding="utf-8"))
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(project["optional-dependencies"])
+
+
 def test_a_wrong_output_and_code_without_a_prompt_are_found(capsys):
     """The tests above can fail."""
     wrong = only_python("text\n\n```python\n>>> 1 + 1\n3\n```\n\n```bash\n>>> 1 +\n```\n")
@@ -88,6 +121,10 @@ def test_a_wrong_output_and_code_without_a_prompt_are_found(capsys):
     assert (result.attempted, result.failed) == (1, 1)
     assert "Line 4, in page" in capsys.readouterr().out
     assert [lines for _, _, lines in programs("~~~py\nx = 1\n~~~")] == [["x = 1"]]
+    (unknown,) = commands("```bash\n$ lowprec compare 'a b' --format bfloat16  # --formats\n```\n")
+    assert unknown == ["compare", "a b", "--format", "bfloat16"]
+    with pytest.raises(SystemExit):
+        _parser().parse_args(unknown)
 
 
 def test_there_are_pages():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -348,6 +349,14 @@ def test_a_bomb_is_read_in_little_memory(tmp_path):
             member.write(bytes(1 << 20))
     assert path.stat().st_size < 1 << 20
     assert growth(f"for block in open_tensors({str(path)!r})['a'].blocks(): pass") < 60 << 20
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".npz", ".npy", ".pt"])
+def test_a_pipe_is_refused_not_waited_for(tmp_path, kind):
+    os.mkfifo(tmp_path / f"x{kind}")
+    for path in (tmp_path / f"x{kind}", tmp_path):
+        with pytest.raises(ValueError, match="it is no regular file"):
+            open_tensors(path)
 
 
 def test_a_header_that_fills_the_memory_is_refused(tmp_path):

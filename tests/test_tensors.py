@@ -187,6 +187,17 @@ def test_a_tensor_cannot_be_written_where_it_has_no_place(tmp_path):
     assert os.listdir(tmp_path) == ["x.npy"]
 
 
+@pytest.mark.parametrize("kind", [".safetensors", ".npz"])
+def test_what_could_not_be_read_back_is_not_written(tmp_path, kind):
+    path = tmp_path / f"x{kind}"
+    with pytest.raises(ValueError, match=r"'__metadata__' is where .* keep their texts"):
+        write_tensors(path, {"__metadata__": [1], "a": [2]})
+    for texts in ({"steps": 7}, {7: "steps"}):
+        with pytest.raises(TypeError, match=r"metadata .*7.* use texts"):
+            write_tensors(path, {"a": [2]}, texts)
+    assert os.listdir(tmp_path) == []
+
+
 def test_two_processes_do_not_write_one_file(tmp_path):
     from lowprec.tensors.writing import replacing
 
@@ -232,6 +243,14 @@ def test_a_set_of_shards_is_one_mapping(tmp_path, how):
     for name, array in arrays.items():
         assert_same_bits(joined(tensors[name]), array)
     assert (tensors.index is not None) == (how in ("index", "folder"))
+
+
+def test_a_folder_with_a_model_is_that_model(tmp_path):
+    """Arrays that lie beside it are not."""
+    np.save(tmp_path / "random_state.npy", np.ones(3))
+    np.savez(tmp_path / "losses.npz", loss=np.ones(3))
+    arrays = write_shards(tmp_path, index=False)
+    assert list(open_tensors(tmp_path)) == list(arrays)
 
 
 def test_a_missing_shard_is_named(tmp_path):

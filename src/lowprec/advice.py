@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lowprec.analysis import DEFAULT_FORMATS, as_formats, measure
+from lowprec.chunked import is_chunked
 from lowprec.exact import floor_log2_ratio
 from lowprec.tensors.tensor import scaled
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from lowprec.formats import Format, FormatLike
     from lowprec.measurement import Measurement
+    from lowprec.tensors.tensor import Tensor
 
 __all__ = [
     "Advice",
@@ -118,7 +120,7 @@ class Advice:
 
 
 def advise(
-    x: npt.ArrayLike,
+    x: npt.ArrayLike | Tensor,
     tolerance: float = 0.01,
     formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
 ) -> Advice:
@@ -130,8 +132,8 @@ def advise(
 
     Parameters
     ----------
-    x : array_like
-        The tensor.
+    x : array_like, lowprec.tensors.Tensor or dask.array.Array
+        The tensor; read by block, a dask array by chunk and at once.
     tolerance : float
         The largest relative error to accept, 1 % by default.
     formats : iterable of Format, str or dtype
@@ -159,17 +161,23 @@ def advise(
     return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in as_formats(formats)))
 
 
-def _advise(x: npt.ArrayLike, fmt: Format, tolerance: float) -> FormatAdvice:
-    measured = measure(x, fmt)
+def _advise(x: npt.ArrayLike | Tensor, fmt: Format, tolerance: float) -> FormatAdvice:
+    measured = _measure(x, fmt)
     advice = FormatAdvice(fmt, tolerance, measured)
     exponent = 0 if advice.holds else _exponent(measured, tolerance)
     shifted = _shifted(fmt, exponent) if exponent else None
     if shifted is None:
         return advice
-    after = measure(x, shifted)
+    after = _measure(x, shifted)
     if _badness(after) >= _badness(measured):
         return advice
     return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=after)
+
+
+def _measure(x: npt.ArrayLike | Tensor, fmt: Format) -> Measurement:
+    measured = measure(x, fmt)
+    computed: Measurement = cast("Any", measured).compute() if is_chunked(x) else measured
+    return computed
 
 
 def _holds(measured: Measurement, tolerance: float) -> bool:

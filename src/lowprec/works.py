@@ -5,6 +5,7 @@ Numba is imported with the first one.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,8 @@ from lowprec.rounding import Overflow, Rounding
 from lowprec.sources import as_array, kernel_dtype, to_array
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lowprec.kernels.plans import Kernel
     from lowprec.randomness import RNGLike
     from lowprec.rounding import OverflowLike, RoundingLike
@@ -283,7 +286,17 @@ def _refuse_out(out: Any) -> None:
 
 def _convert_chunk(chunk: Array, *, asked: Any) -> Any:
     work = conversion_work(*asked)
-    return run(work, as_array(chunk), None, False, 0)
+    with _counted_in(chunk):
+        return run(work, as_array(chunk), None, False, 0)
+
+
+@contextlib.contextmanager
+def _counted_in(chunk: Array) -> Iterator[None]:
+    """Say that a count and an index are those of a chunk, not of the whole array."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"in a chunk of shape {chunk.shape}, {error}") from None
 
 
 def _decode_chunk(chunk: Array, *, fmt: Format, result: np.dtype[Any]) -> Any:
@@ -295,7 +308,8 @@ def _convert_placed(chunk: Array, *, asked: Any, key: int, start: Any, shape: An
     """Convert a chunk with the random bits of its elements' places in the whole array."""
     work = conversion_work(*asked)
     out = np.empty(chunk.shape, work.result)
-    refuse_specials(chunk, work.refuses)
+    with _counted_in(chunk):
+        refuse_specials(chunk, work.refuses)
     source, target = np.ascontiguousarray(chunk, work.source).reshape(-1), out.reshape(-1)
     for first, last, place in pieces_in_c_order(chunk.shape, start, shape):
         work.kernel(source[first:last], target[first:last], key, place)

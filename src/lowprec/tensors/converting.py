@@ -13,7 +13,7 @@ from lowprec.formats import Format, FormatLike, get_format
 from lowprec.randomness import draw_key
 from lowprec.rounding import Overflow, Rounding
 from lowprec.tensors.converted import Converted, scale_for
-from lowprec.tensors.journal import Journal
+from lowprec.tensors.journal import Journal, plain_seed
 from lowprec.tensors.opening import find_files, read_file, write_index
 from lowprec.tensors.sources import watched
 from lowprec.tensors.tensor import Tensor, scaled
@@ -67,8 +67,8 @@ def convert(
     overflow: Overflow | str = "ieee",
     rng: RNGLike = None,
     scale: bool = False,
-    include: Iterable[str] = ("*",),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = ("*",),
+    exclude: str | Iterable[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -95,7 +95,7 @@ def convert(
     scale : bool
         Whether each tensor is multiplied, before it is rounded, by the largest power of two that
         overflows nowhere; the file's note keeps the inverse and `open_tensors` undoes it.
-    include, exclude : iterable of str
+    include, exclude : str or iterable of str
         Patterns (as in `fnmatch`) of names that are converted, and that are not all the same.
     overwrite : bool
         Whether files that exist may be replaced.
@@ -129,14 +129,19 @@ def convert(
         (Rounding(rounding), Overflow(overflow)),
         _seed(rng),
         scale,
-        tuple(include),
-        tuple(exclude),
+        _patterns(include),
+        _patterns(exclude),
     )
     paths, index = find_files(source)
     is_set = index is not None or len(paths) > 1 or Path(target).is_dir()
     if not is_set:
         return _convert_files(how, {paths[0]: Path(target)}, None, overwrite, progress)
     folder = Path(target)
+    if folder.suffix.lower() in WRITERS and not folder.is_dir():
+        raise ValueError(
+            f"a set of files is converted into a folder, and {folder} is the name of a file; give "
+            "the name of a folder"
+        )
     folder.mkdir(exist_ok=True)
     targets = {path: folder / _name_in_set(path) for path in paths}
     _check_targets(targets)
@@ -152,6 +157,10 @@ def convert(
         write_index(index, new_index, targets)
     journal.remove()
     return done
+
+
+def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _name_in_set(path: Path) -> str:
@@ -186,8 +195,14 @@ class _How:
             "scale": self.scale,
             "include": list(self.include),
             "exclude": list(self.exclude),
-            "rng": repr(rng) if rng is None or isinstance(rng, int) else "a generator",
+            "rng": self._named(rng),
         }
+
+    def _named(self, rng: RNGLike) -> Any:
+        """Return what tells one seed from another; a generator's is drawn anew every time."""
+        if rng is None or isinstance(rng, np.random.Generator):
+            return None if rng is None else "a generator"
+        return plain_seed(self.seed)
 
     def selects(self, tensor: Tensor) -> bool:
         """Whether a tensor holds real numbers that are to be converted."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lowprec.tensors.tensor import Tensor
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "plain_seed"]
 
 _NAME = ".lowprec-convert.json"
 _VERSION = 1
@@ -72,7 +72,7 @@ class Journal:
         content = {
             "version": _VERSION,
             "request": request,
-            "seed": [seed.entropy, list(seed.spawn_key)],
+            "seed": plain_seed(seed),
             "finished": {},
         }
         journal = cls(path, content)
@@ -105,6 +105,13 @@ class Journal:
     def _write(self) -> None:
         with replacing(self.path, overwrite=True) as file:
             file.write(json.dumps(self.content, indent=1).encode())
+
+
+def plain_seed(seed: np.random.SeedSequence) -> list[Any]:
+    """Return entropy and spawn key as JSON can hold them."""
+    entropy: Any = np.asarray(seed.entropy, object)  # of any size: 128 bits are usual
+    plain = [int(n) for n in entropy.reshape(-1)] if entropy.ndim else int(entropy.item())
+    return [plain, [int(n) for n in seed.spawn_key]]
 
 
 def _stamp(path: Path) -> list[int]:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["INDEX_SUFFIX", "find_files", "open_tensors", "read_file", "write_index"]
 
 INDEX_SUFFIX = ".safetensors.index.json"
-_READERS: dict[str, Callable[[Path], TensorFile]] = {
-    ".npy": read_npy,
-    ".npz": read_npz,
+_READERS: dict[str, Callable[[Path], TensorFile]] = {  # of a folder, the first kind that is there
     ".safetensors": read_safetensors,
+    ".npz": read_npz,
+    ".npy": read_npy,
     ".pt": read_torch,
     ".pth": read_torch,
     ".ckpt": read_torch,
@@ -45,10 +45,10 @@ def open_tensors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     Parameters
     ----------
     path : str or path, or a sequence of them
-        A file ``.npy``, ``.npz``, ``.safetensors`` or, where torch is installed, one that
+        A file ``.safetensors``, ``.npz``, ``.npy`` or, where torch is installed, one that
         ``torch.save`` wrote (``.pt``, ``.pth``, ``.ckpt``, ``.bin``); an index
         ``model.safetensors.index.json``, a pattern such as ``"model-*-of-*.safetensors"``, or a
-        folder with shards.
+        folder, of which the files of one kind are taken: the first of these that is there.
 
     Returns
     -------
@@ -88,6 +88,8 @@ def find_files(path: Any) -> tuple[list[Path], Path | None]:
     """
     if not isinstance(path, str | os.PathLike):
         files = [file for one in path for file in find_files(one)[0]]
+        if not files:
+            raise ValueError("no files were named; give at least one")
         return files, _index_beside(files)
     place = Path(path)
     if place.name.endswith(INDEX_SUFFIX):
@@ -165,6 +167,8 @@ def read_file(path: Path) -> TensorFile:
         )
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a folder", str(path))
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} cannot be read: it is no regular file")
     try:
         return reader(path)
     except ValueError as error:

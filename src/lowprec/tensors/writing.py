@@ -60,6 +60,8 @@ def write_tensors(
         If the file exists and may not be replaced.
     ValueError
         If this kind of file cannot hold such tensors.
+    TypeError
+        If the metadata are not texts.
 
     Examples
     --------
@@ -86,9 +88,22 @@ def write_file(
     if write is None:
         raise ValueError(f"{path} cannot be written: use a name in {', '.join(WRITERS)}")
     refuse_duplicates(checked_name(tensor.name) for tensor in tensors)
+    _check_texts(path, tensors, metadata)
     stored = [storable(tensor, path.suffix.lower()) for tensor in tensors]
     with replacing(path, overwrite=overwrite) as file:
         write(file, stored, with_notes(metadata, stored))
+
+
+def _check_texts(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> None:
+    """Refuse what would be written and then not be understood."""
+    if path.suffix.lower() != ".npy" and any(tensor.name == METADATA for tensor in tensors):
+        raise ValueError(
+            f"{METADATA!r} is where {path.suffix} files keep their texts; give the tensor another "
+            "name"
+        )
+    for key, text in metadata.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise TypeError(f"metadata {key!r:.50}: {text!r:.50} is no pair of texts; use texts")
 
 
 # What a kind of file can hold --------------------------------------------------------------------
