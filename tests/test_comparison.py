@@ -467,6 +467,10 @@ def test_the_table_fits_a_terminal(comparison):
         assert words in text
 
 
+def test_a_comparison_is_its_table_in_an_interpreter_too(comparison):
+    assert repr(comparison) == str(comparison)
+
+
 def test_the_data_are_plain_json(comparison):
     text = json.dumps(comparison.to_dict(), allow_nan=False)
     found = json.loads(text)

@@ -202,6 +202,7 @@ def test_pure_float16_adam_is_predicted_to_fail():
     assert found["float16"].damage == np.inf
     assert found["float16"].worst == "state"
     assert "mixed_float16" in str(found)
+    assert repr(found) == str(found)
 
 
 # Rules and pages ---------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class PolicyResult:
         return found
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class PolicyComparison:
     """What `compare_policies` returns: it prints as a table with a verdict.
 
@@ -213,7 +213,7 @@ class PolicyComparison:
 
         return comparison_view(self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from lowprec.report.training_tables import as_text
 
         return as_text(self)

@@ -70,7 +70,7 @@ class Trial:
         }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SearchResult:
     """What `search` returns: it prints as a table, the best trial first.
 
@@ -98,6 +98,11 @@ class SearchResult:
         from lowprec.report.search_tables import search_table
 
         return search_table(self)
+
+    def __repr__(self) -> str:
+        from lowprec.report.recorder_views import as_text
+
+        return as_text(self.__rich__())
 
     def _repr_html_(self) -> str:
         from lowprec.report.search_tables import search_fragment

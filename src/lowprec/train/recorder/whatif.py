@@ -67,7 +67,7 @@ class Prediction(NamedTuple):
         return max(parts, key=lambda name: float(parts[name]))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class WhatIf:
     """Policies by predicted damage, the least first; it prints as a table.
 
@@ -109,7 +109,7 @@ class WhatIf:
 
         return what_if_view(self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from lowprec.report.recorder_views import as_text
 
         return as_text(self.__rich__())
