@@ -224,6 +224,47 @@ def test_features_far_from_zero_are_told():
     assert any("Feature 1 has a mean" in str(finding) for finding in warnings_of(recorder))
 
 
+def decay_told(optimizer, epochs=5):
+    data = digits()
+    how = {"loss": XENT, "optimizer": optimizer, "epochs": epochs}
+    _, recorder = recorded(network(data, [16]), data, policy="bfloat16", **how)
+    return recorder, [sentence for sentence in recorder.verdict if "weight decay" in sentence]
+
+
+def test_a_decay_that_vanishes_is_judged_by_the_rates_of_the_run():
+    """A warm-up starts from 0, of which 1 - rate · decay is 1 without anything being lost."""
+    warm_up = train.schedules.WarmUp(1e-3, steps=100)
+    recorder, told = decay_told(train.AdamW(warm_up, weight_decay=0.1))
+    share = 1 - np.prod([1 - 0.1 * warm_up(step) for step in range(225)])
+    assert f"{100 * share:.1f} %" in told[0]
+    assert "1 - rate · decay = 0.9999 " in told[0]
+    assert "learning rate up to 0.001" in str(recorder)
+    assert decay_told(train.AdamW(train.schedules.WarmUp(0.1, steps=50), weight_decay=0.1))[1] == []
+
+
+def test_a_penalty_that_is_divided_or_gathered_does_not_vanish_as_a_factor_does():
+    assert decay_told(train.SGD(1e-3, weight_decay=0.1))[1]
+    for optimizer in (train.Adam(1e-3, weight_decay=0.1), train.Momentum(1e-3, weight_decay=0.1)):
+        assert decay_told(optimizer)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        (train.Adam(beta_1=0.999, beta_2=0.9), "beta_1=0.999 is 1 in bfloat16"),
+        (train.SGD(0.01, momentum=0.999), "momentum=0.999 is 1 in bfloat16"),
+        (train.AdaMax(), "of the changes of infinity norms were lost"),
+        (train.RMSProp(rho=0.999), "rho=0.999 is 1 in bfloat16"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_every_number_by_which_state_decays_is_held_against_its_format(optimizer, words):
+    recorder, _ = decay_told(optimizer, epochs=1)
+    (told,) = (sentence for sentence in recorder.verdict if "hardly decay" in sentence)
+    assert words in told
+    assert "0.0 % of the changes" not in told
+
+
 def test_overflow_is_traced_to_the_first_tensor():
     data = digits()
     start = network(data, [16, 16]).init(np.random.default_rng(0))

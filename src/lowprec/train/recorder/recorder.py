@@ -98,7 +98,7 @@ class Recorder:
         self.policy = get_policy("float32" if policy is None else policy)
         self.reference = losses_of(reference)
         self.tracks: dict[tuple[str, str], Track] = {}
-        self.facts: dict[str, Any] = {"starved": [0, 0]}
+        self.facts: dict[str, Any] = {"starved": [0, 0], "rates": [0.0, 0.0]}
         self.labels: dict[str, str] = {}
         self.events: list[Event] = []
         self.scales: list[tuple[int, float]] = []  # where the loss scale changed, and to what
@@ -134,6 +134,10 @@ class Recorder:
         step = training.seen
         skipped = training.history.skipped_steps[-1:] == [step]
         self.skips += skipped
+        if not skipped:
+            rate = float(training.optimizer.rate(training.step - 1))
+            highest, total = self.facts["rates"]
+            self.facts["rates"] = [max(highest, rate), total + rate]
         if not skipped and (self.is_broken or self._numerics.is_finite(training.params)):
             return
         if len(self.events) >= _MOST_EVENTS and skipped:
@@ -426,6 +430,8 @@ class Recorder:
         merged.facts["starved"] = [
             a + b for a, b in zip(self.facts["starved"], other.facts["starved"], strict=True)
         ]
+        rates = self.facts["rates"], other.facts["rates"]
+        merged.facts["rates"] = [max(r[0] for r in rates), sum(r[1] for r in rates)]
         merged.labels = self.labels | other.labels
         merged.events = sorted({*self.events, *other.events})[:_MOST_EVENTS]
         merged.scales = sorted({*self.scales, *other.scales})
