@@ -11,8 +11,6 @@ from lowprec.train.names import named
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike
-
     from lowprec.train.history import History
 
 __all__ = ["KINDS", "Event", "as_float32", "kind_of", "labels_of", "largest", "losses_of", "plain"]
@@ -87,11 +85,18 @@ def plain(numbers: dict[str, Any]) -> dict[str, Any]:
     return {k: v if isinstance(v, kinds) else repr(v) for k, v in numbers.items()}
 
 
-def as_float32(array: ArrayLike) -> Array:
-    """Return an array, or a torch tensor, as contiguous float32."""
-    if hasattr(array, "detach"):
-        array = array.detach().float().numpy()
-    return np.ascontiguousarray(array, np.float32)
+def as_float32(x: Array) -> Array:
+    """Return an array as contiguous float32, what leaves its range as its first or last number.
+
+    So no zero or infinity appears that was not there, and what rounding makes of it is told apart.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        y = np.ascontiguousarray(x, np.float32)
+    if x.dtype == np.float64:
+        ends = np.finfo(np.float32)
+        y = np.where((y == 0) & (x != 0), np.copysign(ends.smallest_subnormal, y), y)
+        y = np.where(np.isinf(y) & np.isfinite(x), np.copysign(ends.max, y), y)
+    return y
 
 
 def largest(before: Array) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lowprec.conversion import round_to
 from lowprec.formats import Format, get_format
+from lowprec.sources import as_array
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.kinds import (
     KINDS,
@@ -219,6 +220,8 @@ class Recorder:
 
         Raises
         ------
+        TypeError
+            If they are no real numbers.
         ValueError
             If there is no such kind, or shapes do not match.
 
@@ -230,12 +233,12 @@ class Recorder:
         0.5
         """
         kind = kind_of(kind)
-        before = as_float32(array)
-        track = self.track(kind, name)
-        after = before if track.fmt == get_format("float32") else round_to(before, track.fmt)
+        source = _as_array(array)
+        before, track = as_float32(source), self.track(kind, name)
+        after = np.asarray(round_to(source, track.fmt), np.float32)
         track.add(step, before, after, scale=scale)
         if parameter is not None:
-            self._observe_changes(step, track, before, as_float32(parameter))
+            self._observe_changes(step, track, before, as_float32(_as_array(parameter)))
         self.recorded += step + 1 > self.steps
         self.steps = max(self.steps, step + 1)
 
@@ -456,3 +459,8 @@ class Recorder:
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict)
         return f"<div><b>Recorder</b><ul>{items}</ul></div>"
+
+
+def _as_array(x: ArrayLike) -> Array:
+    """Return real numbers from anywhere as an array; also of a torch tensor that is trained."""
+    return as_array(x.detach() if hasattr(x, "detach") else x)
