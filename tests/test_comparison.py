@@ -230,6 +230,12 @@ def test_means_and_paired_differences_follow_from_the_runs(comparison):
         assert result.difference.sd == pytest.approx(statistics.stdev(differences))
 
 
+@pytest.mark.parametrize("seeds", [np.int64(2), np.arange(2), range(2), (0, 1)], ids=repr)
+def test_seeds_may_be_numpys(seeds):
+    found = compare(["float32"], seeds=seeds)
+    assert json.loads(json.dumps(found.to_dict()))["seeds"] == [0, 1]
+
+
 def test_float32_is_added_where_it_is_missing_and_that_is_said():
     found = compare(["mixed_bfloat16"])
     assert [str(result.policy) for result in found.results] == ["float32", "mixed_bfloat16"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,8 @@ def compare_policies(
     (['float32', 'mixed_bfloat16'], True)
     """
     chosen = _checked_policies(policies)
-    numbers = _different(range(seeds) if isinstance(seeds, int) else seeds, "seed")
+    which = range(seeds) if isinstance(seeds, int | np.integer) else map(operator.index, seeds)
+    numbers = _different(which, "seed")
     added = BASELINE not in chosen
     chosen = [BASELINE, *chosen] if added else chosen
     if folder is not None and not Path(folder).is_dir():
