@@ -286,6 +286,41 @@ def test_overflow_is_traced_to_the_first_tensor():
     )
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "compute=float16"])
+def test_a_training_that_diverges_in_float32_too_does_not_blame_the_format(policy):
+    data = train.data.quadratic().scaled("standard")
+    how = {"loss": "mse", "optimizer": train.SGD(10.0), "epochs": 3}
+    reference, _ = recorded(network(data, [16]), data, policy="float32", **how)
+    _, recorder = recorded(network(data, [16]), data, policy=policy, reference=reference, **how)
+    red = [finding for finding in recorder.findings if finding.level == "red"]
+    assert any("stopped being finite" in finding.text for finding in red)
+    assert all("lower the learning rate" in finding.cure for finding in red)
+
+
+def test_a_loss_scale_that_is_too_small_is_told_to_be_larger():
+    data = digits()
+    _, recorder = recorded(
+        network(data, [32]),
+        data,
+        policy="compute=float16,loss_scale=1e-6",
+        loss=XENT,
+        optimizer="adam",
+        epochs=1,
+    )
+    assert "vanish in float16" in recorder.verdict[0]
+    assert "use a loss scale between" in recorder.verdict[0]
+    assert not any("no loss scale is needed" in sentence for sentence in recorder.verdict)
+
+
+def test_second_moments_may_vanish_beside_a_large_epsilon():
+    data = digits()
+    how = {"loss": XENT, "optimizer": train.Adam(1e-3, epsilon=1e-3), "epochs": 5}
+    reference, _ = recorded(network(data, [100]), data, policy="float32", **how)
+    _, recorder = recorded(network(data, [100]), data, policy="float16", reference=reference, **how)
+    assert warnings_of(recorder) == []
+    assert any("of the second moments are zero" in sentence for sentence in recorder.verdict)
+
+
 def test_skips_name_the_tensor_that_overflowed():
     data = digits()
     policy = train.Policy(compute="float16", loss_scale=train.LossScale(2.0**30))

@@ -163,8 +163,13 @@ def starved_moments(recorder: Recorder) -> Iterator[Finding]:
     if share > STARVED:
         state = recorder.policy.formats["state"]
         smallest = math.sqrt(state.smallest_subnormal)
+        epsilon = recorder.facts.get("hyperparameters", {}).get("epsilon", 0)
+        gap = loss_gap(recorder)
+        level = "note" if gap is not None and gap <= GAP else "amber"
+        if recorder.is_broken or (gap or 0) > GAP or _rounded(epsilon, state) == 0:
+            level = "red"
         yield Finding(
-            "red",
+            level,
             "starved moments",
             f"{percent(share)} of the second moments are zero in {state} where the first are not: "
             f"squares of gradients below {smallest:.2g} vanish, and epsilon alone divides",
