@@ -110,9 +110,7 @@ def _harmed(track: Track) -> Tally | None:
 def _cure_for_zeros(recorder: Recorder, kind: str) -> str:
     if kind in GRADIENTS:
         advice = advise_scale(recorder, recorder.policy.formats["gradients"])
-        return str(
-            dataclasses.replace(advice, is_needed=True)
-        )  # here it is: these gradients vanish
+        return str(dataclasses.replace(advice, is_needed=True))  # as they vanish without it
     return "scale the data or the initial weights up, or use bfloat16"
 
 
