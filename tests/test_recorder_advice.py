@@ -113,6 +113,19 @@ def test_gradients_of_too_wide_a_range_have_no_scale():
     assert "no loss scale keeps" in str(recorder.loss_scale())
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float32", "compute=float16"])
+@pytest.mark.parametrize("largest", [1.0, 1e-3, 2.0**-100])
+def test_every_advised_scale_is_a_loss_scale(policy, largest):
+    recorder = train.Recorder(policy=policy)
+    recorder.observe(0, "weight_gradient", "w", np.float32([largest, -largest / 3]))
+    advice, fmt = recorder.loss_scale(), recorder.policy.formats["gradients"]
+    for scale in (advice.low, advice.high, advice.recommended):
+        assert train.LossScale.static(scale).value == scale
+    assert advice.low <= advice.recommended <= advice.high
+    assert advice.recommended * largest <= fmt.max / 4
+    assert advice.recommended == 2.0**127 or advice.recommended * largest * 2 > fmt.max / 4
+
+
 def test_without_gradients_there_is_no_advice():
     with pytest.raises(ValueError, match="no gradient was recorded"):
         train.Recorder().loss_scale("float16")
