@@ -230,6 +230,11 @@ def test_means_and_paired_differences_follow_from_the_runs(comparison):
         assert result.difference.sd == pytest.approx(statistics.stdev(differences))
 
 
+def test_one_policy_may_stand_alone():
+    found = compare("mixed_float16", seeds=1)
+    assert [str(result.policy) for result in found.results] == ["float32", "mixed_float16"]
+
+
 @pytest.mark.parametrize("seeds", [np.int64(2), np.arange(2), range(2), (0, 1)], ids=repr)
 def test_seeds_may_be_numpys(seeds):
     found = compare(["float32"], seeds=seeds)

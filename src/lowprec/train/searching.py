@@ -11,7 +11,7 @@ import numpy as np
 from lowprec.conversion import draw_key
 from lowprec.train import optimizers, runs
 from lowprec.train.loss_scale import LossScale
-from lowprec.train.policy import Policy, get_policy
+from lowprec.train.policy import Policy, get_policies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,7 +116,7 @@ def search(
     *,
     learning_rate: Interval = (1e-4, 1e-1),
     loss_scale: Interval | None = None,
-    policies: Iterable[Policy | str] = ("float32",),
+    policies: Iterable[Policy | str] | Policy | str = ("float32",),
     trials: int = 20,
     loss: str | Loss | None = None,
     optimizer: Optimizer | str = "adam",
@@ -178,7 +178,7 @@ def search(
     ----------
     Bergstra and Bengio (2012), Random search for hyper-parameter optimization.
     """
-    chosen = [get_policy(policy) for policy in policies]
+    chosen = get_policies(policies)
     if trials < 1 or not chosen:
         raise ValueError(f"trials={trials} of {len(chosen)} policies; there must be one at least")
     key = draw_key(rng)

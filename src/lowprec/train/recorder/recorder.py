@@ -324,7 +324,7 @@ class Recorder:
 
         return advise_scale(self, self.policy.formats["gradients"] if fmt is None else fmt)
 
-    def what_if(self, policies: Iterable[Policy | str] | None = None) -> WhatIf:
+    def what_if(self, policies: Iterable[Policy | str] | Policy | str | None = None) -> WhatIf:
         """Predict what each policy would lose in this training, before anyone trains in it.
 
         Parameters

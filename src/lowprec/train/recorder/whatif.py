@@ -10,7 +10,7 @@ from lowprec.conversion import round_to
 from lowprec.formats import Format, float32
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.numerics import tensor_exponent
-from lowprec.train.policy import Policy, get_policy, named_policies
+from lowprec.train.policy import Policy, get_policies, get_policy, named_policies
 from lowprec.train.recorder.forecast import Forecast, forecast
 from lowprec.train.recorder.scaling import GRADIENTS, advise_scale
 
@@ -115,7 +115,7 @@ class WhatIf:
         return as_text(self.__rich__())
 
 
-def what_if(recorder: Recorder, policies: Iterable[Policy | str] | None) -> WhatIf:
+def what_if(recorder: Recorder, policies: Iterable[Policy | str] | Policy | str | None) -> WhatIf:
     """Predict what each policy would lose.
 
     Parameters
@@ -135,7 +135,7 @@ def what_if(recorder: Recorder, policies: Iterable[Policy | str] | None) -> What
             f"this run was recorded in {recorder.policy}: its rounding hides what other formats "
             "would keep; record one in float32"
         )
-    chosen = named_policies().values() if policies is None else map(get_policy, policies)
+    chosen = named_policies().values() if policies is None else get_policies(policies)
     found = [_predict(recorder, policy) for policy in chosen]
     return WhatIf(tuple(sorted(found, key=lambda one: (one.damage, one.bits, one.cost))))
 
