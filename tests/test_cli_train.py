@@ -104,6 +104,23 @@ def test_record_writes_why_it_failed(tmp_path, capsys):
     assert "of updates are lost" in page.read_text(encoding="utf-8")
 
 
+def test_record_without_a_file_says_why_it_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--optimizer", "sgd", "--learning-rate", "0.003", "--record"]
+    assert (
+        main(["train", "--policies", "bfloat16", "--seeds", "1", "--epochs", "5", *arguments]) == 0
+    )
+    assert "of updates are lost in bfloat16 weights" in capsys.readouterr().out.replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--record", "--resume"])
+def test_what_is_for_one_run_does_not_go_with_a_comparisons_page(option, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--policies", "bfloat16", "--seeds", "1", "--html", "a.html", option, "b"])
+    assert "no --html" in capsys.readouterr().err
+
+
 def test_processes_give_what_one_process_gives(tmp_path):
     files = [tmp_path / "one.json", tmp_path / "two.json"]
     for count, file in enumerate(files, 1):

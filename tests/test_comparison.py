@@ -230,6 +230,17 @@ def test_means_and_paired_differences_follow_from_the_runs(comparison):
         assert result.difference.sd == pytest.approx(statistics.stdev(differences))
 
 
+def test_one_policy_may_stand_alone():
+    found = compare("mixed_float16", seeds=1)
+    assert [str(result.policy) for result in found.results] == ["float32", "mixed_float16"]
+
+
+@pytest.mark.parametrize("seeds", [np.int64(2), np.arange(2), range(2), (0, 1)], ids=repr)
+def test_seeds_may_be_numpys(seeds):
+    found = compare(["float32"], seeds=seeds)
+    assert json.loads(json.dumps(found.to_dict()))["seeds"] == [0, 1]
+
+
 def test_float32_is_added_where_it_is_missing_and_that_is_said():
     found = compare(["mixed_bfloat16"])
     assert [str(result.policy) for result in found.results] == ["float32", "mixed_bfloat16"]
@@ -472,6 +483,10 @@ def test_the_table_fits_a_terminal(comparison):
     assert max(map(len, text.splitlines())) <= 80
     for words in ("bfloat16_stochastic", "2 of 2 diverged", "beside float32", "bytes", "blobs"):
         assert words in text
+
+
+def test_a_comparison_is_its_table_in_an_interpreter_too(comparison):
+    assert repr(comparison) == str(comparison)
 
 
 def test_the_data_are_plain_json(comparison):

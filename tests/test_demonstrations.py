@@ -47,6 +47,12 @@ def test_the_verdict_names_the_true_cause(name):
         assert "Nothing to worry about" in found.cured.verdict[0]
 
 
+def test_the_cure_of_a_small_loss_is_the_recommended_scale():
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    found = DEMONSTRATIONS["small_loss"]()
+    assert found.cured.policy.loss_scale.value == found.recorder.loss_scale().recommended
+
+
 def test_demonstrations_are_run_by_name(capsys):
     assert main(["precision_floor"]) == 0
     assert "The precision floor of y = x + 10" in capsys.readouterr().out

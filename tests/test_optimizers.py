@@ -458,3 +458,17 @@ def test_a_norm_near_1e_6_is_clipped_as_in_torch():
     ours = clipped("global_clipnorm", 1e-6, {"w": gradient})["w"]
     np.testing.assert_array_max_ulp(ours, weight.grad.numpy(), maxulp=2)
     assert np.linalg.norm(ours) < 0.6e-6
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        ({"lr": 0.1}, "learning_rate"),
+        ({"eps": 1e-7}, "epsilon"),
+        ({"betas": (0.9, 0.99)}, "beta_1 and beta_2"),
+    ],
+    ids=str,
+)
+def test_pytorchs_words_are_translated(given, ours):
+    with pytest.raises(TypeError, match=f"write {ours}"):
+        optimizers.Adam(**given)

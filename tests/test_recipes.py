@@ -103,6 +103,13 @@ def test_shallow_networks_take_elu_and_deep_ones_batch_normalisation_and_swish()
     assert deep.layers[2] == Activation("swish")
 
 
+@pytest.mark.parametrize("recipe", [recipes.default, recipes.self_normalizing])
+def test_a_list_of_widths_is_enough(recipe):
+    model, optimizer = recipe([64, 100, 10])
+    assert model.init(0)["0/kernel"].shape == (64, 100)
+    assert optimizer.rate(0) == optimizer.rate(10_000) > 0
+
+
 def test_the_default_is_he_and_adamw():
     model, optimizer = recipes.default([1000, 500, 3], 50)
     kernel = model.init(rng=0)["0/kernel"]

@@ -273,6 +273,32 @@ def test_observed_tensors_count_like_recorded_ones():
     assert recorder.steps == 2
 
 
+@pytest.mark.parametrize("policy", ["float16", "bfloat16", "float32"])
+def test_observed_float64_is_rounded_once_from_what_it_is(policy):
+    """Neither 1e-300 is a zero nor 1e300 an infinity before rounding, and 1 + 2**-11 + 2**-40 is
+    no midpoint of float16."""
+    recorder = train.Recorder(policy=policy)
+    x = np.array([1e-300, -1e300, 0.0, np.inf, 1 + 2.0**-11 + 2.0**-40])
+    recorder.observe(0, "activation", "x", x)
+    whole = recorder.track("activation", "x").whole
+    counted = {name: whole[name] for name in ("zeros", "new_zeros", "overflows", "infs", "nans")}
+    assert counted == {"zeros": 1, "new_zeros": 1, "overflows": 1, "infs": 1, "nans": 0}
+    if policy == "float16":
+        assert whole["noise"] == pytest.approx(2.0**-22, rel=1e-6)
+
+
+def test_observing_takes_every_array_of_real_numbers_alone():
+    torch = pytest.importorskip("torch", reason="a tensor that is trained is observed too")
+    recorder = train.Recorder(policy="bfloat16")
+    for number, x in enumerate(
+        ([1, 2], np.float16([1, 2]), np.int64([1, 2]), torch.ones(2, requires_grad=True))
+    ):
+        recorder.observe(number, "activation", "x", x)
+    assert recorder.track("activation", "x").whole["count"] == 8
+    with pytest.raises(TypeError, match="complex"):
+        recorder.observe(4, "activation", "x", [1j])
+
+
 def test_observing_says_what_is_wrong():
     recorder = train.Recorder()
     with pytest.raises(ValueError, match="did you mean 'weight_gradient'"):

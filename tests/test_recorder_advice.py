@@ -113,6 +113,19 @@ def test_gradients_of_too_wide_a_range_have_no_scale():
     assert "no loss scale keeps" in str(recorder.loss_scale())
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float32", "compute=float16"])
+@pytest.mark.parametrize("largest", [1.0, 1e-3, 2.0**-100])
+def test_every_advised_scale_is_a_loss_scale(policy, largest):
+    recorder = train.Recorder(policy=policy)
+    recorder.observe(0, "weight_gradient", "w", np.float32([largest, -largest / 3]))
+    advice, fmt = recorder.loss_scale(), recorder.policy.formats["gradients"]
+    for scale in (advice.low, advice.high, advice.recommended):
+        assert train.LossScale.static(scale).value == scale
+    assert advice.low <= advice.recommended <= advice.high
+    assert advice.recommended * largest <= fmt.max / 4
+    assert advice.recommended == 2.0**127 or advice.recommended * largest * 2 > fmt.max / 4
+
+
 def test_without_gradients_there_is_no_advice():
     with pytest.raises(ValueError, match="no gradient was recorded"):
         train.Recorder().loss_scale("float16")
@@ -202,6 +215,7 @@ def test_pure_float16_adam_is_predicted_to_fail():
     assert found["float16"].damage == np.inf
     assert found["float16"].worst == "state"
     assert "mixed_float16" in str(found)
+    assert repr(found) == str(found)
 
 
 # Rules and pages ---------------------------------------------------------------------------------
@@ -223,6 +237,47 @@ def test_features_far_from_zero_are_told():
     assert any("Feature 1 has a mean" in str(finding) for finding in warnings_of(recorder))
 
 
+def decay_told(optimizer, epochs=5):
+    data = digits()
+    how = {"loss": XENT, "optimizer": optimizer, "epochs": epochs}
+    _, recorder = recorded(network(data, [16]), data, policy="bfloat16", **how)
+    return recorder, [sentence for sentence in recorder.verdict if "weight decay" in sentence]
+
+
+def test_a_decay_that_vanishes_is_judged_by_the_rates_of_the_run():
+    """A warm-up starts from 0, of which 1 - rate · decay is 1 without anything being lost."""
+    warm_up = train.schedules.WarmUp(1e-3, steps=100)
+    recorder, told = decay_told(train.AdamW(warm_up, weight_decay=0.1))
+    share = 1 - np.prod([1 - 0.1 * warm_up(step) for step in range(225)])
+    assert f"{100 * share:.1f} %" in told[0]
+    assert "1 - rate · decay = 0.9999 " in told[0]
+    assert "learning rate up to 0.001" in str(recorder)
+    assert decay_told(train.AdamW(train.schedules.WarmUp(0.1, steps=50), weight_decay=0.1))[1] == []
+
+
+def test_a_penalty_that_is_divided_or_gathered_does_not_vanish_as_a_factor_does():
+    assert decay_told(train.SGD(1e-3, weight_decay=0.1))[1]
+    for optimizer in (train.Adam(1e-3, weight_decay=0.1), train.Momentum(1e-3, weight_decay=0.1)):
+        assert decay_told(optimizer)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        (train.Adam(beta_1=0.999, beta_2=0.9), "beta_1=0.999 is 1 in bfloat16"),
+        (train.SGD(0.01, momentum=0.999), "momentum=0.999 is 1 in bfloat16"),
+        (train.AdaMax(), "of the changes of infinity norms were lost"),
+        (train.RMSProp(rho=0.999), "rho=0.999 is 1 in bfloat16"),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_every_number_by_which_state_decays_is_held_against_its_format(optimizer, words):
+    recorder, _ = decay_told(optimizer, epochs=1)
+    (told,) = (sentence for sentence in recorder.verdict if "hardly decay" in sentence)
+    assert words in told
+    assert "0.0 % of the changes" not in told
+
+
 def test_overflow_is_traced_to_the_first_tensor():
     data = digits()
     start = network(data, [16, 16]).init(np.random.default_rng(0))
@@ -242,6 +297,41 @@ def test_overflow_is_traced_to_the_first_tensor():
     assert any(
         "Dense 2's weights (1/kernel) stopped being finite at step 0" in s for s in recorder.verdict
     )
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "compute=float16"])
+def test_a_training_that_diverges_in_float32_too_does_not_blame_the_format(policy):
+    data = train.data.quadratic().scaled("standard")
+    how = {"loss": "mse", "optimizer": train.SGD(10.0), "epochs": 3}
+    reference, _ = recorded(network(data, [16]), data, policy="float32", **how)
+    _, recorder = recorded(network(data, [16]), data, policy=policy, reference=reference, **how)
+    red = [finding for finding in recorder.findings if finding.level == "red"]
+    assert any("stopped being finite" in finding.text for finding in red)
+    assert all("lower the learning rate" in finding.cure for finding in red)
+
+
+def test_a_loss_scale_that_is_too_small_is_told_to_be_larger():
+    data = digits()
+    _, recorder = recorded(
+        network(data, [32]),
+        data,
+        policy="compute=float16,loss_scale=1e-6",
+        loss=XENT,
+        optimizer="adam",
+        epochs=1,
+    )
+    assert "vanish in float16" in recorder.verdict[0]
+    assert "use a loss scale between" in recorder.verdict[0]
+    assert not any("no loss scale is needed" in sentence for sentence in recorder.verdict)
+
+
+def test_second_moments_may_vanish_beside_a_large_epsilon():
+    data = digits()
+    how = {"loss": XENT, "optimizer": train.Adam(1e-3, epsilon=1e-3), "epochs": 5}
+    reference, _ = recorded(network(data, [100]), data, policy="float32", **how)
+    _, recorder = recorded(network(data, [100]), data, policy="float16", reference=reference, **how)
+    assert warnings_of(recorder) == []
+    assert any("of the second moments are zero" in sentence for sentence in recorder.verdict)
 
 
 def test_skips_name_the_tensor_that_overflowed():
@@ -283,6 +373,16 @@ def test_the_page_says_the_verdict_and_refers_to_nothing_outside(page):
         r"@import|url\((?!#)", text
     )
     assert outside == []
+
+
+def test_the_page_says_from_which_epoch_on_the_loss_is_not_finite(tmp_path):
+    data = digits()
+    how = {"loss": XENT, "optimizer": "adam", "epochs": 2}
+    _, recorder = recorded(network(data, [16]), data, policy="float16", **how)
+    recorder.report(tmp_path / "run.html")
+    page = (tmp_path / "run.html").read_text(encoding="utf-8")
+    for curve in ("training", "validation"):
+        assert f"{curve}, not finite from epoch 1" in page
 
 
 def test_every_picture_of_the_page_has_an_alternative_text(page):

@@ -135,6 +135,14 @@ def test_the_views_show_every_trial(capsys):
     assert len(json.loads(json.dumps(found.to_dict(), allow_nan=False))["trials"]) == 6
 
 
+def test_a_search_prints_as_a_table():
+    found = find(policies=["mixed_float16"], loss_scale=(2.0, 2.0**10))
+    assert repr(found) == str(found)
+    for heading in ("policy", "learning rate", "loss scale", "val_accuracy"):
+        assert heading in str(found).splitlines()[0]
+    assert len(str(found).splitlines()) == 2 + len(found.trials)
+
+
 # The learning-rate finder ------------------------------------------------------------------------
 
 

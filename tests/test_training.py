@@ -421,3 +421,18 @@ def test_the_penalty_is_part_of_the_validation_loss_too():
 def test_mistakes_are_named_with_the_way_out(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_label_without_a_unit_is_refused_with_its_row_in_the_data():
+    data = train.data.digits()
+    row = int(np.argmax(data.y_train >= 3))
+    label = data.y_train[row]
+    narrow = train.Sequential([train.Input((64,)), train.Dense(3)])
+    with pytest.raises(ValueError, match=rf"y_train: label {label} in row {row} is none of the 3"):
+        train.fit(narrow, data, loss="sparse_categorical_crossentropy", optimizer="sgd", epochs=1)
+
+
+@pytest.mark.parametrize("recorder", [True, train.Recorder], ids=["True", "the class"])
+def test_what_is_no_recorder_is_refused(recorder):
+    with pytest.raises(TypeError, match=r"train\.Recorder\(every=10\)"):
+        run(recorder=recorder)

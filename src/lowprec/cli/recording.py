@@ -35,7 +35,8 @@ def recorder_for(policy: Policy, steps: int, fit: Callable[..., History]) -> Rec
 
 
 def write_record(recorder: Recorder, path: str) -> None:
-    """Write the page, and print the verdict."""
-    recorder.report(path)
+    """Write the page, where there is a path, and print the verdict."""
+    if path:
+        recorder.report(path)
     for sentence in recorder.verdict:
         print(f"● {sentence}")

@@ -95,10 +95,11 @@ def _optimizer(options: argparse.Namespace) -> Optimizer:
 
 def _train(options: argparse.Namespace) -> None:
     single = len(options.policies) == len(options.seeds) == 1 and not options.html
-    if options.record and not single:
-        options.command.error("--record watches one run: give one --policies, --seeds 1")
+    one = ": give one --policies, --seeds 1 and no --html, which compares"
+    if options.record is not None and not single:
+        options.command.error(f"--record watches one run{one}")
     if options.resume and not single:
-        options.command.error("--resume goes on with one run: give one --policies, --seeds 1")
+        options.command.error(f"--resume goes on with one run{one}")
     for path in filter(None, (options.html, options.json, options.save, options.record)):
         folder = Path(path).absolute().parent
         if not folder.is_dir():  # known now, and not only after all the work
@@ -131,6 +132,7 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
     policy, recorder = options.policies[0], None
     if options.record:
         page_environment()  # what is missing is known now, and not only after all the work
+    if options.record is not None:
         steps = options.epochs * math.ceil(len(data.x_train) / options.batch_size)
         recorder = recorder_for(policy, steps, fit)
     history = fit(

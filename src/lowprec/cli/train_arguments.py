@@ -111,7 +111,10 @@ def _add_outputs(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--record",
         metavar="FILE.html",
-        help="one run: record what rounding does to every tensor, and write why it failed",
+        nargs="?",
+        const="",
+        help="one run: record what rounding does to every tensor and say why it failed; with a "
+        "file also draw it there",
     )
     train.add_argument(
         "--processes",

@@ -73,6 +73,8 @@ def _draw_curves(axes: Axes, history: History, name: str) -> None:
             shown += values
     if _spans_decades(shown):
         axes.set_yscale("log")
+    if not any(map(math.isfinite, shown)):
+        axes.set_yticks([])  # matplotlib's own would be about 0
     axes.set_title(name)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

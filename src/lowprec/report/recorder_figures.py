@@ -27,6 +27,7 @@ __all__ = ["depth", "heat_maps", "learning_curves", "loss_scales", "lost_updates
 _SHADE = (52, 136, 196)  # reads on light and dark pages
 _FORMATS = tuple(map(get_format, ("float16", "float8_e4m3fn", "float8_e5m2")))
 _MOST = 12  # tensors in one picture
+_FEW = 30  # epochs whose values are marked: a line through one of them is none
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -159,7 +160,8 @@ def learning_curves(recorder: Recorder) -> str:
     last = ", ".join(
         f"{name} {curves[name][-1]:.4g}" for name in ("loss", "val_loss") if name in curves
     )
-    words = f"Learning curves over {len(curves['loss'])} epochs; they end at {last}."
+    epochs = len(curves["loss"])
+    words = f"Learning curves over {epochs} epoch{'s' * (epochs > 1)}; they end at {last}."
     return draw_twice("curves", words, _draw_curves, recorder)
 
 
@@ -175,8 +177,22 @@ def _draw_curves(width: float, recorder: Recorder) -> Figure:
     finite: list[float] = []
     for label, values, shade, style in shown:
         if len(values):
-            axes.plot(range(1, len(values) + 1), values, style, color=shade, label=label)
+            lost = [epoch for epoch, v in enumerate(values, 1) if not math.isfinite(v)]
+            axes.plot(
+                range(1, len(values) + 1),
+                values,
+                style,
+                color=shade,
+                label=f"{label}, not finite from epoch {lost[0]}" if lost else label,
+                marker="o" if len(values) <= _FEW else "",
+                markersize=3,
+            )
             finite += [v for v in values if math.isfinite(v)]
+    epochs = max(len(values) for _, values, _, _ in shown)
+    margin = 0.5 if epochs == 1 else 0.02 * epochs
+    axes.set_xlim(1 - margin, epochs + margin)
+    if not finite:
+        axes.set_yticks([])  # matplotlib's own would be about 0
     if finite and min(finite) > 0 and max(finite) > 30 * min(finite):
         axes.set_yscale("log")
     from matplotlib.ticker import MaxNLocator

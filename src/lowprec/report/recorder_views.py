@@ -87,8 +87,9 @@ def caption(recorder: Recorder) -> str:
     facts = recorder.facts
     parts = [f"{recorder.recorded} of {recorder.steps} steps in {recorder.policy}"]
     if "model" in facts:
-        rate = facts["hyperparameters"].get("learning_rate")
-        parts += [facts["data"], f"{facts['optimizer']}, learning rate {rate:g}"]
+        first, highest = facts["hyperparameters"]["learning_rate"], facts["rates"][0]
+        rate = f"up to {highest:g}" if highest > first else f"{first:g}"
+        parts += [facts["data"], f"{facts['optimizer']}, learning rate {rate}"]
     return "; ".join(parts)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from lowprec.train import optimizers, runs
 from lowprec.train.memory import bytes_per_parameter
 from lowprec.train.plain import plain
-from lowprec.train.policy import Policy, get_policy
+from lowprec.train.policy import get_policies
 from lowprec.train.results import BASELINE, PolicyComparison, PolicyResult
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lowprec.train.losses import Loss
     from lowprec.train.model import Sequential
     from lowprec.train.optimizer import Optimizer
+    from lowprec.train.policy import Policy
 
 __all__ = ["compare_policies"]
 
@@ -33,7 +34,7 @@ _USUAL = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
 def compare_policies(
     model: Sequential,
     data: Dataset,
-    policies: Iterable[Policy | str] = _USUAL,
+    policies: Iterable[Policy | str] | Policy | str = _USUAL,
     seeds: int | Iterable[int] = 5,
     *,
     loss: str | Loss | None = None,
@@ -58,7 +59,7 @@ def compare_policies(
         The network.
     data : Dataset
         What to train on; its test set judges.
-    policies : iterable of Policy or str
+    policies : iterable of Policy or str, or one of them
         The policies; float32 is put before them where it is missing, to compare with.
     seeds : int or iterable of int
         How many seeds, from 0, or which.
@@ -143,9 +144,9 @@ def compare_policies(
     return PolicyComparison(results, added, _facts(tasks[0], numbers))
 
 
-def _checked_policies(policies: Iterable[Policy | str]) -> list[Policy]:
+def _checked_policies(policies: Iterable[Policy | str] | Policy | str) -> list[Policy]:
     """Return policies that differ, and whose names do."""
-    found = _different([get_policy(policy) for policy in policies], "policy")
+    found = _different(get_policies(policies), "policy")
     _different(map(str, found), "the name of a policy,")
     return found
 

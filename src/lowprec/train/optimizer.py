@@ -152,12 +152,20 @@ _CLIPS: dict[str, Callable[[float], Transform]] = {
 }
 
 
+_OF_PYTORCH = {  # what PyTorch calls what has Keras' name here
+    "lr": "learning_rate",
+    "eps": "epsilon",
+    "betas": "beta_1 and beta_2",
+    "alpha": "rho",
+}
+
+
 def _clips(name: str, clipping: dict[str, float | None]) -> dict[str, float]:
     """Return the clip that is given, as a dict of one, or none."""
     if unknown := sorted(clipping.keys() - _CLIPS.keys()):
-        raise TypeError(
-            f"{name} has no argument {unknown[0]!r}; gradients are clipped by {', '.join(_CLIPS)}"
-        )
+        ours = _OF_PYTORCH.get(unknown[0])
+        hint = f"write {ours}" if ours else f"gradients are clipped by {', '.join(_CLIPS)}"
+        raise TypeError(f"{name} has no argument {unknown[0]!r}; {hint}")
     given = {word: limit for word, limit in clipping.items() if limit is not None}
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)}: gradients are clipped one way; drop the others")

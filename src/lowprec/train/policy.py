@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lowprec.accumulation import Accumulator
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.names import named, one_of
 from lowprec.train.loss_scale import LossScale
 
-__all__ = ["Policy", "get_policy", "named_policies"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Policy", "get_policies", "get_policy", "named_policies"]
 
 UPDATES = ("nearest", "stochastic", "kahan")
 
@@ -215,6 +218,19 @@ def get_policy(policy: Policy | str) -> Policy:
         sums = "float64" if get_format(policy) == float64 else "float32"
         return Policy(params=policy, compute=policy, accumulate=sums, name=policy)
     return named(policy, names, "policy")
+
+
+def get_policies(policies: Iterable[Policy | str] | Policy | str) -> list[Policy]:
+    """Return policies as a list; a single one serves too.
+
+    Examples
+    --------
+    >>> [str(policy) for policy in get_policies("mixed_float16")]
+    ['mixed_float16']
+    """
+    if isinstance(policies, Policy | str):
+        policies = [policies]
+    return [get_policy(policy) for policy in policies]
 
 
 def _is_format(name: str) -> bool:

@@ -44,7 +44,7 @@ class Recipe(NamedTuple):
 
 def default(
     widths: Sequence[int | tuple[int, ...]],
-    steps: int,
+    steps: int | None = None,
     *,
     learning_rate: float = 3e-3,
     weight_decay: float = 1e-2,
@@ -58,8 +58,9 @@ def default(
     ----------
     widths : sequence of int
         Inputs, units of each hidden layer, outputs. Inputs may be a shape, which is flattened.
-    steps : int
-        How many steps the training takes: epochs times batches an epoch.
+    steps : int, optional
+        How many steps the training takes, epochs times batches an epoch: the length of the cycle.
+        Without it the rate stays what it is.
     learning_rate : float
         The highest rate of the cycle.
     weight_decay : float
@@ -91,7 +92,8 @@ def default(
         else:  # the normalisation has a bias of its own
             dense = Dense(units, use_bias=False, kernel_initializer="he_normal")
             layers += [dense, BatchNormalization(), Activation("swish")]
-    optimizer = AdamW(OneCycle(learning_rate, steps), weight_decay=weight_decay)
+    rate = learning_rate if steps is None else OneCycle(learning_rate, steps)
+    optimizer = AdamW(rate, weight_decay=weight_decay)
     return Recipe(Sequential([*inputs, *layers, Dense(outputs)]), optimizer)
 
 

@@ -132,7 +132,7 @@ class PolicyResult:
         return found
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class PolicyComparison:
     """What `compare_policies` returns: it prints as a table with a verdict.
 
@@ -214,7 +214,7 @@ class PolicyComparison:
 
         return comparison_view(self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from lowprec.report.plain_text import as_text
 
         return as_text(self.__rich__(), width=80)

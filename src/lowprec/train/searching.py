@@ -11,7 +11,7 @@ import numpy as np
 from lowprec.randomness import draw_key
 from lowprec.train import optimizers, runs
 from lowprec.train.loss_scale import LossScale
-from lowprec.train.policy import Policy, get_policy
+from lowprec.train.policy import Policy, get_policies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -70,7 +70,7 @@ class Trial:
         }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SearchResult:
     """What `search` returns: it prints as a table, the best trial first.
 
@@ -99,6 +99,11 @@ class SearchResult:
 
         return search_table(self)
 
+    def __repr__(self) -> str:
+        from lowprec.report.plain_text import as_text
+
+        return as_text(self.__rich__())
+
     def _repr_html_(self) -> str:
         from lowprec.report.search_tables import search_fragment
 
@@ -111,7 +116,7 @@ def search(
     *,
     learning_rate: Interval = (1e-4, 1e-1),
     loss_scale: Interval | None = None,
-    policies: Iterable[Policy | str] = ("float32",),
+    policies: Iterable[Policy | str] | Policy | str = ("float32",),
     trials: int = 20,
     loss: str | Loss | None = None,
     optimizer: Optimizer | str = "adam",
@@ -173,7 +178,7 @@ def search(
     ----------
     Bergstra and Bengio (2012), Random search for hyper-parameter optimization.
     """
-    chosen = [get_policy(policy) for policy in policies]
+    chosen = get_policies(policies)
     if trials < 1 or not chosen:
         raise ValueError(f"trials={trials} of {len(chosen)} policies; there must be one at least")
     key = draw_key(rng)

@@ -17,6 +17,8 @@ from lowprec.train.numerics import numerics_of
 from lowprec.train.plain import plain
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.prediction import evaluate_batches, metrics_for
+from lowprec.train.recorder.recorder import Recorder
+from lowprec.train.targets import class_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from lowprec.train.model import Sequential
     from lowprec.train.optimizer import Optimizer
     from lowprec.train.progress import Progress
-    from lowprec.train.recorder.recorder import Recorder
     from lowprec.train.recorder.watching import Recording, Watch
 
 __all__ = ["Training"]
@@ -97,7 +98,10 @@ class Training:
             self.data = data.split(validation_split, rng=_generator(seed, _SPLIT))
         self.data_checksum = _checksum(self.data)
         model.check_inputs(self.data.x_train)
+        self._check_labels()
         self.metrics = metrics.for_loss(loss) or metrics_for(self.data)
+        if not isinstance(recorder, Recorder | None):
+            raise TypeError(f"recorder is {recorder!r}; pass one, such as train.Recorder(every=10)")
         self.recorder = recorder
         self.params: Params = {}
         self.state: Params = {}
@@ -106,6 +110,17 @@ class Training:
         self.history = History(recorder=recorder)
         self.observed: list[float] = []
         self.stop_training = False
+
+    def _check_labels(self) -> None:
+        """Refuse labels that are no class of the model, by their row in the data, not a batch."""
+        if self.loss is losses.sparse_categorical_crossentropy:
+            outputs = self.model.shapes(self.data.input_shape)[-1]
+            for name in ("y_train", "y_test"):
+                labels = getattr(self.data, name)
+                try:
+                    class_numbers(labels, (len(labels), *outputs))
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
 
     @property
     def steps(self) -> int:

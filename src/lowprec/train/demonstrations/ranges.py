@@ -16,6 +16,7 @@ from lowprec.train.initializers import RandomNormal
 from lowprec.train.layers import Dense, Input
 from lowprec.train.model import Sequential
 from lowprec.train.optimizers import SGD, Adam
+from lowprec.train.policy import Policy
 from lowprec.train.prediction import predict
 from lowprec.train.recorder.scaling import GRADIENTS, power
 from lowprec.train.recorder.tracks import Tally
@@ -42,9 +43,8 @@ def small_loss() -> Demonstration:
     how |= {"epochs": 10}
     plain, recorder = recorded(model, digits, policy="compute=float16", **how)
     advice = recorder.loss_scale()
-    scaled, cured = recorded(
-        model, digits, policy=f"compute=float16,loss_scale={advice.recommended:g}", **how
-    )
+    policy = Policy(compute="float16", loss_scale=advice.recommended)
+    scaled, cured = recorded(model, digits, policy=policy, **how)
     worst = max(recorder.of_kind(*GRADIENTS), key=lambda track: track.whole.new_zero_rate)
     share = worst.whole.new_zero_rate
     accuracies = [history.history["val_accuracy"][-1] for history in (plain, scaled)]

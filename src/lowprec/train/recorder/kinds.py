@@ -11,8 +11,6 @@ from lowprec.names import one_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import ArrayLike
-
     from lowprec.train.history import History
 
 __all__ = ["KINDS", "Event", "as_float32", "kind_of", "labels_of", "largest", "losses_of"]
@@ -81,11 +79,18 @@ def losses_of(reference: History | Sequence[float] | None) -> list[float] | None
     return [float(loss) for loss in losses]
 
 
-def as_float32(array: ArrayLike) -> Array:
-    """Return an array, or a torch tensor, as contiguous float32."""
-    if hasattr(array, "detach"):
-        array = array.detach().float().numpy()
-    return np.ascontiguousarray(array, np.float32)
+def as_float32(x: Array) -> Array:
+    """Return an array as contiguous float32, what leaves its range as its first or last number.
+
+    So no zero or infinity appears that was not there, and what rounding makes of it is told apart.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        y = np.ascontiguousarray(x, np.float32)
+    if x.dtype == np.float64:
+        ends = np.finfo(np.float32)
+        y = np.where((y == 0) & (x != 0), np.copysign(ends.smallest_subnormal, y), y)
+        y = np.where(np.isinf(y) & np.isfinite(x), np.copysign(ends.max, y), y)
+    return y
 
 
 def largest(before: Array) -> float:

@@ -106,19 +106,30 @@ def _epsilon(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iter
         )
 
 
+_AVERAGES = {  # what each number makes decay: the optimizer's state, and its name in a sentence
+    "beta_1": {"first_moment": "first moments"},
+    "beta_2": {"second_moment": "second moments", "infinity_norm": "infinity norms"},
+    "rho": {"second_moment": "second moments"},
+    "momentum": {"momentum": "momentum buffers"},
+}
+
+
 def _betas(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iterator[Finding]:
-    for word, moment in (("beta_2", "second_moment"), ("rho", "second_moment")):
+    for word, averages in _AVERAGES.items():
         beta = numbers.get(word)
         if beta is None or beta >= 1 or _rounded(beta, state) != 1:
             continue
-        tracks = [t for t in recorder.of_kind("moment") if t.name.startswith(moment)]
+        tracks = [t for t in recorder.of_kind("moment") if t.name.startswith(tuple(averages))]
+        if not tracks:
+            continue
+        kind = averages[tracks[0].name.partition("/")[0]]
         changes = sum(track.whole["changes"] for track in tracks)
         stuck = sum(track.whole["lost"] for track in tracks) / changes if changes else 0.0
         gap = loss_gap(recorder) or 0.0
         yield Finding(
             "amber" if stuck > STUCK and gap > GAP else "note",
             "numbers of the optimizer",
-            f"{word}={beta:g} is 1 in {state}: {percent(stuck)} of the changes of second moments "
+            f"{word}={beta:g} is 1 in {state}: {percent(stuck)} of the changes of {kind} "
             "were lost, so that they hardly decay",
             "keep the state in float32, or use a smaller beta",
         )
@@ -126,12 +137,14 @@ def _betas(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iterat
 
 def _decay(recorder: Recorder, numbers: dict[str, Any]) -> Iterator[Finding]:
     fmt = recorder.policy.formats["params"]
-    decay, rate = numbers.get("weight_decay"), numbers.get("learning_rate")
-    if not decay or not isinstance(rate, float) or recorder.policy.update != "nearest":
+    decay, (highest, total) = numbers.get("weight_decay"), recorder.facts["rates"]
+    # with momentum, or divided by a root mean square, a penalty's gradient is no such factor
+    is_factor = recorder.facts.get("optimizer") in ("AdamW", "SGD") and not numbers.get("momentum")
+    if not decay or not highest or not is_factor or recorder.policy.update != "nearest":
         return
-    kept = 1 - rate * decay
+    kept = 1 - highest * decay
     if _rounded(kept, fmt) == 1 and fmt != get_format("float32"):
-        missed = 1 - kept**recorder.steps  # what float32 weights would have shrunk by
+        missed = -math.expm1(-total * decay)  # what float32 weights would have shrunk by
         yield Finding(
             "amber" if missed > SHRUNK else "note",
             "numbers of the optimizer",
@@ -151,8 +164,13 @@ def starved_moments(recorder: Recorder) -> Iterator[Finding]:
     if share > STARVED:
         state = recorder.policy.formats["state"]
         smallest = math.sqrt(state.smallest_subnormal)
+        epsilon = recorder.facts.get("hyperparameters", {}).get("epsilon", 0)
+        gap = loss_gap(recorder)
+        level = "note" if gap is not None and gap <= GAP else "amber"
+        if recorder.is_broken or (gap or 0) > GAP or _rounded(epsilon, state) == 0:
+            level = "red"
         yield Finding(
-            "red",
+            level,
             "starved moments",
             f"{percent(share)} of the second moments are zero in {state} where the first are not: "
             f"squares of gradients below {smallest:.2g} vanish, and epsilon alone divides",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+from lowprec.formats import float32
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.recorder.finding import Finding, capital, name_of, percent, starved_share
+from lowprec.train.recorder.kinds import KINDS
 from lowprec.train.recorder.precision_causes import STARVED
 from lowprec.train.recorder.scaling import GRADIENTS, advise_scale, is_harmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lowprec.formats import Format
     from lowprec.train.recorder.recorder import Recorder
     from lowprec.train.recorder.tracks import Tally, Track
 
@@ -21,6 +25,7 @@ __all__ = ["headroom", "new_zeros", "not_finite", "targets"]
 RED_ZEROS = 0.2
 HEADROOM = 2.0
 SKIPS = 0.05
+_DIVERGES = "float32 would overflow too: lower the learning rate, clip gradients, or scale the data"
 FIRST_SKIPS = 15  # while a dynamic scale finds its level
 
 
@@ -47,9 +52,16 @@ def not_finite(recorder: Recorder) -> Iterator[Finding]:
         )
 
 
+def _is_to_blame(recorder: Recorder, fmt: Format) -> bool:
+    """Return whether a format's range can be the cause, rather than the training itself."""
+    return fmt.emax < float32.emax and all(map(math.isfinite, recorder.reference or ()))
+
+
 def _cure_for(recorder: Recorder, kind: str) -> str:
     if starved_share(recorder) > STARVED:
         return "the update before it was enormous, for second moments were zero"
+    if not _is_to_blame(recorder, recorder.policy.formats.get(KINDS[kind], float32)):
+        return _DIVERGES
     if kind in ("moment", "update"):
         return "keep the optimizer's state in float32, as the mixed policies do"
     if kind in GRADIENTS and recorder.policy.loss_scale is None:
@@ -97,7 +109,8 @@ def _harmed(track: Track) -> Tally | None:
 
 def _cure_for_zeros(recorder: Recorder, kind: str) -> str:
     if kind in GRADIENTS:
-        return str(advise_scale(recorder, recorder.policy.formats["gradients"]))
+        advice = advise_scale(recorder, recorder.policy.formats["gradients"])
+        return str(dataclasses.replace(advice, is_needed=True))  # as they vanish without it
     return "scale the data or the initial weights up, or use bfloat16"
 
 
@@ -120,6 +133,7 @@ def headroom(recorder: Recorder) -> Iterator[Finding]:
     elif track.kind in GRADIENTS and recorder.policy.loss_scale is not None:
         cure = "use a smaller loss scale"
     if whole["overflows"]:
+        cure = cure if _is_to_blame(recorder, track.fmt) else _DIVERGES
         text = f"{tensor}: {whole['overflows']:.0f} values overflowed {track.fmt}"
         yield Finding("red", "headroom", f"{text}, the largest {whole['largest']:.4g}", cure)
         return

@@ -11,6 +11,7 @@ import numpy as np
 
 from lowprec.conversion import round_to
 from lowprec.formats import Format, get_format
+from lowprec.sources import as_array
 from lowprec.train.plain import plain
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.kinds import (
@@ -100,7 +101,7 @@ class Recorder:
         self.policy = get_policy("float32" if policy is None else policy)
         self.reference = losses_of(reference)
         self.tracks: dict[tuple[str, str], Track] = {}
-        self.facts: dict[str, Any] = {"starved": [0, 0]}
+        self.facts: dict[str, Any] = {"starved": [0, 0], "rates": [0.0, 0.0]}
         self.labels: dict[str, str] = {}
         self.events: list[Event] = []
         self.scales: list[tuple[int, float]] = []  # where the loss scale changed, and to what
@@ -136,6 +137,10 @@ class Recorder:
         step = training.seen
         skipped = training.history.skipped_steps[-1:] == [step]
         self.skips += skipped
+        if not skipped:
+            rate = float(training.optimizer.rate(training.step - 1))
+            highest, total = self.facts["rates"]
+            self.facts["rates"] = [max(highest, rate), total + rate]
         if not skipped and (self.is_broken or self._numerics.is_finite(training.params)):
             return
         if len(self.events) >= _MOST_EVENTS and skipped:
@@ -224,6 +229,8 @@ class Recorder:
 
         Raises
         ------
+        TypeError
+            If they are no real numbers.
         ValueError
             If there is no such kind, or shapes do not match.
 
@@ -235,12 +242,12 @@ class Recorder:
         0.5
         """
         step, kind = operator.index(step), kind_of(kind)
-        before = as_float32(array)
-        track = self.track(kind, name)
-        after = before if track.fmt == get_format("float32") else round_to(before, track.fmt)
+        source = _as_array(array)
+        before, track = as_float32(source), self.track(kind, name)
+        after = np.asarray(round_to(source, track.fmt), np.float32)
         track.add(step, before, after, scale=scale)
         if parameter is not None:
-            self._observe_changes(step, track, before, as_float32(parameter))
+            self._observe_changes(step, track, before, as_float32(_as_array(parameter)))
         self.recorded += step + 1 > self.steps
         self.steps = max(self.steps, step + 1)
 
@@ -326,7 +333,7 @@ class Recorder:
 
         return advise_scale(self, self.policy.formats["gradients"] if fmt is None else fmt)
 
-    def what_if(self, policies: Iterable[Policy | str] | None = None) -> WhatIf:
+    def what_if(self, policies: Iterable[Policy | str] | Policy | str | None = None) -> WhatIf:
         """Predict what each policy would lose in this training, before anyone trains in it.
 
         Parameters
@@ -435,6 +442,8 @@ class Recorder:
         merged.facts["starved"] = [
             a + b for a, b in zip(self.facts["starved"], other.facts["starved"], strict=True)
         ]
+        rates = self.facts["rates"], other.facts["rates"]
+        merged.facts["rates"] = [max(r[0] for r in rates), sum(r[1] for r in rates)]
         merged.labels = self.labels | other.labels
         merged.events = sorted({*self.events, *other.events})[:_MOST_EVENTS]
         merged.scales = sorted({*self.scales, *other.scales})
@@ -459,3 +468,8 @@ class Recorder:
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict)
         return f"<div><b>Recorder</b><ul>{items}</ul></div>"
+
+
+def _as_array(x: ArrayLike) -> Array:
+    """Return real numbers from anywhere as an array; also of a torch tensor that is trained."""
+    return as_array(x.detach() if hasattr(x, "detach") else x)

@@ -44,7 +44,9 @@ class Rule(NamedTuple):
 RULES = (  # causes before their consequences: findings of one level stay in this order
     Rule(
         "starved moments",
-        "more than 1 % of the first moments that are not zero have a second moment that is (red)",
+        "more than 1 % of the first moments that are not zero have a second moment that is (amber; "
+        "a note beside a float32 run whose loss is as high; red where the loss ends more than 5 % "
+        "above it or is not finite, and where epsilon is zero too)",
         "the square of a gradient leaves the range first, and the step becomes the first moment "
         "over epsilon: enormous",
         "squares halve the range in bits: float16 holds none of numbers below 2.4e-4",

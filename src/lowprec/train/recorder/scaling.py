@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from lowprec.advice import superscript
-from lowprec.formats import Format, FormatLike, get_format
+from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.train.recorder.forecast import forecast
 
 if TYPE_CHECKING:
@@ -47,9 +47,11 @@ class ScaleAdvice:
     is_needed : bool
         Whether gradients lose what matters without a scale.
     low, high : float
-        The smallest and the largest power of two that work; the smallest is at least 1.
+        The smallest and the largest power of two that work; the smallest is at least 1, the largest
+        at most 2¹²⁷: a loss scale is a float32 number.
     recommended : float
-        The largest power of two that keeps every gradient two bits below the maximum.
+        The largest power of two that keeps every gradient two bits below the maximum; `low` where
+        so much room cannot be spared.
     """
 
     fmt: Format
@@ -118,7 +120,8 @@ def advise_scale(recorder: Recorder, fmt: FormatLike) -> ScaleAdvice:
             "observe weight_gradient and activation_gradient"
         )
     largest = max(row["max_abs"] for row in rows)
-    high = math.floor(math.log2(chosen.max / largest))
+    fits = math.floor(math.log2(min(chosen.max / largest, float64.max)))
+    high = min(fits, float32.emax)  # loss scales are float32 numbers
     wholes = [track.whole for track in recorder.of_kind(*GRADIENTS)]
     scales = range(min(high, 0), high + 1)
     low = next((k for k in scales if _keeps(wholes, chosen, k, _CLEAN)), high + 1)
@@ -127,7 +130,7 @@ def advise_scale(recorder: Recorder, fmt: FormatLike) -> ScaleAdvice:
         is_needed=not _keeps(wholes, chosen, 0, TOLERATED_NOISE),
         low=2.0 ** max(low, 0) if high >= 0 else 2.0**low,
         high=2.0**high,
-        recommended=2.0 ** min(max(high - MARGIN, low), max(high, low)),
+        recommended=2.0 ** min(max(fits - MARGIN, low), max(high, low)),
     )
 
 

@@ -11,7 +11,7 @@ from lowprec.formats import Format, float32
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.memory import bytes_with_state
 from lowprec.train.numerics import tensor_exponent
-from lowprec.train.policy import Policy, get_policy, named_policies
+from lowprec.train.policy import Policy, get_policies, get_policy, named_policies
 from lowprec.train.recorder.forecast import Forecast, forecast
 from lowprec.train.recorder.scaling import GRADIENTS, advise_scale
 
@@ -68,7 +68,7 @@ class Prediction(NamedTuple):
         return max(parts, key=lambda name: float(parts[name]))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class WhatIf:
     """Policies by predicted damage, the least first; it prints as a table.
 
@@ -110,13 +110,13 @@ class WhatIf:
 
         return what_if_view(self)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         from lowprec.report.plain_text import as_text
 
         return as_text(self.__rich__())
 
 
-def what_if(recorder: Recorder, policies: Iterable[Policy | str] | None) -> WhatIf:
+def what_if(recorder: Recorder, policies: Iterable[Policy | str] | Policy | str | None) -> WhatIf:
     """Predict what each policy would lose.
 
     Parameters
@@ -136,7 +136,7 @@ def what_if(recorder: Recorder, policies: Iterable[Policy | str] | None) -> What
             f"this run was recorded in {recorder.policy}: its rounding hides what other formats "
             "would keep; record one in float32"
         )
-    chosen = named_policies().values() if policies is None else map(get_policy, policies)
+    chosen = named_policies().values() if policies is None else get_policies(policies)
     found = [_predict(recorder, policy) for policy in chosen]
     return WhatIf(tuple(sorted(found, key=lambda one: (one.damage, one.bits, one.cost))))
 
