@@ -294,6 +294,15 @@ def test_every_picture_of_the_page_has_an_alternative_text(page):
     )
 
 
+def test_every_axis_of_steps_has_its_numbers(page):
+    """Also where the last row of panels is not full."""
+    text, _ = page
+    heat_maps = re.findall(r'<svg[^>]*aria-label="Exponents.*?</svg>', text, re.DOTALL)
+    from_zero = [svg for svg in heat_maps if ">0<" in svg]  # not those of steps that were skipped
+    assert [svg.count(">0<") for svg in from_zero] == [svg.count(">step<") for svg in from_zero]
+    assert max(svg.count(">step<") for svg in from_zero) > 1
+
+
 def test_ids_of_the_page_are_unique(page):
     text, _ = page
     ids = re.findall(r'\sid="([^"]+)"', text)
