@@ -341,3 +341,12 @@ def test_the_figures_of_notebooks_are_drawn():
     assert "activation gradients" in recorder.plot().axes[0].get_title(loc="left")
     with pytest.raises(ValueError, match="no moments were recorded"):
         recorder.plot("moment")
+
+
+def test_a_stray_number_does_not_stretch_a_histogram_and_its_words_do_not_meet():
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    recorder = train.Recorder(policy="float16")
+    recorder.observe(0, "weight", "w", [2.0**-20] * 999 + [2.0**-90])
+    (axes,) = recorder.plot("weight", "float16").axes
+    assert axes.get_xlim()[0] > -40
+    assert len({text.get_position()[1] for text in axes.texts}) == len(axes.texts) == 2
