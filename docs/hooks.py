@@ -92,7 +92,7 @@ def _output(output, name, alternative):
 def _help(command):
     """Return what ``lowprec COMMAND --help`` prints."""
     words = [sys.executable, "-m", "lowprec", *command.split(), "--help"]
-    environment = {**os.environ, "COLUMNS": "88", "NO_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
     return f"```text\n{done.stdout.strip()}\n```"
 

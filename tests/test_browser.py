@@ -12,8 +12,12 @@ import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from built_site import build
+
+import lowprec as lp
+from lowprec import train
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install it")
 
@@ -126,6 +130,38 @@ SCREENS = [(width, scheme) for width in WIDTHS for scheme in ("light", "dark")]
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
 def test_the_report_fits_and_speaks_and_needs_no_network(browser, report, width, scheme):
     check(browser, report.as_uri(), width, scheme)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Return the folder of the other pages that lowprec writes: of a comparison and of a run."""
+    for needed in ("matplotlib", "jinja2"):
+        pytest.importorskip(needed, reason="the pages need the extra report")
+    folder = tmp_path_factory.mktemp("pages")
+    numbers = np.random.default_rng(0).lognormal(-9, 4, 1000)
+    comparison = lp.compare({"gradients": numbers, "layers.0." * 8 + "weight": numbers})
+    (folder / "compare.html").write_text(comparison.to_html(), encoding="utf-8")
+    data, recorder = train.data.get("quadratic"), train.Recorder()
+    hidden = [train.Dense(8, activation="relu") for _ in range(4)]
+    model = train.Sequential([train.Input(data.input_shape), *hidden, train.Dense(1)])
+    how = {"loss": "mse", "optimizer": "adam", "policy": "float16", "epochs": 2}
+    train.fit(model, data, recorder=recorder, verbose=False, **how)
+    recorder.report(folder / "record.html")
+    return folder
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.parametrize("name", ["compare", "record"])
+def test_pages_fit_and_speak_and_need_no_network(browser, pages, name, width, scheme):
+    check(browser, (pages / f"{name}.html").as_uri(), width, scheme)
+
+
+def test_a_desktop_shows_every_column_of_the_report(browser, report):
+    page, _, _ = visit(browser, report.as_uri(), "desktop", "light")
+    hidden = """() => [...document.querySelectorAll("table")].map((table) => table.parentElement)
+      .map((box) => box.scrollWidth - box.clientWidth)"""
+    assert max(page.evaluate(hidden)) <= 0
+    page.close()
 
 
 def test_the_report_is_dark_where_the_reader_wants_it_dark(browser, report):

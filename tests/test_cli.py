@@ -143,6 +143,19 @@ def test_compare_measures_files_and_writes_json_and_html(tmp_path, capsys, monke
     assert sorted(os.listdir(tmp_path)) == ["g.npz", "out.html", "out.json", "w.npy"]
 
 
+def test_what_goes_on_in_the_next_line_stands_under_its_text(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    np.savez("w.npz", **{"layer." * 12 + "weight": [1e9, 1e-9], "bias": [1e9]})
+    assert main(["compare", "w.npz"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    below = lines[next(i for i, line in enumerate(lines) if line.startswith("Summary")) + 1 :]
+    marks = ("- ", "  float", "  bfloat", "  ")  # the last: a line that goes on
+    assert max(map(len, below)) <= 80
+    assert all(line.startswith(marks) and line.strip() != "-" for line in below)
+    assert any(line.startswith("- w.npz:layer.") for line in below)
+
+
 def test_compare_without_files_takes_the_bundled_data_sets(capsys):
     pytest.importorskip("sklearn", reason="the bundled data sets are scikit-learn's")
     assert main(["compare", "--formats", "float16"]) == 0
@@ -263,6 +276,14 @@ def test_every_command_has_help_with_an_example(capsys, command):
         main([command, "--help"])
     assert end.value.code == 0
     assert f"example: lowprec {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_fits_80_columns(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*filter(None, [command]), "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_version(capsys):

@@ -61,7 +61,9 @@ def test_the_same_is_written_as_json_and_html(capsys, tmp_path):
     for sentence in found["verdict"]:
         assert sentence.split(":")[0] in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.json", "page.html"]
-    assert "float32 added" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "float32 added" in shown
+    assert shown.endswith(f"Wrote {data}, {page}\n")
 
 
 def test_the_json_of_a_run_that_diverged_holds_null_for_what_is_not_finite(capsys, tmp_path):
@@ -100,7 +102,9 @@ def test_record_writes_why_it_failed(tmp_path, capsys):
     assert (
         main(["train", "--policies", "bfloat16", "--seeds", "1", "--epochs", "5", *arguments]) == 0
     )
-    assert "of updates are lost in bfloat16 weights" in capsys.readouterr().out.replace("\n", " ")
+    shown = capsys.readouterr().out
+    assert "of updates are lost in bfloat16 weights" in shown
+    assert shown.endswith(f"Wrote {page}\n")
     assert "of updates are lost" in page.read_text(encoding="utf-8")
 
 

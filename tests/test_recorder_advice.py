@@ -394,6 +394,15 @@ def test_every_picture_of_the_page_has_an_alternative_text(page):
     )
 
 
+def test_every_axis_of_steps_has_its_numbers(page):
+    """Also where the last row of panels is not full."""
+    text, _ = page
+    heat_maps = re.findall(r'<svg[^>]*aria-label="Exponents.*?</svg>', text, re.DOTALL)
+    from_zero = [svg for svg in heat_maps if ">0<" in svg]  # not those of steps that were skipped
+    assert [svg.count(">0<") for svg in from_zero] == [svg.count(">step<") for svg in from_zero]
+    assert max(svg.count(">step<") for svg in from_zero) > 1
+
+
 def test_ids_of_the_page_are_unique(page):
     text, _ = page
     ids = re.findall(r'\sid="([^"]+)"', text)
@@ -432,3 +441,12 @@ def test_the_figures_of_notebooks_are_drawn():
     assert "activation gradients" in recorder.plot().axes[0].get_title(loc="left")
     with pytest.raises(ValueError, match="no moments were recorded"):
         recorder.plot("moment")
+
+
+def test_a_stray_number_does_not_stretch_a_histogram_and_its_words_do_not_meet():
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    recorder = train.Recorder(policy="float16")
+    recorder.observe(0, "weight", "w", [2.0**-20] * 999 + [2.0**-90])
+    (axes,) = recorder.plot("weight", "float16").axes
+    assert axes.get_xlim()[0] > -40
+    assert len({text.get_position()[1] for text in axes.texts}) == len(axes.texts) == 2

@@ -151,7 +151,7 @@ class Comparison:
         console = Console(width=100, color_system=None, force_jupyter=False)
         with console.capture() as capture:
             console.print(self)
-        return capture.get().strip("\n")
+        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
 
     def _repr_html_(self) -> str:
         from lowprec.report.comparison import comparison_fragment

@@ -354,9 +354,10 @@ def _parse(spelling: str) -> Format:
         return _CANONICAL.get(fmt, fmt)
     near = [name for name in NAMED if len(key) > 3 and name.startswith(key)][:3]
     near = near or difflib.get_close_matches(key, _SPELLINGS, n=3, cutoff=0.5)
+    hint = f"{did_you_mean(near)}Use" if near else "use"
     raise ValueError(
-        f"unknown format {spelling!r}; {did_you_mean(near)}"
-        f"Use one of {', '.join(NAMED)}, or 'eXmY' with X exponent and Y trailing significand bits"
+        f"unknown format {spelling!r}; {hint} "
+        f"one of {', '.join(NAMED)}, or 'eXmY' with X exponent and Y trailing significand bits"
     )
 
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from lowprec.cli.arguments import Add, add_formats
-from lowprec.cli.terminal import show, transfer_progress
+from lowprec.cli.terminal import show, tell_written, transfer_progress
 
 if TYPE_CHECKING:
     import argparse
@@ -24,7 +24,7 @@ def register(add: Add) -> None:
         "compare",
         _compare,
         "measure what formats do to the tensors of files",
-        "lowprec compare weights.npy grads.npz --formats bfloat16,float16 --html table.html\n"
+        "lowprec compare a.npy b.npz --formats bfloat16,float16 --html fit.html\n"
         '         lowprec compare "model-*-of-*.safetensors" --json fit.json\n'
         "         lowprec compare model/ --scheduler tcp://127.0.0.1:8786",
     )
@@ -58,6 +58,7 @@ def _compare(options: argparse.Namespace) -> None:
     if options.html:
         write_atomically(options.html, comparison.to_html())
     show(comparison)
+    tell_written(options.json, options.html)
 
 
 def _comparison(

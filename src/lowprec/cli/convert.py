@@ -24,8 +24,8 @@ def register(add: Add) -> None:
         "convert",
         _convert,
         "convert the tensors of files to a format",
-        "lowprec convert model.safetensors --to bfloat16 -o model-bf16.safetensors\n"
-        '         lowprec convert "model-*-of-*.safetensors" --to float8_e4m3fn --scale -o fp8/',
+        "lowprec convert model.safetensors --to bfloat16 -o bf16.safetensors\n"
+        '         lowprec convert "model-*.safetensors" --to float8_e5m2 --scale -o fp8/',
     )
     convert.add_argument(
         "files",

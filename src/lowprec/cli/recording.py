@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lowprec.cli.terminal import say
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -39,4 +41,4 @@ def write_record(recorder: Recorder, path: str) -> None:
     if path:
         recorder.report(path)
     for sentence in recorder.verdict:
-        print(f"● {sentence}")
+        say(f"● {sentence}", "  ")

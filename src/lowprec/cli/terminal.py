@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import ProgressColumn
 
-__all__ = ["console_on", "progress", "show", "transfer_progress"]
+__all__ = ["console_on", "progress", "say", "show", "tell_written", "transfer_progress"]
 
 
 def console_on(stream: Any) -> Console:
@@ -32,6 +34,25 @@ def show(view: RenderableType) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     for line in capture.get().encode(encoding, "replace").decode(encoding).splitlines():
         print(line.rstrip())
+
+
+def say(text: str, indent: str = "") -> None:
+    """Print a sentence: whole into a file or a pipe, between words on a terminal's lines."""
+    if sys.stdout.isatty():
+        text = textwrap.fill(
+            text,
+            shutil.get_terminal_size().columns,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    print(text)
+
+
+def tell_written(*paths: str | None) -> None:
+    """Print which of the files that may have been asked for were written."""
+    if written := [path for path in paths if path]:
+        say(f"Wrote {', '.join(written)}")
 
 
 @contextlib.contextmanager

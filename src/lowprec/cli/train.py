@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.cli.terminal import progress, show
+from lowprec.cli.terminal import progress, say, show, tell_written
 from lowprec.cli.train_arguments import add_arguments
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def register(add: Add) -> None:
         "train",
         _train,
         "train a small network under one precision policy, or several to compare them",
-        "lowprec train --policies mixed_float16 --seeds 1           # watch one training\n"
-        "         lowprec train --data wine --seeds 10 --html wine.html      # compare policies\n"
-        "         lowprec train --policies bfloat16 --learning-rate 1e-4     # lost updates",
+        "lowprec train --policies mixed_float16 --seeds 1        # watch one\n"
+        "         lowprec train --data wine --seeds 10 --html wine.html   # compare\n"
+        "         lowprec train --policies bfloat16 --learning-rate 1e-4  # lost updates",
     )
     add_arguments(train)
 
@@ -144,9 +144,10 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
     )
     if options.json:
         write_atomically(options.json, json.dumps(_as_dict(history), indent=2) + "\n")
-    print(_summary(history, options))
+    say(_summary(history, options))
     if recorder is not None:
         write_record(recorder, options.record)
+    tell_written(options.json, options.save, options.record)
 
 
 def _as_dict(history: History) -> dict[str, Any]:
@@ -201,6 +202,7 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
         )
     _write(comparison, options)
     show(comparison)
+    tell_written(options.json, options.html, options.save)
 
 
 def _write(comparison: PolicyComparison, options: argparse.Namespace) -> None:

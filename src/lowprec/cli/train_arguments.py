@@ -51,7 +51,12 @@ def _add_subject(train: argparse.ArgumentParser) -> None:
         default=[100, 100],
         help="units of the hidden layers; none for a linear model (default: 100,100)",
     )
-    train.add_argument("--activation", metavar="A", default="relu", help="(default: relu)")
+    train.add_argument(
+        "--activation",
+        metavar="A",
+        default="relu",
+        help="of the hidden layers: relu, tanh, sigmoid, gelu, … (default: relu)",
+    )
     train.add_argument(
         "--scale-features",
         choices=["auto", "none", "minmax", "standard"],
@@ -84,10 +89,12 @@ def _add_training(train: argparse.ArgumentParser) -> None:
         "--learning-rate",
         metavar="R",
         type=checked(float),
-        help="(default: the optimizer's, 1e-3 for adam)",
+        help="of the optimizer (default: its own, 1e-3 for adam)",
     )
     train.add_argument(
-        "--loss", metavar="L", help="(default: cross-entropy for labels, mse for other targets)"
+        "--loss",
+        metavar="L",
+        help="mse, mae, huber, … (default: cross-entropy for labels, mse for other targets)",
     )
     train.add_argument(
         "--validation-split",

@@ -25,8 +25,8 @@ def register(add: Add) -> None:
         "verify",
         _verify,
         "compare the library with oracles that are built differently, case by case",
-        "lowprec verify                                         # samples: seconds\n"
-        "         lowprec verify --full -o verify.json                  # everything: long\n"
+        "lowprec verify                                       # samples: seconds\n"
+        "         lowprec verify --full -o verify.json                # everything: long\n"
         "         lowprec verify --full --formats float16 --operations add --rounding RNE",
     )
     add_formats(verify)
@@ -49,7 +49,8 @@ def register(add: Add) -> None:
         metavar="N",
         type=checked(int),
         default=1 << 18,
-        help="cases to draw for each operation and mode (default: %(default)s)",
+        help="cases to draw for each operation and mode, in blocks of 32,768; functions take "
+        "one in 64 (default: %(default)s)",
     )
     extent.add_argument(
         "--full",

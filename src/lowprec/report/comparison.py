@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rich.console import RenderableType
+    from rich.table import Table
     from rich.text import Text
 
     from lowprec.analysis import Comparison
@@ -132,23 +133,33 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     return Group(*lines, *(_summary(comparison) if len(rows) > 1 else ()))
 
 
-def _summary(comparison: Comparison) -> list[Text]:
+def _summary(comparison: Comparison) -> list[RenderableType]:
     """Return how each format fares, and what it does to the tensors that it does not hold."""
     from rich.text import Text
 
-    counted, found = tallies(comparison), findings(comparison)
-    width = max((len(one.fmt.name) for one in counted), default=0) + 2
-    lines = [Text(), Text.assemble(("Summary, worst first", "bold"), (f" ({rule()})", "dim"))]
-    for one in counted:
+    held, lost = _list(2), _list()
+    for one in tallies(comparison):
         style = "green" if one.holding == one.total else ""
-        held = f"holds {one.holding:,} of {one.total:,}: {one.words}"
-        lines.append(Text.assemble(f"  {one.fmt.name:<{width}}", (held, style)))
+        words = f"holds {one.holding:,} of {one.total:,}: {one.words}"
+        held.add_row(f"  {one.fmt.name}", Text(words, style))
+    found = findings(comparison)
     for finding in found[:_MOST_FINDINGS]:
         subject = (f"{finding.tensor}: ", "bold")
-        lines.append(Text.assemble("- ", subject, f"{finding.fmt} {finding.words}"))
+        lost.add_row("-", Text.assemble(subject, f"{finding.fmt} {finding.words}"))
     if len(found) > _MOST_FINDINGS:
-        lines.append(Text(f"- and {len(found) - _MOST_FINDINGS:,} more", "dim"))
-    return lines
+        lost.add_row("-", Text(f"and {len(found) - _MOST_FINDINGS:,} more", "dim"))
+    heading = Text.assemble(("Summary, worst first", "bold"), (f" ({rule()})", "dim"))
+    return [Text(), heading, held, lost]
+
+
+def _list(gap: int = 1) -> Table:
+    """Return an empty list of a mark and a text each, whose lines go on under the text."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, gap))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
 
 
 def _line(fmt: str, first: int, measured: Measurement) -> Text:
@@ -216,7 +227,7 @@ def _summary_html(comparison: Comparison) -> str:
     more = len(found) - _MOST_FINDINGS_ON_A_PAGE
     rest = f"<li>and {more:,} more</li>" if more > 0 else ""
     return (
-        f"<h2>Summary, worst first</h2><p>A tensor counts as {html.escape(rule())}.</p>"
+        f"<h2>Summary, worst first</h2><p>{html.escape(rule().capitalize())}.</p>"
         f"<ul>{held}</ul>" + (f"<ol>{worst}{rest}</ol>" if found else "")
     )
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from lowprec.exact import Number, floor_log2
+from lowprec.rounding import Overflow
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,7 +26,10 @@ def title(inspection: Inspection) -> str:
     fmt = inspection.format
     if inspection.given is None:
         return f"code {inspection.code_text} of {fmt}"
-    return f"{inspection.spelling} rounded to {fmt} ({inspection.rounding.value})"
+    how = inspection.rounding.value
+    if inspection.overflow is not Overflow.IEEE:
+        how += f", overflow: {inspection.overflow.value}"
+    return f"{inspection.spelling} rounded to {fmt} ({how})"
 
 
 def rows(inspection: Inspection) -> list[tuple[str, str]]:

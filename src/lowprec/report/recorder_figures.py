@@ -85,6 +85,7 @@ def _draw_heat_maps(width: float, recorder: Recorder, tracks: list[Track]) -> Fi
         axes.set_title(title, fontsize=9, loc="left", color=INK)
         if number + columns >= len(tracks):
             axes.set_xlabel("step")
+            axes.tick_params(labelbottom=True)  # a shared axis has numbers in the last row only
     return figure
 
 
@@ -252,7 +253,7 @@ def _draw_lost(width: float, recorder: Recorder, tracks: list[Track]) -> Figure:
     shade = colour(get_format("bfloat16"))
     for number, track in enumerate(tracks):
         shares = [100 * row.lost_rate for row in track.rows]
-        strength = 1 - 0.75 * number / max(len(tracks) - 1, 1)
+        strength = 1 - 0.5 * number / max(len(tracks) - 1, 1)
         axes.plot(
             track.steps, shares, color=shade, alpha=strength, label=short_label(recorder, track)
         )

@@ -58,8 +58,9 @@ def histogram_figure(recorder: Recorder, kind: str, fmt: Format) -> Figure:
 
 
 def _draw_histogram(axes: Axes, whole: Tally, fmt: Format, kind: str) -> None:
-    used = np.flatnonzero(whole.exponents)
-    places = np.arange(used[0], used[-1] + 1)
+    used = np.flatnonzero(np.cumsum(whole.exponents) > 2e-3 * whole.exponents.sum())
+    last = np.flatnonzero(whole.exponents)[-1]
+    places = np.arange(used[0], last + 1)  # a few stray numbers do not stretch the axis
     shares = 100 * whole.exponents[places] / whole.exponents.sum()
     exponents = places + LOWEST_EXPONENT
     floor = fmt.emin - fmt.trailing_bits
@@ -68,10 +69,14 @@ def _draw_histogram(axes: Axes, whole: Tally, fmt: Format, kind: str) -> None:
     left = min(float(exponents[0]), floor - 4) - 0.5
     axes.axvspan(left, floor - 1, color=VALIDATION, alpha=0.28, linewidth=0)
     axes.axvspan(floor - 1, fmt.emin, color=VALIDATION, alpha=0.12, linewidth=0)
-    top = 1.3 * shares.max()
-    axes.text(floor - 1.3, top, f"become 0 in {fmt}: {lost:.0%}", ha="right", va="top", color=INK)
-    axes.text(fmt.emin - 0.3, top, f"subnormal: {coarse:.0%}", ha="right", va="top", color=INK)
-    axes.set(xlim=(left, max(exponents[-1] + 2, fmt.emin + 4)), ylim=(0, 1.05 * top))
+    right, top = max(exponents[-1] + 2, fmt.emin + 4), 1.3 * shares.max()
+    for end, height, words in (
+        (floor - 1, top, f"become 0 in {fmt}: {lost:.0%}"),
+        (fmt.emin, 0.91 * top, f"subnormal: {coarse:.0%}"),
+    ):
+        beside = "right" if end - left > (right - left) / 3 else "left"
+        axes.text(end - 0.3, height, words, ha=beside, va="top", color=INK)
+    axes.set(xlim=(left, right), ylim=(0, 1.05 * top))
     ticks = [k for k in range(-160, 128, 8) if left <= k <= exponents[-1] + 2]
     axes.set_xticks(ticks, ["1" if k == 0 else f"2{superscript(k)}" for k in ticks])
     axes.set_ylabel("numbers, %")
