@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -257,13 +258,22 @@ def test_a_run_that_fails_keeps_what_it_found(tmp_path):
     assert json.loads(incomplete_path(target).read_text())["checks"][0]["cases"] == 10
 
 
+def interrupt(process):
+    """Press Control-C until it is heard; Python drops one that arrives inside a `__del__`."""
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=6)
+    raise AssertionError("not one of ten interrupts ended the process")
+
+
 def test_control_c_ends_the_command(tmp_path):
     target = tmp_path / "verify.json"
     left = incomplete_path(target)
     command = [sys.executable, "-m", "lowprec", "verify", "--full", "--rounding", "RNE"]
     formats = ["--formats", "float8_e5m2,float16"]  # the second one takes longer than we wait
     process = subprocess.Popen(
-        [*command, *formats, "--operations", "add", "-o", str(target)],
+        [*command, *formats, "--operations", "divide", "-o", str(target)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -271,8 +281,7 @@ def test_control_c_ends_the_command(tmp_path):
     while not (left.exists() and json.loads(left.read_text())["checks"]):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = interrupt(process)
     assert process.returncode == 1
     assert err.splitlines() == [f"what was done is in {left}", "lowprec: interrupted"]
     assert "interrupted" in out
