@@ -25,6 +25,7 @@ from lowprec.train.layers import (
     MaxPooling2D,
     Run,
 )
+from lowprec.train.layers.layer import column_sums
 from lowprec.train.numerics import numerics_of
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.regularizers import L2, MaxNorm
@@ -537,3 +538,24 @@ def test_values_and_gradients_are_those_of_torch(layer, shape):
     for found, expected in pairs:
         scale = float(expected.abs().max())
         np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9, 128])
+@pytest.mark.parametrize("columns", [1, 2, 3, 16, 17, 100])
+def test_column_sums_have_the_bits_of_numpys(rows, columns):
+    x = np.random.default_rng(0).standard_normal((rows, columns)).astype(np.float32)
+    x[0, 0] = -0.0
+    x[1:, 0] = -0.0
+    for terms in (x, x * np.float32(1e30), x[:, ::-1], np.asfortranarray(x), x.astype(np.float64)):
+        assert column_sums(terms).tobytes() == terms.sum(axis=0).tobytes()
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "mixed_float8", FLOAT64], ids=str)
+def test_a_product_of_gradients_is_rounded_once_and_changes_nothing_else(policy):
+    numerics = numerics_of(get_policy(policy))
+    a, b = (numerics.array(np.random.default_rng(n).standard_normal((9, 9))) for n in (1, 2))
+    before = a.copy(), b.copy()
+    expected = numerics.gradient(numerics.matmul(a.T, b))
+    assert numerics.gradient_product(a.T, b).tobytes() == expected.tobytes()
+    assert (a == before[0]).all()
+    assert (b == before[1]).all()

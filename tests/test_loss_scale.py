@@ -323,3 +323,27 @@ def test_all_finite_sees_every_element(policy):
         gradients["b"][4] = bad
         assert not numerics.is_finite(gradients)
     assert numerics.is_finite({})
+
+
+@pytest.mark.parametrize("policy", ["float32", "float64"])
+@pytest.mark.parametrize("value", [65536.0, 3.0, 2.0**-20, 0.0])
+def test_training_unscales_in_place_as_the_scale_does(policy, value):
+    numerics, scale = Numerics(get_policy(policy)), LossScale.torch()
+    scale = dataclasses.replace(scale, value=value)
+    drawn = np.random.default_rng(0).standard_normal((3, 41)) * 2.0 ** np.arange(-100, 23, 3)
+    gradients = numerics.arrays({"a": drawn, "b": np.array([-0.0, FLOAT32_MAX, 1e-45])})
+    expected = scale.unscale(gradients)
+    with np.errstate(all="ignore"):
+        assert numerics.unscale(gradients, scale.inverse)
+    for name, gradient in gradients.items():
+        assert gradient.tobytes() == expected[name].astype(numerics.dtype).tobytes()
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("place", range(20))
+def test_unscaling_tells_of_one_number_that_is_not_finite(bad, place):
+    numerics = Numerics(get_policy("mixed_float16"))
+    gradients = {"a": np.ones(20, np.float32), "b": np.ones(20, np.float32)}
+    gradients["b"][place] = bad
+    assert not numerics.unscale(gradients, LossScale.torch().inverse)
+    assert not np.isfinite(gradients["b"][place]), "why a step is skipped is looked up after it"

@@ -310,3 +310,17 @@ def test_binary_accuracy_splits_logits_at_0():
 
 def test_averages_of_nothing_are_nan():
     assert math.isnan(metrics.Averages().result()["loss"])
+
+
+@pytest.mark.parametrize("classes", [2, 10, 64, 65])
+def test_the_shape_of_a_batch_does_not_change_the_bits(classes):
+    rng = np.random.default_rng(0)
+    logits = (rng.standard_normal((12, classes)) * 30).astype(np.float32)
+    logits[3, 1], logits[5] = np.inf, np.nan
+    truth = np.eye(classes, dtype=np.float32)[rng.integers(0, classes, 12)]
+    value, gradient = losses.categorical_crossentropy(truth, logits)
+    shape = (3, 4, classes)
+    same = losses.categorical_crossentropy(truth.reshape(shape), logits.reshape(shape))
+    assert gradient.tobytes() == same[1].tobytes()
+    assert np.isnan(value)
+    assert np.isnan(same[0])

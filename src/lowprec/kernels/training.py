@@ -27,7 +27,7 @@ from lowprec.kernels.loops import (
 from lowprec.kernels.plans import conversion_plan
 from lowprec.rounding import Overflow, Rounding
 
-__all__ = ["Sum", "all_finite", "masked"]
+__all__ = ["Sum", "all_finite", "masked", "multiply"]
 
 _WIDE, _NARROW = 32, 8  # lanes
 
@@ -133,3 +133,23 @@ def _finite_loop() -> Any:
 def all_finite(x: Any) -> bool:
     """Return whether a contiguous float32 array holds neither infinities nor NaN."""
     return bool(_finite_loop()(x.reshape(-1)))
+
+
+@functools.cache
+def _multiply_loop() -> Any:
+    def loop(x, factor):  # type: ignore[no-untyped-def]
+        bits = x.view(np.int32)
+        largest = np.int32(0)
+        state = swap_float_state(EXACT_FLOATS)
+        for i in range(x.size):
+            largest = max(largest, np.int32(bits[i] & np.int32(0x7FFFFFFF)))
+            x[i] *= factor
+        swap_float_state(state)
+        return largest < np.int32(0x7F800000)
+
+    return compile_as("multiply and look", loop, types.boolean(_vector, types.float32))
+
+
+def multiply(x: Any, factor: float) -> bool:
+    """Multiply a contiguous float32 array in place; return whether it was finite before."""
+    return bool(_multiply_loop()(x.reshape(-1), np.float32(factor)))

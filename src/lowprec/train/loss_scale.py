@@ -169,6 +169,12 @@ class LossScale:
         """Whether `adjust` never changes it."""
         return self.growth_factor == self.backoff_factor == 1
 
+    @property
+    def inverse(self) -> np.float32:
+        """What `unscale` multiplies by; 1/0 is infinity here, for PyTorch's scale may reach 0."""
+        with np.errstate(all="ignore"):
+            return np.float32(np.float64(1) / np.float64(self.value))
+
     def scale(self, loss: ArrayLike) -> Any:
         """Return the loss, or its gradient, times the value: one rounding, at least in float32.
 
@@ -212,8 +218,8 @@ class LossScale:
         >>> LossScale.static(4).unscale({"0/bias": np.float32([8, 2])})
         {'0/bias': array([2. , 0.5], dtype=float32)}
         """
-        with np.errstate(all="ignore"):  # 1/0 is infinity here: PyTorch's scale may reach 0
-            inverse = np.float32(np.float64(1) / np.float64(self.value))
+        inverse = self.inverse
+        with np.errstate(all="ignore"):
             if out is None:
                 return {name: np.multiply(g, inverse) for name, g in gradients.items()}
             for name, g in gradients.items():

@@ -34,6 +34,7 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 Loss = Callable[[Array, Array], tuple[float, Array]]
 
+_SHORT_ROW = 64  # elements
 _silent = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
@@ -263,12 +264,22 @@ def sparse_categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float
 
 def _softmax(logits: Array) -> tuple[Array, Array]:
     """Return the softmax of the last axis and its logarithm."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    shifted = logits - _row_maxima(logits)
     powers = np.exp(shifted)
     sums = powers.sum(axis=-1, keepdims=True)
     shifted -= np.log(sums)
     powers /= sums
     return powers, shifted
+
+
+def _row_maxima(x: Array) -> Array:
+    """Return the maxima of the last axis, which is kept; NumPy is slow along a short one."""
+    maxima: Array
+    if x.ndim != 2 or x.shape[-1] > _SHORT_ROW:
+        maxima = x.max(axis=-1, keepdims=True)
+    else:
+        maxima = np.ascontiguousarray(x.T).max(axis=0)[:, None]
+    return maxima
 
 
 def _mean(terms: Array) -> float:

@@ -50,6 +50,7 @@ class Numerics:
         scaled = policy.tensor_scales
         self._compute = _rounder(formats["compute"], self.dtype, scaled)
         self._gradient = _rounder(formats["gradients"], self.dtype, scaled)
+        self._gradient_in_place = _rounder(formats["gradients"], self.dtype, scaled, in_place=True)
         self._params = _rounder(formats["params"], self.dtype)
         self._state = _rounder(formats["state"], self.dtype)
         self._is_fused = self.dtype == np.float32 and not scaled
@@ -72,6 +73,11 @@ class Numerics:
     def gradient(self, g: Array) -> Array:
         """Round to the format of gradients that leave a layer."""
         return self._gradient(g)
+
+    def gradient_product(self, a: Array, b: Array) -> Array:
+        """Multiply matrices, and round the sums to the format of gradients."""
+        product = self._product(a, b)
+        return self._gradient_in_place(np.ascontiguousarray(product))
 
     def matmul(self, a: Array, b: Array) -> Array:
         """Multiply matrices, accumulated as the policy says; the sums are not rounded again."""
@@ -139,6 +145,16 @@ class Numerics:
         all_finite = self._passes.all_finite
         return all(all_finite(np.ascontiguousarray(x)) for x in arrays.values())
 
+    def unscale(self, gradients: dict[str, Array], factor: np.float32) -> bool:
+        """Multiply gradients in place; return whether all were finite, else some are as before."""
+        if self.dtype != np.float32:
+            finite = self.is_finite(gradients)
+            for gradient in gradients.values():
+                gradient *= factor
+            return finite
+        multiply = self._passes.multiply
+        return all(multiply(gradient, factor) for gradient in gradients.values())
+
     @functools.cached_property
     def _passes(self) -> Any:
         from lowprec.kernels import training  # imports Numba
@@ -165,28 +181,38 @@ def _zeros(size: int) -> Array:
     return np.zeros(size, np.float32)
 
 
-def _rounder(fmt: Format, dtype: np.dtype[Any], scaled: bool = False) -> Callable[[Array], Array]:
-    """Return what rounds an array to a format, under a power of two of its own if `scaled`."""
+def _rounder(
+    fmt: Format, dtype: np.dtype[Any], scaled: bool = False, in_place: bool = False
+) -> Callable[[Array], Array]:
+    """Return what rounds an array to a format, under a power of two of its own if `scaled`.
+
+    With `in_place` the result may take the place of the array, which is contiguous.
+    """
     if fmt == (float32 if dtype == np.float32 else float64):
         return lambda x: x
-    overflow = Overflow.SATURATE if scaled else Overflow.IEEE
-    round_array = _kernel(fmt, dtype.name, overflow)
-    return functools.partial(_round_scaled, fmt, round_array) if scaled else round_array
+    if scaled:
+        round_array = _kernel(fmt, dtype.name, Overflow.SATURATE)
+        return functools.partial(_round_scaled, fmt, round_array)
+    return _kernel(fmt, dtype.name, Overflow.IEEE, in_place)
 
 
-def _kernel(fmt: Format, dtype: str, overflow: Overflow) -> Callable[[Array], Array]:
+def _kernel(
+    fmt: Format, dtype: str, overflow: Overflow, in_place: bool = False
+) -> Callable[[Array], Array]:
     from lowprec.kernels.plans import conversion_kernel  # imports Numba
 
     kernel = conversion_kernel(fmt, dtype, dtype, Rounding.TIES_TO_EVEN, overflow)
+    loop, constants = kernel.loop, kernel.constants
 
     def round_array(x: Array) -> Array:
         if not x.flags.c_contiguous:
             x = np.ascontiguousarray(x)
-        out = np.empty_like(x)
+        out = x if in_place else np.empty_like(x)
+        source, target = (x, out) if x.ndim == 1 else (x.reshape(-1), out.reshape(-1))
         if x.size < _SMALL:  # where a look at the number of threads would cost too much
-            kernel.loop(x.reshape(-1), out.reshape(-1), kernel.constants, 1)
+            loop(source, target, constants, 1)
         else:
-            kernel(x.reshape(-1), out.reshape(-1))
+            kernel(source, target)
         return out
 
     return round_array

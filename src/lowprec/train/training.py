@@ -253,10 +253,9 @@ class Training:
         if scale is None:
             self._update(result, result.gradients, watch)
         else:
-            finite = self.numerics.is_finite(result.gradients)
+            finite = self.numerics.unscale(result.gradients, scale.inverse)
             if finite:
-                unscaled = scale.unscale(result.gradients, out=result.gradients)
-                self._update(result, unscaled, watch)
+                self._update(result, result.gradients, watch)
             else:
                 self.history.skipped_steps.append(self.seen)
                 self.history.skip_reasons.append(_reason(result.gradients, scale.value))

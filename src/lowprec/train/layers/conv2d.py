@@ -118,7 +118,7 @@ class Conv2D(Activated):
         dz = activation_gradient(self.function, dy.reshape(y.shape), z, y, numerics)
         gradients = {}
         if self.trainable:
-            gradient = numerics.gradient(numerics.matmul(rows.T, dz))
+            gradient = numerics.gradient_product(rows.T, dz)
             gradients["kernel"] = gradient.reshape(params["kernel"].shape)
             if self.use_bias:
                 sums = column_sums(dz.reshape(len(dy), -1, self.filters))

@@ -102,12 +102,12 @@ class Dense(Activated):
         dz = activation_gradient(self.function, _rows(dy), z, y, numerics)
         gradients = {}
         if self.trainable:
-            gradients["kernel"] = numerics.gradient(numerics.matmul(_rows(x).T, dz))
+            gradients["kernel"] = numerics.gradient_product(_rows(x).T, dz)
             if self.use_bias:
                 gradients["bias"] = numerics.gradient(column_sums(dz))
         if not run.wants_input_gradient:
             return None, gradients
-        dx = numerics.gradient(numerics.matmul(dz, kernel.T))
+        dx = numerics.gradient_product(dz, kernel.T)
         return dx if x.ndim == 2 else dx.reshape(x.shape), gradients
 
 

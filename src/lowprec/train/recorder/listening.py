@@ -62,6 +62,10 @@ class Listening(Numerics):
         """As the policy's, and remember."""
         return self._heard(g, super().gradient(g))
 
+    def gradient_product(self, a: Array, b: Array) -> Array:
+        """As the policy's, and remember."""
+        return self.gradient(self.matmul(a, b))
+
     def biased(self, z: Array, bias: Array | None, relu: bool = False) -> Array:
         """As the policy's, and remember; what ReLU makes zero was zero before."""
         before = z + (z.dtype.type(0) if bias is None else bias)  # z may be overwritten
