@@ -128,7 +128,7 @@ def outcome(
         return Outcome(float(result), frozenset())
     is_tiny = isinstance(result, Fraction) and abs(result) < Fraction(fmt.smallest_normal)
     rounded = result
-    if is_tiny and flush_to_zero:
+    if is_tiny and flush_to_zero and not _has_no_code(result, fmt):
         rounded = math.copysign(0.0, result)
     value = oracle.round_exactly(rounded, fmt, rounding, overflow)
     events = set()

@@ -318,6 +318,24 @@ def test_fma_in_float32_and_narrowed_is_not_the_fma():
     assert Arithmetic("float16", rounding="toward_zero").fma(a, b, -c) == 2048
 
 
+def test_a_format_without_subnormals_adds_numbers_finer_than_its_smallest():
+    """2**-17 is left out of float32's sum, which then is a tie; the smallest number is 2**-6."""
+    fmt = Format("e4m11 without subnormals", 4, 12, subnormals=False)
+    a, b = np.float32(128 + 2.0**-4), np.float32(2.0**-5 - 2.0**-17)
+    assert a + b == 128 + 2.0**-4 + 2.0**-5
+    assert Arithmetic(fmt).add(a, b) == a
+    assert Arithmetic(fmt).subtract(-a, b) == -a
+
+
+@pytest.mark.parametrize("operation", ["divide", "reciprocal"])
+def test_a_format_without_negative_zero_divides_by_its_one_zero(operation):
+    fmt = lp.float8_e4m3fnuz
+    arithmetic = Arithmetic(fmt, overflow="saturate", denormals_are_zero=True)
+    ones = [1.0] if operation == "divide" else []
+    for tiny in (fmt.smallest_subnormal, -fmt.smallest_subnormal, -fmt.smallest_subnormal / 4):
+        assert getattr(arithmetic, operation)(*ones, tiny) == fmt.max
+
+
 # NaN -----------------------------------------------------------------------------------------
 
 
@@ -352,6 +370,14 @@ def test_what_an_unsigned_format_cannot_hold_is_nan_and_invalid():
     assert math.isnan(scale.subtract(1.0, 1.0))
     assert scale.flags["subtract"].invalid == 2
     assert scale.flags["subtract"].inexact == 0
+
+
+def test_a_tiny_number_without_a_code_is_nan_though_others_become_zero():
+    fmt = Format("e5m10 unsigned", 5, 11, signed=False)
+    arithmetic, least = Arithmetic(fmt, flush_to_zero=True), fmt.smallest_subnormal
+    difference = arithmetic.subtract([least, 2 * least], [2 * least, least])
+    np.testing.assert_array_equal(difference, [math.nan, 0])
+    assert arithmetic.flags["subtract"] == (1, 0, 0, 1, 1)
 
 
 # Stochastic ----------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 
 import pytest
 
@@ -25,6 +27,37 @@ def test_control_c_waits_for_the_compiler(monkeypatch):
         loops.compile_as("any", lambda x: x, None)
     assert len(done) == 1, "half a compilation is what crashes the process later"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_control_c_is_heard_where_the_compiler_fails():
+    def compile_wrongly(is_interrupted: bool) -> None:
+        with uninterrupted():
+            if is_interrupted:
+                signal.raise_signal(signal.SIGINT)
+            raise ValueError("no code")
+
+    with pytest.raises(KeyboardInterrupt):
+        compile_wrongly(True)
+    with pytest.raises(ValueError, match="no code"):
+        compile_wrongly(False)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_by_another_thread_meanwhile_hears_control_c():
+    statuses = []
+
+    def fork() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(signal.getsignal(signal.SIGINT) is not signal.default_int_handler)
+        statuses.append(os.waitpid(child, 0)[1])
+
+    with uninterrupted():
+        thread = threading.Thread(target=fork)
+        thread.start()
+        thread.join()
+    assert statuses == [0]
 
 
 def test_a_handler_of_the_users_own_hears_control_c_at_once(monkeypatch):

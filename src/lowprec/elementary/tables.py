@@ -152,7 +152,8 @@ def _values(codes: Array, fmt: Format, denormals_are_zero: bool) -> Array:
     values = np.empty(codes.shape)
     decoding_kernel(fmt, "float64")(codes, values)
     if denormals_are_zero:
-        return np.where(np.abs(values) < fmt.smallest_normal, np.copysign(0.0, values), values)
+        zero = np.copysign(0.0, values) if fmt.has_negative_zero else np.zeros_like(values)
+        return np.where(np.abs(values) < fmt.smallest_normal, zero, values)
     return values
 
 

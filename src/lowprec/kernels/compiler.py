@@ -5,6 +5,7 @@ and Numba's own modules do not survive that. They all wait here instead, until i
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,23 @@ from numba.core.cgutils import get_or_insert_function as get_or_insert_function
 from numba.core.registry import cpu_target as cpu_target
 from numba.extending import intrinsic as intrinsic
 from numba.np.numpy_support import from_dtype as from_dtype
+
+_held: list[int] = []  # signals that came in the meantime
+
+
+def _hold(number: int, frame: object) -> None:
+    _held.append(number)
+
+
+def _release_child() -> None:
+    """Give a child its Control-C back: if another thread forked it, no block will end there."""
+    if signal.getsignal(signal.SIGINT) is _hold:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_child)
 
 
 @contextlib.contextmanager
@@ -32,11 +50,11 @@ def uninterrupted() -> Iterator[None]:
     ):
         yield
         return
-    held = []
-    signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    signal.signal(signal.SIGINT, _hold)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if held:
-        raise KeyboardInterrupt
+        if _held:  # also where the block failed
+            _held.clear()
+            raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lowprec.kernels.lanes import Lanes, select
-from lowprec.kernels.operations import infinity, magnitude_bits
+from lowprec.kernels.operations import coded_bits, infinity, magnitude_bits
 from lowprec.kernels.rules import Constants, convert
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def leaves_range(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
     Most operations in most formats only ever round. What is left to do for each result is then one
     comparison of x and y, and this one.
     """
-    bits = _coded_bits(x, task)
+    bits = coded_bits(x, task)
     first = limits.smallest_normal if task.may_underflow else bits.constant(_first_code(task))
     return (bits - first) >= (c.threshold - first)
 
@@ -40,18 +40,12 @@ def leaves_range(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
 def is_exceptional(x: Lanes, task: Task) -> Lanes:
     """Return where x is infinite, NaN or without a code for its sign."""
     first = _first_code(task)
-    return (_coded_bits(x, task) - first) >= infinity(x) - first
+    return (coded_bits(x, task) - first) >= infinity(x) - first
 
 
 def _first_code(task: Task) -> int:
     """Return the bits of the least magnitude that has a code: zero, in all but one kind."""
     return int(task.plan.variant.startswith("scale"))
-
-
-def _coded_bits(x: Lanes, task: Task) -> Lanes:
-    """Return the bits of magnitudes; negative numbers are beyond all where they have no code."""
-    has_sign = not task.plan.variant.startswith(("unsigned", "scale"))
-    return magnitude_bits(x) if has_sign else x.as_integers()
 
 
 def range_events(

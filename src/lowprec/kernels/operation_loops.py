@@ -188,8 +188,8 @@ def operation_kernel(
 
 def _has_exact_sums(fmt: Format, width: int) -> bool:
     """Whether the sum of two values never has more bits than a float of that width."""
-    lowest = math.frexp(fmt.smallest_subnormal)[1] - 1
-    return fmt.emax + 2 - lowest <= _PRECISION[width]
+    finest = fmt.emin - fmt.trailing_bits  # normal numbers have it without subnormal ones too
+    return fmt.emax + 2 - finest <= _PRECISION[width]
 
 
 def _holds_values_only(fmt: Format, source: str, overflow: Overflow) -> bool:

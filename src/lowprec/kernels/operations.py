@@ -34,6 +34,7 @@ __all__ = [
     "OPERATIONS",
     "Limits",
     "Task",
+    "coded_bits",
     "compute",
     "infinity",
     "magnitude",
@@ -252,6 +253,12 @@ def magnitude_bits(x: Lanes) -> Lanes:
     return x.as_integers() & (sign_bit(x) - 1)
 
 
+def coded_bits(x: Lanes, task: Task) -> Lanes:
+    """Return the bits of magnitudes; negative numbers are beyond all where they have no code."""
+    has_sign = not task.plan.variant.startswith(("unsigned", "scale"))
+    return magnitude_bits(x) if has_sign else x.as_integers()
+
+
 def magnitude(x: Lanes) -> Lanes:
     """Return floats without their sign."""
     return magnitude_bits(x).as_floats()
@@ -265,14 +272,17 @@ def read_operand(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
     x = x.float_resized(task.width)
     if task.converts:
         x = convert(x, task.plan, c, c.emin)  # a deterministic mode looks at no random bits
-    return flushed(x, limits) if task.denormals_are_zero else x
+    return flushed(x, task, limits) if task.denormals_are_zero else x
 
 
-def flushed(x: Lanes, limits: Limits) -> Lanes:
-    """Return zero of the same sign for what is less than the smallest normal number."""
+def flushed(x: Lanes, task: Task, limits: Limits) -> Lanes:
+    """Return zero of the same sign, if the format has it, for less than the smallest normal number.
+
+    Negative numbers that have no code stay, and become NaN.
+    """
     bits = x.as_integers()
-    is_tiny = magnitude_bits(x) < limits.smallest_normal
-    return select(is_tiny, bits & sign_bit(x), bits).as_floats()
+    zero = bits.constant(0) if task.plan.variant.startswith("fnuz") else bits & sign_bit(x)
+    return select(coded_bits(x, task) < limits.smallest_normal, zero, bits).as_floats()
 
 
 def compute(operands: list[Lanes], task: Task) -> Lanes:
@@ -284,5 +294,5 @@ def compute(operands: list[Lanes], task: Task) -> Lanes:
 def round_result(x: Lanes, task: Task, c: Constants, limits: Limits, R: Lanes) -> Lanes:
     """Return y, in a float as wide as x."""
     if task.flush_to_zero and not task.selects:
-        x = flushed(x, limits)
+        x = flushed(x, task, limits)
     return convert(x, task.plan, c, R)
