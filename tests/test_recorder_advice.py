@@ -365,6 +365,15 @@ def page(tmp_path_factory):
     return path.read_text(encoding="utf-8"), recorder
 
 
+def test_the_table_fits_a_terminal_with_every_column(page):
+    from lowprec.report.plain_text import as_text
+
+    _, recorder = page
+    text = as_text(recorder.__rich__(), width=80)
+    assert re.search(r"headroom, +SQNR,\n", text)
+    assert re.search(r"tensor +new zeros +subnormal +overflows +bits +dB +lost\n", text)
+
+
 def test_the_page_says_the_verdict_and_refers_to_nothing_outside(page):
     text, recorder = page
     plain = html.unescape(text).replace("\u00a0", " ")

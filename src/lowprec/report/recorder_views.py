@@ -64,7 +64,9 @@ COLUMNS = (
     Column("subnormal", "became subnormal numbers", lambda t: _share(t.subnormal_rate)),
     Column("overflows", "finite became infinite", lambda t: _number(t["overflows"])),
     Column(
-        "headroom", "bits between the largest and the maximum", lambda t: _bits(t.headroom_bits)
+        "headroom, bits",
+        "doublings between the largest number and the maximum",
+        lambda t: _bits(t.headroom_bits),
     ),
     Column("SQNR, dB", "signal to quantisation noise", lambda t: _decibels(t.sqnr_db)),
     Column("lost", "changes that rounding left without effect", lambda t: _share(t.lost_rate)),
@@ -94,7 +96,7 @@ def caption(recorder: Recorder) -> str:
 
 
 def recorder_view(recorder: Recorder) -> RenderableType:
-    """Return verdict and table, at most 100 columns wide."""
+    """Return verdict and table, for a terminal of 80 columns."""
     from rich.console import Group
     from rich.text import Text
 
@@ -117,9 +119,9 @@ def _table(recorder: Recorder) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("tensor", overflow="fold", min_width=36)
+    table.add_column("tensor", overflow="fold")
     for column in COLUMNS:
-        table.add_column(column.heading, justify="right")
+        table.add_column(column.heading.replace(", ", ",\n"), justify="right", no_wrap=True)
     kind = ""
     for track in shown(recorder):
         if track.kind != kind:
