@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "MARKS",
     "WHAT_IF_HEADINGS",
+    "WORDS",
     "Column",
     "caption",
+    "graded",
     "kind_name",
     "recorder_view",
     "short_label",
@@ -27,7 +30,9 @@ __all__ = [
     "what_if_view",
 ]
 
-STYLES = {"red": "bold red", "amber": "yellow", "note": "dim"}
+STYLES = {"healthy": "green", "red": "bold red", "amber": "yellow", "note": "dim"}
+MARKS = {"healthy": "✓", "red": "✗", "amber": "▲", "note": "●"}  # told apart without colours
+WORDS = {"healthy": "healthy", "red": "problem", "amber": "warning", "note": "note"}
 _HIDDEN = ("target", "error")
 
 
@@ -104,14 +109,20 @@ def recorder_view(recorder: Recorder) -> RenderableType:
         Text.assemble(("Recorder", "bold"), f": {caption(recorder)}"),
         Text(),
     ]
-    levels = [finding.level for finding in recorder.findings]
-    sentences = recorder.verdict
-    styles = ["green"] * (len(sentences) - len(levels)) + [STYLES[level] for level in levels]
-    for sentence, style in zip(sentences, styles, strict=True):
-        lines.append(Text.assemble(("● ", style), sentence))
+    lines += [
+        Text.assemble((f"{MARKS[level]} ", STYLES[level]), sentence)
+        for level, sentence in graded(recorder)
+    ]
     if recorder.tracks:
         lines += [Text(), _table(recorder)]
     return Group(*lines)
+
+
+def graded(recorder: Recorder) -> list[tuple[str, str]]:
+    """Return the sentences of the verdict, each after its level, ``healthy`` where all is well."""
+    levels, sentences = [finding.level for finding in recorder.findings], recorder.verdict
+    healthy = ["healthy"] * (len(sentences) - len(levels))
+    return list(zip(healthy + levels, sentences, strict=True))
 
 
 def _table(recorder: Recorder) -> RenderableType:
