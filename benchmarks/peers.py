@@ -149,16 +149,20 @@ class Peer(NamedTuple):
     allocations: tuple[str, ...] = ("preallocated", "allocated")
     threads: tuple[int, ...] = (1,)
     most: int = 10**8  # elements: beyond, it would take minutes
-    notes: Mapping[str, str] = MappingProxyType({})  # by format, or for all under ""
+    notes: Mapping[str, str] = MappingProxyType({})  # by format or task, or for all under ""
+
+    def note(self, fmt: str, task: str = "") -> str:
+        """Return what differs in a task and format."""
+        return "; ".join(self.notes[key] for key in (fmt, task, "") if self.notes.get(key))
 
 
 PEERS = {
     "lowprec": Peer(lowprec, threads=(1, 2)),
-    "astype": Peer(astype, notes={"": "round_to is two casts"}),
+    "astype": Peer(astype, notes={"round_to": "round_to is two casts"}),
     "torch": Peer(
         torch,
         threads=(1, 2),
-        notes={"": "round_to is two casts", "float8_e4m3fn": "saturates; round_to is two casts"},
+        notes={"round_to": "round_to is two casts", "float8_e4m3fn": "saturates"},
     ),
     "jax": Peer(jax, allocations=("allocated",)),
     "gfloat": Peer(gfloat, allocations=("allocated",), most=10**5),

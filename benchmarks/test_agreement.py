@@ -40,8 +40,7 @@ def test_hard_cases(benchmark, fmt, who):
     load = SimpleNamespace(x=x, y=np.empty_like(x))
     facts = {"kind": "agreement", "work": "hard cases", "format": fmt, "who": name(who, fmt)}
     facts |= {"allocation": "allocated", "dtype": "float32"}
-    notes = PEERS[who].notes
-    facts["note"] = notes.get(fmt, notes.get("", ""))
+    facts["note"] = PEERS[who].note(fmt)
     if who == "lowprec":
         work = lambda: lp.round_to(x, fmt)  # noqa: E731
     else:

@@ -50,7 +50,6 @@ def test_conversion(benchmark, elements, who, count, allocation, fmt, task):
     load = workload(elements)
     work = PEERS[who].make(load, fmt, task, allocation == "allocated")
     width = lp.get_format(fmt).code_dtype.itemsize
-    notes = PEERS[who].notes
     facts = {
         "kind": "conversion",
         "work": task,
@@ -59,7 +58,7 @@ def test_conversion(benchmark, elements, who, count, allocation, fmt, task):
         "allocation": allocation,
         "dtype": "float32",
         "bytes": elements * (8 if task == "round_to" else 4 + width),
-        "note": notes.get(fmt, notes.get("", "")),
+        "note": PEERS[who].note(fmt, task),
     }
     result = timed_in_threads(benchmark, work, count, elements=elements, **facts)
     judged = found(result, fmt, elements)

@@ -376,6 +376,18 @@ def test_views_escape_names_and_show_losses():
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_table_of_the_longest_names_fits_a_terminal_and_tells_its_units():
+    pytest.importorskip("rich", reason="tables in a terminal need rich")
+    from lowprec.report.plain_text import as_text
+
+    table = compare({"w": [0.1]}, lp.named_formats())
+    names, units, *rows = as_text(table.__rich__(), width=80).splitlines()
+    assert names.endswith("SQNR  headroom")
+    assert units.split() == ["dB", "bits"]
+    assert len(units) == len(names)
+    assert len(rows) == 2 + len(lp.named_formats())  # none is broken
+
+
 # advise --------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,24 @@ def test_the_headline_tells_how_many_times_as_long_a_peer_takes():
     assert line.right == "100 %"
 
 
+def test_every_library_has_a_line_of_its_own():
+    pytest.importorskip("matplotlib", reason="the charts need the extra report")
+    from lowprec.report.benchmarks.charts import _STYLES
+
+    assert len(set(_STYLES.values())) == len(_STYLES)
+
+
+def test_a_note_about_a_task_stands_beside_that_task_alone(monkeypatch):
+    monkeypatch.syspath_prepend(STORED.parents[2] / "benchmarks")
+    from peers import PEERS
+
+    torch = PEERS["torch"]
+    assert torch.note("bfloat16", "encode") == ""
+    assert torch.note("bfloat16", "round_to") == "round_to is two casts"
+    assert torch.note("float8_e4m3fn", "round_to") == "saturates; round_to is two casts"
+    assert PEERS["qtorch"].note("bfloat16", "round_to") == "ties go away from zero; saturates"
+
+
 def test_a_ratio_that_was_not_measured_in_turns_is_marked(stored, write):
     one = entry(stored, "test_operation[add-bfloat16-100000-lowprec-1]")
     one["extra_info"].pop("float32_ratio", None)

@@ -181,6 +181,15 @@ def test_the_documentation_fits_and_speaks_and_needs_no_network(
     check(browser, f"{site}/{document}", width, scheme)
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_code_needs_no_scrolling_on_a_desktop(browser, site, document):
+    page, _, _ = visit(browser, f"{site}/{document}", "desktop", "light")
+    hidden = """[...document.querySelectorAll("pre > code")].filter(
+      (code) => code.scrollWidth > code.clientWidth).map((code) => code.textContent)"""
+    assert page.evaluate(hidden) == []
+    page.close()
+
+
 def test_the_search_finds_a_page_without_the_network(browser, site):
     page, said, asked = visit(browser, f"{site}/index.html", "desktop", "light")
     page.fill("[data-md-component=search-query]", "Kahan")

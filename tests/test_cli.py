@@ -73,6 +73,28 @@ def test_formats_lists_the_family(capsys):
         assert "…" not in row
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["formats"],
+        ["verify", "--sample", "1", "--operations", "add", "--formats", "float16"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_table_begins_and_ends_without_an_empty_line(capsys, command):
+    assert main(command) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert lines.pop() == ""  # the end of the last line
+    assert lines[0].strip()
+    assert lines[-1].strip()
+
+
+def test_what_a_format_has_not_is_a_dash():
+    flushed = lp.Format("flushed", exponent_bits=5, precision=3, subnormals=False)
+    texts = formats_table([flushed], 80).columns[6].cells
+    assert list(texts) == ["–"]
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
 def test_the_table_of_formats_fits_every_terminal(width):
     from rich.console import Console

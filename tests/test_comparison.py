@@ -460,14 +460,29 @@ def test_nothing_is_said_of_policies_where_float32_has_learned_nothing():
     assert words.startswith("float32 itself has learned nothing: val_accuracy 0.0925")
 
 
-def test_the_cheapest_that_holds_is_the_narrowest_then_the_smallest():
+NARROWEST = (
+    "Narrowest arithmetic that loses nothing measurable: {}, in {} bits, with {} bytes a parameter "
+    "(float32: 12)."
+)
+
+
+def test_the_advice_is_the_narrowest_that_holds_then_the_smallest():
     same = [result_of(p, USUAL, USUAL) for p in ("mixed_bfloat16", "bfloat16_kahan", "bfloat16")]
     worse = result_of("mixed_float8", [0.1, 0.2, 0.1, 0.2], USUAL)
     words = verdict_of(*same, worse)
-    assert words[-1] == (
-        "Cheapest that loses nothing measurable: bfloat16, with 16-bit arithmetic and 6 bytes a "
-        "parameter (float32: 12)."
-    )
+    assert words[5:] == [NARROWEST.format("bfloat16", 16, 6)]
+
+
+def test_the_narrowest_is_not_told_to_be_the_smallest():
+    policies = ("mixed_float8", "bfloat16_stochastic", "bfloat16_kahan")
+    words = verdict_of(*(result_of(policy, USUAL, USUAL) for policy in policies))
+    smallest = "bfloat16_stochastic, with 6 bytes a parameter, in 16 bits."
+    assert words[4:] == [
+        NARROWEST.format("mixed_float8", 8, 13),
+        f"Least memory that loses nothing measurable: {smallest}",
+    ]
+    alone = verdict_of(result_of("mixed_float8", USUAL, USUAL))  # float32 takes less, as is told
+    assert alone[2:] == [NARROWEST.format("mixed_float8", 8, 13)]
 
 
 def test_the_spread_of_what_is_not_finite_is_no_number():

@@ -17,6 +17,7 @@ from lowprec.cli import COMMANDS, _parser
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+PICTURES = sorted(DOCS.rglob("*.svg"))
 FENCE = re.compile(r"^ *(`{3,}|~{3,})(.*)$")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)")
 
@@ -106,6 +107,15 @@ def test_every_command_is_on_a_page():
     assert called == {command.__name__.rpartition(".")[2] for command in COMMANDS}
 
 
+@pytest.mark.parametrize("picture", PICTURES, ids=name)
+def test_the_words_of_a_picture_can_be_read_on_a_phone(picture):
+    """A phone is 390 pixels wide, 358 without margins; exponents are smaller than words."""
+    text = picture.read_text(encoding="utf-8")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1])
+    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", text)]
+    assert min(sizes) * 358 / width > 7
+
+
 def test_every_extra_is_on_the_page_about_installing():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     rows = re.findall(r"(?m)^\| (`[^|]*) \|", (DOCS / "install.md").read_text(encoding="utf-8"))
@@ -127,5 +137,6 @@ def test_a_wrong_output_and_code_without_a_prompt_are_found(capsys):
         _parser().parse_args(unknown)
 
 
-def test_there_are_pages():
+def test_there_are_pages_and_pictures():
     assert PAGES
+    assert PICTURES

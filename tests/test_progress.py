@@ -173,11 +173,26 @@ def test_the_bar_grows_with_the_steps(clock):
     assert green == [1, 1, 2, 2, 3, 3, 4, 4, 5]
 
 
-def test_a_narrow_terminal_cuts_the_running_line_and_not_the_finished_one(clock):
-    shown = console(is_terminal=True, width=40)
-    printed = run(shown, clock, steps=3, seconds=1)
-    assert VALUES in printed
-    parts = re.split(r"[\r\n]|\x1b\[\??\d*[a-zA-Z]", printed)
+def pieces(printed):
+    """Return what stands between ends of lines and commands to the terminal."""
+    return re.split(r"[\r\n]|\x1b\[\??\d*[a-zA-Z]", printed)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 109, 110, 120])
+def test_a_finished_line_goes_on_below_between_two_values(clock, width):
+    bar, parts = "━" * 20, pieces(run(console(is_terminal=True, width=width), clock))
+    first = next(i for i, part in enumerate(parts) if part.startswith("45/45"))
+    lines = [part for part in parts[first:] if part]
+    assert all(len(line) <= width for line in lines)
+    assert all(line.startswith("      - ") for line in lines[1:])
+    whole = " ".join(line.strip() for line in lines)
+    assert whole == f"45/45 {bar} 0s 2ms/step - {VALUES}"
+    assert (len(lines) == 1) == (len(whole) <= width)
+
+
+def test_a_narrow_terminal_cuts_the_running_line(clock):
+    printed = run(console(is_terminal=True, width=40), clock, steps=3, seconds=1)
+    parts = pieces(printed)
     running = [part for part in parts if part.startswith("1/3")]
     assert running
     assert all(len(part) <= 40 and part.endswith("…") for part in running)

@@ -8,6 +8,7 @@ import pytest
 
 from lowprec import train
 from lowprec.formats import float16
+from lowprec.report.recorder_views import graded
 from lowprec.train.demonstrations.demonstration import network, recorded
 from lowprec.train.recorder.forecast import forecast
 from lowprec.train.recorder.rules import RULES
@@ -363,6 +364,26 @@ def page(tmp_path_factory):
     )
     history.recorder.report(path)
     return path.read_text(encoding="utf-8"), recorder
+
+
+def test_the_table_fits_a_terminal_with_every_column(page):
+    from lowprec.report.plain_text import as_text
+
+    _, recorder = page
+    text = as_text(recorder.__rich__(), width=80)
+    assert re.search(r"headroom, +SQNR,\n", text)
+    assert re.search(r"tensor +new zeros +subnormal +overflows +bits +dB +lost\n", text)
+
+
+def test_levels_are_told_in_words_and_marks_not_by_colour_alone(page):
+    text, recorder = page
+    told = re.findall(r"<li class=.(\w+).><b><i aria-hidden=.true.>(.)</i> (\w+)</b>", text)
+    marks = {"healthy": "✓", "red": "✗", "amber": "▲", "note": "●"}
+    words = {"healthy": "healthy", "red": "problem", "amber": "warning", "note": "note"}
+    assert told == [(level, marks[level], words[level]) for level, _ in graded(recorder)]
+    for level, sentence in graded(recorder):
+        assert f"{marks[level]} {sentence[:20]}" in repr(recorder)
+    assert not re.search(r"\b(red|amber)\b", re.sub(r"<[^>]*>", "", text.partition("<body>")[2]))
 
 
 def test_the_page_says_the_verdict_and_refers_to_nothing_outside(page):

@@ -31,7 +31,7 @@ __all__ = [
 
 class _Column(NamedTuple):
     heading: str
-    brief: str  # the same in a terminal, at most _WIDTH - 1 characters
+    brief: str  # the same in a terminal, where the unit stands below; at most _WIDTH - 1 characters
     meaning: str
     text: Callable[[Measurement], str]
     is_loss: bool = False
@@ -75,7 +75,7 @@ _COLUMNS = (
     _Column("SQNR, dB", "SQNR, dB", "signal to quantisation noise, over the same", _decibels),
     _Column(
         "headroom, bits",
-        "headroom",
+        "headroom, bits",
         "doublings left to the largest value",
         lambda m: f"{m.headroom_bits:.1f}" if math.isfinite(m.headroom_bits) else "–",
     ),
@@ -118,9 +118,12 @@ def comparison_table(comparison: Comparison) -> RenderableType:
 
     rows = comparison.measurements
     names = {fmt for row in rows.values() for fmt in row}
-    first = max(map(len, names), default=0) + 3
-    headings = [Text(f"{column.brief:>{_WIDTH}}", "bold") for column in _COLUMNS]
-    lines = [Text.assemble(" " * first, *headings)]
+    first = max(map(len, names), default=0) + 2
+    names_and_units = zip(*(column.brief.partition(", ")[::2] for column in _COLUMNS), strict=True)
+    lines = [
+        Text(" " * first + "".join(f"{word:>{_WIDTH}}" for word in words), "bold")
+        for words in names_and_units
+    ]
     shown = list(rows) if len(rows) <= _MOST_SHOWN else worst_first(comparison)[:_MOST_SHOWN]
     for name in shown:
         row = rows[name]

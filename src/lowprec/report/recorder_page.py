@@ -8,7 +8,9 @@ from lowprec.report.comparison import stylesheet
 from lowprec.report.extras import page_environment
 from lowprec.report.recorder_views import (
     COLUMNS,
+    MARKS,
     WHAT_IF_HEADINGS,
+    WORDS,
     caption,
     kind_name,
     short_label,
@@ -79,6 +81,8 @@ def recorder_page(recorder: Recorder) -> str:
         caption=caption(recorder),
         healthy=sentences[0] if len(sentences) > len(found) else "",
         findings=found,
+        marks=MARKS,
+        words=WORDS,
         pictures=[p._replace(svg=Markup(p.svg)) for p in _pictures(recorder)],
         columns=COLUMNS,
         rows=_rows(recorder),

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "MARKS",
     "WHAT_IF_HEADINGS",
+    "WORDS",
     "Column",
     "caption",
+    "graded",
     "kind_name",
     "recorder_view",
     "short_label",
@@ -27,7 +30,9 @@ __all__ = [
     "what_if_view",
 ]
 
-STYLES = {"red": "bold red", "amber": "yellow", "note": "dim"}
+STYLES = {"healthy": "green", "red": "bold red", "amber": "yellow", "note": "dim"}
+MARKS = {"healthy": "✓", "red": "✗", "amber": "▲", "note": "●"}  # told apart without colours
+WORDS = {"healthy": "healthy", "red": "problem", "amber": "warning", "note": "note"}
 _HIDDEN = ("target", "error")
 
 
@@ -64,7 +69,9 @@ COLUMNS = (
     Column("subnormal", "became subnormal numbers", lambda t: _share(t.subnormal_rate)),
     Column("overflows", "finite became infinite", lambda t: _number(t["overflows"])),
     Column(
-        "headroom", "bits between the largest and the maximum", lambda t: _bits(t.headroom_bits)
+        "headroom, bits",
+        "doublings between the largest number and the maximum",
+        lambda t: _bits(t.headroom_bits),
     ),
     Column("SQNR, dB", "signal to quantisation noise", lambda t: _decibels(t.sqnr_db)),
     Column("lost", "changes that rounding left without effect", lambda t: _share(t.lost_rate)),
@@ -94,7 +101,7 @@ def caption(recorder: Recorder) -> str:
 
 
 def recorder_view(recorder: Recorder) -> RenderableType:
-    """Return verdict and table, at most 100 columns wide."""
+    """Return verdict and table, for a terminal of 80 columns."""
     from rich.console import Group
     from rich.text import Text
 
@@ -102,14 +109,20 @@ def recorder_view(recorder: Recorder) -> RenderableType:
         Text.assemble(("Recorder", "bold"), f": {caption(recorder)}"),
         Text(),
     ]
-    levels = [finding.level for finding in recorder.findings]
-    sentences = recorder.verdict
-    styles = ["green"] * (len(sentences) - len(levels)) + [STYLES[level] for level in levels]
-    for sentence, style in zip(sentences, styles, strict=True):
-        lines.append(Text.assemble(("● ", style), sentence))
+    lines += [
+        Text.assemble((f"{MARKS[level]} ", STYLES[level]), sentence)
+        for level, sentence in graded(recorder)
+    ]
     if recorder.tracks:
         lines += [Text(), _table(recorder)]
     return Group(*lines)
+
+
+def graded(recorder: Recorder) -> list[tuple[str, str]]:
+    """Return the sentences of the verdict, each after its level, ``healthy`` where all is well."""
+    levels, sentences = [finding.level for finding in recorder.findings], recorder.verdict
+    healthy = ["healthy"] * (len(sentences) - len(levels))
+    return list(zip(healthy + levels, sentences, strict=True))
 
 
 def _table(recorder: Recorder) -> RenderableType:
@@ -117,9 +130,9 @@ def _table(recorder: Recorder) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("tensor", overflow="fold", min_width=36)
+    table.add_column("tensor", overflow="fold")
     for column in COLUMNS:
-        table.add_column(column.heading, justify="right")
+        table.add_column(column.heading.replace(", ", ",\n"), justify="right", no_wrap=True)
     kind = ""
     for track in shown(recorder):
         if track.kind != kind:

@@ -37,7 +37,7 @@ _COLUMNS: dict[str, tuple[int, Callable[[Format], str]]] = {
     "smallest normal": (78, lambda fmt: figure(fmt.smallest_normal)),
     "smallest subnormal": (
         54,
-        lambda fmt: figure(fmt.smallest_subnormal) if fmt.subnormals else "-",
+        lambda fmt: figure(fmt.smallest_subnormal) if fmt.subnormals else "–",
     ),
     "eps": (62, lambda fmt: figure(fmt.eps)),
     "decades": (70, lambda fmt: f"{decades(fmt):.1f}"),
@@ -61,7 +61,8 @@ def formats_table(formats: Iterable[Format], width: int = 80) -> Table:
         the dynamic range ``log10(max / smallest_subnormal)``.
     """
     shown = {heading: text for heading, (room, text) in _COLUMNS.items() if width >= room}
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1 if width >= 110 else 0), pad_edge=False)
+    padding = (0, 1 if width >= 110 else 0)
+    table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
     table.add_column("format", style="bold", no_wrap=True)
     for heading in shown:
         table.add_column(

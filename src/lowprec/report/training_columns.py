@@ -154,7 +154,7 @@ _COLUMNS = (
         "time an epoch, ms",
         "of the emulation, validation included: hardware that has the format takes less, not more",
         _milliseconds,
-        "ms",
+        "ms an epoch",
     ),
 )
 

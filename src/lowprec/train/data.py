@@ -65,7 +65,7 @@ def digits(*, flat: bool = True, test_fraction: float = 0.2, rng: Any = 0) -> Da
     Examples
     --------
     >>> digits().summary
-    'digits: 1437 training and 360 test samples of shape (64,), 10 classes'
+    'digits: 1,437 training and 360 test samples of shape (64,), 10 classes'
     """
     source = _from_scikit_learn("digits")
     x = source.data / 16
@@ -166,7 +166,7 @@ def quadratic() -> Dataset:
     Examples
     --------
     >>> quadratic().summary
-    'quadratic: 1000 training and 200 test samples of shape (2,), 1 target'
+    'quadratic: 1,000 training and 200 test samples of shape (2,), 1 target'
     """
     x = _uniform(2)
     y = x[:, :1] ** 2 / 2 - 3 * x[:, 1:] + 5
@@ -182,7 +182,7 @@ def linear_map() -> Dataset:
     Examples
     --------
     >>> linear_map().summary
-    'linear_map: 1000 training and 200 test samples of shape (4,), 2 targets'
+    'linear_map: 1,000 training and 200 test samples of shape (4,), 2 targets'
     """
     x = _uniform(4)
     rows = np.array([[0.3, 0.2, -0.4, 0.1], [0.5, -0.1, 0.3, 0.0]])

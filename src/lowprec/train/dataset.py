@@ -147,7 +147,7 @@ class Dataset:
         targets = f"{self.outputs} {'classes' if self.is_classification else 'target'}"
         targets += "s" if not self.is_classification and self.outputs > 1 else ""
         return (
-            f"{self.name}: {len(self.x_train)} training and {len(self.x_test)} test samples "
+            f"{self.name}: {len(self.x_train):,} training and {len(self.x_test):,} test samples "
             f"of shape {self.input_shape}, {targets}"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -93,31 +94,42 @@ class Progress:
             return
         self._stop_live()
         elapsed = f"{time.perf_counter() - self.began:.0f}s"
-        self.console.print(self._line(logs, elapsed), soft_wrap=True)
+        ends = self.console.is_terminal and not self.console.is_jupyter
+        width = self.console.width if ends else math.inf
+        self.console.print(self._line(logs, elapsed, width), soft_wrap=True)
 
     def _stop_live(self) -> None:
         if self.live is not None:
             self.live.stop()
             self.live = None
 
-    def _line(self, logs: Mapping[str, float], clock: str) -> Text:
+    def _line(self, logs: Mapping[str, float], clock: str, width: float = math.inf) -> Text:
+        """Return the line of an epoch, which goes on below where the next value has no room."""
         from rich.text import Text
 
         assert self.console is not None
         done = _WIDTH * self.step // self.steps
         dash = "━" if self.console.encoding.startswith("utf") else "="
-        values = "".join(f" - {name}: {figure(logs[name])}" for name in sorted(logs, key=_rank))
-        return Text.assemble(
-            (f"{self.step:{len(str(self.steps))}d}/{self.steps}", "bold"),
-            " ",
+        count = f"{self.step:{len(str(self.steps))}d}/{self.steps} "
+        line = Text.assemble(
+            (count, "bold"),
             (dash * done, "green"),
             (dash * (_WIDTH - done), "bright_black"),
             " ",
             (clock, "bold"),
-            f" {_duration(self._per_step())}/step{values}",
+            f" {_duration(self._per_step())}/step",
             no_wrap=True,
             overflow="ellipsis",
         )
+        column = len(line)
+        for name in sorted(logs, key=_rank):
+            value = f"- {name}: {figure(logs[name])}"
+            if column + 1 + len(value) > width:
+                line.append("\n" + " " * (len(count) - 1))
+                column = len(count) - 1
+            line.append(f" {value}")
+            column += 1 + len(value)
+        return line
 
     def _per_step(self) -> float:
         """Return seconds a step; the first one, with its preparations, does not count."""

@@ -45,7 +45,7 @@ def grade(result: PolicyResult) -> str:
 
 
 def verdict(comparison: PolicyComparison) -> list[str]:
-    """Return an entry for each policy, and where the runs allow it one on which policy to take."""
+    """Return an entry for each policy, and advice on which to take where the runs allow it."""
     if _guesses(comparison):
         usual = comparison["float32"]
         words = (
@@ -167,25 +167,38 @@ def _cause_of_loss(result: PolicyResult, usually_unchanged: float) -> str:
 
 
 def _advice(comparison: PolicyComparison) -> list[str]:
-    """Return which policy is the cheapest that holds, by width of arithmetic, then by memory."""
+    """Return which policy holds with the narrowest arithmetic, and which with the least memory."""
     if len(comparison.results) == 1 or comparison.results[0].spread.samples == 1:
         return []
     holding = [r for r in comparison.results if grade(r) in ("baseline", "same", "better")]
     if not holding:
         return ["No policy holds here."]
-    best, usual = min(holding, key=_cost), comparison["float32"]
+    best, smallest, usual = min(holding, key=_width), min(holding, key=_size), comparison["float32"]
     if best.is_baseline:
         return ["Of these policies, none but float32 holds here."]
-    bits = best.policy.formats["compute"].bits
-    advice = (
-        f"Cheapest that loses nothing measurable: {best.policy}, with {bits}-bit arithmetic and "
-        f"{best.memory.total:g} bytes a parameter (float32: {usual.memory.total:g})."
+    narrowest = (
+        f"Narrowest arithmetic that loses nothing measurable: {best.policy}, in {_bits(best)} "
+        f"bits, with {best.memory.total:g} bytes a parameter (float32: {usual.memory.total:g})."
     )
-    return [advice]
+    if smallest.is_baseline or smallest.memory.total == best.memory.total:
+        return [narrowest]
+    least = (
+        f"Least memory that loses nothing measurable: {smallest.policy}, with "
+        f"{smallest.memory.total:g} bytes a parameter, in {_bits(smallest)} bits."
+    )
+    return [narrowest, least]
 
 
-def _cost(result: PolicyResult) -> tuple[int, float]:
-    return result.policy.formats["compute"].bits, result.memory.total
+def _bits(result: PolicyResult) -> int:
+    return result.policy.formats["compute"].bits
+
+
+def _width(result: PolicyResult) -> tuple[int, float]:
+    return _bits(result), result.memory.total
+
+
+def _size(result: PolicyResult) -> tuple[float, int]:
+    return result.memory.total, _bits(result)
 
 
 # Words -------------------------------------------------------------------------------------------

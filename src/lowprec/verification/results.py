@@ -146,7 +146,7 @@ class Report:
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for heading in _HEADINGS:
             is_figure = heading in ("cases", "mismatches", "seconds")
             table.add_column(heading, justify="right" if is_figure else "left", no_wrap=True)

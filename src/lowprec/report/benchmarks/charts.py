@@ -26,7 +26,7 @@ _STYLES = {
     "lowprec": ("-", _BLUE),
     "lowprec without flags": (":", _BLUE),
     "numpy": ("-", _ORANGE),
-    "ml_dtypes": ("-", _ORANGE),
+    "ml_dtypes": ("-", INK),
     "numpy float32 + round_to": ("--", _ORANGE),
     "torch": ("-", _GREEN),
     "jax": ("-", _PURPLE),

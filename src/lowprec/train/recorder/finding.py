@@ -25,7 +25,7 @@ class Finding(NamedTuple):
     Attributes
     ----------
     level : str
-        ``red``, ``amber``, or ``note``: worth knowing, and no warning.
+        ``red``, a problem; ``amber``, a warning; or ``note``: worth knowing, and no warning.
     rule : str
         The rule's name.
     text : str

@@ -44,9 +44,9 @@ class Rule(NamedTuple):
 RULES = (  # causes before their consequences: findings of one level stay in this order
     Rule(
         "starved moments",
-        "more than 1 % of the first moments that are not zero have a second moment that is (amber; "
-        "a note beside a float32 run whose loss is as high; red where the loss ends more than 5 % "
-        "above it or is not finite, and where epsilon is zero too)",
+        "more than 1 % of the first moments that are not zero have a second moment that is (a "
+        "warning; a note beside a float32 run whose loss is as high; a problem where the loss ends "
+        "more than 5 % above it or is not finite, and where epsilon is zero too)",
         "the square of a gradient leaves the range first, and the step becomes the first moment "
         "over epsilon: enormous",
         "squares halve the range in bits: float16 holds none of numbers below 2.4e-4",
@@ -54,15 +54,16 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     ),
     Rule(
         "precision of the outputs",
-        "the rounding of the outputs is more than half of the error that is left (red)",
+        "the rounding of the outputs is more than half of the error that is left (a problem)",
         "nothing that is done to weights or gradients makes outputs finer than their format",
         "the spacing of bfloat16 between 128 and 256 is 1: its rounding alone has an RMS of 0.29",
         precision_causes.output_precision,
     ),
     Rule(
         "lost updates",
-        "more than 80 % of the updates leave the weight as it was (red; more than half: amber), "
-        "and the loss ends more than 5 % above float32's; without a float32 run beside it, a note",
+        "more than 80 % of the updates leave the weight as it was (a problem; more than half: a "
+        "warning), and the loss ends more than 5 % above float32's; without a float32 run beside "
+        "it, a note",
         "an update of less than half a spacing is lost to nearest; but 77 % alone was harmless in "
         "a measured case, for the others were rounded up",
         "Micikevicius et al. (2018), section 3.1; Zamirai et al. (2020), Revisiting BFloat16 "
@@ -71,8 +72,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     ),
     Rule(
         "new zeros",
-        "more than 1 % of the nonzero numbers become zero (amber), or 20 % (red), and with them "
-        "more than 10 % of the tensor's norm",
+        "more than 1 % of the nonzero numbers become zero (a warning), or 20 % (a problem), and "
+        "with them more than 10 % of the tensor's norm",
         "what underflows teaches nothing; zeros that carry no weight, such as most of a softmax's "
         "gradients, are harmless",
         "Micikevicius et al. (2018), Mixed Precision Training, figures 2 and 3",
@@ -80,8 +81,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     ),
     Rule(
         "long sums",
-        "a sum has more terms than 2 to the precision of its accumulator (amber, four times as "
-        "many: red)",
+        "a sum has more terms than 2 to the precision of its accumulator (a warning, four times "
+        "as many: a problem)",
         "a running sum so long stalls: terms are less than half its spacing",
         "Higham (2002), section 4.2; Wang et al. (2018), Training with 8-bit Floating Point "
         "Numbers",
@@ -89,22 +90,22 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     ),
     Rule(
         "headroom",
-        "the largest number comes within 2 bits of the format's maximum (amber)",
+        "the largest number comes within 2 bits of the format's maximum (a warning)",
         "sums and later steps are easily four times as large",
         "Micikevicius et al. (2018), section 3.2, on choosing a scale",
         range_causes.headroom,
     ),
     Rule(
         "not finite",
-        "a weight is infinite or NaN (red); more than 5 % of the steps, and more than 15, are "
-        "skipped (amber)",
+        "a weight is infinite or NaN (a problem); more than 5 % of the steps, and more than 15, "
+        "are skipped (a warning)",
         "from such a weight nothing returns; skipped steps teach nothing",
         "IEEE 754-2019, section 6; Micikevicius et al. (2018), section 3.2",
         range_causes.not_finite,
     ),
     Rule(
         "targets",
-        "the largest target exceeds the root of the format's maximum (amber)",
+        "the largest target exceeds the root of the format's maximum (a warning)",
         "its squared error overflows where the loss is computed in this format, while the "
         "gradients, which are linear in it, stay finite",
         "the maximum of float16 is 65504, its root 256",
@@ -113,7 +114,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     Rule(
         "offset",
         "a feature's mean exceeds its deviation by more than 2 to the precision: 256 in bfloat16 "
-        "(amber)",
+        "(a warning)",
         "rounding to so few bits leaves nothing of the deviation",
         "Higham (2002), Accuracy and Stability of Numerical Algorithms, section 1.9",
         precision_causes.offset,
@@ -121,7 +122,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     Rule(
         "numbers of the optimizer",
         "epsilon rounds to 0, beta to 1, or 1 - rate · decay to 1, in the format of the state or "
-        "the weights (amber where the run shows that it costs, else a note)",
+        "the weights (a warning where the run shows that it costs, else a note)",
         "division by zero; averages that never decay; weights that never do",
         "PyTorch's documentation of torch.optim.Adam on eps; Zamirai et al. (2020)",
         precision_causes.optimizer_numbers,

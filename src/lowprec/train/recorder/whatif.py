@@ -95,14 +95,14 @@ class WhatIf:
 
     @property
     def verdict(self) -> str:
-        """Which policy to take: the cheapest whose damage is little."""
+        """Which policy to take: of those whose damage is little the one of narrowest arithmetic."""
         good = [one for one in self.predictions if one.damage < 0.02]
         if not good:
             return "Every policy but float32 is likely to cost something here."
         best = min(good, key=lambda one: (one.bits, one.cost))
         return (
-            f"Likely the cheapest that loses nothing that matters: {best.policy}, with "
-            f"{best.bits}-bit arithmetic and {best.cost:g} bytes a parameter."
+            f"Likely the narrowest arithmetic that loses nothing that matters: {best.policy}, in "
+            f"{best.bits} bits, with {best.cost:g} bytes a parameter."
         )
 
     def __rich__(self) -> RenderableType:
