@@ -5,8 +5,9 @@ of the exact result together with the sign of what that left out, and from both 
 *rounded to odd*: its 53 leading bits, the last of which is set if anything follows. A format of at
 most 24 bits never sees the difference: the conversion rule then rounds once, in every mode. With
 `r` random bits, r at most 52 - p, the fraction that a stochastic mode compares is untouched too.
-Formats of few bits and few exponents, as float16 and float8, get the same from float32, twice as
-fast (see `suffices_float32`).
+
+For formats of few bits and few exponents, such as float16 and float8_e4m3fn, float32 takes the
+place of float64 in the deterministic modes, and half the time (see `suffices_float32`).
 
 Letters: `a`, `b`, `c` operands; `x` the exact result rounded to odd; `y` that result in the format.
 
