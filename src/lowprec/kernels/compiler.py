@@ -42,8 +42,8 @@ def uninterrupted() -> Iterator[None]:
     """Hold Control-C back until the block ends: compile, and load what was compiled, inside.
 
     KeyboardInterrupt between two of LLVM's calls leaves objects with two owners, or none, and the
-    process dies of a double free, later. Python raises it in the main thread alone. A handler of the
-    user's own is left alone: one that raises may do so between two calls.
+    process dies of a double free, later. Python raises it in the main thread alone. The user's own
+    handler stays in force; one that raises may do so between two calls.
     """
     if (
         threading.current_thread() is not threading.main_thread()
