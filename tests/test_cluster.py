@@ -17,6 +17,7 @@ import lowprec as lp
 from lowprec import train
 from lowprec.cli import main
 from lowprec.tensors import as_tensor, cluster, open_tensors, remote, write_tensors
+from lowprec.train import runs
 
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="dask's distributed is not installed")
@@ -172,3 +173,100 @@ def test_runs_on_a_cluster_are_those_of_one_process(client):
     for ours, theirs in zip(alone.results, together.results, strict=True):
         for run, other in zip(ours.runs, theirs.runs, strict=True):
             assert run == dataclasses.replace(other, seconds=run.seconds)
+
+
+SMALL = ["train", "--data", "iris", "--hidden", "8", "--epochs", "2", "--batch-size", "30"]
+
+
+def without_times(path):
+    """Return a comparison's figures but for the seconds, which nothing repeats."""
+    found = json.loads(path.read_text())
+    for policy in found["policies"]:
+        del policy["seconds_per_epoch"]
+        for one in policy["runs"]:
+            del one["seconds"]
+    return found
+
+
+def test_the_command_trains_on_a_cluster_what_it_trains_here(client, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
+    monkeypatch.chdir(tmp_path)  # the workers stay where they were
+    what = [*SMALL, "--policies", "mixed_float16,bfloat16_stochastic", "--seeds", "2"]
+    there = ["--scheduler", client.scheduler.address]
+    assert main([*what, "--json", "here.json", "--save", "here"]) == 0
+    assert main([*what, "--json", "there.json", "--save", "there", *there]) == 0
+    assert capsys.readouterr().err == ""
+    assert without_times(tmp_path / "here.json") == without_times(tmp_path / "there.json")
+    names = sorted(path.name for path in (tmp_path / "here").iterdir())
+    assert len(names) == 6
+    for name in names:
+        ours, theirs = (
+            train.History.load(tmp_path / folder / name) for folder in ("here", "there")
+        )
+        assert ours.history == theirs.history
+        assert all(w.tobytes() == theirs.params[key].tobytes() for key, w in ours.params.items())
+
+
+def test_training_where_there_is_no_cluster_is_told_in_one_line(capsys, monkeypatch):
+    pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    assert main([*SMALL, "--scheduler", "tcp://127.0.0.1:1"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("lowprec: no scheduler answers at tcp://127.0.0.1:1")
+    assert err.count("\n") == 1
+
+
+def test_a_folder_that_workers_do_not_see_is_refused_before_they_train(client, tmp_path):
+    cluster.check_folder(client, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"worker at tcp://.* does not see the folder"):
+        cluster.check_folder(client, tmp_path / "elsewhere")
+
+
+def die_once(task):
+    """Do a run; but take along into death the first worker that is asked for the last one."""
+    marker = task.file.with_name("died")
+    if task.seed == 2 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return runs.train(task)
+
+
+def test_a_worker_that_dies_while_it_trains_changes_no_figure(client, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
+    monkeypatch.chdir(tmp_path)
+    what = [*SMALL, "--policies", "bfloat16", "--seeds", "3"]
+    assert main([*what, "--json", "here.json"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("lowprec.train.comparison.runs.train", die_once)
+        there = ["--save", "runs", "--scheduler", client.scheduler.address]
+        assert main([*what, "--json", "there.json", *there]) == 0
+    assert (tmp_path / "runs" / "died").exists()
+    assert without_times(tmp_path / "here.json") == without_times(tmp_path / "there.json")
+
+
+def give_up(task):
+    raise RuntimeError("this worker\ndoes not know that")
+
+
+def test_training_that_a_cluster_gives_up_is_told_in_one_line(client, capsys, monkeypatch):
+    pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
+    monkeypatch.setattr("lowprec.train.runs.train", give_up)
+    assert main([*SMALL, "--scheduler", client.scheduler.address]) == 1
+    err = capsys.readouterr().err
+    assert "the cluster gave up: this worker does not know that; do scheduler and" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--processes", "2"], "--processes is for this machine, --scheduler for a cluster"),
+        (["--policies", "float32", "--seeds", "1"], "--scheduler divides several runs"),
+    ],
+)
+def test_a_cluster_for_what_it_cannot_divide_is_wrong_usage(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*SMALL, *arguments, "--scheduler", "tcp://127.0.0.1:1"])
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import functools
 import json
 import math
-import os
-import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.cli.executors import executor_for
 from lowprec.cli.terminal import progress, say, show, tell_written
 from lowprec.cli.train_arguments import add_arguments
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
-    from concurrent.futures import Executor
 
     from rich.progress import ProgressColumn
 
@@ -41,7 +36,8 @@ def register(add: Add) -> None:
         "train a small network under one precision policy, or several to compare them",
         "lowprec train --policies mixed_float16 --seeds 1        # watch one\n"
         "         lowprec train --data wine --seeds 10 --html wine.html   # compare\n"
-        "         lowprec train --policies bfloat16 --learning-rate 1e-4  # lost updates",
+        "         lowprec train --policies bfloat16 --learning-rate 1e-4  # lost updates\n"
+        "         lowprec train --seeds 20 --scheduler tcp://127.0.0.1:8786  # on a cluster",
     )
     add_arguments(train)
 
@@ -100,6 +96,10 @@ def _train(options: argparse.Namespace) -> None:
         options.command.error(f"--record watches one run{one}")
     if options.resume and not single:
         options.command.error(f"--resume goes on with one run{one}")
+    if options.scheduler is not None and single:
+        options.command.error("--scheduler divides several runs: give more --policies or --seeds")
+    if options.scheduler is not None and options.processes != 1:
+        options.command.error("--processes is for this machine, --scheduler for a cluster")
     for path in filter(None, (options.html, options.json, options.save, options.record)):
         folder = Path(path).absolute().parent
         if not folder.is_dir():  # known now, and not only after all the work
@@ -185,7 +185,7 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
     if options.save:
         Path(options.save).mkdir(exist_ok=True)
     bar = progress(_columns, begin="training")
-    with _executor(options.processes) as executor, bar as show_progress:
+    with executor_for(options) as executor, bar as show_progress:
         comparison = compare_policies(
             model,
             data,
@@ -212,40 +212,6 @@ def _write(comparison: PolicyComparison, options: argparse.Namespace) -> None:
         write_atomically(options.json, json.dumps(comparison.to_dict(), indent=2) + "\n")
     if options.html:
         write_atomically(options.html, comparison.to_html())
-
-
-@contextlib.contextmanager
-def _executor(processes: int) -> Iterator[Executor | None]:
-    """Give an executor of so many new processes, or None where one is enough."""
-    if processes == 1:
-        yield None
-        return
-    import multiprocessing
-    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, fresh, _prepare_worker) as executor:
-        try:
-            yield executor
-        except KeyboardInterrupt:
-            # The pool's own thread must have dropped what was cancelled before processes end, or it
-            # trips over it and leaves a queue that this process would wait for.
-            executor.shutdown(wait=False, cancel_futures=True)
-            time.sleep(0.2)
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
-        except BrokenExecutor:
-            raise ChildProcessError(
-                f"one of {processes} processes was killed, perhaps for want of memory; "
-                "run again with fewer --processes"
-            ) from None
-
-
-def _prepare_worker() -> None:
-    """Let each process use one thread, and leave the user's interrupt to the first."""
-    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _columns() -> list[ProgressColumn | str]:

@@ -130,6 +130,12 @@ def _add_outputs(train: argparse.ArgumentParser) -> None:
         default=1,
         help="how many runs at once (default: %(default)s)",
     )
+    train.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="a dask cluster whose workers do the runs; with --save they must see the folder under "
+        "the same path as this machine",
+    )
 
 
 # Reading arguments -------------------------------------------------------------------------------
