@@ -17,7 +17,7 @@ from lowprec.tensors.journal import Journal, plain_seed
 from lowprec.tensors.opening import find_files, read_file, write_index
 from lowprec.tensors.sources import watched
 from lowprec.tensors.tensor import Tensor, scaled
-from lowprec.tensors.writing import WRITERS, storable, write_file
+from lowprec.tensors.writing import WRITERS, checked_file, storable, write_file
 
 if TYPE_CHECKING:
     import os
@@ -135,24 +135,26 @@ def convert(
     paths, index = find_files(source)
     is_set = index is not None or len(paths) > 1 or Path(target).is_dir()
     if not is_set:
-        return _convert_files(how, {paths[0]: Path(target)}, None, overwrite, progress)
+        targets = {paths[0]: Path(target)}
+        return _convert_files(how, _checked(how, targets), targets, None, overwrite, progress)
     folder = Path(target)
     if folder.suffix.lower() in WRITERS and not folder.is_dir():
         raise ValueError(
             f"a set of files is converted into a folder, and {folder} is the name of a file; give "
             "the name of a folder"
         )
-    folder.mkdir(exist_ok=True)
     targets = {path: folder / _name_in_set(path) for path in paths}
     _check_targets(targets)
+    files = _checked(how, targets)
+    folder.mkdir(exist_ok=True)
     if len(paths) == 1 and index is None:
-        return _convert_files(how, targets, None, overwrite, progress)
+        return _convert_files(how, files, targets, None, overwrite, progress)
     new_index = folder / index.name if index else None
     journal = Journal.open(
         folder, how.request(paths, rng), how.seed, [*targets.values(), new_index], overwrite
     )
     how = dataclasses.replace(how, seed=journal.seed)
-    done = _convert_files(how, targets, journal, True, progress)
+    done = _convert_files(how, files, targets, journal, True, progress)
     if index is not None and new_index is not None:
         write_index(index, new_index, targets)
     journal.remove()
@@ -229,14 +231,25 @@ class _How:
         return Tensor(tensor.name, tensor.shape, dtype, source, self.fmt, scale)
 
 
+def _checked(how: _How, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
+    """Open all files, and refuse targets that cannot be written before one is."""
+    files = {path: read_file(path) for path in targets}
+    for path, target in targets.items():
+        plan = [how.planned(tensor) for tensor in files[path].tensors]
+        if how.scale:  # some scale, which is known only when all numbers have been read
+            plan = [dataclasses.replace(t, scale=0.5) if how.selects(t) else t for t in plan]
+        checked_file(target, plan, files[path].metadata)
+    return files
+
+
 def _convert_files(
     how: _How,
+    files: dict[Path, TensorFile],
     targets: dict[Path, Path],
     journal: Journal | None,
     overwrite: bool,
     progress: Progress | None,
 ) -> Conversion:
-    files = {path: read_file(path) for path in targets}
     meter = _Meter(progress, sum(t.nbytes for f in files.values() for t in f.tensors), how)
     written, skipped = [], []
     for path, target in targets.items():
