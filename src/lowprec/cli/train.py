@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -14,7 +15,7 @@ import numpy as np
 
 from lowprec.cli.executors import executor_for
 from lowprec.cli.terminal import progress, say, show, tell_written
-from lowprec.cli.train_arguments import add_arguments
+from lowprec.cli.train_arguments import POLICIES, SEEDS, add_arguments, read_policies, read_seeds
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn
 
     from lowprec.cli.arguments import Add
-    from lowprec.train import Dataset, History, Optimizer, Sequential
+    from lowprec.train import Dataset, History, Optimizer, Policy, Sequential
     from lowprec.train.results import PolicyComparison
 
 __all__ = ["register"]
@@ -90,11 +91,14 @@ def _optimizer(options: argparse.Namespace) -> Optimizer:
 
 
 def _train(options: argparse.Namespace) -> None:
-    single = len(options.policies) == len(options.seeds) == 1 and not options.html
+    goes_on = options.resume is not None
+    options.seeds = options.seeds or read_seeds("1" if goes_on else SEEDS)
+    options.policies = options.policies or ([] if goes_on else read_policies(POLICIES))
+    single = max(1, len(options.policies)) == len(options.seeds) == 1 and not options.html
     one = ": give one --policies, --seeds 1 and no --html, which compares"
     if options.record is not None and not single:
         options.command.error(f"--record watches one run{one}")
-    if options.resume and not single:
+    if goes_on and not single:
         options.command.error(f"--resume goes on with one run{one}")
     if options.scheduler is not None and single:
         options.command.error("--scheduler divides several runs: give more --policies or --seeds")
@@ -104,8 +108,50 @@ def _train(options: argparse.Namespace) -> None:
         folder = Path(path).absolute().parent
         if not folder.is_dir():  # known now, and not only after all the work
             raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
+    if goes_on:
+        options.resume = _saved_run(options)
     data = _data(options)
     (_train_one if single else _compare)(_model(data, options), data, options)
+
+
+def _saved_run(options: argparse.Namespace) -> History:
+    """Return the run to go on with, and take its policy where none was given."""
+    from lowprec.train import History
+
+    saved = History.load(options.resume)
+    if not {"policy", "formats", "seed"} <= set(saved.facts):
+        raise ValueError(
+            f"{options.resume} does not tell policy and seed, as what `train.fit` returned does; "
+            "resume what --save wrote"
+        )
+    if not options.policies:
+        options.policies = [_policy_of(saved, options.resume)]
+    policy = options.policies[0]
+    if _formats_of(policy) != saved.facts["formats"]:
+        options.command.error(
+            f"--policies {policy}, but {options.resume} was trained in {saved.facts['policy']}: "
+            "leave out --policies"
+        )
+    return saved
+
+
+def _policy_of(saved: History, path: str) -> Policy:
+    """Return the policy of a saved run, under its name where that is known here."""
+    from lowprec.train import get_policy
+
+    for spelling in (saved.facts["policy"], saved.facts["formats"]):
+        with contextlib.suppress(ValueError):
+            policy = get_policy(spelling)
+            if _formats_of(policy) == saved.facts["formats"]:
+                return policy
+    raise ValueError(
+        f"{path} was trained in {saved.facts['policy']}, which --policies cannot spell; go on in "
+        f"Python with train.fit(..., resume={path!r})"
+    )
+
+
+def _formats_of(policy: Policy) -> str:
+    return str(dataclasses.replace(policy, name=""))
 
 
 # One run -----------------------------------------------------------------------------------------
