@@ -426,6 +426,9 @@ class Recorder:
     def merge(self, other: Recorder) -> Recorder:
         """Return a recorder of both: the two halves of a resumed run, or runs side by side.
 
+        Curves and reference are of the one that saw more steps; without a reference of its own, it
+        is judged by the other's.
+
         Raises
         ------
         ValueError
@@ -436,8 +439,9 @@ class Recorder:
                 f"one recorder is of {self.policy}, the other of {other.policy}: their tensors "
                 "were rounded to different formats; read them one by one"
             )
-        later = max(self, other, key=lambda recorder: recorder.steps)
-        merged = Recorder(self.every, policy=self.policy, reference=self.reference)
+        earlier, later = sorted((other, self), key=lambda recorder: recorder.steps)
+        reference = later.reference or earlier.reference
+        merged = Recorder(self.every, policy=self.policy, reference=reference)
         merged.facts = self.facts | other.facts
         merged.facts["starved"] = [
             a + b for a, b in zip(self.facts["starved"], other.facts["starved"], strict=True)
