@@ -38,7 +38,7 @@ def register(add: Add) -> None:
         "lowprec train --policies mixed_float16 --seeds 1        # watch one\n"
         "         lowprec train --data wine --seeds 10 --html wine.html   # compare\n"
         "         lowprec train --policies bfloat16 --learning-rate 1e-4  # lost updates\n"
-        "         lowprec train --seeds 20 --scheduler tcp://127.0.0.1:8786  # on a cluster",
+        "         lowprec train --seeds 20 --scheduler tcp://127.0.0.1:8786",
     )
     add_arguments(train)
 
