@@ -111,6 +111,8 @@ def errors_in_words() -> Iterator[None]:
     except CancelledError:
         raise ConnectionError("the connection to the scheduler was lost; run again") from None
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and "pip install" in str(error):
+            raise  # it names the way out
         raise OSError(
             f"the cluster gave up: {error!s:.300}; do scheduler and workers have the lowprec "
             "and the dask of this machine?"
