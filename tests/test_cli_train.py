@@ -87,6 +87,50 @@ def test_a_saved_run_goes_on_to_the_same_bits(capsys, tmp_path):
     assert "Epoch 4/5" in out
 
 
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", "compute=float16,loss_scale=1024.0", "bfloat16_stochastic"]
+)
+def test_a_saved_run_goes_on_under_its_own_policy(policy, capsys, tmp_path):
+    short, longer, straight = (str(tmp_path / name) for name in ("a.npz", "b.npz", "c.npz"))
+    one = ["--policies", policy, "--seeds", "1"]
+    assert run(*one, "--save", short) == 0
+    assert run("--epochs", "5", "--resume", short, "--save", longer) == 0
+    assert run(*one, "--epochs", "5", "--save", straight) == 0
+    resumed, whole = train.History.load(longer), train.History.load(straight)
+    assert resumed.facts == whole.facts
+    assert resumed.history == whole.history
+    assert f"\n{policy}: val_accuracy" in capsys.readouterr().out
+
+
+def usage_error(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_policy_that_is_not_the_saved_runs_is_told_with_both(capsys, tmp_path):
+    path = str(tmp_path / "a.npz")
+    assert run("--policies", "mixed_float16", "--seeds", "1", "--save", path) == 0
+    assert run("--resume", path, "--policies", "compute=float16,loss_scale=dynamic") == 0
+    told = usage_error(capsys, "--resume", path, "--policies", "bfloat16")
+    assert f"--policies bfloat16, but {path} was trained in mixed_float16" in told
+
+
+def test_a_run_that_cannot_go_on_here_is_told_in_one_line(capsys, tmp_path):
+    path = str(tmp_path / "a.npz")
+    facts = {"policy": "mine", "formats": "accumulate=Accumulator(…)", "seed": 0}
+    train.History(facts=facts).save(path)
+    assert run("--resume", path) == 1
+    err = capsys.readouterr().err
+    assert f"{path} was trained in mine, which --policies cannot spell; go on in Python" in err
+    train.History().save(path)
+    assert run("--resume", path) == 1
+    err = capsys.readouterr().err
+    assert f"{path} does not tell policy and seed" in err
+    assert err.count("\n") == 1
+
+
 def test_a_process_that_is_killed_is_told(monkeypatch, capsys):
     def broken(*_, **__):
         raise BrokenProcessPool("terminated abruptly")
@@ -244,7 +288,7 @@ def test_a_job_that_fails_says_why_in_one_line(arguments, words, capsys, tmp_pat
         (["--hidden", "10,x"], "'x' is no whole number from 1 on"),
         (["--seeds", "0"], "'0' is no whole number from 1 on"),
         (["--learning-rate", "0"], "it must be positive"),
-        (["--resume", "a.npz"], "--resume goes on with one run"),
+        (["--resume", "a.npz", "--seeds", "2"], "--resume goes on with one run"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

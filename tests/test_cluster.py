@@ -16,7 +16,8 @@ import pytest
 import lowprec as lp
 from lowprec import train
 from lowprec.cli import main
-from lowprec.tensors import as_tensor, cluster, open_tensors, remote, write_tensors
+from lowprec.tensors import as_tensor, cluster, converting, open_tensors, remote, write_tensors
+from lowprec.train import runs
 
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="dask's distributed is not installed")
@@ -132,6 +133,94 @@ def test_a_file_that_changed_or_went_is_refused_by_the_workers(client, files, na
         result()
 
 
+# Converting ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shards(tmp_path, monkeypatch):
+    """Write shards; name them from within their folder, where no worker is."""
+    rng = np.random.default_rng(1)
+    for i in range(4):
+        weights = {f"w{i}": rng.standard_normal((300, 50)).astype(np.float32), f"n{i}": [i]}
+        write_tensors(tmp_path / f"part-{i}.safetensors", weights)
+    monkeypatch.chdir(tmp_path)
+    return [f"part-{i}.safetensors" for i in range(4)]
+
+
+HOW = ["--to", "float8_e4m3fn", "--scale", "--rounding", "stochastic", "--rng", "3"]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_cluster_writes_the_files_of_one_machine(client, shards, tmp_path, capsys):
+    there = ["--scheduler", client.scheduler.address]
+    assert main(["convert", *shards, *HOW, "-o", "here"]) == 0
+    said = capsys.readouterr().out
+    assert main(["convert", *shards, *HOW, "-o", "there", *there]) == 0
+    assert capsys.readouterr().out == said
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+    assert main(["convert", *shards, *HOW, "-o", "there", *there]) == 1
+    assert "it exists; replace it with" in capsys.readouterr().err
+    assert main(["convert", shards[0], *HOW, "-o", "one.safetensors", *there]) == 0
+    assert (tmp_path / "one.safetensors").read_bytes() == contents(tmp_path / "here")[shards[0]]
+
+
+def test_what_this_machine_lacks_is_not_laid_on_the_cluster(client, tmp_path, monkeypatch, capsys):
+    (tmp_path / "x.pt").write_bytes(b"PK")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    what = ["convert", str(tmp_path / "x.pt"), "--to", "bfloat16", "-o", str(tmp_path / "y.npz")]
+    assert main(what) == 1
+    here = capsys.readouterr().err
+    assert "torch" in here
+    assert main([*what, "--scheduler", client.scheduler.address]) == 1
+    assert capsys.readouterr().err == here
+
+
+def test_a_conversion_that_failed_on_a_cluster_goes_on(client, shards, tmp_path, capsys):
+    good = (tmp_path / shards[2]).read_bytes()
+    write_tensors(tmp_path / shards[2], {"w2": [np.nan]}, overwrite=True)
+    what = ["convert", *shards, "--to", "float4_e2m1fn", "-o"]
+    there = ["--scheduler", client.scheduler.address]
+    assert main([*what, "there", *there]) == 1
+    err = capsys.readouterr().err
+    assert "1 of 1 elements of 'w2' are NaN" in err
+    assert err.count("\n") == 1
+    assert ".lowprec-convert.json" in contents(tmp_path / "there")
+    (tmp_path / shards[2]).write_bytes(good)
+    assert main([*what, "there", *there]) == 0
+    assert main([*what, "here"]) == 0
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
+def test_a_worker_that_dies_while_it_converts_changes_no_file(
+    client, shards, tmp_path, monkeypatch
+):
+    assert main(["convert", *shards, *HOW, "-o", "here"]) == 0
+    monkeypatch.setattr(converting, "_convert_file", convert_at_the_second_try)
+    there = ["--scheduler", client.scheduler.address]
+    assert main(["convert", *shards, *HOW, "-o", "there", *there]) == 0
+    assert (tmp_path / "died").exists()
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+
+
+def convert_at_the_second_try(how, path, target, overwrite):
+    """Convert a file; the first worker that is asked for the third one leaves half of it."""
+    marker = path.with_name("died")
+    if path.name == "part-2.safetensors" and not marker.exists():
+        marker.touch()
+        target.with_name(f".{target.name}.partial").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    converting._convert_file(how, path, target, overwrite)
+
+
+def test_a_worker_that_does_not_see_a_file_says_so(tmp_path):
+    how = converting._How(lp.bfloat16, (), np.random.SeedSequence(0), False, ("*",), ())
+    with pytest.raises(FileNotFoundError, match=r"the worker on .* does not see .*none\.npz"):
+        converting._convert_file(how, tmp_path / "none.npz", tmp_path / "out.npz", False)
+
+
 # Clusters that are not there -----------------------------------------------------------------
 
 
@@ -172,3 +261,100 @@ def test_runs_on_a_cluster_are_those_of_one_process(client):
     for ours, theirs in zip(alone.results, together.results, strict=True):
         for run, other in zip(ours.runs, theirs.runs, strict=True):
             assert run == dataclasses.replace(other, seconds=run.seconds)
+
+
+SMALL = ["train", "--data", "iris", "--hidden", "8", "--epochs", "2", "--batch-size", "30"]
+
+
+def without_times(path):
+    """Return a comparison's figures but for the seconds, which nothing repeats."""
+    found = json.loads(path.read_text())
+    for policy in found["policies"]:
+        del policy["seconds_per_epoch"]
+        for one in policy["runs"]:
+            del one["seconds"]
+    return found
+
+
+def test_the_command_trains_on_a_cluster_what_it_trains_here(client, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
+    monkeypatch.chdir(tmp_path)  # the workers stay where they were
+    what = [*SMALL, "--policies", "mixed_float16,bfloat16_stochastic", "--seeds", "2"]
+    there = ["--scheduler", client.scheduler.address]
+    assert main([*what, "--json", "here.json", "--save", "here"]) == 0
+    assert main([*what, "--json", "there.json", "--save", "there", *there]) == 0
+    assert capsys.readouterr().err == ""
+    assert without_times(tmp_path / "here.json") == without_times(tmp_path / "there.json")
+    names = sorted(path.name for path in (tmp_path / "here").iterdir())
+    assert len(names) == 6
+    for name in names:
+        ours, theirs = (
+            train.History.load(tmp_path / folder / name) for folder in ("here", "there")
+        )
+        assert ours.history == theirs.history
+        assert all(w.tobytes() == theirs.params[key].tobytes() for key, w in ours.params.items())
+
+
+def test_training_where_there_is_no_cluster_is_told_in_one_line(capsys, monkeypatch):
+    pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
+    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    assert main([*SMALL, "--scheduler", "tcp://127.0.0.1:1"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("lowprec: no scheduler answers at tcp://127.0.0.1:1")
+    assert err.count("\n") == 1
+
+
+def test_a_folder_that_workers_do_not_see_is_refused_before_they_train(client, tmp_path):
+    cluster.check_folder(client, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"worker at tcp://.* does not see the folder"):
+        cluster.check_folder(client, tmp_path / "elsewhere")
+
+
+def die_once(task):
+    """Do a run; but take along into death the first worker that is asked for the last one."""
+    marker = task.file.with_name("died")
+    if task.seed == 2 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return runs.train(task)
+
+
+def test_a_worker_that_dies_while_it_trains_changes_no_figure(client, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
+    monkeypatch.chdir(tmp_path)
+    what = [*SMALL, "--policies", "bfloat16", "--seeds", "3"]
+    assert main([*what, "--json", "here.json"]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("lowprec.train.comparison.runs.train", die_once)
+        there = ["--save", "runs", "--scheduler", client.scheduler.address]
+        assert main([*what, "--json", "there.json", *there]) == 0
+    assert (tmp_path / "runs" / "died").exists()
+    assert without_times(tmp_path / "here.json") == without_times(tmp_path / "there.json")
+
+
+def give_up(task):
+    raise RuntimeError("this worker\ndoes not know that")
+
+
+def test_training_that_a_cluster_gives_up_is_told_in_one_line(client, capsys, monkeypatch):
+    pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
+    monkeypatch.setattr("lowprec.train.runs.train", give_up)
+    assert main([*SMALL, "--scheduler", client.scheduler.address]) == 1
+    err = capsys.readouterr().err
+    assert "the cluster gave up: this worker does not know that; do scheduler and" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--processes", "2"], "--processes is for this machine, --scheduler for a cluster"),
+        (["--policies", "float32", "--seeds", "1"], "--scheduler divides several runs"),
+    ],
+)
+def test_a_cluster_for_what_it_cannot_divide_is_wrong_usage(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*SMALL, *arguments, "--scheduler", "tcp://127.0.0.1:1"])
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err

@@ -305,6 +305,31 @@ def test_a_folder_is_not_given_the_name_of_a_file(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("to", "how", "refused"),
+    [
+        ("e6m9", {}, r"b\.npy cannot be written: \.npy files know no e6m9"),
+        ("float16", {"scale": True}, r"b\.npy cannot be written: \.npy files know .* no scales"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_before_any_is(tmp_path, to, how, refused):
+    np.savez(tmp_path / "a.npz", a=np.arange(3.0))
+    np.save(tmp_path / "b.npy", np.arange(4.0))
+    files = [tmp_path / "a.npz", tmp_path / "b.npy"]
+    with pytest.raises(ValueError, match=refused):
+        convert(files, tmp_path / "out", to, **how)
+    assert not (tmp_path / "out").exists()
+    convert(files[:1], tmp_path / "out.npz", to, **how)
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_to_go_on_with(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.arange(3.0))
+    (tmp_path / "b.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"b\.npz cannot be read"):
+        convert([tmp_path / "a.npz", tmp_path / "b.npz"], tmp_path / "out", "bfloat16")
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_no_model(tmp_path):
     for call in (open_tensors, lambda files: convert(files, tmp_path / "y.npz", "bfloat16")):
         with pytest.raises(ValueError, match="no files were named"):

@@ -248,6 +248,19 @@ def test_a_resumed_recorder_is_that_of_one_longer_run(tmp_path):
             assert np.array_equal(track.exponents, other.tracks[key].exponents), key
 
 
+@pytest.mark.parametrize("with_reference", [("first",), ("second",), ("first", "second")])
+def test_a_merged_recorder_keeps_the_reference_that_goes_with_its_curves(with_reference):
+    losses = {"first": [3.0, 2.0], "second": [3.0, 2.0, 1.0]}
+    first, second = (
+        train.Recorder(reference=losses[name] if name in with_reference else None)
+        for name in losses
+    )
+    first.observe(1, "activation", "x", [1.0])
+    second.observe(2, "activation", "x", [1.0])
+    for merged in (first.merge(second), second.merge(first)):
+        assert merged.reference == losses[with_reference[-1]]
+
+
 def test_a_recorder_refuses_a_run_in_another_policy():
     _, recorder = small("bfloat16")
     with pytest.raises(ValueError, match="use a new Recorder"):

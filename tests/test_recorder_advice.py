@@ -471,3 +471,10 @@ def test_a_stray_number_does_not_stretch_a_histogram_and_its_words_do_not_meet()
     (axes,) = recorder.plot("weight", "float16").axes
     assert axes.get_xlim()[0] > -40
     assert len({text.get_position()[1] for text in axes.texts}) == len(axes.texts) == 2
+
+
+def test_skips_without_a_tensor_to_name_are_told():
+    recorder = train.Recorder(policy="mixed_float16")
+    recorder.steps, recorder.skips = 40, 20
+    (finding,) = warnings_of(recorder)
+    assert finding.text == "50 % of the steps were skipped"

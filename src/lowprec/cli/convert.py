@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import lowprec
@@ -10,6 +11,8 @@ from lowprec.cli.terminal import show, transfer_progress
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
+    from concurrent.futures import Executor
 
     from rich.text import Text
 
@@ -73,6 +76,12 @@ def register(add: Add) -> None:
         default=[],
         help="names to leave as they are (may be repeated)",
     )
+    convert.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="a dask cluster whose workers convert the files, each one of them; they must see the "
+        "files and the folder of results under the same paths as this machine",
+    )
     convert.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
@@ -89,7 +98,7 @@ def _convert(options: argparse.Namespace) -> None:
     if options.rng is not None and not options.rounding.is_stochastic:
         options.command.error(f"{options.rounding.value} draws no random bits; leave out --rng")
     files = options.files[0] if len(options.files) == 1 else options.files
-    with transfer_progress() as progress:
+    with _executor(options.scheduler) as executor, transfer_progress() as progress:
         done = convert(
             files,
             options.output,
@@ -101,9 +110,22 @@ def _convert(options: argparse.Namespace) -> None:
             include=options.include or ["*"],
             exclude=options.exclude,
             overwrite=options.overwrite,
+            executor=executor,
             progress=progress,
         )
     show(_words(done, options.to.name))
+
+
+@contextlib.contextmanager
+def _executor(address: str | None) -> Iterator[Executor | None]:
+    """Give what files are submitted to, or None where they follow one another here."""
+    if address is None:
+        yield None
+        return
+    from lowprec.tensors.cluster import connected, errors_in_words
+
+    with connected(address) as client, errors_in_words():
+        yield client.get_executor(pure=False)
 
 
 def _words(done: Conversion, fmt: str) -> Text:

@@ -8,26 +8,22 @@ import errno
 import functools
 import json
 import math
-import os
-import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.cli.executors import executor_for
 from lowprec.cli.terminal import progress, say, show, tell_written
-from lowprec.cli.train_arguments import add_arguments
+from lowprec.cli.train_arguments import POLICIES, SEEDS, add_arguments, read_policies, read_seeds
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
-    from concurrent.futures import Executor
 
     from rich.progress import ProgressColumn
 
     from lowprec.cli.arguments import Add
-    from lowprec.train import Dataset, History, Optimizer, Sequential
+    from lowprec.train import Dataset, History, Optimizer, Policy, Sequential
     from lowprec.train.results import PolicyComparison
 
 __all__ = ["register"]
@@ -41,7 +37,8 @@ def register(add: Add) -> None:
         "train a small network under one precision policy, or several to compare them",
         "lowprec train --policies mixed_float16 --seeds 1        # watch one\n"
         "         lowprec train --data wine --seeds 10 --html wine.html   # compare\n"
-        "         lowprec train --policies bfloat16 --learning-rate 1e-4  # lost updates",
+        "         lowprec train --policies bfloat16 --learning-rate 1e-4  # lost updates\n"
+        "         lowprec train --seeds 20 --scheduler tcp://127.0.0.1:8786",
     )
     add_arguments(train)
 
@@ -94,18 +91,67 @@ def _optimizer(options: argparse.Namespace) -> Optimizer:
 
 
 def _train(options: argparse.Namespace) -> None:
-    single = len(options.policies) == len(options.seeds) == 1 and not options.html
+    goes_on = options.resume is not None
+    options.seeds = options.seeds or read_seeds("1" if goes_on else SEEDS)
+    options.policies = options.policies or ([] if goes_on else read_policies(POLICIES))
+    single = max(1, len(options.policies)) == len(options.seeds) == 1 and not options.html
     one = ": give one --policies, --seeds 1 and no --html, which compares"
     if options.record is not None and not single:
         options.command.error(f"--record watches one run{one}")
-    if options.resume and not single:
+    if goes_on and not single:
         options.command.error(f"--resume goes on with one run{one}")
+    if options.scheduler is not None and single:
+        options.command.error("--scheduler divides several runs: give more --policies or --seeds")
+    if options.scheduler is not None and options.processes != 1:
+        options.command.error("--processes is for this machine, --scheduler for a cluster")
     for path in filter(None, (options.html, options.json, options.save, options.record)):
         folder = Path(path).absolute().parent
         if not folder.is_dir():  # known now, and not only after all the work
             raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
+    if goes_on:
+        options.resume = _saved_run(options)
     data = _data(options)
     (_train_one if single else _compare)(_model(data, options), data, options)
+
+
+def _saved_run(options: argparse.Namespace) -> History:
+    """Return the run to go on with, and take its policy where none was given."""
+    from lowprec.train import History
+
+    saved = History.load(options.resume)
+    if not {"policy", "formats", "seed"} <= set(saved.facts):
+        raise ValueError(
+            f"{options.resume} does not tell policy and seed, as what `train.fit` returned does; "
+            "resume what --save wrote"
+        )
+    if not options.policies:
+        options.policies = [_policy_of(saved, options.resume)]
+    policy = options.policies[0]
+    if _formats_of(policy) != saved.facts["formats"]:
+        options.command.error(
+            f"--policies {policy}, but {options.resume} was trained in {saved.facts['policy']}: "
+            "leave out --policies"
+        )
+    return saved
+
+
+def _policy_of(saved: History, path: str) -> Policy:
+    """Return the policy of a saved run, under its name where that is known here."""
+    from lowprec.train import get_policy
+
+    for spelling in (saved.facts["policy"], saved.facts["formats"]):
+        with contextlib.suppress(ValueError):
+            policy = get_policy(spelling)
+            if _formats_of(policy) == saved.facts["formats"]:
+                return policy
+    raise ValueError(
+        f"{path} was trained in {saved.facts['policy']}, which --policies cannot spell; go on in "
+        f"Python with train.fit(..., resume={path!r})"
+    )
+
+
+def _formats_of(policy: Policy) -> str:
+    return str(dataclasses.replace(policy, name=""))
 
 
 # One run -----------------------------------------------------------------------------------------
@@ -185,7 +231,7 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
     if options.save:
         Path(options.save).mkdir(exist_ok=True)
     bar = progress(_columns, begin="training")
-    with _executor(options.processes) as executor, bar as show_progress:
+    with executor_for(options) as executor, bar as show_progress:
         comparison = compare_policies(
             model,
             data,
@@ -212,40 +258,6 @@ def _write(comparison: PolicyComparison, options: argparse.Namespace) -> None:
         write_atomically(options.json, json.dumps(comparison.to_dict(), indent=2) + "\n")
     if options.html:
         write_atomically(options.html, comparison.to_html())
-
-
-@contextlib.contextmanager
-def _executor(processes: int) -> Iterator[Executor | None]:
-    """Give an executor of so many new processes, or None where one is enough."""
-    if processes == 1:
-        yield None
-        return
-    import multiprocessing
-    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-
-    fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, fresh, _prepare_worker) as executor:
-        try:
-            yield executor
-        except KeyboardInterrupt:
-            # The pool's own thread must have dropped what was cancelled before processes end, or it
-            # trips over it and leaves a queue that this process would wait for.
-            executor.shutdown(wait=False, cancel_futures=True)
-            time.sleep(0.2)
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
-        except BrokenExecutor:
-            raise ChildProcessError(
-                f"one of {processes} processes was killed, perhaps for want of memory; "
-                "run again with fewer --processes"
-            ) from None
-
-
-def _prepare_worker() -> None:
-    """Let each process use one thread, and leave the user's interrupt to the first."""
-    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _columns() -> list[ProgressColumn | str]:

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
     from lowprec.train import Policy
 
-__all__ = ["add_arguments", "read_policies"]
+__all__ = ["POLICIES", "SEEDS", "add_arguments", "read_policies", "read_seeds"]
 
 _DATA = "digits, breast_cancer, wine, iris, diabetes, linear, quadratic, linear_map"
-_POLICIES = "float32,mixed_bfloat16,mixed_float16,bfloat16"
+POLICIES = "float32,mixed_bfloat16,mixed_float16,bfloat16"
+SEEDS = "5"
 
 
 def add_arguments(train: argparse.ArgumentParser) -> None:
@@ -33,16 +34,14 @@ def _add_subject(train: argparse.ArgumentParser) -> None:
         "--policies",
         metavar="P,Q",
         type=checked(read_policies),
-        default=_POLICIES,
         help="names with commas between; own ones as compute=float16,gradients=bfloat16 with "
-        f"semicolons between (default: {_POLICIES})",
+        f"semicolons between (default: {POLICIES})",
     )
     train.add_argument(
         "--seeds",
         metavar="N",
-        type=checked(_seeds),
-        default=[0, 1, 2, 3, 4],
-        help="how many seeds, or which, as 3,7,8 (default: 5)",
+        type=checked(read_seeds),
+        help=f"how many seeds, or which, as 3,7,8 (default: {SEEDS})",
     )
     train.add_argument(
         "--hidden",
@@ -114,7 +113,11 @@ def _add_outputs(train: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="one run: the file to save it to after each epoch; several: a folder for them",
     )
-    train.add_argument("--resume", metavar="FILE", help="go on with one run that was saved")
+    train.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="go on with one run that was saved, under its policy and with its seed",
+    )
     train.add_argument(
         "--record",
         metavar="FILE.html",
@@ -130,6 +133,12 @@ def _add_outputs(train: argparse.ArgumentParser) -> None:
         default=1,
         help="how many runs at once (default: %(default)s)",
     )
+    train.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="a dask cluster whose workers do the runs; with --save they must see the folder under "
+        "the same path as this machine",
+    )
 
 
 # Reading arguments -------------------------------------------------------------------------------
@@ -141,7 +150,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _seeds(text: str) -> list[int]:
+def read_seeds(text: str) -> list[int]:
+    """Read how many seeds, from 0 on, or which."""
     return [int(one) for one in text.split(",")] if "," in text else list(range(_count(text)))
 
 

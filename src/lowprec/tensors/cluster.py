@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
+import os
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-__all__ = ["connected", "finished"]
+__all__ = ["check_folder", "connected", "errors_in_words", "finished"]
 
 _PATIENCE = 10  # seconds in which a scheduler must answer, and a worker be there
 
@@ -37,9 +41,23 @@ def connected(address: str) -> Iterator[Any]:
         raise ValueError(
             f"{address!r} is no address of a scheduler, such as tcp://127.0.0.1:8786: {error}"
         ) from None
-    with distributed.Client(address, timeout=_PATIENCE, set_as_default=False) as client:
+    with (
+        _silent("distributed.client"),  # what it logs of lost connections, an error here says
+        distributed.Client(address, timeout=_PATIENCE, set_as_default=False) as client,
+    ):
         _check_workers(client, address)
         yield client
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 async def _reach(address: str) -> None:
@@ -61,21 +79,41 @@ def _check_workers(client: Any, address: str) -> None:
         ) from None
 
 
+def check_folder(client: Any, folder: Path) -> None:
+    """Refuse a folder that a worker does not see, before any work is done for it."""
+    for worker, is_there in client.run(os.path.isdir, str(folder)).items():
+        if not is_there:
+            message = (
+                f"the worker at {worker} does not see the folder; workers save what they do "
+                "themselves: put it where all machines see it under the same path"
+            )
+            raise FileNotFoundError(errno.ENOENT, message, str(folder))
+
+
 def finished(client: Any, tasks: list[Any]) -> Iterator[Any]:
     """Yield what tasks return, as they end."""
     from distributed import as_completed
 
     for task in as_completed(tasks, loop=client.loop):
-        try:
+        with errors_in_words():
             result = task.result()
-        except (OSError, ValueError, MemoryError):  # of a file or its reader: as if it were here
-            raise
-        except CancelledError:
-            raise ConnectionError("the connection to the scheduler was lost; run again") from None
-        except Exception as error:
-            raise OSError(
-                f"the cluster gave up: {error!s:.300}; do scheduler and workers have the lowprec "
-                "and the dask of this machine?"
-            ) from None
         task.release()
         yield result
+
+
+@contextlib.contextmanager
+def errors_in_words() -> Iterator[None]:
+    """Let errors of a task pass as if they were of here; say of others what the cluster lacks."""
+    try:
+        yield
+    except (OSError, ValueError, MemoryError):
+        raise
+    except CancelledError:
+        raise ConnectionError("the connection to the scheduler was lost; run again") from None
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and "pip install" in str(error):
+            raise  # it names the way out
+        raise OSError(
+            f"the cluster gave up: {error!s:.300}; do scheduler and workers have the lowprec "
+            "and the dask of this machine?"
+        ) from None

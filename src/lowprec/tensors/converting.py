@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import socket
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +19,12 @@ from lowprec.tensors.journal import Journal, plain_seed
 from lowprec.tensors.opening import find_files, read_file, write_index
 from lowprec.tensors.sources import watched
 from lowprec.tensors.tensor import Tensor, scaled
-from lowprec.tensors.writing import WRITERS, storable, write_file
+from lowprec.tensors.writing import WRITERS, checked_file, storable, write_file
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Executor
 
     import numpy.typing as npt
 
@@ -70,6 +73,7 @@ def convert(
     include: str | Iterable[str] = ("*",),
     exclude: str | Iterable[str] = (),
     overwrite: bool = False,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert the real numbers of files to a format, in the memory of a few blocks.
@@ -99,6 +103,10 @@ def convert(
         Patterns (as in `fnmatch`) of names that are converted, and that are not all the same.
     overwrite : bool
         Whether files that exist may be replaced.
+    executor : concurrent.futures.Executor, optional
+        What the files are submitted to, a task each: processes, or the executor of a cluster's
+        client, whose workers must see all files under the same absolute paths. By default they
+        follow one another here. The files are the same.
     progress : callable, optional
         Called as ``progress(file, bytes_done, bytes_in_all)``.
 
@@ -135,24 +143,27 @@ def convert(
     paths, index = find_files(source)
     is_set = index is not None or len(paths) > 1 or Path(target).is_dir()
     if not is_set:
-        return _convert_files(how, {paths[0]: Path(target)}, None, overwrite, progress)
+        targets = {paths[0]: Path(target)}
+        files = _checked(how, targets)
+        return _convert_files(how, files, targets, None, overwrite, executor, progress)
     folder = Path(target)
     if folder.suffix.lower() in WRITERS and not folder.is_dir():
         raise ValueError(
             f"a set of files is converted into a folder, and {folder} is the name of a file; give "
             "the name of a folder"
         )
-    folder.mkdir(exist_ok=True)
     targets = {path: folder / _name_in_set(path) for path in paths}
     _check_targets(targets)
+    files = _checked(how, targets)
+    folder.mkdir(exist_ok=True)
     if len(paths) == 1 and index is None:
-        return _convert_files(how, targets, None, overwrite, progress)
+        return _convert_files(how, files, targets, None, overwrite, executor, progress)
     new_index = folder / index.name if index else None
     journal = Journal.open(
         folder, how.request(paths, rng), how.seed, [*targets.values(), new_index], overwrite
     )
     how = dataclasses.replace(how, seed=journal.seed)
-    done = _convert_files(how, targets, journal, True, progress)
+    done = _convert_files(how, files, targets, journal, True, executor, progress)
     if index is not None and new_index is not None:
         write_index(index, new_index, targets)
     journal.remove()
@@ -229,36 +240,98 @@ class _How:
         return Tensor(tensor.name, tensor.shape, dtype, source, self.fmt, scale)
 
 
+def _checked(how: _How, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
+    """Open all files, and refuse targets that cannot be written before one is."""
+    files = {path: read_file(path) for path in targets}
+    for path, target in targets.items():
+        plan = [how.planned(tensor) for tensor in files[path].tensors]
+        if how.scale:  # some scale, which is known only when all numbers have been read
+            plan = [dataclasses.replace(t, scale=0.5) if how.selects(t) else t for t in plan]
+        checked_file(target, plan, files[path].metadata)
+    return files
+
+
 def _convert_files(
     how: _How,
+    files: dict[Path, TensorFile],
     targets: dict[Path, Path],
     journal: Journal | None,
     overwrite: bool,
+    executor: Executor | None,
     progress: Progress | None,
 ) -> Conversion:
-    files = {path: read_file(path) for path in targets}
     meter = _Meter(progress, sum(t.nbytes for f in files.values() for t in f.tensors), how)
-    written, skipped = [], []
+    pending, skipped = [], []
     for path, target in targets.items():
         plan = [storable(how.planned(t), target.suffix.lower()) for t in files[path].tensors]
         if journal is not None and journal.has_finished(path, target, plan):
             meter.skip(files[path])
             skipped.append(target)
-            continue
-        tensors = [how.apply(tensor) for tensor in meter.watch(files[path])]
-        write_file(target, tensors, files[path].metadata, overwrite=overwrite)
-        written.append(target)
+        else:
+            pending.append(path)
+    if executor is None:
+        done = _one_by_one(how, [files[path] for path in pending], targets, overwrite, meter)
+    else:
+        done = _through(executor, how, [files[path] for path in pending], targets, overwrite, meter)
+    for path in done:
         if journal is not None:
-            journal.note(path, target)
+            journal.note(path, targets[path])
+    written = [targets[path] for path in pending]
     selected = [how.selects(tensor) for file in files.values() for tensor in file.tensors]
     return Conversion(
         tuple(written),
         tuple(skipped),
         sum(selected),
         len(selected) - sum(selected),
-        sum(path.stat().st_size for path, target in targets.items() if target in written),
+        sum(path.stat().st_size for path in pending),
         sum(target.stat().st_size for target in written),
     )
+
+
+def _one_by_one(
+    how: _How, files: list[TensorFile], targets: dict[Path, Path], overwrite: bool, meter: _Meter
+) -> Iterator[Path]:
+    """Convert files; yield each when it is complete."""
+    for file in files:
+        tensors = [how.apply(tensor) for tensor in meter.watch(file)]
+        write_file(targets[file.path], tensors, file.metadata, overwrite=overwrite)
+        yield file.path
+
+
+def _through(
+    executor: Executor,
+    how: _How,
+    files: list[TensorFile],
+    targets: dict[Path, Path],
+    overwrite: bool,
+    meter: _Meter,
+) -> Iterator[Path]:
+    """Have files converted, a task each; yield each when it is complete."""
+    tasks = {}
+    for file in files:
+        places = file.path.absolute(), targets[file.path].absolute()
+        tasks[executor.submit(_convert_file, how, *places, overwrite)] = file
+    try:
+        for task in as_completed(tasks):
+            task.result()
+            meter.skip(tasks[task])
+            yield tasks[task].path
+    finally:  # nothing is left to do, but after an error or an interrupt
+        for task in tasks:
+            task.cancel()
+
+
+def _convert_file(how: _How, path: Path, target: Path, overwrite: bool) -> None:
+    """Convert one file; this is what executors are given."""
+    try:
+        file = read_file(path)
+        tensors = [how.apply(tensor) for tensor in file.tensors]
+        write_file(target, tensors, file.metadata, overwrite=overwrite)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the worker on {socket.gethostname()} does not see {error.filename}; workers read and "
+            "write the files themselves: they must be under the same path on all machines"
+        ) from None
 
 
 class _Meter:

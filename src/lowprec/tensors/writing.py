@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["WRITERS", "replacing", "storable", "write_file", "write_tensors"]
+__all__ = ["WRITERS", "checked_file", "replacing", "storable", "write_file", "write_tensors"]
 
 _REGISTERED = 2  # dtypes that a package has added to NumPy, which NumPy's files do not know
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -84,14 +84,45 @@ def write_file(
     path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str], *, overwrite: bool
 ) -> None:
     """Write tensors to a file of the kind that its name tells; see `write_tensors`."""
-    write = WRITERS.get(path.suffix.lower())
-    if write is None:
-        raise ValueError(f"{path} cannot be written: use a name in {', '.join(WRITERS)}")
-    refuse_duplicates(checked_name(tensor.name) for tensor in tensors)
-    _check_texts(path, tensors, metadata)
-    stored = [storable(tensor, path.suffix.lower()) for tensor in tensors]
+    write, stored = WRITERS.get(path.suffix.lower()), checked_file(path, tensors, metadata)
+    assert write is not None, "checked"
     with replacing(path, overwrite=overwrite) as file:
         write(file, stored, with_notes(metadata, stored))
+
+
+def checked_file(
+    path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str]
+) -> list[Tensor]:
+    """Return tensors as a file of this name holds them; nothing is read or written.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot hold them; it names the file.
+    TypeError
+        If the metadata are not texts.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix not in WRITERS:
+            raise ValueError(f"use a name in {', '.join(WRITERS)}")
+        refuse_duplicates(checked_name(tensor.name) for tensor in tensors)
+        _check_texts(path, tensors, metadata)
+        if suffix == ".npy":
+            _check_npy(tensors)
+        return [storable(tensor, suffix) for tensor in tensors]
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be written: {error}") from None
+
+
+def _check_npy(tensors: Sequence[Tensor]) -> None:
+    if len(tensors) != 1:
+        raise ValueError(f".npy files hold one array, not {len(tensors)}; write .npz")
+    (tensor,) = tensors
+    if tensor.is_coded or storable(tensor, ".npy").is_coded:
+        raise ValueError(
+            f".npy files know no {tensor.fmt} and no scales; write .safetensors or .npz"
+        )
 
 
 def _check_texts(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> None:
@@ -188,12 +219,6 @@ def _write_npz(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[str, str])
 
 
 def _write_npy(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[str, str]) -> None:
-    if len(tensors) != 1:
-        raise ValueError(f".npy files hold one array, not {len(tensors)}; write .npz")
-    if tensors[0].is_coded:
-        raise ValueError(
-            f".npy files know no {tensors[0].fmt} and no scales; write .safetensors or .npz"
-        )
     _write_array(file, tensors[0])
 
 

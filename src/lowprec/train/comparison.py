@@ -76,7 +76,8 @@ def compare_policies(
         What the runs are submitted to: threads, processes (give these a ``loss`` that can be
         pickled), or the executor of a cluster's client; by default they follow one another here.
     folder : str or path, optional
-        An existing folder, to save what each `fit` returned as ``policy-seed.npz``.
+        An existing folder, to save what each `fit` returned as ``policy-seed.npz``; workers of a
+        cluster must see it under the same path.
     progress : callable, optional
         Called as ``progress(description, done, total)`` after each run.
 
@@ -123,7 +124,7 @@ def compare_policies(
             batch_size=batch_size,
             seed=seed,
             validation_split=validation_split,
-            file=None if folder is None else Path(folder) / f"{policy}-{seed}.npz",
+            file=None if folder is None else Path(folder).absolute() / f"{policy}-{seed}.npz",
         )
         for seed in numbers
         for policy in chosen

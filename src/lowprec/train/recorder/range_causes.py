@@ -41,13 +41,15 @@ def not_finite(recorder: Recorder) -> Iterator[Finding]:
             yield Finding("red", "not finite", text, _cure_for(recorder, event.kind))
             return
     if recorder.skips > max(SKIPS * recorder.steps, FIRST_SKIPS):
-        share = percent(recorder.skips / recorder.steps)
-        first = next(event for event in recorder.events if event.skipped)
+        text = f"{percent(recorder.skips / recorder.steps)} of the steps were skipped"
+        first = next((event for event in recorder.events if event.skipped), None)
+        if first is not None:
+            tensor = name_of(recorder, first.kind, first.name)
+            text += f"; the first tensor that was not finite, at step {first.step}, was {tensor}"
         yield Finding(
             "amber",
             "not finite",
-            f"{share} of the steps were skipped; the first tensor that was not finite, at step "
-            f"{first.step}, was {name_of(recorder, first.kind, first.name)}",
+            text,
             "start from a smaller loss scale, or look at what overflows without one",
         )
 

@@ -7,22 +7,15 @@ import operator
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
-from lowprec.conversion import round_to
 from lowprec.formats import Format, get_format
-from lowprec.sources import as_array
-from lowprec.train.plain import plain
 from lowprec.train.policy import Policy, get_policy
-from lowprec.train.recorder.kinds import (
-    KINDS,
-    Event,
-    as_float32,
-    kind_of,
-    labels_of,
-    largest,
-    losses_of,
+from lowprec.train.recorder.following import (
+    MOST_EVENTS,
+    check_goes_on,
+    facts_of,
+    first_not_finite,
 )
+from lowprec.train.recorder.kinds import KINDS, Event, kind_of, labels_of, losses_of
 from lowprec.train.recorder.tracks import Track
 from lowprec.train.recorder.watching import Inquest, Recording, Watch
 
@@ -43,10 +36,6 @@ if TYPE_CHECKING:
     from lowprec.train.training import Training
 
 __all__ = ["Recorder"]
-
-Array = np.ndarray[Any, Any]
-
-_MOST_EVENTS = 50
 
 
 class Recorder:
@@ -134,65 +123,29 @@ class Recorder:
         Where the step was skipped, or its weights are no longer finite, the passes are repeated to
         find the first tensor that is not.
         """
-        step = training.seen
-        skipped = training.history.skipped_steps[-1:] == [step]
+        skipped = training.history.skipped_steps[-1:] == [training.seen]
         self.skips += skipped
         if not skipped:
             rate = float(training.optimizer.rate(training.step - 1))
             highest, total = self.facts["rates"]
             self.facts["rates"] = [max(highest, rate), total + rate]
-        if not skipped and (self.is_broken or self._numerics.is_finite(training.params)):
+            if self.is_broken or self._numerics.is_finite(training.params):
+                return
+        elif len(self.events) >= MOST_EVENTS:
             return
-        if len(self.events) >= _MOST_EVENTS and skipped:
-            return
-        inquest = Inquest(self._numerics)
-        found = repeat(inquest)
-        if inquest.found is not None:
-            kind, name, before, _ = inquest.found
-            self.events.append(Event(step, skipped, kind, name, largest(before)))
-            return
-        unheard = {  # such as the gradients of penalties, and what the optimizer made
-            "weight_gradient": found.gradients,
-            "moment": training.state,
-            "update": training.params,
-        }
-        for kind, arrays in unheard.items():
-            for name, array in arrays.items():
-                if not np.isfinite(array).all():
-                    self.events.append(Event(step, skipped, kind, name, np.inf))
-                    return
+        event = first_not_finite(training, repeat, Inquest(self._numerics), skipped=skipped)
+        if event is not None:
+            self.events.append(event)
 
     def _attach(self, training: Training) -> None:
         """Begin to record a training, or go on with one that was resumed."""
         from lowprec.train.recorder.listening import Listening
 
-        if "model" in self.facts and self.policy != training.policy:
-            raise ValueError(
-                f"this recorder holds a run in {self.policy}, and this one is in "
-                f"{training.policy}; use a new Recorder"
-            )
-        if training.seen < self.steps:
-            raise ValueError(
-                f"this recorder holds {self.steps} steps already, and this run is at step "
-                f"{training.seen}; use a new Recorder, or resume the run that it holds"
-            )
+        check_goes_on(self, training)
         self.policy, self._training = training.policy, weakref.ref(training)
         self._numerics = Listening(training.policy)
         self.labels |= labels_of(training.model.layers)
-        numbers = {
-            **training.optimizer.hyperparameters,
-            "learning_rate": training.optimizer.rate(0),
-        }
-        self.facts |= {
-            "model": repr(training.model),
-            "optimizer": training.optimizer.name,
-            "hyperparameters": {name: plain(value) for name, value in numbers.items()},
-            "loss": training.loss_name,
-            "data": training.data.summary,
-            "batch_size": training.batch_size,
-            "order": self.policy.accumulator.order,
-            "block": self.policy.accumulator.block,
-        }
+        self.facts |= facts_of(training)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is copied and pickled: all but the run in progress."""
@@ -241,26 +194,12 @@ class Recorder:
         >>> recorder.track("weight_gradient", "w").whole.new_zero_rate
         0.5
         """
-        step, kind = operator.index(step), kind_of(kind)
-        source = _as_array(array)
-        before, track = as_float32(source), self.track(kind, name)
-        after = np.asarray(round_to(source, track.fmt), np.float32)
-        track.add(step, before, after, scale=scale)
-        if parameter is not None:
-            self._observe_changes(step, track, before, as_float32(_as_array(parameter)))
+        from lowprec.train.recorder.observing import observe
+
+        step = operator.index(step)
+        observe(self, step, kind_of(kind), name, array, scale, parameter)
         self.recorded += step + 1 > self.steps
         self.steps = max(self.steps, step + 1)
-
-    def _observe_changes(self, step: int, track: Track, update: Array, w: Array) -> None:
-        if w.shape != update.shape:
-            raise ValueError(
-                f"the update of {track.name} has shape {update.shape}, its parameter {w.shape}; "
-                "pass the parameter that it is added to"
-            )
-        stored = self.policy.formats["params"]
-        with np.errstate(all="ignore"):
-            old = round_to(w, stored)
-            track.add_changes(step, old, update, round_to(old + update, stored))
 
     def track(self, kind: str, name: str) -> Track:
         """Return the track of a tensor, a new one where there is none."""
@@ -426,34 +365,17 @@ class Recorder:
     def merge(self, other: Recorder) -> Recorder:
         """Return a recorder of both: the two halves of a resumed run, or runs side by side.
 
+        Curves and reference are of the one that saw more steps; without a reference of its own, it
+        is judged by the other's.
+
         Raises
         ------
         ValueError
             If the two are of different policies.
         """
-        if self.policy != other.policy:
-            raise ValueError(
-                f"one recorder is of {self.policy}, the other of {other.policy}: their tensors "
-                "were rounded to different formats; read them one by one"
-            )
-        later = max(self, other, key=lambda recorder: recorder.steps)
-        merged = Recorder(self.every, policy=self.policy, reference=self.reference)
-        merged.facts = self.facts | other.facts
-        merged.facts["starved"] = [
-            a + b for a, b in zip(self.facts["starved"], other.facts["starved"], strict=True)
-        ]
-        rates = self.facts["rates"], other.facts["rates"]
-        merged.facts["rates"] = [max(r[0] for r in rates), sum(r[1] for r in rates)]
-        merged.labels = self.labels | other.labels
-        merged.events = sorted({*self.events, *other.events})[:_MOST_EVENTS]
-        merged.scales = sorted({*self.scales, *other.scales})
-        merged.steps, merged.curves = later.steps, later.curves
-        merged.recorded = self.recorded + other.recorded
-        merged.skips = self.skips + other.skips
-        for key in self.tracks | other.tracks:
-            mine, its = self.tracks.get(key), other.tracks.get(key)
-            merged.tracks[key] = mine.merge(its) if mine and its else mine or its  # type: ignore[assignment]
-        return merged
+        from lowprec.train.recorder.merging import merge
+
+        return merge(self, other)
 
     def __rich__(self) -> RenderableType:
         from lowprec.report.recorder_views import recorder_view
@@ -468,8 +390,3 @@ class Recorder:
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict)
         return f"<div><b>Recorder</b><ul>{items}</ul></div>"
-
-
-def _as_array(x: ArrayLike) -> Array:
-    """Return real numbers from anywhere as an array; also of a torch tensor that is trained."""
-    return as_array(x.detach() if hasattr(x, "detach") else x)

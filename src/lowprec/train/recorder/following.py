@@ -1,0 +1,84 @@
+"""How a recorder follows a training: what it notes of it, and where numbers cease to be finite."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.train.plain import plain
+from lowprec.train.recorder.kinds import Event, largest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lowprec.train.passes import Pass
+    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.watching import Inquest, Watch
+    from lowprec.train.training import Training
+
+__all__ = ["MOST_EVENTS", "check_goes_on", "facts_of", "first_not_finite"]
+
+MOST_EVENTS = 50
+"""How many events a recorder keeps."""
+
+
+def check_goes_on(recorder: Recorder, training: Training) -> None:
+    """Refuse a training that is not the one, or its continuation, that a recorder holds."""
+    if "model" in recorder.facts and recorder.policy != training.policy:
+        raise ValueError(
+            f"this recorder holds a run in {recorder.policy}, and this one is in "
+            f"{training.policy}; use a new Recorder"
+        )
+    if training.seen < recorder.steps:
+        raise ValueError(
+            f"this recorder holds {recorder.steps} steps already, and this run is at step "
+            f"{training.seen}; use a new Recorder, or resume the run that it holds"
+        )
+
+
+def facts_of(training: Training) -> dict[str, Any]:
+    """Return what is trained how, as JSON holds it."""
+    numbers = {**training.optimizer.hyperparameters, "learning_rate": training.optimizer.rate(0)}
+    return {
+        "model": repr(training.model),
+        "optimizer": training.optimizer.name,
+        "hyperparameters": {name: plain(value) for name, value in numbers.items()},
+        "loss": training.loss_name,
+        "data": training.data.summary,
+        "batch_size": training.batch_size,
+        "order": training.policy.accumulator.order,
+        "block": training.policy.accumulator.block,
+    }
+
+
+def first_not_finite(
+    training: Training, repeat: Callable[[Watch], Pass], inquest: Inquest, *, skipped: bool
+) -> Event | None:
+    """Return the first tensor of the last step that is not finite; `repeat` runs its passes again.
+
+    Parameters
+    ----------
+    training : Training
+        After the step.
+    repeat : callable
+        Runs the step's passes under a watch.
+    inquest : Inquest
+        The watch: it finds what layers round.
+    skipped : bool
+        Whether the step was skipped.
+    """
+    found = repeat(inquest)
+    if inquest.found is not None:
+        kind, name, before, _ = inquest.found
+        return Event(training.seen, skipped, kind, name, largest(before))
+    unheard = {  # such as the gradients of penalties, and what the optimizer made
+        "weight_gradient": found.gradients,
+        "moment": training.state,
+        "update": training.params,
+    }
+    for kind, arrays in unheard.items():
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                return Event(training.seen, skipped, kind, name, np.inf)
+    return None
