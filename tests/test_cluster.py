@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of worker processes that di
 def client():
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -235,7 +235,7 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(files, capsys, monkeypa
     monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
     assert "no scheduler answers at tcp://127.0.0.1:1 within 0.5" in message("tcp://127.0.0.1:1")
     assert "'nowhere' is no address of a scheduler, such as tcp://" in message("nowhere")
-    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty:
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
         assert "has no workers; `dask worker tcp://" in message(empty.scheduler_address)
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert "python -m pip install 'lowprec[dask]'" in message("tcp://127.0.0.1:1")
