@@ -259,19 +259,19 @@ def test_a_run_that_fails_keeps_what_it_found(tmp_path):
 
 
 def interrupt(process):
-    """Press Control-C until it is heard; Python drops one that arrives inside a `__del__`."""
-    for _ in range(10):
+    """Press Control-C, and again if nothing happens: Python drops one inside a `__del__`."""
+    for _ in range(3):
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=6)
-    raise AssertionError("not one of ten interrupts ended the process")
+            return process.communicate(timeout=15)
+    raise AssertionError("not one of three interrupts ended the process")
 
 
 def test_control_c_ends_the_command(tmp_path):
     target = tmp_path / "verify.json"
     left = incomplete_path(target)
     command = [sys.executable, "-m", "lowprec", "verify", "--full", "--rounding", "RNE"]
-    formats = ["--formats", "float8_e5m2,float16"]  # the second one takes longer than we wait
+    formats = ["--formats", "float8_e5m2,float16,bfloat16"]  # these two take longer than we wait
     process = subprocess.Popen(
         [*command, *formats, "--operations", "divide", "-o", str(target)],
         stdout=subprocess.PIPE,
@@ -286,7 +286,8 @@ def test_control_c_ends_the_command(tmp_path):
     assert err.splitlines() == [f"what was done is in {left}", "lowprec: interrupted"]
     assert "interrupted" in out
     verdicts = [check["verdict"] for check in json.loads(left.read_text())["checks"]]
-    assert verdicts == ["proved", "interrupted"]
+    assert verdicts[0] == "proved"
+    assert verdicts[-1] == "interrupted"
 
 
 def test_progress_tells_cases():
