@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import threading
 import pytest
 
 from lowprec.kernels import loops
-from lowprec.kernels.compiler import uninterrupted
+from lowprec.kernels.compiler import undisturbed
 
 
 def test_control_c_waits_for_the_compiler(monkeypatch):
@@ -31,7 +32,7 @@ def test_control_c_waits_for_the_compiler(monkeypatch):
 
 def test_control_c_is_heard_where_the_compiler_fails():
     def compile_wrongly(is_interrupted: bool) -> None:
-        with uninterrupted():
+        with undisturbed():
             if is_interrupted:
                 signal.raise_signal(signal.SIGINT)
             raise ValueError("no code")
@@ -53,7 +54,7 @@ def test_a_child_forked_by_another_thread_meanwhile_hears_control_c():
             os._exit(signal.getsignal(signal.SIGINT) is not signal.default_int_handler)
         statuses.append(os.waitpid(child, 0)[1])
 
-    with uninterrupted():
+    with undisturbed():
         thread = threading.Thread(target=fork)
         thread.start()
         thread.join()
@@ -64,8 +65,23 @@ def test_a_handler_of_the_users_own_hears_control_c_at_once(monkeypatch):
     heard = []
     before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
     try:
-        with uninterrupted():
+        with undisturbed():
             signal.raise_signal(signal.SIGINT)
             assert heard == [signal.SIGINT]
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_garbage_waits_for_the_compiler_and_is_collected_as_before_it(collects):
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        with undisturbed():
+            assert not gc.isenabled()
+            with undisturbed():
+                pass
+            assert not gc.isenabled(), "an inner block is not the end of the outer one"
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if before else gc.disable)()

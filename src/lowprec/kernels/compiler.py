@@ -5,6 +5,7 @@ and Numba's own modules do not survive that. They all wait here instead, until i
 """
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -38,13 +39,28 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Control-C back until the block ends: compile, and load what was compiled, inside.
+def undisturbed() -> Iterator[None]:
+    """Hold Control-C and garbage collection back: compile, and load what was compiled, inside.
 
     KeyboardInterrupt between two of LLVM's calls leaves objects with two owners, or none, and the
     process dies of a double free, later. Python raises it in the main thread alone. The user's own
     handler stays in force; one that raises may do so between two calls.
+
+    Numba makes so many objects at its first compilation that looking for garbage among them, and
+    all that was imported, is a seventh of the time.
     """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with _without_interrupts():
+            yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler

@@ -23,7 +23,7 @@ from lowprec.kernels.compiler import (
     ir,
     numba,
     types,
-    uninterrupted,
+    undisturbed,
 )
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.philox import LANES, block_bits, element_bits
@@ -66,7 +66,7 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
     code, names, closure = function.__code__, function.__globals__, function.__closure__
     named = FunctionType(code, names, closure=closure)
     named.__qualname__ = re.sub(r"\W+", "_", f"{name[:80]}|{digest}")
-    with uninterrupted():
+    with undisturbed():
         return kernel(signature, parallel=parallel, cache=True)(named)
 
 
