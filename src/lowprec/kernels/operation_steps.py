@@ -1,4 +1,4 @@
-"""One step of an operation's loop: a vector of 16 or 32 elements.
+"""One step of an operation's loop: a vector of 8 or 32 elements.
 
 The functions that loops call, `apply` and its siblings, return how many results of the vector are
 inexact; the loop adds these up in a register. What happens less often is added to memory at once.

@@ -78,8 +78,11 @@ class Task(NamedTuple):
 
     @property
     def lanes(self) -> int:
-        """How many elements are computed at a time: two 512-bit vectors."""
-        return 1024 // self.width
+        """How many elements are computed at a time: one 512-bit vector of float64, two of float32.
+
+        Two share the counting of events; in float64, sums of large arrays take longer so.
+        """
+        return 32 if self.width == 32 else 8
 
     @property
     def selects(self) -> bool:
