@@ -1,6 +1,17 @@
 """Settings shared by all tests."""
 
+import signal
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("laws", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("laws")
+
+
+@pytest.fixture
+def control_c():
+    """Hear Control-C as in a terminal; what a shell runs in the background is told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -12,6 +12,8 @@ import pytest
 from lowprec.kernels import loops
 from lowprec.kernels.compiler import undisturbed
 
+pytestmark = pytest.mark.usefixtures("control_c")
+
 
 def test_control_c_waits_for_the_compiler(monkeypatch):
     done = []

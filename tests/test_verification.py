@@ -267,6 +267,7 @@ def interrupt(process):
     raise AssertionError("not one of three interrupts ended the process")
 
 
+@pytest.mark.usefixtures("control_c")
 def test_control_c_ends_the_command(tmp_path):
     target = tmp_path / "verify.json"
     left = incomplete_path(target)
