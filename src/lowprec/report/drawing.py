@@ -37,6 +37,7 @@ __all__ = [
     "draw_twice",
     "mark_decades",
     "short_name",
+    "style",
 ]
 
 WIDE, NARROW = 9.2, 4.2  # inches, of 72 CSS pixels at natural size
@@ -56,26 +57,33 @@ PLACEHOLDERS = {
 _BY_VARIABLE = {variable: colour for colour, variable in PLACEHOLDERS.items()}
 INK, MUTED, LINE, PAGE, FILL = list(PLACEHOLDERS)[:5]
 
-_STYLE: Any = {
+
+def style(ink: str, muted: str, line: str) -> dict[str, Any]:
+    """Return matplotlib's settings that figures share, on a page or alone, in these colours."""
+    return {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 10,
+        "text.color": ink,
+        "axes.edgecolor": line,
+        "axes.labelcolor": muted,
+        "axes.facecolor": "none",
+        "xtick.color": muted,
+        "ytick.color": muted,
+        "xtick.major.size": 3,
+        "ytick.major.size": 0,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+    }
+
+
+_STYLE: Any = style(INK, MUTED, LINE) | {
     "figure.constrained_layout.w_pad": 0.02,
     "figure.constrained_layout.h_pad": 0.02,
     "svg.fonttype": "none",
     "svg.hashsalt": "lowprec",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.facecolor": "none",
     "figure.facecolor": "none",
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
 }
 
 

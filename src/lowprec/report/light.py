@@ -33,30 +33,16 @@ def light(placeholder: str) -> str:
 INK, MUTED, LINE = light(drawing.INK), light(drawing.MUTED), light(drawing.LINE)
 TRAINING, VALIDATION = light(drawing.colour(bfloat16)), light(drawing.colour(float16))
 
-_STYLE: Any = {
+_STYLE: Any = drawing.style(INK, MUTED, LINE) | {
     "figure.constrained_layout.w_pad": 0.1,
     "figure.constrained_layout.h_pad": 0.1,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.facecolor": "none",
     "axes.titlelocation": "left",
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "lines.linewidth": 1.6,
     "figure.facecolor": light(drawing.PAGE),
     "savefig.facecolor": light(drawing.PAGE),
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
     "ytick.minor.size": 0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
 }
 
 
