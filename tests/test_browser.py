@@ -192,7 +192,8 @@ def test_code_needs_no_scrolling_on_a_desktop(browser, site, document):
 
 def test_the_search_finds_a_page_without_the_network(browser, site):
     page, said, asked = visit(browser, f"{site}/index.html", "desktop", "light")
-    page.fill("[data-md-component=search-query]", "Kahan")
+    search = page.locator("[data-md-component=search-query]")
+    search.press_sequentially("Kahan")  # the search listens to keys: fill() presses none
     page.wait_for_selector(".md-search-result__item a[href*=accumulation]", timeout=10_000)
     assert said == []
     assert asked == []
