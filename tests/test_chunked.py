@@ -44,6 +44,14 @@ def test_codes_decode_lazily(chunks):
     assert wide.dtype == np.float64
 
 
+def test_what_are_no_codes_is_refused_before_it_is_computed():
+    with pytest.raises(TypeError, match="float32; decode takes integers or float16"):
+        lp.decode(da.from_array(np.ones(3, np.float32)), "float16")
+    with pytest.raises(TypeError, match="bfloat16; decode takes integers or float16"):
+        lp.decode(da.from_array(lp.cast([1.0], "bfloat16")), "float16")
+    assert lp.decode(da.from_array(np.float16([1.5])), "float16").compute() == [1.5]
+
+
 def test_a_generator_is_drawn_from_when_called_not_when_computed():
     rng = np.random.default_rng(0)
     first, second = (

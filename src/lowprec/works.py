@@ -141,13 +141,9 @@ def _checked_random_bits(random_bits: int | None) -> int | None:
 def as_codes(codes: Any, fmt: Format) -> Array:
     """Return codes, of any integers or of the format's dtype, in ``fmt.code_dtype``."""
     array = to_array(codes)
-    if fmt.dtype is not None and array.dtype.newbyteorder("=") == fmt.dtype:
+    _refuse_other_than_codes(array, fmt)
+    if _has_its_dtype(array, fmt):
         return array.astype(fmt.dtype, copy=False).view(fmt.code_dtype)
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(
-            f"codes have dtype {array.dtype}; decode takes integers"
-            + ("" if fmt.dtype is None else f" or {fmt.dtype}")
-        )
     limit = (1 << fmt.bits) - 1
     has_room = array.dtype != fmt.code_dtype or fmt.bits < 8 * array.dtype.itemsize
     if has_room and array.size and not (int(array.min()) >= 0 and int(array.max()) <= limit):
@@ -156,6 +152,19 @@ def as_codes(codes: Any, fmt: Format) -> Array:
             f"bits, so that codes are 0 to {limit:#x}"
         )
     return array.astype(fmt.code_dtype, copy=False)
+
+
+def _has_its_dtype(codes: Any, fmt: Format) -> bool:
+    return fmt.dtype is not None and codes.dtype.newbyteorder("=") == fmt.dtype
+
+
+def _refuse_other_than_codes(codes: Any, fmt: Format) -> None:
+    """Raise if an array, of NumPy or dask, holds neither integers nor values of the format."""
+    if codes.dtype.kind not in "iu" and not _has_its_dtype(codes, fmt) and codes.size:
+        raise TypeError(
+            f"codes have dtype {codes.dtype}; decode takes integers"
+            + ("" if fmt.dtype is None else f" or {fmt.dtype}")
+        )
 
 
 def without_code(fmt: Format) -> str:
@@ -275,6 +284,7 @@ def decode_chunks(
     """Decode a dask array lazily."""
     _refuse_out(out)
     fmt = get_format(fmt)
+    _refuse_other_than_codes(codes, fmt)
     result = decoding_work(fmt, dtype, fmt.code_dtype).result
     return map_chunks(_decode_chunk, codes, result, with_place=False, fmt=fmt, result=result)
 
