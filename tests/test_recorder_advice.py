@@ -1,5 +1,6 @@
 """What the recorder advises holds: scales, predictions, rules; healthy runs are left alone."""
 
+import dataclasses
 import html
 import re
 
@@ -309,6 +310,24 @@ def test_a_training_that_diverges_in_float32_too_does_not_blame_the_format(polic
     red = [finding for finding in recorder.findings if finding.level == "red"]
     assert any("stopped being finite" in finding.text for finding in red)
     assert all("lower the learning rate" in finding.cure for finding in red)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "compute=float16"])
+def test_without_a_reference_what_explodes_is_told_to_learn_more_slowly(policy):
+    data = train.data.quadratic().scaled("standard")
+    how = {"loss": "mse", "policy": policy, "epochs": 1}
+    _, exploding = recorded(network(data, [16]), data, optimizer=train.SGD(1.0), **how)
+    red = [finding for finding in exploding.findings if finding.level == "red"]
+    assert red
+    for finding in red:
+        assert re.search(r"grew [\d,]+-fold, .*: lower the learning rate", finding.cure)
+        assert "reference=" in finding.cure
+    x = data.x_train * np.float32(1e6)  # too large at once, not by and by
+    too_large = dataclasses.replace(data, x_train=x)
+    _, unscaled = recorded(network(data, [16]), too_large, optimizer=train.SGD(1e-9), **how)
+    red = [finding for finding in unscaled.findings if finding.level == "red"]
+    assert red
+    assert all("grew" not in finding.cure for finding in red)
 
 
 def test_a_loss_scale_that_is_too_small_is_told_to_be_larger():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lowprec.formats import Format
+    from lowprec.train.recorder.kinds import Event
     from lowprec.train.recorder.recorder import Recorder
     from lowprec.train.recorder.tracks import Tally, Track
 
@@ -25,6 +26,7 @@ __all__ = ["headroom", "new_zeros", "not_finite", "targets"]
 RED_ZEROS = 0.2
 HEADROOM = 2.0
 SKIPS = 0.05
+GROWN = 256.0
 _DIVERGES = "float32 would overflow too: lower the learning rate, clip gradients, or scale the data"
 FIRST_SKIPS = 15  # while a dynamic scale finds its level
 
@@ -38,7 +40,7 @@ def not_finite(recorder: Recorder) -> Iterator[Finding]:
             if math.isfinite(event.value):
                 fmt = recorder.track(event.kind, event.name).fmt
                 text += f": {event.value:.6g} is beyond the {fmt.max:g} of {fmt}"
-            yield Finding("red", "not finite", text, _cure_for(recorder, event.kind))
+            yield Finding("red", "not finite", text, _cure_for(recorder, event))
             return
     if recorder.skips > max(SKIPS * recorder.steps, FIRST_SKIPS):
         text = f"{percent(recorder.skips / recorder.steps)} of the steps were skipped"
@@ -59,11 +61,29 @@ def _is_to_blame(recorder: Recorder, fmt: Format) -> bool:
     return fmt.emax < float32.emax and all(map(math.isfinite, recorder.reference or ()))
 
 
-def _cure_for(recorder: Recorder, kind: str) -> str:
+def _cure_for_growth(recorder: Recorder, kind: str, name: str, largest: float) -> str | None:
+    """Return what to do where a tensor grew as in a training that diverges, and nobody knows."""
+    scaled = kind in GRADIENTS and recorder.policy.loss_scale is not None
+    track = recorder.tracks.get((kind, name))
+    if recorder.reference or scaled or kind in ("moment", "update") or track is None:
+        return None
+    first = next((row["max_abs"] for row in track.rows if row["max_abs"]), math.inf)
+    if not GROWN * first <= largest < math.inf:
+        return None
+    return (
+        f"they grew {float(f'{largest / first:.2g}'):,.0f}-fold, as where training diverges: lower "
+        "the learning rate or clip gradients, or pass reference= to see whether float32 trains"
+    )
+
+
+def _cure_for(recorder: Recorder, event: Event) -> str:
+    kind = event.kind
     if starved_share(recorder) > STARVED:
         return "the update before it was enormous, for second moments were zero"
     if not _is_to_blame(recorder, recorder.policy.formats.get(KINDS[kind], float32)):
         return _DIVERGES
+    if cure := _cure_for_growth(recorder, kind, event.name, event.value):
+        return cure
     if kind in ("moment", "update"):
         return "keep the optimizer's state in float32, as the mixed policies do"
     if kind in GRADIENTS and recorder.policy.loss_scale is None:
@@ -135,7 +155,10 @@ def headroom(recorder: Recorder) -> Iterator[Finding]:
     elif track.kind in GRADIENTS and recorder.policy.loss_scale is not None:
         cure = "use a smaller loss scale"
     if whole["overflows"]:
-        cure = cure if _is_to_blame(recorder, track.fmt) else _DIVERGES
+        if not _is_to_blame(recorder, track.fmt):
+            cure = _DIVERGES
+        else:
+            cure = _cure_for_growth(recorder, track.kind, track.name, whole["largest"]) or cure
         text = f"{tensor}: {whole['overflows']:.0f} values overflowed {track.fmt}"
         yield Finding("red", "headroom", f"{text}, the largest {whole['largest']:.4g}", cure)
         return

@@ -99,7 +99,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "not finite",
         "a weight is infinite or NaN (a problem); more than 5 % of the steps, and more than 15, "
         "are skipped (a warning)",
-        "from such a weight nothing returns; skipped steps teach nothing",
+        "from such a weight nothing returns; skipped steps teach nothing; where there is no "
+        "reference, what grew 256-fold is taken for a training that diverges",
         "IEEE 754-2019, section 6; Micikevicius et al. (2018), section 3.2",
         range_causes.not_finite,
     ),
