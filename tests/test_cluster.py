@@ -17,6 +17,7 @@ import lowprec as lp
 from lowprec import train
 from lowprec.cli import main
 from lowprec.tensors import as_tensor, cluster, converting, open_tensors, remote, write_tensors
+from lowprec.tensors.request import Request
 from lowprec.train import runs
 
 da = pytest.importorskip("dask.array", reason="dask is not installed")
@@ -216,7 +217,7 @@ def convert_at_the_second_try(how, path, target, overwrite):
 
 
 def test_a_worker_that_does_not_see_a_file_says_so(tmp_path):
-    how = converting._How(lp.bfloat16, (), np.random.SeedSequence(0), False, ("*",), ())
+    how = Request(lp.bfloat16, (), np.random.SeedSequence(0), False, ("*",), ())
     with pytest.raises(FileNotFoundError, match=r"the worker on .* does not see .*none\.npz"):
         converting._convert_file(how, tmp_path / "none.npz", tmp_path / "out.npz", False)
 

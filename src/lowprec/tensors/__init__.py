@@ -6,8 +6,8 @@ is ever executed.
 
 from lowprec.tensors.converting import Conversion as Conversion
 from lowprec.tensors.converting import convert as convert
-from lowprec.tensors.converting import tensor_seed as tensor_seed
 from lowprec.tensors.opening import open_tensors as open_tensors
+from lowprec.tensors.request import tensor_seed as tensor_seed
 from lowprec.tensors.sources import as_tensor as as_tensor
 from lowprec.tensors.tensor import Tensor as Tensor
 from lowprec.tensors.tensor import TensorFile as TensorFile

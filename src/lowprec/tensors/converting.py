@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import socket
 from concurrent.futures import as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from lowprec.formats import Format, FormatLike, get_format
-from lowprec.randomness import draw_key
+from lowprec.formats import FormatLike, get_format
 from lowprec.rounding import Overflow, Rounding
-from lowprec.tensors.converted import Converted, scale_for
-from lowprec.tensors.journal import Journal, plain_seed
+from lowprec.tensors.journal import Journal
 from lowprec.tensors.opening import find_files, read_file, write_index
+from lowprec.tensors.request import Request, seed_sequence
 from lowprec.tensors.sources import watched
-from lowprec.tensors.tensor import Tensor, scaled
 from lowprec.tensors.writing import WRITERS, checked_file, storable, write_file
 
 if TYPE_CHECKING:
@@ -26,15 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
 
-    import numpy.typing as npt
-
     from lowprec.randomness import RNGLike
-    from lowprec.tensors.tensor import TensorFile
+    from lowprec.tensors.tensor import Tensor, TensorFile
 
-    Array = npt.NDArray[Any]
     Progress = Callable[[str, int, int], None]
 
-__all__ = ["Conversion", "convert", "tensor_seed"]
+__all__ = ["Conversion", "convert"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +124,10 @@ def convert(
     ...     print(open_tensors(f"{folder}/w16.safetensors")["w"].read(), done.unchanged)
     [0.100098 -0] 1
     """
-    how = _How(
+    how = Request(
         get_format(to),
         (Rounding(rounding), Overflow(overflow)),
-        _seed(rng),
+        seed_sequence(rng),
         scale,
         _patterns(include),
         _patterns(exclude),
@@ -160,7 +152,7 @@ def convert(
         return _convert_files(how, files, targets, None, overwrite, executor, progress)
     new_index = folder / index.name if index else None
     journal = Journal.open(
-        folder, how.request(paths, rng), how.seed, [*targets.values(), new_index], overwrite
+        folder, how.identity(paths, rng), how.seed, [*targets.values(), new_index], overwrite
     )
     how = dataclasses.replace(how, seed=journal.seed)
     done = _convert_files(how, files, targets, journal, True, executor, progress)
@@ -186,61 +178,7 @@ def _check_targets(targets: dict[Path, Path]) -> None:
             raise ValueError(f"{path} would replace itself; give another folder")
 
 
-@dataclasses.dataclass(frozen=True)
-class _How:
-    """How tensors are converted."""
-
-    fmt: Format
-    modes: tuple[Rounding, Overflow]
-    seed: np.random.SeedSequence
-    scale: bool
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-
-    def request(self, paths: Sequence[Path], rng: RNGLike) -> dict[str, Any]:
-        """Return what must be the same for an interrupted run to go on."""
-        return {
-            "files": [str(path.resolve()) for path in paths],
-            "to": repr(self.fmt),
-            "modes": [mode.value for mode in self.modes],
-            "scale": self.scale,
-            "include": list(self.include),
-            "exclude": list(self.exclude),
-            "rng": self._named(rng),
-        }
-
-    def _named(self, rng: RNGLike) -> Any:
-        """Return what tells one seed from another; a generator's is drawn anew every time."""
-        if rng is None or isinstance(rng, np.random.Generator):
-            return None if rng is None else "a generator"
-        return plain_seed(self.seed)
-
-    def selects(self, tensor: Tensor) -> bool:
-        """Whether a tensor holds real numbers that are to be converted."""
-        return (
-            tensor.fmt is not None
-            and any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in self.include)
-            and not any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in self.exclude)
-        )
-
-    def apply(self, tensor: Tensor) -> Tensor:
-        """Return the tensor that is converted while it is read."""
-        if not self.selects(tensor):
-            return tensor
-        scale = scale_for(tensor, self.fmt) if self.scale else 1.0
-        return self.planned(tensor, scale)
-
-    def planned(self, tensor: Tensor, scale: float = 1.0) -> Tensor:
-        """Return the converted tensor, for this scale."""
-        if not self.selects(tensor):
-            return tensor
-        key = draw_key(tensor_seed(self.seed, tensor.name)) if self.modes[0].is_stochastic else 0
-        dtype = self.fmt.dtype or self.fmt.code_dtype
-        source = Converted(tensor, scaled(self.fmt, scale), dtype, self.modes, key)
-        return Tensor(tensor.name, tensor.shape, dtype, source, self.fmt, scale)
-
-
-def _checked(how: _How, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
+def _checked(how: Request, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
     """Open all files, and refuse targets that cannot be written before one is."""
     files = {path: read_file(path) for path in targets}
     for path, target in targets.items():
@@ -252,7 +190,7 @@ def _checked(how: _How, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
 
 
 def _convert_files(
-    how: _How,
+    how: Request,
     files: dict[Path, TensorFile],
     targets: dict[Path, Path],
     journal: Journal | None,
@@ -289,7 +227,7 @@ def _convert_files(
 
 
 def _one_by_one(
-    how: _How, files: list[TensorFile], targets: dict[Path, Path], overwrite: bool, meter: _Meter
+    how: Request, files: list[TensorFile], targets: dict[Path, Path], overwrite: bool, meter: _Meter
 ) -> Iterator[Path]:
     """Convert files; yield each when it is complete."""
     for file in files:
@@ -300,7 +238,7 @@ def _one_by_one(
 
 def _through(
     executor: Executor,
-    how: _How,
+    how: Request,
     files: list[TensorFile],
     targets: dict[Path, Path],
     overwrite: bool,
@@ -321,7 +259,7 @@ def _through(
             task.cancel()
 
 
-def _convert_file(how: _How, path: Path, target: Path, overwrite: bool) -> None:
+def _convert_file(how: Request, path: Path, target: Path, overwrite: bool) -> None:
     """Convert one file; this is what executors are given."""
     try:
         file = read_file(path)
@@ -337,7 +275,7 @@ def _convert_file(how: _How, path: Path, target: Path, overwrite: bool) -> None:
 class _Meter:
     """Counts the bytes that are read."""
 
-    def __init__(self, progress: Progress | None, total: int, how: _How) -> None:
+    def __init__(self, progress: Progress | None, total: int, how: Request) -> None:
         self.progress, self.done = progress, 0
         self.passes = 2 if how.scale else 1
         self.total = total * self.passes
@@ -356,38 +294,3 @@ class _Meter:
         self.done += size
         if self.progress is not None:
             self.progress(file.path.name, min(self.done, self.total), self.total)
-
-
-# Randomness --------------------------------------------------------------------------------------
-
-
-def tensor_seed(rng: RNGLike, name: str) -> np.random.SeedSequence:
-    """Return the seed of one tensor's stochastic rounding.
-
-    Parameters
-    ----------
-    rng : None, int, SeedSequence or Generator
-        What `convert` was given.
-    name : str
-        The tensor's name.
-
-    Returns
-    -------
-    SeedSequence
-        With it, `lowprec.cast` gives what `convert` writes.
-
-    Examples
-    --------
-    >>> tensor_seed(0, "w").spawn_key
-    (119,)
-    """
-    base = _seed(rng)
-    return np.random.SeedSequence(base.entropy, spawn_key=(*base.spawn_key, *name.encode()))
-
-
-def _seed(rng: RNGLike) -> np.random.SeedSequence:
-    if isinstance(rng, np.random.SeedSequence):
-        return rng
-    if isinstance(rng, np.random.Generator):
-        return np.random.SeedSequence(int(rng.integers(2**63)))
-    return np.random.SeedSequence(rng)

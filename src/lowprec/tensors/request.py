@@ -1,0 +1,125 @@
+"""What is asked of a conversion: which tensors, to which format, with which random bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.randomness import draw_key
+from lowprec.tensors.converted import Converted, scale_for
+from lowprec.tensors.journal import plain_seed
+from lowprec.tensors.tensor import Tensor, scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from lowprec.formats import Format
+    from lowprec.randomness import RNGLike
+    from lowprec.rounding import Overflow, Rounding
+
+__all__ = ["Request", "seed_sequence", "tensor_seed"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Which tensors are converted, to what, and with which random bits.
+
+    Attributes
+    ----------
+    fmt : Format
+        What they are converted to.
+    modes : tuple of Rounding and Overflow
+        How they are rounded.
+    seed : SeedSequence
+        Where the random bits of each tensor come from.
+    scale : bool
+        Whether each tensor is multiplied by a power of two before it is rounded.
+    include, exclude : tuple of str
+        Patterns of names that are converted, and that are not all the same.
+    """
+
+    fmt: Format
+    modes: tuple[Rounding, Overflow]
+    seed: np.random.SeedSequence
+    scale: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+    def identity(self, paths: Sequence[Path], rng: RNGLike) -> dict[str, Any]:
+        """Return what must be the same for an interrupted run to go on."""
+        return {
+            "files": [str(path.resolve()) for path in paths],
+            "to": repr(self.fmt),
+            "modes": [mode.value for mode in self.modes],
+            "scale": self.scale,
+            "include": list(self.include),
+            "exclude": list(self.exclude),
+            "rng": self._named(rng),
+        }
+
+    def _named(self, rng: RNGLike) -> Any:
+        """Return what tells one seed from another; a generator's is drawn anew every time."""
+        if rng is None or isinstance(rng, np.random.Generator):
+            return None if rng is None else "a generator"
+        return plain_seed(self.seed)
+
+    def selects(self, tensor: Tensor) -> bool:
+        """Whether a tensor holds real numbers that are to be converted."""
+        return (
+            tensor.fmt is not None
+            and any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in self.include)
+            and not any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in self.exclude)
+        )
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        """Return the tensor that is converted while it is read."""
+        if not self.selects(tensor):
+            return tensor
+        scale = scale_for(tensor, self.fmt) if self.scale else 1.0
+        return self.planned(tensor, scale)
+
+    def planned(self, tensor: Tensor, scale: float = 1.0) -> Tensor:
+        """Return the converted tensor, for this scale."""
+        if not self.selects(tensor):
+            return tensor
+        key = draw_key(tensor_seed(self.seed, tensor.name)) if self.modes[0].is_stochastic else 0
+        dtype = self.fmt.dtype or self.fmt.code_dtype
+        source = Converted(tensor, scaled(self.fmt, scale), dtype, self.modes, key)
+        return Tensor(tensor.name, tensor.shape, dtype, source, self.fmt, scale)
+
+
+def tensor_seed(rng: RNGLike, name: str) -> np.random.SeedSequence:
+    """Return the seed of one tensor's stochastic rounding.
+
+    Parameters
+    ----------
+    rng : None, int, SeedSequence or Generator
+        What `convert` was given.
+    name : str
+        The tensor's name.
+
+    Returns
+    -------
+    SeedSequence
+        With it, `lowprec.cast` gives what `convert` writes.
+
+    Examples
+    --------
+    >>> tensor_seed(0, "w").spawn_key
+    (119,)
+    """
+    base = seed_sequence(rng)
+    return np.random.SeedSequence(base.entropy, spawn_key=(*base.spawn_key, *name.encode()))
+
+
+def seed_sequence(rng: RNGLike) -> np.random.SeedSequence:
+    """Return the seed that `rng` stands for; a generator is drawn from."""
+    if isinstance(rng, np.random.SeedSequence):
+        return rng
+    if isinstance(rng, np.random.Generator):
+        return np.random.SeedSequence(int(rng.integers(2**63)))
+    return np.random.SeedSequence(rng)
