@@ -98,16 +98,20 @@ class Tiles(NamedTuple):
         """Return a matrix as the kernels read it, in the same order in memory."""
         if self.reads_float32 and _is_plain(x):
             return x
+        if abs(x.strides[0]) < abs(x.strides[1]):  # its columns lie together, as rows elsewhere
+            return self._converted_rows(x.T).T
+        return self._converted_rows(x)
+
+    def _converted_rows(self, x: Array) -> Array:
         if self.is_half and self.fmt != float16:
             x = as_inputs(x, self.fmt)
         convert, dtype = (encode, np.uint16) if self.is_half else (round_to, np.float32)
         fmt = float16 if self.is_half else self.fmt
-        if not (_is_plain(x) and x.flags.forc):
+        if not (_is_plain(x) and x.flags.c_contiguous):
             converted: Array = convert(x, fmt)
             return converted.astype(dtype, copy=False)
-        converted = np.empty_like(x, dtype, subok=False)
-        source, target = (x, converted) if x.flags.c_contiguous else (x.T, converted.T)
-        convert(source.reshape(-1), fmt, out=target.reshape(-1))  # small ones without delay
+        converted = np.empty(x.shape, dtype)
+        convert(x.reshape(-1), fmt, out=converted.reshape(-1))  # small ones without delay
         return converted
 
 
