@@ -103,6 +103,9 @@ class Accumulator:
             object.__setattr__(self, name, value)
         self._check_formats()
 
+    def __hash__(self) -> int:
+        return hash((self.fmt, self.block))  # these tell most apart, and others are slow to hash
+
     def _check_formats(self) -> None:
         is_usual = self.rounding is Rounding.TIES_TO_EVEN and self.overflow is Overflow.IEEE
         for fmt in self.formats:

@@ -110,6 +110,10 @@ def matmul(
     4000.0
     """
     how = _plan(inputs, accumulator, output)
+    if how.is_direct and type(a) is type(b) is np.ndarray:
+        product = how.tiles.direct(a, b)  # type: ignore[union-attr]
+        if product is not None:
+            return product
     left, right, shape, squeezed = _matched(as_array(a), as_array(b))
     for operand in (left, right):
         refuse_specials(operand, how.refuses)
@@ -157,6 +161,7 @@ class _Plan(NamedTuple):
     dtype: np.dtype[Any]
     refuses: str  # what has no code in the inputs' format
     tiles: Tiles | None  # where there are micro-kernels
+    is_direct: bool  # whether these take float32 as it lies and give the result
 
     def multiply(self, a: Array, b: Array, result: Array) -> None:
         """Multiply matrices, or stacks of them."""
@@ -180,13 +185,15 @@ class _Plan(NamedTuple):
 def _plan(inputs: FormatLike, accumulator: AccumulatorLike, output: FormatLike | None) -> _Plan:
     how, fmt = as_accumulator(accumulator), get_format(inputs)
     _check_products(fmt, how)
+    tiles = Tiles.of(how, fmt)
     return _Plan(
         how,
         fmt,
         None if output is None else get_format(output),
         result_dtype(how.formats[0]),
         without_code(fmt),
-        Tiles.of(how, fmt),
+        tiles,
+        is_direct=tiles is not None and tiles.reads_float32 and output is None,
     )
 
 
