@@ -62,10 +62,14 @@ def _is_to_blame(recorder: Recorder, fmt: Format) -> bool:
 
 
 def _cure_for_growth(recorder: Recorder, kind: str, name: str, largest: float) -> str | None:
-    """Return what to do where a tensor grew as in a training that diverges, and nobody knows."""
-    scaled = kind in GRADIENTS and recorder.policy.loss_scale is not None
+    """Return what to do where a tensor grew as in a training that diverges, and nobody knows.
+
+    Moments in a narrow range make enormous updates by themselves.
+    """
+    is_narrow = recorder.policy.formats["state"].emax < float32.emax
+    is_scaled = kind in GRADIENTS and recorder.policy.loss_scale is not None
     track = recorder.tracks.get((kind, name))
-    if recorder.reference or scaled or kind in ("moment", "update") or track is None:
+    if recorder.reference or is_narrow or is_scaled or track is None:
         return None
     first = next((row["max_abs"] for row in track.rows if row["max_abs"]), math.inf)
     if not GROWN * first <= largest < math.inf:
