@@ -421,11 +421,17 @@ def test_the_page_says_the_verdict_and_refers_to_nothing_outside(page):
 def test_the_page_says_from_which_epoch_on_the_loss_is_not_finite(tmp_path):
     data = digits()
     how = {"loss": XENT, "optimizer": "adam", "epochs": 2}
-    _, recorder = recorded(network(data, [16]), data, policy="float16", **how)
-    recorder.report(tmp_path / "run.html")
-    page = (tmp_path / "run.html").read_text(encoding="utf-8")
+    how |= {"model": network(data, [16]), "data": data, "policy": "float16"}
+    _, beside = recorded(reference=[1.0, 0.5], **how)
+    _, alone = recorded(**how)
+    pages = []
+    for recorder in (beside, alone):
+        recorder.report(tmp_path / "run.html")
+        pages.append((tmp_path / "run.html").read_text(encoding="utf-8"))
     for curve in ("training", "validation"):
-        assert f"{curve}, not finite from epoch 1" in page
+        assert f"{curve}, not finite from epoch 1" in pages[0]
+        assert f"{curve}, not finite from epoch 1" not in pages[1]
+    assert "The loss was finite in none of the epochs." in pages[1]
 
 
 def test_every_picture_of_the_page_has_an_alternative_text(page):

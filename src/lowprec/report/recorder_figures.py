@@ -192,9 +192,7 @@ def _draw_curves(width: float, recorder: Recorder) -> Figure:
     epochs = max(len(values) for _, values, _, _ in shown)
     margin = 0.5 if epochs == 1 else 0.02 * epochs
     axes.set_xlim(1 - margin, epochs + margin)
-    if not finite:
-        axes.set_yticks([])  # matplotlib's own would be about 0
-    if finite and min(finite) > 0 and max(finite) > 30 * min(finite):
+    if min(finite) > 0 and max(finite) > 30 * min(finite):
         axes.set_yscale("log")
     from matplotlib.ticker import MaxNLocator
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.report.comparison import stylesheet
@@ -37,7 +38,7 @@ _TITLES = {
 
 
 class Picture(NamedTuple):
-    """A figure of the page."""
+    """A figure of the page, or the words alone that stand for an empty one."""
 
     title: str
     text: str
@@ -95,9 +96,12 @@ def recorder_page(recorder: Recorder) -> str:
 def _pictures(recorder: Recorder) -> Iterator[Picture]:
     from lowprec.report import recorder_figures as figures
 
-    if recorder.curves.get("loss"):
+    losses = [*recorder.curves.get("loss", ()), *recorder.curves.get("val_loss", ())]
+    if any(map(math.isfinite, [*losses, *(recorder.reference or ())])) and losses:
         text = "The loss by epoch."
         yield Picture("Learning curves", text, figures.learning_curves(recorder))
+    elif losses:
+        yield Picture("Learning curves", "The loss was finite in none of the epochs.", "")
     if any(scale != 1 for _, scale in recorder.scales):
         text = "Crosses are skipped steps, whose gradients were not finite."
         yield Picture("Loss scale", text, figures.loss_scales(recorder))
