@@ -1,5 +1,6 @@
 """Settings shared by all tests."""
 
+import os
 import signal
 
 import pytest
@@ -7,6 +8,11 @@ from hypothesis import settings
 
 settings.register_profile("laws", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("laws")
+
+# What the tests print does not depend on the terminal that they are started from.
+for variable in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(variable, None)
+os.environ["TERM"] = "xterm-256color"
 
 
 @pytest.fixture

@@ -26,6 +26,13 @@ CHROMIUM = next(
 )
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium in PATH")
 
+LIMIT = 600_000  # milliseconds; what takes longer hangs, on a busy machine too
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+
 WIDTHS = {"desktop": 1280, "phone": 390}
 DOCUMENTS = ["index.html", "choosing.html", "glossary.html", "guides/accumulation.html"]
 DOCUMENTS += ["notebooks/01_what_16_bits_can_hold.html", "reference/casting.html"]
@@ -54,9 +61,7 @@ SILENT = """() => [...document.querySelectorAll("img, svg, canvas")].filter((pic
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS, timeout=LIMIT)
         yield started
         started.close()
 
@@ -97,6 +102,7 @@ def report(tmp_path_factory):
 def visit(browser, address, width, scheme):
     """Open a page; return it, what its console said, and what it asked the network for."""
     page = browser.new_page(viewport={"width": WIDTHS[width], "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(LIMIT)
     said, asked = [], []
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else 0)
     page.on("pageerror", lambda error: said.append(str(error)))
@@ -194,7 +200,7 @@ def test_the_search_finds_a_page_without_the_network(browser, site):
     page, said, asked = visit(browser, f"{site}/index.html", "desktop", "light")
     search = page.locator("[data-md-component=search-query]")
     search.press_sequentially("Kahan")  # the search listens to keys: fill() presses none
-    page.wait_for_selector(".md-search-result__item a[href*=accumulation]", timeout=10_000)
+    page.wait_for_selector(".md-search-result__item a[href*=accumulation]")
     assert said == []
     assert asked == []
     page.close()

@@ -24,7 +24,7 @@ def run(*arguments, **options):
     """Run the command line in a process of its own; return the code, stdout and stderr."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
     command = [sys.executable, "-m", "lowprec", *arguments]
-    return subprocess.run(command, timeout=120, check=False, **options)
+    return subprocess.run(command, timeout=900, check=False, **options)
 
 
 def in_terminal(*arguments, **environment):

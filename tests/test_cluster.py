@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -25,6 +26,14 @@ distributed = pytest.importorskip("distributed", reason="dask's distributed is n
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of worker processes that die on purpose
 
+LIMIT = 600  # seconds; a busy machine compiles for minutes, and what takes longer hangs
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Let a scheduler that is there answer late."""
+    monkeypatch.setattr(cluster, "_PATIENCE", LIMIT)
+
 
 @pytest.fixture(scope="module")
 def client():
@@ -32,9 +41,22 @@ def client():
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as cluster,
-        distributed.Client(cluster) as client,
+        distributed.Client(cluster, timeout=LIMIT) as client,
     ):
         yield client
+    gc.collect()  # what a cluster leaves behind may warn here, but not in another file's test
+
+
+def at_rest(client):
+    """Wait until no worker computes: one that has begun goes on after an error or a command."""
+    deadline = time.monotonic() + LIMIT
+    while any(client.run(is_computing, on_error="ignore").values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_computing(dask_worker):
+    return bool(dask_worker.state.executing or dask_worker.state.ready)
 
 
 def slowly(chunk, seconds):
@@ -47,15 +69,16 @@ def test_a_worker_that_is_killed_changes_no_bits(client):
     how = {"rounding": "stochastic", "rng": 7}
     lazy = da.from_array(x, chunks=(4, 1024)).map_blocks(slowly, 0.05, dtype=x.dtype)
     future = client.compute(lp.encode(lazy, "bfloat16", **how))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + LIMIT
     while not any(client.who_has().values()):  # some chunks are done, and will be lost
         assert time.monotonic() < deadline
         time.sleep(0.01)
     victim = next(iter(client.run(os.getpid).values()))
     os.kill(victim, signal.SIGKILL)
-    result = future.result(timeout=60)
+    result = future.result(timeout=LIMIT)
     assert result.tobytes() == lp.encode(x, "bfloat16", **how).tobytes()
-    assert victim not in client.run(os.getpid).values()
+    alive = client.run(os.getpid, on_error="ignore")  # the scheduler may not know of its death yet
+    assert victim not in alive.values()
 
 
 # Files ---------------------------------------------------------------------------------------
@@ -188,7 +211,8 @@ def test_a_conversion_that_failed_on_a_cluster_goes_on(client, shards, tmp_path,
     err = capsys.readouterr().err
     assert "1 of 1 elements of 'w2' are NaN" in err
     assert err.count("\n") == 1
-    assert ".lowprec-convert.json" in contents(tmp_path / "there")
+    assert ".lowprec-convert.json" in os.listdir(tmp_path / "there")
+    at_rest(client)  # a worker may still be writing another shard, and lock it
     (tmp_path / shards[2]).write_bytes(good)
     assert main([*what, "there", *there]) == 0
     assert main([*what, "here"]) == 0
@@ -203,6 +227,7 @@ def test_a_worker_that_dies_while_it_converts_changes_no_file(
     there = ["--scheduler", client.scheduler.address]
     assert main(["convert", *shards, *HOW, "-o", "there", *there]) == 0
     assert (tmp_path / "died").exists()
+    at_rest(client)  # what was done by the worker that died may be done again, for nobody
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
 
 
@@ -233,11 +258,18 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(files, capsys, monkeypa
         assert captured.err.count("\n") == 1
         return captured.err
 
+    assert "'nowhere' is no address of a scheduler, such as tcp://" in message("nowhere")
+    with (
+        monkeypatch.context() as patch,
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+    ):
+        wait = distributed.Client.wait_for_workers
+        patch.setattr(
+            distributed.Client, "wait_for_workers", lambda self, n, timeout: wait(self, n, 0.5)
+        )
+        assert "has no workers; `dask worker tcp://" in message(empty.scheduler_address)
     monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
     assert "no scheduler answers at tcp://127.0.0.1:1 within 0.5" in message("tcp://127.0.0.1:1")
-    assert "'nowhere' is no address of a scheduler, such as tcp://" in message("nowhere")
-    with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
-        assert "has no workers; `dask worker tcp://" in message(empty.scheduler_address)
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert "python -m pip install 'lowprec[dask]'" in message("tcp://127.0.0.1:1")
 

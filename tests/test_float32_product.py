@@ -166,7 +166,7 @@ def digest_on(**variables):
     """Return which instructions a processor has, and the digest of products there."""
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(
-        command, env=os.environ | variables, capture_output=True, text=True, timeout=300
+        command, env=os.environ | variables, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split("\n")[:2]

@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 QUICK = ("01_what_16_bits_can_hold", "10_throughput")  # executed in every test run
 MOST_BYTES = 700_000
+LIMIT = 1800  # seconds; what takes longer hangs, also on a busy machine that compiles everything
 MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|Users)/|[A-Z]:\\\\")
 
 
@@ -101,15 +102,18 @@ def test_a_notebook_runs_and_shows_what_is_stored(path, monkeypatch):
     nbclient = pytest.importorskip("nbclient", reason=reason)
     pytest.importorskip("ipykernel", reason=reason)
     nbformat = pytest.importorskip("nbformat", reason=reason)
-    for needed in ("matplotlib", "sklearn"):
+    # the first import lists all fonts; where that takes long, matplotlib says so, in a cell
+    for needed in ("matplotlib.font_manager", "sklearn"):
         pytest.importorskip(needed, reason="the notebooks need the extra report")
+    limits = {"timeout": LIMIT, "startup_timeout": LIMIT}
+    limits |= {"iopub_timeout": LIMIT, "raise_on_iopub_timeout": True}  # late outputs count too
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     stored = read(path)
     run = nbformat.read(path, as_version=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Jupyter's own machinery
         client = nbclient.NotebookClient(
-            run, timeout=300, resources={"metadata": {"path": str(FOLDER)}}
+            run, resources={"metadata": {"path": str(FOLDER)}}, **limits
         )
         client.execute()
     for before, after in zip(code_cells(stored), code_cells(run), strict=True):

@@ -27,7 +27,7 @@ print(processor_has("f16c") or processor_has("avx512f"), digest.hexdigest())
 def run(**variables):
     environment = os.environ | variables
     command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

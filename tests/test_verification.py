@@ -259,11 +259,16 @@ def test_a_run_that_fails_keeps_what_it_found(tmp_path):
 
 
 def interrupt(process):
-    """Press Control-C, and again if nothing happens: Python drops one inside a `__del__`."""
-    for _ in range(3):
+    """Press Control-C, and again if nothing happens: Python drops one inside a `__del__`.
+
+    Return what was printed, without what Python said of those that it dropped. A busy machine may
+    take its time to end what it has begun, which a second interrupt would cut off.
+    """
+    for dropped in range(3):
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=15)
+            out, err = process.communicate(timeout=120)
+            return out, err.splitlines()[-2:] if dropped else err.splitlines()
     raise AssertionError("not one of three interrupts ended the process")
 
 
@@ -284,7 +289,7 @@ def test_control_c_ends_the_command(tmp_path):
         time.sleep(0.05)
     out, err = interrupt(process)
     assert process.returncode == 1
-    assert err.splitlines() == [f"what was done is in {left}", "lowprec: interrupted"]
+    assert err == [f"what was done is in {left}", "lowprec: interrupted"]
     assert "interrupted" in out
     verdicts = [check["verdict"] for check in json.loads(left.read_text())["checks"]]
     assert verdicts[0] == "proved"
