@@ -407,6 +407,22 @@ def test_nothing_warns(verb):
         verb(x, "float8_e8m0fnu")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", ml_dtypes.bfloat16, ml_dtypes.float8_e5m2])
+def test_no_element_makes_numpy_warn(dtype):
+    """Not a NaN that signals, nor one that ml_dtypes compares, nor a subnormal result."""
+    bits = 8 * np.dtype(dtype).itemsize
+    codes = np.arange(2 ** min(bits, 16)).astype(f"u{bits // 8}") << max(bits - 16, 0)
+    x = (codes | (codes >> 16 if bits > 16 else 0)).view(dtype)
+    unsigned = lp.Format("unsigned", 4, 4, lp.Specials.FINITE, signed=False)
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        for fmt in ("float32", "bfloat16", "float8_e4m3fnuz"):
+            for verb in (lp.round_to, lp.encode, lp.ulp, lp.next_up, lp.next_down, lp.measure):
+                verb(x, fmt)
+        with pytest.raises(ValueError, match="NaN or negative"):
+            lp.encode(x, unsigned)
+
+
 def test_codes_come_as_other_arrays_do():
     masked = np.ma.array([0x3C00, 0x3C00], mask=[True, False], dtype="u2")
     with pytest.raises(ValueError, match="1 of 2 entries are masked"):
