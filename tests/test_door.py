@@ -149,6 +149,16 @@ def test_big_python_integers_are_64_bit_integers():
         lp.round_to(2**64, "bfloat16")
 
 
+def test_lists_of_integers_are_exact_wherever_a_dtype_holds_them():
+    big = [2**64 - 1, 0, True, 2**53 + 1]  # float64 to NumPy
+    up = lp.round_to([big, big], "e11m51", rounding="toward_negative")
+    assert up.tolist() == [[2.0**64 - 2**12, 0, 1, 2.0**53]] * 2
+    assert lp.encode((np.int64(2**53 + 1), np.uint64(3)), "float64", rounding="RU")[0] & 1
+    for beside in (-1, 0.5):
+        with pytest.raises(TypeError, match=f"{2**64 - 1} stands beside other kinds"):
+            lp.round_to([beside, 2**64 - 1], "float64")
+
+
 def test_lists_and_ranges_serve():
     assert lp.encode([1.0, 65504, 1e-8], lp.float16).tolist() == [0x3C00, 0x7BFF, 0]
     assert lp.round_to([[1, 2], [3, 257]], "bfloat16").tolist() == [[1, 2], [3, 256]]
