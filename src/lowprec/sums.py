@@ -37,7 +37,7 @@ def sum(  # noqa: A001
     Parameters
     ----------
     x : array_like of real numbers, any shape
-        The terms, each taken exactly; integers of at most 53 bits.
+        The terms, each taken exactly; integers of at most 53 significant bits, as float64 has.
     accumulator : Accumulator, or Format, str or dtype
         How the sum is formed; a format stands for ``Accumulator(fmt)``.
     axis : int or tuple of int, optional
@@ -53,7 +53,7 @@ def sum(  # noqa: A001
     Raises
     ------
     ValueError
-        If an integer has more than 53 bits.
+        If float64 does not hold an integer.
     numpy.exceptions.AxisError
         If `x` has no such axis.
 
