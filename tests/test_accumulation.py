@@ -426,6 +426,16 @@ def test_accumulator_is_a_value():
         how.block = 4
 
 
+@pytest.mark.parametrize("dtype", ["i8", ">i8", "u8"])
+def test_integers_that_float64_holds_are_terms_whatever_their_size(dtype):
+    low, longest = (0, 2**64 - 1) if dtype == "u8" else (-(2**63), 1 - 2**63)
+    x = np.array([2**62, 2**62, low, 2**53 + 2, 0], dtype)
+    assert rounded_sum(x, Accumulator("float64", "exact")) == 2.0**63 + low + 2**53 + 2
+    for bad in (2**53 + 1, 2**63 - 1, longest):
+        with pytest.raises(ValueError, match=f"the term {bad} needs more than .* 53 bits"):
+            rounded_sum(np.array([2**62, bad], dtype), "float16")
+
+
 def test_bad_sums_are_refused():
     with pytest.raises(np.exceptions.AxisError):
         rounded_sum(np.ones(3), "float16", axis=1)

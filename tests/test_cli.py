@@ -339,6 +339,18 @@ def test_a_star_imports_what_is_public_and_not_the_modules_behind_it():
     assert [n for n in names if isinstance(getattr(lp, n), type(sys))] == ["train"]
 
 
+def test_what_an_error_names_is_there_without_another_import():
+    program = (
+        "import lowprec\n"
+        "try: lowprec.round_to('weights.npy', 'bfloat16')\n"
+        "except TypeError as error: words = str(error)\n"
+        "assert 'lowprec.tensors.open_tensors(' in words and 'tensors' in dir(lowprec), words\n"
+        "print(lowprec.tensors.open_tensors.__name__)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("open_tensors\n", "")
+
+
 def test_importing_lowprec_imports_no_rich():
     program = "import sys, lowprec; sys.exit('rich' in sys.modules or 'numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

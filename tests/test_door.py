@@ -149,6 +149,16 @@ def test_big_python_integers_are_64_bit_integers():
         lp.round_to(2**64, "bfloat16")
 
 
+def test_lists_of_integers_are_exact_wherever_a_dtype_holds_them():
+    big = [2**64 - 1, 0, True, 2**53 + 1]  # float64 to NumPy
+    up = lp.round_to([big, big], "e11m51", rounding="toward_negative")
+    assert up.tolist() == [[2.0**64 - 2**12, 0, 1, 2.0**53]] * 2
+    assert lp.encode((np.int64(2**53 + 1), np.uint64(3)), "float64", rounding="RU")[0] & 1
+    for beside in (-1, 0.5):
+        with pytest.raises(TypeError, match=f"{2**64 - 1} stands beside other kinds"):
+            lp.round_to([beside, 2**64 - 1], "float64")
+
+
 def test_lists_and_ranges_serve():
     assert lp.encode([1.0, 65504, 1e-8], lp.float16).tolist() == [0x3C00, 0x7BFF, 0]
     assert lp.round_to([[1, 2], [3, 257]], "bfloat16").tolist() == [[1, 2], [3, 256]]
@@ -405,6 +415,22 @@ def test_nothing_warns(verb):
         warnings.simplefilter("error")
         verb(x, "float16")
         verb(x, "float8_e8m0fnu")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", ml_dtypes.bfloat16, ml_dtypes.float8_e5m2])
+def test_no_element_makes_numpy_warn(dtype):
+    """Not a NaN that signals, nor one that ml_dtypes compares, nor a subnormal result."""
+    bits = 8 * np.dtype(dtype).itemsize
+    codes = np.arange(2 ** min(bits, 16)).astype(f"u{bits // 8}") << max(bits - 16, 0)
+    x = (codes | (codes >> 16 if bits > 16 else 0)).view(dtype)
+    unsigned = lp.Format("unsigned", 4, 4, lp.Specials.FINITE, signed=False)
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        for fmt in ("float32", "bfloat16", "float8_e4m3fnuz"):
+            for verb in (lp.round_to, lp.encode, lp.ulp, lp.next_up, lp.next_down, lp.measure):
+                verb(x, fmt)
+        with pytest.raises(ValueError, match="NaN or negative"):
+            lp.encode(x, unsigned)
 
 
 def test_codes_come_as_other_arrays_do():

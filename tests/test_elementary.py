@@ -13,6 +13,7 @@ are monotone and within 2**-500 of their limits, no format can tell arguments ap
 
 from __future__ import annotations
 
+import warnings
 from fractions import Fraction
 from functools import cache
 from itertools import product
@@ -583,6 +584,18 @@ def test_results_beyond_float32_are_float64():
 
 
 # Methods of Arithmetic ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", NAMES)
+def test_no_operand_makes_numpy_warn(function):
+    x = np.arange(2**16, dtype="u2").view("f2")
+    x = x[~np.isnan(x)].astype(np.float64)
+    with warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        if function == "power":
+            standins.power(*(grid.ravel() for grid in np.meshgrid(x[::601], x[::599])))
+        else:
+            standins.unary(function, x)
 
 
 def test_every_function_is_a_method_and_counts_its_events():

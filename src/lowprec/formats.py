@@ -18,7 +18,7 @@ import math
 import operator
 import re
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -38,6 +38,11 @@ class Specials(enum.Enum):
     FN = "fn"  #: no infinities; NaN has all exponent and significand bits set
     FNUZ = "fnuz"  #: no infinities and no -0; the only NaN has the code of -0
     FINITE = "finite"  #: neither infinities nor NaN
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        kinds = ", ".join(repr(kind.value) for kind in cls)
+        raise ValueError(f"{value!r} is no kind of special values; use one of {kinds}")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["next_down", "next_up", "ulp"]
 
 
+@np.errstate(all="ignore")  # subnormal results and NaN are no errors of the caller's
 def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     """Return the spacing of the format's values in the binade of each number.
 
@@ -100,6 +101,7 @@ def next_down(x: ArrayLike, fmt: FormatLike) -> Any:
     return _next(x, get_format(fmt), -1)
 
 
+@np.errstate(all="ignore")
 def _next(x: ArrayLike, fmt: Format, direction: int) -> Any:
     is_scalar, x = np.isscalar(x), as_array(x)
     toward = "toward_positive" if direction > 0 else "toward_negative"

@@ -108,18 +108,26 @@ def to_array(x: Any) -> np.ndarray[Any, Any]:
         x = [to_array(item) if isinstance(item, np.ma.MaskedArray) else item for item in x]
     array = np.asarray(x)
     if array.dtype == np.float64 and isinstance(x, list):
-        _refuse_inexact_integers(x)
+        return _with_exact_integers(x, array)
     return array
 
 
-def _refuse_inexact_integers(x: Any) -> None:
-    """Refuse lists whose integers NumPy has rounded to float64 beside other numbers."""
-    for item in np.asarray(x, dtype=object).flat:
-        if isinstance(item, int | np.integer) and int(item) != int(float(item)):
+def _with_exact_integers(x: Any, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the array of a list, refused where NumPy has rounded an integer to float64.
+
+    NumPy makes float64 also of ``[2**64 - 1, 0]``, which uint64 holds.
+    """
+    items = np.asarray(x, dtype=object)
+    is_integer = [isinstance(item, int | np.integer) for item in items.flat]
+    for item, is_one in zip(items.flat, is_integer, strict=True):
+        if is_one and int(item) != int(float(item)):
+            if all(is_integer) and min(items.flat) >= 0:
+                return items.astype(np.uint64)
             raise TypeError(
                 f"{item} stands beside other kinds of numbers, and float64, which would hold them "
                 "all, rounds it; pass integers as an array of int64 or uint64"
             )
+    return array
 
 
 def _from_torch(tensor: Any) -> np.ndarray[Any, Any]:

@@ -37,7 +37,7 @@ def sum(  # noqa: A001
     Parameters
     ----------
     x : array_like of real numbers, any shape
-        The terms, each taken exactly; integers of at most 53 bits.
+        The terms, each taken exactly; integers of at most 53 significant bits, as float64 has.
     accumulator : Accumulator, or Format, str or dtype
         How the sum is formed; a format stands for ``Accumulator(fmt)``.
     axis : int or tuple of int, optional
@@ -53,7 +53,7 @@ def sum(  # noqa: A001
     Raises
     ------
     ValueError
-        If an integer has more than 53 bits.
+        If float64 does not hold an integer.
     numpy.exceptions.AxisError
         If `x` has no such axis.
 
@@ -115,14 +115,17 @@ def _sum_rows(x: Array, terms: int, how: Accumulator, result: Array) -> None:
 
 def _exactly(x: Array) -> Array:
     """Return numbers as float64, which must hold them."""
-    if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and x.size:
-        largest = max(abs(int(x.min())), abs(int(x.max())))
-        if largest > 2**53:
+    numbers = x.astype(np.float64)
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and np.abs(numbers).max(initial=0) >= 2**53:
+        bits = x.astype(np.uint64)
+        lowest = (bits & -bits).astype(np.float64)  # of a negative number too
+        is_rounded = (bits != 0) & (np.abs(numbers) >= lowest * 2.0**53)
+        if is_rounded.any():
             raise ValueError(
-                f"terms as large as {largest} need more than float64's 53 bits; "
-                "pass x.astype('float64') to have them rounded first"
+                f"the term {x[is_rounded.argmax()]} needs more than float64's 53 bits; "
+                "pass x.astype('float64') to have it rounded first"
             )
-    return x.astype(np.float64)
+    return numbers
 
 
 class RunningSums(NamedTuple):

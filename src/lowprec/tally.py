@@ -138,6 +138,7 @@ def _pieces(x: Array, order: Any, size: int) -> Iterator[Array]:
         )
 
 
+@np.errstate(invalid="ignore")  # a NaN that signals is widened
 def _as_source(block: Array, fmt: Format) -> Array:
     """Return the same numbers in a dtype whose rounded values can be any of the format's."""
     narrow = block.dtype.itemsize <= 4 and block.dtype.kind not in "biu"

@@ -182,7 +182,8 @@ def refuse_specials(array: Array, what: str) -> None:
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
     blocks: Any = np.nditer(array, flags, order="C", buffersize=_BLOCK)
     for block in blocks:
-        bad = (block != block) | ((block < 0) if "negative" in what else False)
+        with np.errstate(invalid="ignore"):  # ml_dtypes compares NaN with the hardware's flag
+            bad = (block != block) | ((block < 0) if "negative" in what else False)
         if first < 0 and bad.any():
             first = position + int(bad.argmax())
         count += int(bad.sum())

@@ -148,6 +148,7 @@ _TAILS: dict[str, list[_Tail]] = {
 # Stand-ins ---------------------------------------------------------------------------------------
 
 
+@np.errstate(all="ignore")  # its events are counted by `invalid` and its like, not by NumPy
 def unary(name: str, x: Array) -> StandIns:
     """Return stand-ins for f(x).
 
@@ -169,8 +170,7 @@ def unary(name: str, x: Array) -> StandIns:
     >>> [float(value).hex() for value in found.values]
     ['0x1.0000000000000p+0', '0x1.0000000000001p+0', '0x1.0000008000000p-1000', 'inf']
     """
-    with np.errstate(all="ignore"):
-        y = np.asarray(_FUNCTIONS[name](x), np.float64)
+    y = np.asarray(_FUNCTIONS[name](x), np.float64)
     at_pole = (x == _POLES[name]) if name in _POLES else np.zeros(x.shape, np.bool_)
     invalid = np.isnan(y) & ~np.isnan(x)
     y[np.isnan(y)] = np.nan  # without a sign
@@ -189,6 +189,7 @@ def unary(name: str, x: Array) -> StandIns:
     return StandIns(y, invalid, at_pole)
 
 
+@np.errstate(all="ignore")
 def power(x: Array, y: Array) -> StandIns:
     """Return stand-ins for x**y, with the special cases of IEEE 754-2019, section 9.2.1.
 
@@ -208,8 +209,7 @@ def power(x: Array, y: Array) -> StandIns:
     >>> found.values, found.invalid, found.divide_by_zero
     (array([-0.125,    inf,  3.   ,    nan]), array([False, False, False,  True]), array([False,  True, False, False]))
     """  # noqa: E501
-    with np.errstate(all="ignore"):
-        z = np.power(x, y)
+    z = np.power(x, y)
     divide_by_zero = (x == 0) & (y < 0) & np.isfinite(y)
     invalid = np.isnan(z) & ~np.isnan(x) & ~np.isnan(y)
     z[np.isnan(z)] = np.nan
@@ -226,15 +226,14 @@ def _positive_power(x: Array, y: Array, z: Array) -> Array:
     x, y, nearest = x[hard], y[hard], _nearest_on_grid(z[hard])
     significand, exponent = np.frexp(x)
     result = np.full_like(x, np.nan)  # NaN: not decided yet
-    with np.errstate(all="ignore"):
-        whole = (significand == 0.5) & ((exponent - 1) * y == np.rint((exponent - 1) * y))
-        result[whole] = nearest[whole]  # a power of two
-        is_short = significand * 2.0**13 == np.rint(significand * 2.0**13)
-        exact = (y == 1) | (y == 2) | (is_short & ((y == 3) | (y == 4)))  # at most 53 bits
-        product = np.where(y > 1, x * x, x)
-        product *= np.where(y == 3, x, np.where(y == 4, product, 1))
-        result[exact] = product[exact]
-        tail = np.isnan(result) & (np.abs(y * np.log2(x)) < 2.0**-27)  # 1 + y·log(x) + …
+    whole = (significand == 0.5) & ((exponent - 1) * y == np.rint((exponent - 1) * y))
+    result[whole] = nearest[whole]  # a power of two
+    is_short = significand * 2.0**13 == np.rint(significand * 2.0**13)
+    exact = (y == 1) | (y == 2) | (is_short & ((y == 3) | (y == 4)))  # at most 53 bits
+    product = np.where(y > 1, x * x, x)
+    product *= np.where(y == 3, x, np.where(y == 4, product, 1))
+    result[exact] = product[exact]
+    tail = np.isnan(result) & (np.abs(y * np.log2(x)) < 2.0**-27)  # 1 + y·log(x) + …
     result[tail] = _beside(nearest[tail], np.sign(y[tail]) * np.sign(x[tail] - 1))
     left = np.flatnonzero(np.isnan(result))
     cases = list(zip(x[left].tolist(), y[left].tolist(), nearest[left].tolist(), strict=True))
