@@ -356,18 +356,18 @@ def test_the_guide_shows_a_whole_run_without_a_mismatch():
     sampled = [result.name for result in found.results if not result.exhaustive]
     assert sampled == ["bfloat16 fma", "float16 fma"]
     cases = {result.name: result.cases for result in found.results}
+    modes = [mode for mode in Rounding if not mode.is_stochastic]
     for fmt, operation in product(
         ["bfloat16", "float16"], ["add", "subtract", "multiply", "divide"]
     ):
-        assert cases[f"{fmt} {operation}"] >= 2**32
+        assert cases[f"{fmt} {operation}"] == len(modes) * 2**32
 
 
-@pytest.mark.parametrize("results", ["verification.json", "verification-modes.json"])
-def test_the_guide_is_made_from_the_files(results, tmp_path):
+def test_the_guide_is_made_from_the_file(tmp_path):
     guide = (DOCS / "guides" / "verification.md").read_text()
     page = tmp_path / "page.md"
     page.write_text(guide.replace(" | 0 | ", " | 7 | "))
-    command = [sys.executable, "-m", "lowprec.verification", str(DOCS / results)]
+    command = [sys.executable, "-m", "lowprec.verification", str(DOCS / "verification.json")]
     subprocess.run([*command, str(page)], check=True)
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() in page.read_text()
