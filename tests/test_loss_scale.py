@@ -339,6 +339,16 @@ def test_training_unscales_in_place_as_the_scale_does(policy, value):
         assert gradient.tobytes() == expected[name].astype(numerics.dtype).tobytes()
 
 
+def test_gradients_in_any_order_in_memory_are_unscaled():
+    numerics = Numerics(get_policy("mixed_float16"))
+    across, apart = np.full((3, 4), 8, np.float32, order="F"), np.full(6, 8, np.float32)[::2]
+    assert numerics.unscale({"across": across, "apart": apart}, LossScale.static(4).inverse)
+    assert (across == 2).all()
+    assert (apart == 2).all()
+    apart[1] = np.nan
+    assert not numerics.unscale({"across": across, "apart": apart}, np.float32(1))
+
+
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("place", range(20))
 def test_unscaling_tells_of_one_number_that_is_not_finite(bad, place):

@@ -147,10 +147,12 @@ class Numerics:
 
     def unscale(self, gradients: dict[str, Array], factor: np.float32) -> bool:
         """Multiply gradients in place; return whether all were finite, else some are as before."""
-        if self.dtype != np.float32:
+        are_contiguous = all(gradient.flags.c_contiguous for gradient in gradients.values())
+        if self.dtype != np.float32 or not are_contiguous:  # a layer of the user's may give any
             finite = self.is_finite(gradients)
-            for gradient in gradients.values():
-                gradient *= factor
+            with np.errstate(all="ignore"):
+                for gradient in gradients.values():
+                    gradient *= factor
             return finite
         multiply = self._passes.multiply
         return all(multiply(gradient, factor) for gradient in gradients.values())
