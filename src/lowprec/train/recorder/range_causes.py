@@ -61,11 +61,16 @@ def _is_to_blame(recorder: Recorder, fmt: Format) -> bool:
     return fmt.emax < float32.emax and all(map(math.isfinite, recorder.reference or ()))
 
 
-def _cure_for_growth(recorder: Recorder, kind: str, name: str, largest: float) -> str | None:
-    """Return what to do where a tensor grew as in a training that diverges, and nobody knows.
+def _cure_for_divergence(
+    recorder: Recorder, fmt: Format, kind: str, name: str, largest: float
+) -> str | None:
+    """Return what to do where the training diverges, or seems to; None where the range is to blame.
 
-    Moments in a narrow range make enormous updates by themselves.
+    It seems to where a tensor grew, no reference tells whether it does in float32, and neither
+    moments in a narrow range nor a loss scale explain the growth.
     """
+    if not _is_to_blame(recorder, fmt):
+        return _DIVERGES
     is_narrow = recorder.policy.formats["state"].emax < float32.emax
     is_scaled = kind in GRADIENTS and recorder.policy.loss_scale is not None
     track = recorder.tracks.get((kind, name))
@@ -84,9 +89,8 @@ def _cure_for(recorder: Recorder, event: Event) -> str:
     kind = event.kind
     if starved_share(recorder) > STARVED:
         return "the update before it was enormous, for second moments were zero"
-    if not _is_to_blame(recorder, recorder.policy.formats.get(KINDS[kind], float32)):
-        return _DIVERGES
-    if cure := _cure_for_growth(recorder, kind, event.name, event.value):
+    fmt = recorder.policy.formats.get(KINDS[kind], float32)
+    if cure := _cure_for_divergence(recorder, fmt, kind, event.name, event.value):
         return cure
     if kind in ("moment", "update"):
         return "keep the optimizer's state in float32, as the mixed policies do"
@@ -159,10 +163,8 @@ def headroom(recorder: Recorder) -> Iterator[Finding]:
     elif track.kind in GRADIENTS and recorder.policy.loss_scale is not None:
         cure = "use a smaller loss scale"
     if whole["overflows"]:
-        if not _is_to_blame(recorder, track.fmt):
-            cure = _DIVERGES
-        else:
-            cure = _cure_for_growth(recorder, track.kind, track.name, whole["largest"]) or cure
+        where = track.fmt, track.kind, track.name
+        cure = _cure_for_divergence(recorder, *where, whole["largest"]) or cure
         text = f"{tensor}: {whole['overflows']:.0f} values overflowed {track.fmt}"
         yield Finding("red", "headroom", f"{text}, the largest {whole['largest']:.4g}", cure)
         return
