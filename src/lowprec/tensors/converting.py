@@ -92,7 +92,7 @@ def convert(
         Whether each tensor is multiplied, before it is rounded, by the largest power of two that
         overflows nowhere; the file's note keeps the inverse and `open_tensors` undoes it.
     include, exclude : str or iterable of str
-        Patterns (as in `fnmatch`) of names that are converted, and that are not all the same.
+        Patterns (as in `fnmatch`) of names that are converted, and of those of them that are not.
     overwrite : bool
         Whether files that exist may be replaced.
     executor : concurrent.futures.Executor, optional

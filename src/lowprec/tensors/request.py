@@ -39,7 +39,7 @@ class Request:
     scale : bool
         Whether each tensor is multiplied by a power of two before it is rounded.
     include, exclude : tuple of str
-        Patterns of names that are converted, and that are not all the same.
+        Patterns of names that are converted, and of those of them that are not.
     """
 
     fmt: Format
