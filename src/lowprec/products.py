@@ -16,6 +16,8 @@ from lowprec.tiled_products import Tiles, as_inputs
 from lowprec.works import refuse_specials, without_code
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike
 
 __all__ = ["dot", "matmul"]
@@ -110,8 +112,8 @@ def matmul(
     4000.0
     """
     how = _plan(inputs, accumulator, output)
-    if how.is_direct and type(a) is type(b) is np.ndarray:
-        product = how.tiles.direct(a, b)  # type: ignore[union-attr]
+    if how.direct is not None and type(a) is type(b) is np.ndarray:
+        product = how.direct(a, b)
         if product is not None:
             return product
     left, right, shape, squeezed = _matched(as_array(a), as_array(b))
@@ -161,7 +163,7 @@ class _Plan(NamedTuple):
     dtype: np.dtype[Any]
     refuses: str  # what has no code in the inputs' format
     tiles: Tiles | None  # where there are micro-kernels
-    is_direct: bool  # whether these take float32 as it lies and give the result
+    direct: Callable[[Array, Array], Array | None] | None  # theirs, where it gives the result
 
     def multiply(self, a: Array, b: Array, result: Array) -> None:
         """Multiply matrices, or stacks of them."""
@@ -193,7 +195,7 @@ def _plan(inputs: FormatLike, accumulator: AccumulatorLike, output: FormatLike |
         result_dtype(how.formats[0]),
         without_code(fmt),
         tiles,
-        is_direct=tiles is not None and tiles.reads_float32 and output is None,
+        tiles.direct if tiles is not None and tiles.reads_float32 and output is None else None,
     )
 
 

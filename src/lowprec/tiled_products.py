@@ -63,7 +63,10 @@ class Tiles(NamedTuple):
         )
 
     def direct(self, a: Array, b: Array) -> Array | None:
-        """Return the product of two matrices without delay, None of what is not that simple."""
+        """Return the product of two float32 matrices after few checks, None where more are due.
+
+        The kernels must read float32 as it lies.
+        """
         if not (a.ndim == b.ndim == 2 and a.dtype is b.dtype is _FLOAT32 and a.size and b.size):
             return None
         (rows, terms), (depth, columns) = a.shape, b.shape
