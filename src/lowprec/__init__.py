@@ -70,15 +70,13 @@ _LATER = {
     "flags": ["Events", "Flags"],
     "measurement": ["Measurement"],
     "neighbours": ["next_down", "next_up", "ulp"],
+    "tensors": ["tensors"],
     "train": ["train"],
 }
-_MODULES = ("tensors",)  # ``lowprec.tensors.convert`` serves without an import of its own
 _HOME = {name: module for module, names in _LATER.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return _import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = _import_module(f"{__name__}.{_HOME[name]}")
@@ -88,11 +86,11 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES} - {"Any", "TYPE_CHECKING"})
+    return sorted({*globals(), *_HOME} - {"Any", "TYPE_CHECKING"})
 
 
 __all__ = [
     name
     for name in __dir__()
-    if not (name.startswith("_") or name in _MODULES or isinstance(globals().get(name), _Module))
-]
+    if not (name.startswith("_") or name == "tensors" or isinstance(globals().get(name), _Module))
+]  # a star does not load what reads files
