@@ -97,7 +97,7 @@ def _pictures(recorder: Recorder) -> Iterator[Picture]:
     from lowprec.report import recorder_figures as figures
 
     losses = [*recorder.curves.get("loss", ()), *recorder.curves.get("val_loss", ())]
-    if any(map(math.isfinite, [*losses, *(recorder.reference or ())])) and losses:
+    if losses and any(map(math.isfinite, [*losses, *(recorder.reference or ())])):
         text = "The loss by epoch."
         yield Picture("Learning curves", text, figures.learning_curves(recorder))
     elif losses:
