@@ -53,7 +53,7 @@ def sum(  # noqa: A001
     Raises
     ------
     ValueError
-        If float64 does not hold an integer.
+        If an integer has more than 53 significant bits.
     numpy.exceptions.AxisError
         If `x` has no such axis.
 
