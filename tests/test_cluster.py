@@ -296,6 +296,17 @@ def test_runs_on_a_cluster_are_those_of_one_process(client):
             assert run == dataclasses.replace(other, seconds=run.seconds)
 
 
+def test_a_search_on_a_cluster_is_that_of_one_process(client):
+    pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
+    model = train.Sequential([train.Input((64,)), train.Dense(10)])
+    what = {"policies": ["float32", "mixed_float16"], "trials": 4, "epochs": 1}
+    alone = train.search(model, train.data.digits(), **what)
+    there = train.search(model, train.data.digits(), executor=client.get_executor(), **what)
+    for ours, theirs in zip(alone.trials, there.trials, strict=True):
+        run = dataclasses.replace(theirs.run, seconds=ours.run.seconds)
+        assert ours == dataclasses.replace(theirs, run=run)
+
+
 SMALL = ["train", "--data", "iris", "--hidden", "8", "--epochs", "2", "--batch-size", "30"]
 
 

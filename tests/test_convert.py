@@ -87,10 +87,11 @@ def test_torch_reads_its_own_casts(tmp_path):
     state = {"w": x[:5012].reshape(-1, 7)[:, :6].contiguous(), "h": x.half(), "n": torch.arange(5)}
     package.save_file(state, tmp_path / "x.safetensors", {"format": "pt"})
     torch.save(state, tmp_path / "x.pt")
-    for name in ("bfloat16", "float16", "float8_e5m2"):
+    for name in ("bfloat16", "float16", "float8_e5m2", "float8_e4m3fn"):
         kind = getattr(torch, name)
+        how = {"overflow": "saturate"} if name == "float8_e4m3fn" else {}
         for source in ("x.safetensors", "x.pt"):
-            convert(tmp_path / source, tmp_path / "y.safetensors", name, overwrite=True)
+            convert(tmp_path / source, tmp_path / "y.safetensors", name, overwrite=True, **how)
             found = package.load_file(tmp_path / "y.safetensors")
             assert set(found) == set(state)
             assert torch.equal(found["n"], state["n"])

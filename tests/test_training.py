@@ -63,11 +63,11 @@ def assert_same_bits(a, b):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_same_seed_gives_the_same_bits_for_any_number_of_threads(policy):
     before = numba.get_num_threads()
-    results = []
+    results, large = [], network(width=1100)  # 96 × 1100 outputs: work is shared from 100,000 on
     try:
         for threads in (1, min(2, before)):
             numba.set_num_threads(threads)
-            results.append(run(policy))
+            results.append(run(policy, model=large, batch_size=96))
     finally:
         numba.set_num_threads(before)
     assert_same_bits(results[0].params, results[1].params)
