@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -375,6 +376,13 @@ def test_the_guide_is_made_from_the_file(tmp_path):
     page.write_text("no place")
     assert subprocess.run([*command, str(page)], capture_output=True, check=False).returncode == 1
     assert page.read_text() == "no place"
+
+
+def test_contributors_make_the_file_with_the_commands_of_the_guide():
+    guide = (DOCS / "guides" / "verification.md").read_text(encoding="utf-8")
+    commands = re.findall(r"(?m)^(?:lowprec|python) .* docs/verification\.json.*$", guide)
+    assert len(commands) == 2
+    assert " && ".join(commands) in (DOCS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 # Bad input ---------------------------------------------------------------------------------------
