@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from built_site import build
 
 import lowprec as lp
 from lowprec import train
@@ -74,9 +73,9 @@ class Silent(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def site():
+def site(built_site):
     """Return where the documentation is served, on this machine."""
-    handler = functools.partial(Silent, directory=build())
+    handler = functools.partial(Silent, directory=built_site)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -84,19 +83,9 @@ def site():
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def report(written_report):
     """Return the report's page, measured shortly."""
-    for needed in ("matplotlib", "jinja2", "sklearn"):
-        pytest.importorskip(needed, reason="the report needs its extra")
-    from lowprec.report import page, throughput, training
-
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(throughput, "ROUNDS", 2)
-        patch.setattr(throughput, "ELEMENTS", 10_000)
-        patch.setattr(training, "SEEDS", 2)
-        page.write_report(path)
-    return path
+    return written_report[0]
 
 
 def visit(browser, address, width, scheme):

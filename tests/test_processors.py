@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,3 +63,17 @@ def test_flushing_subnormal_numbers_elsewhere_changes_nothing():
         torch.set_flush_denormal(False)
     for ours, right in zip(found, expected, strict=True):
         assert list(ours) == list(right)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names a processor of x86-64")
+def test_kernels_of_two_processors_are_kept_in_files_of_two_names(tmp_path):
+    """Workers and machines that share a folder would otherwise take each other's instructions."""
+    program = "import lowprec as lp; lp.round_to([0.1], 'bfloat16')"
+    names = []
+    for kind in ({}, {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}):
+        environment = os.environ | kind | {"NUMBA_CACHE_DIR": str(tmp_path / str(len(names)))}
+        subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=900)
+        found = {path.name for path in Path(environment["NUMBA_CACHE_DIR"]).rglob("*.nbi")}
+        assert found
+        names.append(found)
+    assert not names[0] & names[1]

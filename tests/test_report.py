@@ -44,14 +44,8 @@ class Elements(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    calls = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(throughput, "ROUNDS", 2)
-        patch.setattr(throughput, "ELEMENTS", 10_000)
-        patch.setattr(training, "SEEDS", 2)
-        summary = page.write_report(path, lambda *step: calls.append(step))
+def report(written_report):
+    path, summary, calls = written_report
     return path.read_text(encoding="utf-8"), summary, calls
 
 

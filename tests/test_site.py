@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from built_site import build
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
@@ -15,8 +14,8 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
 @pytest.fixture(scope="module")
-def site():
-    return build()
+def site(built_site):
+    return built_site
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -18,6 +18,7 @@ import numpy as np
 
 from lowprec.kernels.compiler import (
     cgutils,
+    cpu_target,
     from_dtype,
     intrinsic,
     ir,
@@ -56,18 +57,26 @@ _FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).he
 
 
 def compile_as(name: str, function: Any, signature: Any, parallel: bool = False) -> Any:
-    """Compile a function under a name of its own, for one signature.
+    """Compile a function under a name of its own, for one signature and one kind of processor.
 
     Numba keeps what it compiles in files named after the function, and numbers them when one
     function has several versions. Processes that compile at the same time would pick the same
-    number for different versions; with one version a name, they write the same thing.
+    number for different versions; with one version a name, they write the same thing. Machines
+    of several kinds may share a folder, so the kind is part of the name.
     """
-    digest = hashlib.sha256(f"{name}|{parallel}|{_FINGERPRINT}".encode()).hexdigest()[:16]
+    what = f"{name}|{parallel}|{_processor()}|{_FINGERPRINT}"
+    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
     code, names, closure = function.__code__, function.__globals__, function.__closure__
     named = FunctionType(code, names, closure=closure)
     named.__qualname__ = re.sub(r"\W+", "_", f"{name[:80]}|{digest}")
     with undisturbed():
         return kernel(signature, parallel=parallel, cache=True)(named)
+
+
+@functools.cache
+def _processor() -> str:
+    """Return the processor and the instructions that Numba compiles for."""
+    return "|".join(cpu_target.target_context.codegen().magic_tuple())
 
 
 # Between Numba's values and lanes ------------------------------------------------------------
