@@ -26,7 +26,7 @@ def bench(session: nox.Session) -> None:
     """Run the quick profile, and write bench.json and bench.html."""
     _install(session, ".[bench,report]")
     session.run("pytest", "benchmarks/", "--benchmark-json=bench.json", *session.posargs)
-    session.run("python", "-m", "lowprec.report.benchmarks", "bench.json", "--html", "bench.html")
+    session.run("python", "-m", "benchmarks.report", "bench.json", "--html", "bench.html")
 
 
 def _install(session: nox.Session, what: str) -> None:

@@ -16,7 +16,7 @@ from importlib import metadata
 from describing import describe
 from profiles import is_in
 
-from lowprec.report.machine import processor
+from lowprec.show.machine import processor
 
 PACKAGES = ("lowprec", "numpy", "numba", "ml_dtypes", "torch", "jax", "gfloat", "pychop", "qtorch")
 LOAD_BEFORE = os.getloadavg()[0]

@@ -1,7 +1,7 @@
 """What a row of the report says: its time, what it is a multiple of, and how right its result is.
 
 A row is a benchmark of pytest-benchmark. Beside its times it carries, in ``extra_info``, the facts
-that `lowprec.report.benchmarks` reads:
+that `benchmarks.report` reads:
 
 =========================  ====================================================================
 kind, work, format, who    what was timed, and whose work it is

@@ -11,7 +11,7 @@ from timing import threads
 
 import lowprec as lp
 from lowprec import Accumulator, matmul
-from lowprec.kernels.matmul import float32_product
+from lowprec.kernels.products.matmul import float32_product
 
 SHAPES = [(256, 256, 256), (128, 784, 100), (32, 784, 10)]
 # of a network of 784, 100 and 10 units: activations, gradients of weights and of activations; the

@@ -8,7 +8,7 @@ from timing import threads
 from training_steps import CROSSENTROPY, RATES, batch, network
 
 from lowprec import train
-from lowprec.train.training import Training
+from lowprec.train.running.training import Training
 
 
 def ten_steps(policy, optimizer, recorder):

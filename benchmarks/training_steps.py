@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowprec import train
-from lowprec.train.training import Training
+from lowprec.train.running.training import Training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,8 +16,8 @@ from table import DETERMINISTIC, POLICIES, STOCHASTIC, assert_same
 import lowprec as lp
 from lowprec.accumulation import Accumulator, dot, error_bound, matmul
 from lowprec.accumulation import sum as rounded_sum
-from lowprec.exact import Number
-from lowprec.reference import decode_exact, round_exact
+from lowprec.exact.number import Number
+from lowprec.exact.reference import decode_exact, round_exact
 
 ORDERS = ["sequential", "blocked", "pairwise", "kahan", "exact"]
 FORMATS = ["bfloat16", "float16", "float32", "float8_e4m3fn", "float8_e5m2fnuz", "e10m20"]

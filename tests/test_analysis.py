@@ -21,12 +21,12 @@ from table import CUSTOM, DETERMINISTIC, POLICIES
 
 import lowprec as lp
 from lowprec import Format
-from lowprec.advice import advise
 from lowprec.analysis import compare, measure
-from lowprec.tally import BLOCK
+from lowprec.analysis.advice import advise
+from lowprec.analysis.counting import BLOCK
 
 if TYPE_CHECKING:
-    from lowprec.measurement import Measurement
+    from lowprec.analysis.measurement import Measurement
 
 FORMATS = [f for f in [*lp.named_formats().values(), *CUSTOM] if f.exponent_bits <= 9]
 COUNTS = ("count", "zeros", "new_zeros", "subnormals", "overflows", "nans", "infs", "measured")
@@ -378,7 +378,7 @@ def test_views_escape_names_and_show_losses():
 
 def test_a_table_of_the_longest_names_fits_a_terminal_and_tells_its_units():
     pytest.importorskip("rich", reason="tables in a terminal need rich")
-    from lowprec.report.plain_text import as_text
+    from lowprec.show.text import as_text
 
     table = compare({"w": [0.1]}, lp.named_formats())
     names, units, *rows = as_text(table.__rich__(), width=80).splitlines()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from lowprec.report.benchmarks import Quartiles, changes, read_results
-from lowprec.report.benchmarks.__main__ import main
-from lowprec.report.benchmarks.findings import experiments, goals, ranges
-from lowprec.report.benchmarks.headlines import headline
+from benchmarks.report import Quartiles, changes, read_results
+from benchmarks.report.__main__ import main
+from benchmarks.report.findings import experiments, goals, ranges
+from benchmarks.report.headlines import headline
 
 STORED = Path(__file__).parent / "data" / "benchmarks.json"
 
@@ -96,7 +96,7 @@ def test_the_headline_tells_how_many_times_as_long_a_peer_takes():
 
 def test_every_library_has_a_line_of_its_own():
     pytest.importorskip("matplotlib", reason="the charts need the extra report")
-    from lowprec.report.benchmarks.charts import _STYLES
+    from benchmarks.report.charts import _STYLES
 
     assert len(set(_STYLES.values())) == len(_STYLES)
 

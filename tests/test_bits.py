@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import lowprec as lp
 from lowprec import Format, Overflow, Rounding
-from lowprec.bits import inspect
 from lowprec.conversion import encode, round_to
-from lowprec.exact import Number, read_number
-from lowprec.neighbours import next_down, next_up, ulp
-from lowprec.reference import decode_exact, round_exact
+from lowprec.conversion.neighbours import next_down, next_up, ulp
+from lowprec.exact.inspection import inspect
+from lowprec.exact.number import Number, read_number
+from lowprec.exact.reference import decode_exact, round_exact
 
 SMALL = [fmt for fmt in lp.named_formats().values() if fmt.dtype is not None and fmt.bits <= 16]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lowprec.train.callbacks import Callback, Checkpoint, EarlyStopping
-from lowprec.train.history import History
+from lowprec.train.running.history import History
 
 
 class Run:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lowprec as lp
-from lowprec.chunked import pieces_in_c_order
+from lowprec.arrays.dask_arrays import pieces_in_c_order
 
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 

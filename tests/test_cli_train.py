@@ -135,7 +135,7 @@ def test_a_process_that_is_killed_is_told(monkeypatch, capsys):
     def broken(*_, **__):
         raise BrokenProcessPool("terminated abruptly")
 
-    monkeypatch.setattr("lowprec.train.comparison.compare_policies", broken)
+    monkeypatch.setattr("lowprec.train.studies.comparison.compare_policies", broken)
     assert run("--processes", "2", "--seeds", "2") == 1
     assert "one of 2 processes was killed" in capsys.readouterr().err
 

@@ -16,10 +16,11 @@ import pytest
 
 import lowprec as lp
 from lowprec import train
+from lowprec.analysis import remote
 from lowprec.cli import main
-from lowprec.tensors import as_tensor, cluster, converting, open_tensors, remote, write_tensors
+from lowprec.tensors import as_tensor, cluster, converting, open_tensors, write_tensors
 from lowprec.tensors.request import Request
-from lowprec.train import runs
+from lowprec.train.studies import runs
 
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 distributed = pytest.importorskip("distributed", reason="dask's distributed is not installed")
@@ -370,7 +371,7 @@ def test_a_worker_that_dies_while_it_trains_changes_no_figure(client, tmp_path, 
     what = [*SMALL, "--policies", "bfloat16", "--seeds", "3"]
     assert main([*what, "--json", "here.json"]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("lowprec.train.comparison.runs.train", die_once)
+        patch.setattr("lowprec.train.studies.comparison.runs.train", die_once)
         there = ["--save", "runs", "--scheduler", client.scheduler.address]
         assert main([*what, "--json", "there.json", *there]) == 0
     assert (tmp_path / "runs" / "died").exists()
@@ -383,7 +384,7 @@ def give_up(task):
 
 def test_training_that_a_cluster_gives_up_is_told_in_one_line(client, capsys, monkeypatch):
     pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
-    monkeypatch.setattr("lowprec.train.runs.train", give_up)
+    monkeypatch.setattr("lowprec.train.studies.runs.train", give_up)
     assert main([*SMALL, "--scheduler", client.scheduler.address]) == 1
     err = capsys.readouterr().err
     assert "the cluster gave up: this worker does not know that; do scheduler and" in err

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from lowprec import train
-from lowprec.train.comparison import compare_policies
 from lowprec.train.memory import bytes_per_parameter
-from lowprec.train.results import BASELINE, PolicyComparison, PolicyResult
-from lowprec.train.runs import Run, default_loss
-from lowprec.train.spread import Spread, student_quantile
-from lowprec.train.verdicts import grade
+from lowprec.train.studies.comparison import compare_policies
+from lowprec.train.studies.results import BASELINE, PolicyComparison, PolicyResult
+from lowprec.train.studies.runs import Run, default_loss
+from lowprec.train.studies.spread import Spread, student_quantile
+from lowprec.train.studies.verdicts import grade
 
 POLICIES = ["float32", "mixed_bfloat16", "bfloat16_stochastic", "float16"]
 

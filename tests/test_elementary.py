@@ -29,8 +29,8 @@ from table import DETERMINISTIC, POLICIES, STOCHASTIC, assert_same, name
 import lowprec as lp
 from lowprec import Format, Overflow, Rounding
 from lowprec.arithmetic import Arithmetic
-from lowprec.elementary import NAMES, elementary_kernel, standins
-from lowprec.flags import Events
+from lowprec.arithmetic.elementary import NAMES, elementary_kernel, standins
+from lowprec.arithmetic.flags import Events
 
 UNARY = [function for function in NAMES if function != "power"]
 NAMED = lp.named_formats().values()

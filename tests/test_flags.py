@@ -8,7 +8,7 @@ import pytest
 
 import lowprec as lp
 from lowprec.arithmetic import Arithmetic
-from lowprec.flags import Events, Flags
+from lowprec.arithmetic.flags import Events, Flags
 
 SMALLEST = lp.float16.smallest_subnormal
 NORMAL = lp.float16.smallest_normal
@@ -200,7 +200,7 @@ def test_threads_do_not_lose_counts():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_counts_while_the_parent_holds_the_lock():
-    from lowprec import flags as module
+    from lowprec.arithmetic import flags as module
 
     flags = Flags()
     with module._lock:

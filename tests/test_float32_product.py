@@ -14,8 +14,8 @@ import pytest
 from table import assert_same
 
 from lowprec import matmul
-from lowprec.kernels.matmul import float32_product
 from lowprec.kernels.plans import processor_has
+from lowprec.kernels.products.matmul import float32_product
 
 
 def sequentially(a, b):
@@ -149,7 +149,7 @@ def test_threads_get_the_same_bits():
 
 PROGRAM = """
 import hashlib, numpy as np, lowprec as lp
-from lowprec.kernels.matmul import float32_product
+from lowprec.kernels.products.matmul import float32_product
 from lowprec.kernels.plans import processor_has
 rng = np.random.default_rng(8)
 a, b = (rng.standard_normal((2, 37, 53)) * 2.0 ** rng.integers(-9, 9, (2, 37, 53))).astype("f")

@@ -9,8 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from lowprec.train.archive import read_archive, write_archive
-from lowprec.train.history import History
+from lowprec.train.running.archive import read_archive, write_archive
+from lowprec.train.running.history import History
 
 NAN_WITH_PAYLOAD = np.array([0x7FF0_0000_0000_0001, 0xFFF8_0000_0000_1234], np.uint64)
 

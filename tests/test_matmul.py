@@ -11,9 +11,9 @@ from table import DETERMINISTIC, assert_same
 from test_accumulation import ORDERS, accumulators, defined_dot, numbers
 
 import lowprec as lp
-from lowprec.accumulators import Accumulator
-from lowprec.products import dot, matmul, multiply_generally
-from lowprec.sums import RunningSums
+from lowprec.accumulation.accumulator import Accumulator
+from lowprec.accumulation.products import dot, matmul, multiply_generally
+from lowprec.accumulation.sums import RunningSums
 
 SHAPES = [
     (1, 1, 1),

@@ -21,7 +21,7 @@ from lowprec.train.optimizers import (
     Optimizer,
     RMSProp,
 )
-from lowprec.train.transforms import chain, scale_by_rate, trace
+from lowprec.train.optimizing.transforms import chain, scale_by_rate, trace
 
 FACTORIES = (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW, AdaMax, Nadam)
 SHAPES = {"0/kernel": (30, 20), "0/bias": (20,), "1/kernel": (3, 3, 2, 4), "1/gain": ()}

@@ -8,8 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from lowprec.train import progress
-from lowprec.train.progress import Progress
+from lowprec.train.running import progress
+from lowprec.train.running.progress import Progress
 
 LOGS = {"val_loss": 0.3386, "loss": 0.73, "val_accuracy": 0.8734, "accuracy": 0.7422}
 VALUES = "accuracy: 0.7422 - loss: 0.7300 - val_accuracy: 0.8734 - val_loss: 0.3386"

@@ -11,7 +11,7 @@ from lowprec.train import fit, recipes
 from lowprec.train.dataset import Dataset
 from lowprec.train.layers import Activation, AlphaDropout, BatchNormalization, Dense
 from lowprec.train.model import Sequential
-from lowprec.train.optimizer import Optimizer
+from lowprec.train.optimizing.optimizer import Optimizer
 from lowprec.train.recipes import Recipe
 from lowprec.train.schedules import OneCycle
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lowprec import Accumulator, measure, round_to, train
+from lowprec.common.recorded_rows import FIELDS
 from lowprec.formats import bfloat16, float16, get_format
-from lowprec.rows import FIELDS
 from lowprec.train.recorder.tracks import ROWS, Track
 
 XENT = "sparse_categorical_crossentropy"
@@ -342,7 +342,7 @@ def _example(name):
 
 def test_the_layout_of_rows_is_what_the_kernel_writes():
     """Sums first, then maxima, then minima: merging relies on it."""
-    from lowprec.rows import MAXIMA, MINIMA, SUMS, empty_row, merge_rows
+    from lowprec.common.recorded_rows import MAXIMA, MINIMA, SUMS, empty_row, merge_rows
 
     assert FIELDS == SUMS + MAXIMA + MINIMA
     track = Track("weight", "w", float16)

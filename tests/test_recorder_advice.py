@@ -9,12 +9,12 @@ import pytest
 
 from lowprec import train
 from lowprec.formats import float16
-from lowprec.report.recorder_views import graded
 from lowprec.train.demonstrations.demonstration import network, recorded
 from lowprec.train.recorder.forecast import forecast
 from lowprec.train.recorder.rules import RULES
 from lowprec.train.recorder.starts import STARTS, record_starts
 from lowprec.train.recorder.tracks import Track
+from lowprec.train.recorder.views import graded
 
 XENT = "sparse_categorical_crossentropy"
 
@@ -389,7 +389,7 @@ def page(tmp_path_factory):
 
 
 def test_the_table_fits_a_terminal_with_every_column(page):
-    from lowprec.report.plain_text import as_text
+    from lowprec.show.text import as_text
 
     _, recorder = page
     text = as_text(recorder.__rich__(), width=80)
@@ -482,7 +482,7 @@ def test_starts_show_what_initializers_do():
 
 def test_the_figures_of_notebooks_are_drawn():
     pytest.importorskip("matplotlib", reason="figures need matplotlib")
-    from lowprec.report.recorder_plots import starts_figure
+    from lowprec.train.recorder.plots import starts_figure
 
     found = record_starts(["float32", "float16"], layers=2)
     assert len(starts_figure(found).axes) == 8

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 import lowprec as lp
-from lowprec.advice import advise
+from lowprec.analysis.advice import advise
 
 pytest.importorskip("sklearn", reason="the report's extra is missing")
 pytest.importorskip("matplotlib", reason="the report's extra is missing")
 pytest.importorskip("jinja2", reason="the report's extra is missing")
 
-from lowprec.report import datasets, figures, page, throughput, training
-from lowprec.report.verdict import cell, grade, verdict
+from lowprec.analysis.judgement import cell, grade, verdict
+from lowprec.report import datasets, figures, page, throughput
+from lowprec.train.studies import page as training
 
 
 class Elements(HTMLParser):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lowprec import train
-from lowprec.train.rates import RateCurve, find_learning_rate
-from lowprec.train.searching import search
+from lowprec.train.studies.rates import RateCurve, find_learning_rate
+from lowprec.train.studies.searching import search
 
 MODEL = train.Sequential([train.Input((4,)), train.Dense(8, activation="relu"), train.Dense(3)])
 DATA = train.data.iris().scaled("standard")

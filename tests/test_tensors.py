@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import lowprec as lp
-from lowprec.report.files import name_tensors
 from lowprec.tensors import Tensors, as_tensor, open_tensors, write_tensors
-from lowprec.tensors.safetensors_files import DTYPES
+from lowprec.tensors.kinds.safetensors import DTYPES
+from lowprec.tensors.naming import name_tensors
 
 RNG = np.random.default_rng(0)
 KINDS = [".safetensors", ".npz"]

@@ -210,7 +210,7 @@ class Exploding:
 
 
 def training(loss=CROSSENTROPY, policy="mixed_float16", optimizer=None, model=None):
-    from lowprec.train.training import Training
+    from lowprec.train.running.training import Training
 
     started = Training(
         model or network(), few(), loss=loss, optimizer=optimizer or train.Adam(1e-2), policy=policy

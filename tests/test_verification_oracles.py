@@ -16,8 +16,9 @@ from table import DETERMINISTIC, assert_same, name
 
 import lowprec as lp
 from lowprec import Rounding
-from lowprec.flags import Events
-from lowprec.kernels import integer_oracle, integer_oracle_loops
+from lowprec.arithmetic.flags import Events
+from lowprec.kernels.oracle import integers as integer_oracle
+from lowprec.kernels.oracle import loops as integer_oracle_loops
 from lowprec.verification.codes import operand_bits, result_bits, turns
 from lowprec.verification.functions import FUNCTIONS, true_value
 from lowprec.verification.samples import draw, edges

@@ -2,13 +2,17 @@
 
 from importlib import import_module as _import_module
 from types import ModuleType as _Module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
-from lowprec import forks as forks  # notes forks from here on
+from lowprec.common import forks as _forks  # notes forks from here on  # noqa: F401
 from lowprec.conversion import cast as cast
 from lowprec.conversion import decode as decode
 from lowprec.conversion import encode as encode
+from lowprec.conversion import next_down as next_down
+from lowprec.conversion import next_up as next_up
 from lowprec.conversion import round_to as round_to
+from lowprec.conversion import ulp as ulp
 from lowprec.formats import Format as Format
 from lowprec.formats import Specials as Specials
 from lowprec.formats import bfloat16 as bfloat16
@@ -29,8 +33,6 @@ from lowprec.formats import float64 as float64
 from lowprec.formats import get_format as get_format
 from lowprec.formats import named_formats as named_formats
 from lowprec.formats import tfloat32 as tfloat32
-from lowprec.limits import FInfo as FInfo
-from lowprec.limits import finfo as finfo
 from lowprec.rounding import Overflow as Overflow
 from lowprec.rounding import Rounding as Rounding
 
@@ -42,55 +44,51 @@ if TYPE_CHECKING:
     from lowprec.accumulation import error_bound as error_bound
     from lowprec.accumulation import matmul as matmul
     from lowprec.accumulation import sum as sum  # noqa: A004 - numpy.sum's name, for the same thing
-    from lowprec.advice import Advice as Advice
-    from lowprec.advice import advise as advise
+    from lowprec.analysis import Advice as Advice
     from lowprec.analysis import Comparison as Comparison
+    from lowprec.analysis import Measurement as Measurement
+    from lowprec.analysis import advise as advise
     from lowprec.analysis import compare as compare
     from lowprec.analysis import measure as measure
     from lowprec.arithmetic import Arithmetic as Arithmetic
-    from lowprec.bits import Inspection as Inspection
-    from lowprec.bits import inspect as inspect
-    from lowprec.flags import Events as Events
-    from lowprec.flags import Flags as Flags
-    from lowprec.measurement import Measurement as Measurement
-    from lowprec.neighbours import next_down as next_down
-    from lowprec.neighbours import next_up as next_up
-    from lowprec.neighbours import ulp as ulp
+    from lowprec.arithmetic import Events as Events
+    from lowprec.arithmetic import Flags as Flags
+    from lowprec.exact import FInfo as FInfo
+    from lowprec.exact import Inspection as Inspection
+    from lowprec.exact import finfo as finfo
+    from lowprec.exact import inspect as inspect
 
 __version__ = "0.1.0"
 
-# Modules that are loaded when one of their names is first asked for: a program that only converts
+# Rooms that are loaded when one of their names is first asked for: a program that only converts
 # does not wait for the rest.
 _LATER = {
     "accumulation": ["Accumulator", "dot", "error_bound", "matmul", "sum"],
-    "advice": ["Advice", "advise"],
-    "analysis": ["Comparison", "compare", "measure"],
-    "arithmetic": ["Arithmetic"],
-    "bits": ["Inspection", "inspect"],
-    "flags": ["Events", "Flags"],
-    "measurement": ["Measurement"],
-    "neighbours": ["next_down", "next_up", "ulp"],
-    "tensors": ["tensors"],
-    "train": ["train"],
+    "analysis": ["Advice", "Comparison", "Measurement", "advise", "compare", "measure"],
+    "arithmetic": ["Arithmetic", "Events", "Flags"],
+    "exact": ["FInfo", "Inspection", "finfo", "inspect"],
 }
-_HOME = {name: module for module, names in _LATER.items() for name in names}
+_HOME = {name: room for room, names in _LATER.items() for name in names}
+_ROOMS = ["tensors", "train"]  # doors of their own: ``lowprec.train.fit``
+
+# A star import replaces no built-in (`sum`) and loads nothing that reads files (`tensors`).
+_FIRST = {name for name, value in globals().items() if not isinstance(value, _Module)}
+__all__ = sorted(
+    name
+    for name in {*_FIRST, *_HOME, "train"} - {"TYPE_CHECKING", "sum"}
+    if not name.startswith("_")
+)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
+    if name in _ROOMS:
+        return _import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _import_module(f"{__name__}.{_HOME[name]}")
-    value = module if name == _HOME[name] else getattr(module, name)
+    value = getattr(_import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME} - {"Any", "TYPE_CHECKING"})
-
-
-__all__ = [
-    name
-    for name in __dir__()
-    if not (name.startswith("_") or name == "tensors" or isinstance(globals().get(name), _Module))
-]  # a star does not load what reads files
+    return sorted({*__all__, *_ROOMS, "sum", "__all__", "__version__"})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-from lowprec.bits import Inspection, inspect
+from lowprec.exact.inspection import Inspection, inspect
 from lowprec.formats import Format, FormatLike, get_format
-from lowprec.report.views import COLOURS, bits_html
+from lowprec.show.cards import COLOURS, bits_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

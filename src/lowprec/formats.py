@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import ml_dtypes
 import numpy as np
 
-from lowprec.names import did_you_mean
+from lowprec.common.names import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,7 +142,7 @@ class Format:
         return self.name
 
     def _repr_html_(self) -> str:
-        from lowprec.report.views import format_html  # a view, loaded only where one is shown
+        from lowprec.show.cards import format_html  # a view, loaded only where one is shown
 
         return format_html(self)
 

@@ -10,7 +10,7 @@ import difflib
 import enum
 from typing import TypeVar
 
-from lowprec.names import did_you_mean
+from lowprec.common.names import did_you_mean
 
 __all__ = ["Overflow", "OverflowLike", "Rounding", "RoundingLike"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from lowprec.train.dataset import Dataset
-    from lowprec.train.runs import Run, Task
+    from lowprec.train.studies.runs import Run, Task
 
 __all__ = ["executor_for"]
 
@@ -105,6 +105,6 @@ def _same(data: Dataset) -> Dataset:
 
 
 def _run(run: Callable[[Task], Run], rest: dict[str, Any], data: Dataset) -> Run:
-    from lowprec.train.runs import Task
+    from lowprec.train.studies.runs import Task
 
     return run(Task(**(rest | {"data": data})))

@@ -47,7 +47,7 @@ def register(add: Add) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from lowprec.bits import inspect
+    from lowprec.exact.inspection import inspect
 
     fmt: Format = options.format
     if (options.value is None) == (options.code is None):
@@ -74,7 +74,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _number(text: str) -> str:
     """Check that a text is a number, and keep the text."""
-    from lowprec.exact import read_number
+    from lowprec.exact.number import read_number
 
     read_number(text)
     return text

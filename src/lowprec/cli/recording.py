@@ -38,7 +38,7 @@ def recorder_for(policy: Policy, steps: int, fit: Callable[..., History]) -> Rec
 
 def write_record(recorder: Recorder, path: str) -> None:
     """Write the page, where there is a path, and print the verdict."""
-    from lowprec.report.recorder_views import MARKS, graded
+    from lowprec.train.recorder.views import MARKS, graded
 
     if path:
         recorder.report(path)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lowprec.cli.arguments import Add
     from lowprec.train import Dataset, History, Optimizer, Policy, Sequential
-    from lowprec.train.results import PolicyComparison
+    from lowprec.train.studies.results import PolicyComparison
 
 __all__ = ["register"]
 
@@ -160,9 +160,9 @@ def _formats_of(policy: Policy) -> str:
 def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
     from lowprec import train
     from lowprec.cli.recording import recorder_for, write_record
-    from lowprec.report.extras import page_environment
-    from lowprec.report.files import write_atomically
-    from lowprec.train.runs import default_loss
+    from lowprec.show.pages import page_environment
+    from lowprec.tensors.naming import write_atomically
+    from lowprec.train.studies.runs import default_loss
 
     fit = functools.partial(
         train.fit,
@@ -197,7 +197,7 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
 
 
 def _as_dict(history: History) -> dict[str, Any]:
-    from lowprec.train.plain import as_json
+    from lowprec.train.running.plain import as_json
 
     parts = ("facts", "history", "skipped_steps", "skip_reasons", "loss_scales")
     return {name: as_json(getattr(history, name)) for name in parts}
@@ -205,7 +205,7 @@ def _as_dict(history: History) -> dict[str, Any]:
 
 def _summary(history: History, options: argparse.Namespace) -> str:
     from lowprec.train.memory import bytes_per_parameter
-    from lowprec.train.runs import main_metric
+    from lowprec.train.studies.runs import main_metric
 
     policy = options.policies[0]
     metric = main_metric(history.history)
@@ -223,8 +223,8 @@ def _summary(history: History, options: argparse.Namespace) -> str:
 
 
 def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
-    from lowprec.report.extras import page_environment
-    from lowprec.train.comparison import compare_policies
+    from lowprec.show.pages import page_environment
+    from lowprec.train.studies.comparison import compare_policies
 
     if options.html:
         page_environment()  # what is missing is known now, and not only after all the work
@@ -252,7 +252,7 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
 
 
 def _write(comparison: PolicyComparison, options: argparse.Namespace) -> None:
-    from lowprec.report.files import write_atomically
+    from lowprec.tensors.naming import write_atomically
 
     if options.json:
         write_atomically(options.json, json.dumps(comparison.to_dict(), indent=2) + "\n")

@@ -52,7 +52,7 @@ EXACT_FLOATS = 0x1F80  # x86's initial state: to nearest, subnormal numbers kept
 _FIELDS = len(Constants._fields)
 
 # Numba's cache looks at the time stamp of one file, but a loop depends on all of these.
-_FILES = sorted(Path(__file__).parent.glob("*.py"))
+_FILES = sorted(Path(__file__).parent.rglob("*.py"))
 _FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
 
 

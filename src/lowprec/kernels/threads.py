@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from lowprec.forks import is_forked
+from lowprec.common.forks import is_forked
 from lowprec.kernels.compiler import numba
 
 __all__ = ["thread_count"]

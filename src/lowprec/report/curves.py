@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.report.light import LINE, TRAINING, VALIDATION, light_figure
+from lowprec.show.light import LINE, TRAINING, VALIDATION, light_figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lowprec.train.history import History
+    from lowprec.train.running.history import History
 
 __all__ = ["history_figure"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.report.extras import needs_report_extra
+from lowprec.show.pages import needs_report_extra
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.advice import superscript
+from lowprec.analysis.advice import superscript
 from lowprec.formats import Format, get_format
-from lowprec.report.drawing import (
+from lowprec.show.drawing import (
     INK,
     LINE,
     MUTED,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lowprec.measurement import Measurement
+    from lowprec.analysis.measurement import Measurement
     from lowprec.report.throughput import Timing
 
 __all__ = ["bit_layouts", "histogram", "precision", "ranges", "saw_tooth", "throughput"]
@@ -143,7 +143,7 @@ def saw_tooth(fmt: Format, low: int = -31, high: int = 20) -> tuple[Any, Any]:
     These are the worst places, up to sixteen a binade from 2**low to 2**high or the largest value.
     An error of 1 means that the number became zero.
     """
-    from lowprec.conversion import round_to
+    from lowprec.conversion.door import round_to
 
     x = 2.0 ** (np.arange(16 * low, 16 * high) / 16 + 1e-9)
     below = round_to(x, fmt, rounding="toward_zero")

@@ -7,13 +7,13 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from lowprec.exact import Number, floor_log2
+from lowprec.exact.number import Number, floor_log2
 from lowprec.rounding import Overflow
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from lowprec.bits import Inspection
+    from lowprec.exact.inspection import Inspection
 
 __all__ = ["plain_text", "rich_view", "rows", "title"]
 

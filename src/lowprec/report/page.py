@@ -10,15 +10,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowprec.advice import advise, percent
+from lowprec.analysis.advice import advise, percent
+from lowprec.analysis.comparison import stylesheet
+from lowprec.analysis.judgement import cell, grade, tally
 from lowprec.formats import get_format
-from lowprec.report import training
-from lowprec.report.comparison import stylesheet
-from lowprec.report.drawing import short_name
-from lowprec.report.extras import page_environment
-from lowprec.report.machine import facts
 from lowprec.report.sections import Findings, sections
-from lowprec.report.verdict import cell, grade, tally
+from lowprec.show.drawing import short_name
+from lowprec.show.machine import facts
+from lowprec.show.pages import page_environment
+from lowprec.train.studies import page as training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     import jinja2
     from rich.console import RenderableType
 
-    from lowprec.advice import Advice
+    from lowprec.analysis.advice import Advice
+    from lowprec.analysis.judgement import Tally
     from lowprec.formats import Format
     from lowprec.report.throughput import Timing
-    from lowprec.report.verdict import Tally
-    from lowprec.train.results import PolicyComparison
+    from lowprec.train.studies.results import PolicyComparison
 
     Progress = Callable[[str, int, int], None]
 
@@ -95,8 +95,8 @@ def write_report(path: str | os.PathLike[str], progress: Progress | None = None)
         If the page cannot be written.
     """
     from lowprec.report.datasets import load
-    from lowprec.report.files import write_atomically
     from lowprec.report.throughput import ROUNDS, measure_throughput
+    from lowprec.tensors.naming import write_atomically
 
     start = time.perf_counter()
     folder = Path(path).absolute().parent

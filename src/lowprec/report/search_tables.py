@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from lowprec.report.comparison import stylesheet
-from lowprec.report.training_columns import number
+from lowprec.analysis.comparison import stylesheet
+from lowprec.train.studies.columns import number
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lowprec.train.searching import SearchResult, Trial
+    from lowprec.train.studies.searching import SearchResult, Trial
 
 __all__ = ["search_fragment", "search_table"]
 

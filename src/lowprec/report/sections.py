@@ -8,25 +8,25 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from lowprec.advice import percent
-from lowprec.analysis import Comparison
+from lowprec.analysis.advice import percent
+from lowprec.analysis.comparison import comparison_table_html
+from lowprec.analysis.judgement import verdict
+from lowprec.analysis.measuring import Comparison
 from lowprec.formats import get_format
 from lowprec.report import figures
-from lowprec.report.comparison import comparison_table_html
 from lowprec.report.throughput import ELEMENTS
-from lowprec.report.training import training_body
-from lowprec.report.verdict import verdict
+from lowprec.train.studies.page import training_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import jinja2
 
-    from lowprec.advice import Advice
+    from lowprec.analysis.advice import Advice
+    from lowprec.analysis.measurement import Measurement
     from lowprec.formats import Format
-    from lowprec.measurement import Measurement
     from lowprec.report.throughput import Timing
-    from lowprec.train.results import PolicyComparison
+    from lowprec.train.studies.results import PolicyComparison
 
 __all__ = ["Findings", "Section", "sections"]
 

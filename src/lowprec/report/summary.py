@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowprec.report.training_tables import caption, policies_table
-from lowprec.report.verdict import cell, grade
+from lowprec.analysis.judgement import cell, grade
+from lowprec.train.studies.tables import caption, policies_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -91,7 +91,7 @@ def measure_throughput(
 
 def _jobs(fmt: Format, x: Any) -> dict[tuple[str, ...], Callable[[], Any]]:
     """Return what to time for one format; outputs are allocated before, as the copy's is."""
-    from lowprec.conversion import decode, encode, round_to
+    from lowprec.conversion.door import decode, encode, round_to
 
     rounded, codes = np.empty_like(x), encode(x, fmt)
     jobs: dict[tuple[str, ...], Callable[[], Any]] = {

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lowprec.advice import FormatAdvice, describe, percent
-from lowprec.report.verdict import Tally, grade, tally
+from lowprec.analysis.advice import FormatAdvice, describe, percent
+from lowprec.analysis.judgement import Tally, grade, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lowprec.analysis import Comparison
-    from lowprec.measurement import Measurement
+    from lowprec.analysis.measurement import Measurement
+    from lowprec.analysis.measuring import Comparison
 
 __all__ = ["TOLERANCE", "Finding", "findings", "rule", "tallies", "verdict_word", "worst_first"]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import decode, encode
-from lowprec.exact import floor_log2_ratio
+from lowprec.conversion.door import decode, encode
+from lowprec.conversion.requests import round_piece, without_code
+from lowprec.exact.number import floor_log2_ratio
 from lowprec.formats import Format, float32, get_format
 from lowprec.rounding import Overflow, Rounding
-from lowprec.works import round_piece, without_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
 
-    from lowprec.randomness import RNGLike
+    from lowprec.common.randomness import RNGLike
     from lowprec.tensors.tensor import Tensor, TensorFile
 
     Progress = Callable[[str, int, int], None]

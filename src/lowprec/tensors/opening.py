@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowprec.tensors.checks import checked_name
-from lowprec.tensors.npy_files import read_npy
-from lowprec.tensors.npz_files import read_npz
-from lowprec.tensors.safetensors_files import read_safetensors
+from lowprec.tensors.kinds.npy import read_npy
+from lowprec.tensors.kinds.npz import read_npz
+from lowprec.tensors.kinds.safetensors import read_safetensors
+from lowprec.tensors.kinds.torch import read_torch
 from lowprec.tensors.tensor import Tensors
-from lowprec.tensors.torch_files import read_torch
 from lowprec.tensors.writing import replacing
 
 if TYPE_CHECKING:

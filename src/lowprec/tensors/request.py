@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.randomness import draw_key
+from lowprec.common.randomness import draw_key
 from lowprec.tensors.converted import Converted, scale_for
 from lowprec.tensors.journal import plain_seed
 from lowprec.tensors.tensor import Tensor, scaled
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from lowprec.common.randomness import RNGLike
     from lowprec.formats import Format
-    from lowprec.randomness import RNGLike
     from lowprec.rounding import Overflow, Rounding
 
 __all__ = ["Request", "seed_sequence", "tensor_seed"]

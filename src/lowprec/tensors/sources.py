@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.sources import to_array
+from lowprec.arrays.sources import to_array
 from lowprec.tensors.tensor import Tensor, format_of
 
 if TYPE_CHECKING:

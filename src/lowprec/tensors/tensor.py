@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from lowprec.conversion import decode
+from lowprec.conversion.door import decode
 from lowprec.formats import Format, get_format
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from lowprec.common.whole_files import target_of
 from lowprec.tensors.checks import checked_name, refuse_duplicates
-from lowprec.tensors.safetensors_files import DTYPES, METADATA
+from lowprec.tensors.kinds.safetensors import DTYPES, METADATA
 from lowprec.tensors.sources import as_tensor, bytes_of
 from lowprec.tensors.storage import with_notes
 from lowprec.tensors.tensor import Source, Tensor
-from lowprec.whole_files import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

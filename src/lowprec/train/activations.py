@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.names import named
+from lowprec.common.names import named
 from lowprec.train.gaussian import normal_density, normal_distribution
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lowprec.train.history import History
+    from lowprec.train.running.history import History
 
 __all__ = ["Callback", "Checkpoint", "EarlyStopping", "TrainingRun"]
 

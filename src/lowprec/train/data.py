@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.names import named
+from lowprec.common.names import named
 from lowprec.train.dataset import FIELDS, Dataset, split_samples
 
 if TYPE_CHECKING:

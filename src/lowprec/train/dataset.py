@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.names import named
-from lowprec.sources import as_array
+from lowprec.arrays.sources import as_array
+from lowprec.common.names import named
 
 __all__ = ["FIELDS", "Dataset", "split_samples"]
 

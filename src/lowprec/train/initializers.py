@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.names import named, one_of
+from lowprec.common.names import named, one_of
 
 __all__ = [
     "Constant",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.names import named
+from lowprec.common.names import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from lowprec.names import named
-from lowprec.train.targets import alike, check_probabilities, class_numbers, floating
+from lowprec.common.names import named
+from lowprec.train.running.targets import alike, check_probabilities, class_numbers, floating
 
 __all__ = [
     "Loss",

@@ -10,7 +10,7 @@ from lowprec.train.policy import get_policy
 
 if TYPE_CHECKING:
     from lowprec.formats import Format
-    from lowprec.train.optimizer import Optimizer
+    from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.policy import Policy
 
 __all__ = ["BytesPerParameter", "bytes_per_parameter", "bytes_with_state"]

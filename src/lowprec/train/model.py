@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, DTypeLike
 
-    from lowprec.randomness import RNGLike
+    from lowprec.common.randomness import RNGLike
     from lowprec.train.policy import Policy
     from lowprec.train.summary import Summary
 
@@ -251,7 +251,7 @@ class Sequential:
         >>> model.apply(params, [[1.0]], policy="mixed_bfloat16")
         array([[0.10009766]], dtype=float32)
         """
-        from lowprec.train import passes
+        from lowprec.train.running import passes
 
         self.check_inputs(x)
         arrays = self.check_params(params, input_shape=np.shape(x)[1:])

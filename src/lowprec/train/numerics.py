@@ -129,7 +129,7 @@ class Numerics:
 
     def updated_at_random(self, w: Array, update: Array, key: int) -> Array:
         """Return the float32 sum of a parameter and its update, rounded stochastically."""
-        from lowprec.works import round_piece
+        from lowprec.conversion.requests import round_piece
 
         total = np.ascontiguousarray(w + update)
         if total.dtype != np.float32 or self.policy.params == float32:
@@ -262,7 +262,7 @@ def _product(policy: Policy) -> Callable[[Array, Array], Array]:
     if policy.is_float64:
         return functools.partial(matmul, inputs="float64", accumulator=accumulator)
     if accumulator == Accumulator("float32"):
-        from lowprec.kernels.matmul import float32_product  # imports Numba
+        from lowprec.kernels.products.matmul import float32_product  # imports Numba
 
         return cast("Callable[[Array, Array], Array]", float32_product)
     product = functools.partial(matmul, inputs="float32", accumulator=accumulator)

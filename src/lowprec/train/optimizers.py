@@ -5,21 +5,31 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from lowprec.names import named
-from lowprec.train.adaptive import (
+from lowprec.common.names import named
+from lowprec.train.optimizing.adaptive import (
     scale_by_adam,
     scale_by_adamax,
     scale_by_nadam,
     scale_by_rms,
     scale_by_sum_of_squares,
 )
-from lowprec.train.optimizer import Optimizer, compose, require_fraction, require_not_negative
-from lowprec.train.transforms import add_decayed_weights, decay_weights, scale_by_rate, trace
+from lowprec.train.optimizing.optimizer import (
+    Optimizer,
+    compose,
+    require_fraction,
+    require_not_negative,
+)
+from lowprec.train.optimizing.transforms import (
+    add_decayed_weights,
+    decay_weights,
+    scale_by_rate,
+    trace,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lowprec.train.optimizer import Rate
+    from lowprec.train.optimizing.optimizer import Rate
 
 __all__ = [
     "SGD",

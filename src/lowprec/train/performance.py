@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from lowprec.train.optimizer import require_not_negative
+from lowprec.train.optimizing.optimizer import require_not_negative
 
 __all__ = ["Performance"]
 

@@ -7,8 +7,8 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from lowprec.accumulation import Accumulator
+from lowprec.common.names import named, one_of
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
-from lowprec.names import named, one_of
 from lowprec.train.loss_scale import LossScale
 
 if TYPE_CHECKING:

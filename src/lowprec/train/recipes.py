@@ -20,7 +20,7 @@ from lowprec.train.schedules import OneCycle
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lowprec.train.optimizer import Optimizer
+    from lowprec.train.optimizing.optimizer import Optimizer
 
 __all__ = ["Recipe", "default", "self_normalizing"]
 

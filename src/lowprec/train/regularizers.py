@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lowprec.names import named
+from lowprec.common.names import named
 
 __all__ = ["L1", "L1L2", "L2", "Constraint", "MaxNorm", "Regularizer", "get"]
 

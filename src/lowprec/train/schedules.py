@@ -12,11 +12,11 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lowprec.train.optimizer import require_not_negative
+from lowprec.train.optimizing.optimizer import require_not_negative
 from lowprec.train.performance import Performance
 
 if TYPE_CHECKING:
-    from lowprec.train.optimizer import Rate
+    from lowprec.train.optimizing.optimizer import Rate
 
 __all__ = [
     "Cosine",

@@ -82,7 +82,7 @@ class Summary:
         return Group(table, *totals)
 
     def __repr__(self) -> str:
-        from lowprec.report.plain_text import as_text
+        from lowprec.show.text import as_text
 
         return as_text(self.__rich__())
 

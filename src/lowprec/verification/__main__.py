@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from lowprec.report.files import write_atomically
+from lowprec.tensors.naming import write_atomically
 from lowprec.verification.results import Report
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.kernels.integer_oracle import layout_of
+from lowprec.kernels.oracle.integers import layout_of
 
 if TYPE_CHECKING:
     from lowprec.formats import Format

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import encode
+from lowprec.conversion.door import encode
 from lowprec.formats import float32
-from lowprec.kernels.integer_oracle import layout_of, rule_of
-from lowprec.kernels.integer_oracle_loops import encoder
+from lowprec.kernels.oracle.integers import layout_of, rule_of
+from lowprec.kernels.oracle.loops import encoder
 from lowprec.verification.checks import Check, Mismatch, Part, in_modes, shared
 from lowprec.verification.codes import CODES, result_bits, spelled, turns
 

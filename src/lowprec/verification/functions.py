@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.kernels.integer_oracle import layout_of, rule_of
-from lowprec.kernels.integer_oracle_loops import rounder
+from lowprec.kernels.oracle.integers import layout_of, rule_of
+from lowprec.kernels.oracle.loops import rounder
 from lowprec.verification.checks import Check, Part, in_modes
 from lowprec.verification.codes import CODES, operand_bits
 from lowprec.verification.operations import Judge

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lowprec.formats import float32
-from lowprec.kernels.integer_oracle import OPERATIONS as OPERATIONS_ON_INTEGERS
-from lowprec.kernels.integer_oracle import layout_of
+from lowprec.kernels.oracle.integers import OPERATIONS as OPERATIONS_ON_INTEGERS
+from lowprec.kernels.oracle.integers import layout_of
 from lowprec.rounding import Rounding
 from lowprec.verification.conversions import encoding_check
 from lowprec.verification.functions import FUNCTIONS, function_check

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.arithmetic import Arithmetic
-from lowprec.flags import Events
-from lowprec.kernels.integer_oracle import OPERATIONS, layout_of, rule_of
-from lowprec.kernels.integer_oracle_loops import count_differences, oracle
+from lowprec.arithmetic.flags import Events
+from lowprec.kernels.oracle.integers import OPERATIONS, layout_of, rule_of
+from lowprec.kernels.oracle.loops import count_differences, oracle
 from lowprec.verification.checks import Check, Mismatch, Part, in_modes, shared
 from lowprec.verification.codes import CODES, operand_bits, result_bits, spelled
 from lowprec.verification.samples import draw
@@ -111,7 +111,7 @@ def operation_check(
     fmt : Format
         A format that the integer oracle knows.
     operation : str
-        One of `lowprec.kernels.integer_oracle.OPERATIONS`.
+        One of `lowprec.kernels.oracle.integers.OPERATIONS`.
     roundings : sequence of Rounding
         Deterministic modes.
     sample : int or None

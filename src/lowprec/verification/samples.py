@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.kernels.integer_oracle import Layout, layout_of, rule_of
-from lowprec.kernels.integer_oracle_loops import oracle
+from lowprec.kernels.oracle.integers import Layout, layout_of, rule_of
+from lowprec.kernels.oracle.loops import oracle
 from lowprec.rounding import Rounding
 from lowprec.verification.codes import CODES
 

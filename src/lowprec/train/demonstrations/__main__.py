@@ -2,7 +2,7 @@
 
 import sys
 
-from lowprec.names import named
+from lowprec.common.names import named
 from lowprec.train.demonstrations import DEMONSTRATIONS
 
 

@@ -6,15 +6,15 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from lowprec.train.layers import Dense, Input
-from lowprec.train.loop import fit
 from lowprec.train.model import Sequential
 from lowprec.train.recorder import Recorder
+from lowprec.train.running.loop import fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lowprec.train.dataset import Dataset
-    from lowprec.train.history import History
+    from lowprec.train.running.history import History
 
 __all__ = ["Demonstration", "network", "recorded"]
 

@@ -17,9 +17,9 @@ from lowprec.train.layers import Dense, Input
 from lowprec.train.model import Sequential
 from lowprec.train.optimizers import SGD, Adam
 from lowprec.train.policy import Policy
-from lowprec.train.prediction import predict
 from lowprec.train.recorder.scaling import GRADIENTS, power
 from lowprec.train.recorder.tracks import Tally
+from lowprec.train.running.prediction import predict
 
 __all__ = ["float16_adam", "gradient_histogram", "large_targets", "small_loss"]
 

@@ -240,7 +240,7 @@ def column_sums(x: Array) -> Array:
 
 @functools.cache
 def _product() -> Callable[[Array, Array], Array]:
-    from lowprec.kernels.matmul import float32_product  # imports Numba
+    from lowprec.kernels.products.matmul import float32_product  # imports Numba
 
     return float32_product
 

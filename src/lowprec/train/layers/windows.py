@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lowprec.names import one_of
+from lowprec.common.names import one_of
 from lowprec.train.layers.layer import Array, Shape, positive
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from lowprec.accumulation import Accumulator
+from lowprec.common.recorded_rows import FIELDS
 from lowprec.formats import Format, Specials
-from lowprec.rows import FIELDS
-from lowprec.train.archive import read_archive, write_archive
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.policy import Policy
 from lowprec.train.recorder.kinds import Event
 from lowprec.train.recorder.recorder import Recorder
 from lowprec.train.recorder.tracks import ROWS, Track
+from lowprec.train.running.archive import read_archive, write_archive
 
 if TYPE_CHECKING:
     import os

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.train.plain import plain
 from lowprec.train.recorder.kinds import Event, largest
+from lowprec.train.running.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lowprec.train.passes import Pass
     from lowprec.train.recorder.recorder import Recorder
     from lowprec.train.recorder.watching import Inquest, Watch
-    from lowprec.train.training import Training
+    from lowprec.train.running.passes import Pass
+    from lowprec.train.running.training import Training
 
 __all__ = ["MOST_EVENTS", "check_goes_on", "facts_of", "first_not_finite"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.rows import BINS, LOWEST_EXPONENT
+from lowprec.common.recorded_rows import BINS, LOWEST_EXPONENT
 
 if TYPE_CHECKING:
     from lowprec.formats import Format

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.names import one_of
+from lowprec.common.names import one_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lowprec.train.history import History
+    from lowprec.train.running.history import History
 
 __all__ = ["KINDS", "Event", "as_float32", "kind_of", "labels_of", "largest", "losses_of"]
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import round_to
-from lowprec.sources import as_array
+from lowprec.arrays.sources import as_array
+from lowprec.conversion.door import round_to
 from lowprec.train.recorder.kinds import as_float32
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lowprec.conversion import round_to
+from lowprec.conversion.door import round_to
 from lowprec.formats import Format, get_format
 from lowprec.train.recorder.finding import Finding, percent, starved_share
 

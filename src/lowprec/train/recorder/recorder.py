@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lowprec.formats import FormatLike
-    from lowprec.train.history import History
-    from lowprec.train.passes import Pass
     from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.scaling import ScaleAdvice
     from lowprec.train.recorder.whatif import WhatIf
-    from lowprec.train.training import Training
+    from lowprec.train.running.history import History
+    from lowprec.train.running.passes import Pass
+    from lowprec.train.running.training import Training
 
 __all__ = ["Recorder"]
 
@@ -302,8 +302,8 @@ class Recorder:
         ModuleNotFoundError
             Without matplotlib or Jinja2, naming the extra to install.
         """
-        from lowprec.report.files import write_atomically
-        from lowprec.report.recorder_page import recorder_page
+        from lowprec.tensors.naming import write_atomically
+        from lowprec.train.recorder.page import recorder_page
 
         write_atomically(path, recorder_page(self))
 
@@ -329,7 +329,7 @@ class Recorder:
         ValueError
             If there is no such kind, or none was recorded.
         """
-        from lowprec.report.recorder_plots import histogram_figure
+        from lowprec.train.recorder.plots import histogram_figure
 
         return histogram_figure(self, kind_of(kind), get_format(fmt))
 
@@ -378,12 +378,12 @@ class Recorder:
         return merge(self, other)
 
     def __rich__(self) -> RenderableType:
-        from lowprec.report.recorder_views import recorder_view
+        from lowprec.train.recorder.views import recorder_view
 
         return recorder_view(self)
 
     def __repr__(self) -> str:
-        from lowprec.report.plain_text import as_text
+        from lowprec.show.text import as_text
 
         return as_text(self.__rich__()).strip("\n")
 

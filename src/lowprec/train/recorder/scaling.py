@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from lowprec.advice import superscript
+from lowprec.analysis.advice import superscript
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.train.recorder.forecast import forecast
 

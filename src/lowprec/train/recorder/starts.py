@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.formats import get_format
-from lowprec.train import initializers, losses, passes
+from lowprec.train import initializers, losses
 from lowprec.train.layers import Dense, Input
 from lowprec.train.model import Sequential
 from lowprec.train.policy import Policy
@@ -15,6 +15,7 @@ from lowprec.train.recorder.kinds import labels_of
 from lowprec.train.recorder.listening import Listening
 from lowprec.train.recorder.recorder import Recorder
 from lowprec.train.recorder.watching import Recording
+from lowprec.train.running import passes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,7 +63,7 @@ def record_starts(
     Returns
     -------
     dict of str to dict of str to Recorder
-        By start, then by format; `lowprec.report.recorder_plots.starts_figure` draws it.
+        By start, then by format; `lowprec.train.recorder.plots.starts_figure` draws it.
 
     Examples
     --------

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.rows import BINS, FIELDS, GAPS, LOWEST_EXPONENT, LOWEST_GAP, empty_row, merge_rows
+from lowprec.common.recorded_rows import (
+    BINS,
+    FIELDS,
+    GAPS,
+    LOWEST_EXPONENT,
+    LOWEST_GAP,
+    empty_row,
+    merge_rows,
+)
 
 if TYPE_CHECKING:
     from lowprec.formats import Format
@@ -40,9 +48,9 @@ class Tally:
     fmt : Format
         What it was rounded to.
     numbers : array of float64
-        One for each of `lowprec.rows.FIELDS`; ``tally["new_zeros"]`` reads one.
+        One for each of `lowprec.common.recorded_rows.FIELDS`; ``tally["new_zeros"]`` reads one.
     exponents : array of int64
-        Nonzero finite numbers by exponent, from `lowprec.rows.LOWEST_EXPONENT` on.
+        Nonzero finite numbers by exponent, from `lowprec.common.recorded_rows.LOWEST_EXPONENT` on.
 
     Examples
     --------
@@ -183,7 +191,7 @@ class Track:
         smallest_normal : float, optional
             Where the format's own does not serve: it was rounded under a scale of its own.
         """
-        from lowprec.kernels.recording import tally  # imports Numba
+        from lowprec.kernels.counting.recording import tally  # imports Numba
 
         row = self._row(step)
         normal = self.fmt.smallest_normal if smallest_normal is None else smallest_normal
@@ -200,7 +208,7 @@ class Track:
         self, step: int, old: Array, change: Array, new: Array, *, with_gaps: bool = True
     ) -> None:
         """Add what was to change in a tensor, beside what came of it."""
-        from lowprec.kernels.recording import tally_changes  # imports Numba
+        from lowprec.kernels.counting.recording import tally_changes  # imports Numba
 
         w, update, after = (np.ascontiguousarray(x) for x in (old, change, new))
         gaps = self.gaps if with_gaps else _NO_GAPS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.conversion import round_to
+from lowprec.conversion.door import round_to
 from lowprec.formats import float32
 from lowprec.train.numerics import tensor_exponent
 from lowprec.train.recorder.listening import Heard, Listening, named_backward, named_forward

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lowprec.conversion import round_to
+from lowprec.conversion.door import round_to
 from lowprec.formats import Format, float32
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.memory import bytes_with_state
@@ -106,12 +106,12 @@ class WhatIf:
         )
 
     def __rich__(self) -> RenderableType:
-        from lowprec.report.recorder_views import what_if_view
+        from lowprec.train.recorder.views import what_if_view
 
         return what_if_view(self)
 
     def __repr__(self) -> str:
-        from lowprec.report.plain_text import as_text
+        from lowprec.show.text import as_text
 
         return as_text(self.__rich__())
 

@@ -1,0 +1,191 @@
+"""Sums in the format and order of an accumulator, every step rounded once."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.accumulation.accumulator import (
+    Accumulator,
+    AccumulatorLike,
+    as_accumulator,
+    result_dtype,
+)
+from lowprec.arrays.sources import as_array
+from lowprec.common.randomness import draw_key
+from lowprec.rounding import Overflow, Rounding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import ArrayLike
+
+__all__ = ["RunningSums", "sum"]
+
+Array = np.ndarray[Any, Any]
+
+_ELEMENTS = 1 << 16  # of a temporary block of terms
+_PRODUCT_KEY = 0x9E3779B97F4A7C15  # products draw from another stream than sums
+
+
+def sum(  # noqa: A001
+    x: ArrayLike,
+    accumulator: AccumulatorLike,
+    axis: int | tuple[int, ...] | None = None,
+    keepdims: bool = False,
+) -> Any:
+    """Sum elements in C order along the reduced axes, every step rounded once.
+
+    Parameters
+    ----------
+    x : array_like of real numbers, any shape
+        The terms, each taken exactly; integers of at most 53 significant bits, as float64 has.
+    accumulator : Accumulator, or Format, str or dtype
+        How the sum is formed; a format stands for ``Accumulator(fmt)``.
+    axis : int or tuple of int, optional
+        Which axes to reduce, all by default.
+    keepdims : bool
+        Whether reduced axes stay, with one element.
+
+    Returns
+    -------
+    numpy.ndarray, or a NumPy scalar
+        Values of the accumulator's format: float32 where it holds them all, else float64.
+
+    Raises
+    ------
+    ValueError
+        If an integer has more than 53 significant bits.
+    numpy.exceptions.AxisError
+        If `x` has no such axis.
+
+    Examples
+    --------
+    >>> sum([[0.1, 0.2], [0.3, 0.4]], "bfloat16", axis=1)
+    array([0.30078125, 0.69921875], dtype=float32)
+    """
+    how = as_accumulator(accumulator)
+    array = as_array(x)
+    axes = _reduced_axes(array.ndim, axis)
+    kept = [d for d in range(array.ndim) if d not in axes]
+    shape = [array.shape[d] for d in kept]
+    terms = math.prod(array.shape[d] for d in axes)
+    if how.order == "blas":
+        result = np.add.reduce(array, axis=axes, dtype=np.float32)
+    else:
+        result = np.zeros(math.prod(shape), result_dtype(how.formats[0]))
+        if terms and result.size:
+            _sum_rows(array.transpose(kept + list(axes)), terms, how, result)
+    if keepdims:
+        shape = [1 if d in axes else array.shape[d] for d in range(array.ndim)]
+    return result.reshape(shape)[()]
+
+
+def _reduced_axes(ndim: int, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    found = []
+    for given in axes:
+        place = operator.index(given)
+        if not -ndim <= place < ndim:
+            raise np.exceptions.AxisError(place, ndim)
+        found.append(place % ndim)
+    if len(set(found)) < len(found):
+        raise ValueError(f"axis is {axis}, which names an axis twice")
+    return tuple(sorted(found))
+
+
+def _sum_rows(x: Array, terms: int, how: Accumulator, result: Array) -> None:
+    """Sum every `terms` elements of `x` in C order into an element of `result`."""
+    elements = x.reshape(-1) if x.flags.c_contiguous else x.flat
+    work = RunningSums.of(how, terms)
+    sums = max(1, _ELEMENTS // terms)
+    for start in range(0, result.size, sums):
+        stop = min(start + sums, result.size)
+
+        def blocks(start: int = start, stop: int = stop) -> Iterator[tuple[Array, Array]]:
+            step = min(terms, _ELEMENTS)
+            for k in range(0, terms, step):
+                end = stop * terms if step == terms else start * terms + min(k + step, terms)
+                block = _exactly(elements[start * terms + k : end]).reshape(stop - start, -1)
+                yield np.ones((1, block.shape[1])), block.T
+
+        outputs = np.array([start])
+        result[start:stop] = work.run(blocks(), outputs, stop - start)[0]
+
+
+def _exactly(x: Array) -> Array:
+    """Return numbers as float64, which must hold them."""
+    numbers = x.astype(np.float64)
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and np.abs(numbers).max(initial=0) >= 2**53:
+        bits = x.astype(np.uint64)
+        lowest = (bits & -bits).astype(np.float64)  # of a negative number too
+        is_rounded = (bits != 0) & (np.abs(numbers) >= lowest * 2.0**53)
+        if is_rounded.any():
+            raise ValueError(
+                f"the term {x[is_rounded.argmax()]} needs more than float64's 53 bits; "
+                "pass x.astype('float64') to have it rounded first"
+            )
+    return numbers
+
+
+class RunningSums(NamedTuple):
+    """An accumulator made ready: the general kernel with its constants and one key."""
+
+    how: Accumulator
+    terms: int
+    state_size: int
+    constants: Array
+    accumulate: Callable[..., None]
+    multiply: Callable[..., None] | None
+    key: np.uint64
+
+    @classmethod
+    def of(cls, how: Accumulator, terms: int, products: bool = False) -> RunningSums:
+        """Prepare for sums of so many terms, or of products; a stochastic mode draws its key."""
+        from lowprec.kernels.sums import orders as kernels  # imports Numba
+
+        assert isinstance(how.rounding, Rounding)
+        assert isinstance(how.overflow, Overflow)
+        rounding, overflow = how.rounding, how.overflow
+        plans = [kernels.rounding_plan(fmt, rounding, overflow) for fmt in how.formats]
+        return cls(
+            how,
+            terms,
+            kernels.state_size(how.order, terms),
+            np.stack([constants for _, constants in plans]),
+            kernels.make_accumulation(how.order, plans[0][0], plans[1][0]),
+            kernels.make_products(plans[1][0]) if products and not how.fused else None,
+            np.uint64(draw_key(how.rng) if rounding.is_stochastic else 0),
+        )
+
+    def run(self, blocks: Iterable[tuple[Array, Array]], outputs: Array, columns: int) -> Array:
+        """Return the sums of terms ``a[i, k] * b[k, j]`` that come in blocks along k.
+
+        `outputs` holds the index of each row's first output in the whole result.
+        """
+        state = np.zeros((len(outputs), columns, self.state_size))
+        first = 0
+        for a, b in blocks:
+            last = first + len(b) == self.terms
+            if self.multiply is None:
+                self._accumulate(a, b, state, first, last, outputs)
+            else:
+                products, one = np.empty(b.shape), np.ones((1, len(b)))
+                key = self.key ^ np.uint64(_PRODUCT_KEY)
+                for i in range(len(a)):
+                    self.multiply(a[i], b, products, self.constants[1], first, outputs[i], key)
+                    row = slice(i, i + 1)
+                    self._accumulate(one, products, state[row], first, last, outputs[row])
+            first += len(b)
+        return state[..., 0]
+
+    def _accumulate(
+        self, a: Array, b: Array, state: Array, first: int, last: bool, outputs: Array
+    ) -> None:
+        block = self.how.block or 1
+        self.accumulate(a, b, state, self.constants, block, first, last, outputs, self.key)

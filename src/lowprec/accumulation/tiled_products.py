@@ -1,0 +1,143 @@
+"""Matrix products on vectors, for the accumulators that the micro-kernels know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.arrays.sources import kernel_dtype
+from lowprec.conversion.door import decode, encode, round_to
+from lowprec.formats import Format, float16, float32
+from lowprec.rounding import Overflow, Rounding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lowprec.accumulation.accumulator import Accumulator
+
+__all__ = ["Tiles", "as_inputs"]
+
+Array = np.ndarray[Any, Any]
+
+_FLOAT32 = np.dtype(np.float32)
+_DEPTH, _SIDE = 512, 512  # blocks of operands that are converted: terms, and rows or columns
+_WHOLE = 1 << 18  # elements of an operand that is converted at once
+_LONGEST_BLOCK = 2048  # terms of an accumulator's block
+
+
+class Tiles(NamedTuple):
+    """The micro-kernels for an accumulator, made ready."""
+
+    loop: Callable[..., None]
+    constants: Array
+    block: int  # terms of a block
+    fmt: Format  # of the inputs
+    reads_float32: bool  # whether float32 may be read as it lies
+    is_half: bool  # whether operands and sums are codes of float16
+
+    @classmethod
+    def of(cls, how: Accumulator, fmt: Format) -> Tiles | None:
+        """Return the micro-kernels, or None where there are none."""
+        is_blocked = how.order == "blocked"
+        if not (is_blocked or how.order == "sequential") or not how.fused or not fmt.fits(float32):
+            return None
+        from lowprec.kernels.products import matmul as kernels  # imports Numba
+
+        assert isinstance(how.rounding, Rounding)
+        assert isinstance(how.overflow, Overflow)
+        outer, inner = how.formats
+        formats = (fmt, inner, outer if is_blocked else None)
+        found = kernels.product_plans(*formats, how.rounding, how.overflow)
+        if found is None or (how.block or 0) > _LONGEST_BLOCK:
+            return None
+        plans, constants = found
+        return cls(
+            kernels.make_multiply(plans),
+            constants,
+            how.block or kernels.DEPTH,
+            fmt,
+            # elsewhere NaN must be canonical, which conversion makes it
+            reads_float32=fmt == float32 and plans == kernels.FLOAT32,
+            is_half=plans == kernels.FLOAT16,
+        )
+
+    def direct(self, a: Array, b: Array) -> Array | None:
+        """Return the product of two float32 matrices after few checks, None where more are due.
+
+        The kernels must read float32 as it lies.
+        """
+        if not (a.ndim == b.ndim == 2 and a.dtype is b.dtype is _FLOAT32 and a.size and b.size):
+            return None
+        (rows, terms), (depth, columns) = a.shape, b.shape
+        if terms != depth or not (a.flags.aligned and b.flags.aligned):
+            return None
+        result = np.empty((rows, columns), _FLOAT32)
+        self.loop(a, b, result, True, self.block, self.constants)
+        return result
+
+    def multiply(self, a: Array, b: Array, result: Array) -> None:
+        """Multiply two matrices."""
+        if self.reads_float32 and _is_plain(a) and _is_plain(b):
+            self.loop(a, b, result, True, self.block, self.constants)
+        elif self.is_half:
+            codes = np.empty(result.shape, np.uint16)
+            self._multiply_blocks(a, b, codes)
+            decode(codes.reshape(-1), float16, out=result.reshape(-1))
+        else:
+            self._multiply_blocks(a, b, result)
+
+    def _multiply_blocks(self, a: Array, b: Array, result: Array) -> None:
+        """Multiply matrices that are converted block by block, unless they are small."""
+        (rows, columns), terms = result.shape, a.shape[1]
+        read_a, read_b = self._reader(a), self._reader(b)
+        depth, side = terms, max(rows, columns)
+        if max(a.size, b.size) > _WHOLE:
+            depth, side = self.block * max(1, _DEPTH // self.block), _SIDE
+        for k in range(0, terms, depth):
+            for j in range(0, columns, side):
+                right = read_b(slice(k, k + depth), slice(j, j + side))
+                for i in range(0, rows, side):
+                    left = read_a(slice(i, i + side), slice(k, k + depth))
+                    target = result[i : i + side, j : j + side]
+                    self.loop(left, right, target, k == 0, self.block, self.constants)
+
+    def _reader(self, x: Array) -> Callable[[slice, slice], Array]:
+        """Return what gives converted blocks of a matrix; a small one is converted at once."""
+        if x.size <= _WHOLE:
+            whole = self._converted(x)
+            return lambda rows, columns: whole[rows, columns]
+        return lambda rows, columns: self._converted(x[rows, columns])
+
+    def _converted(self, x: Array) -> Array:
+        """Return a matrix as the kernels read it, in the same order in memory."""
+        if self.reads_float32 and _is_plain(x):
+            return x
+        if abs(x.strides[0]) < abs(x.strides[1]):  # its columns lie together, as rows elsewhere
+            return self._converted_rows(x.T).T
+        return self._converted_rows(x)
+
+    def _converted_rows(self, x: Array) -> Array:
+        if self.is_half and self.fmt != float16:
+            x = as_inputs(x, self.fmt)
+        convert, dtype = (encode, np.uint16) if self.is_half else (round_to, np.float32)
+        fmt = float16 if self.is_half else self.fmt
+        if not (_is_plain(x) and x.flags.c_contiguous):
+            converted: Array = convert(x, fmt)
+            return converted.astype(dtype, copy=False)
+        converted = np.empty(x.shape, dtype)
+        convert(x.reshape(-1), fmt, out=converted.reshape(-1))  # small ones without delay
+        return converted
+
+
+def _is_plain(x: Array) -> bool:
+    return x.dtype == np.float32 and x.flags.aligned
+
+
+def as_inputs(x: Array, fmt: Format) -> Array:
+    """Round a block to the inputs' format: float32 where it holds the values, else float64."""
+    source = kernel_dtype(x.dtype)
+    if source == np.float32 and not fmt.fits(float32):
+        x = x.astype(np.float64)
+    rounded: Array = round_to(x, fmt)
+    return rounded.astype(np.float32, copy=False) if fmt.fits(float32) else rounded

@@ -1,0 +1,275 @@
+"""Advice: which formats hold a tensor, and the power-of-two scale that helps one which does not.
+
+A number times 2**k in a format is the same as the number in the format with its bias raised by k:
+the same significands, the same errors, the same losses. So scales are tried on the format, and the
+data are never scaled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure
+from lowprec.arrays.dask_arrays import is_chunked
+from lowprec.exact.number import floor_log2_ratio
+from lowprec.tensors.tensor import scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+
+    from lowprec.analysis.measurement import Measurement
+    from lowprec.formats import Format, FormatLike
+    from lowprec.tensors.tensor import Tensor
+
+__all__ = [
+    "Advice",
+    "FormatAdvice",
+    "advise",
+    "describe",
+    "losses",
+    "percent",
+    "superscript",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class FormatAdvice:
+    """What one format does to a tensor, and what a scale would change.
+
+    Attributes
+    ----------
+    fmt : Format
+        The format.
+    tolerance : float
+        The largest relative error that counts as holding.
+    measured : Measurement
+        The tensor in the format.
+    scale : float or None
+        The power of two to multiply the tensor by; None where none helps or none is needed.
+    scaled : Measurement or None
+        The tensor in the format after scaling, in the tensor's own unit: its `fmt` is the format
+        with another bias.
+    """
+
+    fmt: Format
+    tolerance: float
+    measured: Measurement
+    scale: float | None = None
+    scaled: Measurement | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing is lost and every relative error is within the tolerance."""
+        return _holds(self.measured, self.tolerance)
+
+    @property
+    def holds_scaled(self) -> bool:
+        """Whether it holds the tensor once scaled (or without)."""
+        return self.holds or (self.scaled is not None and _holds(self.scaled, self.tolerance))
+
+    def __str__(self) -> str:
+        return f"{self.fmt.name} {describe(self)}"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Advice:
+    """What each format does to one tensor; ``print`` it for words.
+
+    Attributes
+    ----------
+    tolerance : float
+        The largest relative error that counts as holding.
+    formats : tuple of FormatAdvice
+        In the order asked for.
+    """
+
+    tolerance: float
+    formats: tuple[FormatAdvice, ...]
+
+    @property
+    def holding(self) -> tuple[Format, ...]:
+        """The formats that hold the tensor as it is."""
+        return tuple(advice.fmt for advice in self.formats if advice.holds)
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """The helpful scale of each format that has one, by the format's name."""
+        return {a.fmt.name: a.scale for a in self.formats if a.scale is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the advice as plain data for JSON."""
+        return {
+            "tolerance": self.tolerance,
+            "formats": {
+                advice.fmt.name: {
+                    "holds": advice.holds,
+                    "scale": advice.scale,
+                    "holds_scaled": advice.holds_scaled,
+                    "words": str(advice),
+                }
+                for advice in self.formats
+            },
+        }
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self.formats))
+
+
+def advise(
+    x: npt.ArrayLike | Tensor,
+    tolerance: float = 0.01,
+    formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
+) -> Advice:
+    """Say which formats hold a tensor and which power-of-two scale helps one that does not.
+
+    A format holds a tensor if nothing becomes zero, infinite or NaN and no relative error exceeds
+    the tolerance. Where it does not, the scale nearest to 1 is proposed that brings all magnitudes
+    into the format's range or, where they span more than that, the largest that overflows nowhere.
+
+    Parameters
+    ----------
+    x : array_like, lowprec.tensors.Tensor or dask.array.Array
+        The tensor; read by block, a dask array by chunk and at once.
+    tolerance : float
+        The largest relative error to accept, 1 % by default.
+    formats : iterable of Format, str or dtype
+        The formats to try.
+
+    Returns
+    -------
+    Advice
+        As data, and as words when printed. Scales are verified by measurement.
+
+    Raises
+    ------
+    ValueError
+        If the tolerance is not positive.
+
+    Examples
+    --------
+    >>> print(advise([0.25, 0.02, 119716.0], formats=["bfloat16", "float16"]))
+    bfloat16 keeps every value within 0.098 %
+    float16 loses 1 of 3 values to overflow: it ends at 65,504, they at 119,716; multiplied by \
+2⁻¹ it keeps all within 0.023 %
+    """
+    if not tolerance > 0:
+        raise ValueError(f"a tolerance of {tolerance} holds nothing; use a positive one, as 0.01")
+    return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in as_formats(formats)))
+
+
+def _advise(x: npt.ArrayLike | Tensor, fmt: Format, tolerance: float) -> FormatAdvice:
+    measured = _measure(x, fmt)
+    advice = FormatAdvice(fmt, tolerance, measured)
+    exponent = 0 if advice.holds else _exponent(measured, tolerance)
+    shifted = _shifted(fmt, exponent) if exponent else None
+    if shifted is None:
+        return advice
+    after = _measure(x, shifted)
+    if _badness(after) >= _badness(measured):
+        return advice
+    return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=after)
+
+
+def _measure(x: npt.ArrayLike | Tensor, fmt: Format) -> Measurement:
+    measured = measure(x, fmt)
+    computed: Measurement = cast("Any", measured).compute() if is_chunked(x) else measured
+    return computed
+
+
+def _holds(measured: Measurement, tolerance: float) -> bool:
+    return measured.lost == 0 and measured.max_relative_error <= tolerance
+
+
+def _badness(measured: Measurement) -> tuple[int, float]:
+    return measured.lost, measured.max_relative_error
+
+
+def _exponent(measured: Measurement, tolerance: float) -> int:
+    """Return the k nearest to 0 for which the data times 2**k lie in the format's range.
+
+    At the lower end that is where half a spacing is within the tolerance of the smallest datum.
+    """
+    fmt = measured.fmt
+    if measured.max_abs == 0.0:
+        return 0
+    smallest = max(fmt.smallest_subnormal / (2 * tolerance), fmt.smallest_subnormal)
+    highest = floor_log2_ratio(fmt.max, measured.max_abs)
+    lowest = -floor_log2_ratio(measured.min_abs, min(smallest, fmt.smallest_normal))
+    exponent = highest if lowest > highest else min(max(0, lowest), highest)
+    return min(max(exponent, -1023), 1023)  # a scale is a float64
+
+
+def _shifted(fmt: Format, exponent: int) -> Format | None:
+    """Return the format whose values are those of `fmt` times 2**-exponent, if float64 can."""
+    try:
+        return scaled(fmt, math.ldexp(1.0, -exponent))
+    except ValueError:
+        return None
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+def describe(advice: FormatAdvice) -> str:
+    """Return what the format does to the tensor, and what a scale changes, as a verb phrase."""
+    measured = advice.measured
+    error = percent(measured.max_relative_error)
+    if measured.lost:
+        words = f"loses {losses(measured)}"
+        if measured.overflows and measured.max_abs > measured.fmt.max:
+            words += f": it ends at {measured.fmt.max:,.6g}, they at {measured.max_abs:,.6g}"
+    elif measured.max_relative_error == 0:
+        words = "keeps every value exactly"
+    elif advice.holds:
+        words = f"keeps every value within {error}"
+    else:
+        words = f"loses none but is off by up to {error}"
+        if measured.subnormals:
+            words += f" ({measured.subnormals:,} values become subnormal)"
+    return words + _describe_scale(advice)
+
+
+def _describe_scale(advice: FormatAdvice) -> str:
+    if advice.scale is None or advice.scaled is None:
+        return ""
+    times = f"; multiplied by 2{superscript(math.frexp(advice.scale)[1] - 1)} it"
+    if advice.scaled.lost:
+        return f"{times} still loses {advice.scaled.lost:,}"
+    error = advice.scaled.max_relative_error
+    return (
+        f"{times} keeps all exactly" if error == 0 else f"{times} keeps all within {percent(error)}"
+    )
+
+
+def losses(measured: Measurement) -> str:
+    """Return what is lost in words, as in "61 of 442 values to overflow"."""
+    fmt = measured.fmt
+    counts = {
+        "to overflow": measured.overflows,
+        "to zero": measured.new_zeros,
+        "as it has no NaN": 0 if fmt.has_nan else measured.nans,
+        "as it has no infinity": 0 if fmt.has_infinity else measured.infs,
+    }
+    kinds = [kind for kind, count in counts.items() if count]
+    shares = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds)
+    words = kinds[0] if len(kinds) == 1 else f"({shares})"
+    return f"{measured.lost:,} of {measured.count:,} values {words}"
+
+
+def percent(error: float) -> str:
+    """Return a relative error as a percentage of two digits, or "exact"."""
+    value = 100 * error
+    if value == 0:
+        return "exact"
+    return (
+        f"{value:.2g} %" if value < 99.5 else f"{value:.0f} %" if value < 1e6 else f"{value:.1e} %"
+    )
+
+
+def superscript(number: int) -> str:
+    """Return an integer in superscript."""
+    return str(number).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

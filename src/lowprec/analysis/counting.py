@@ -1,0 +1,273 @@
+"""The tally of what a format does to numbers, block by block.
+
+Numbers of 16 bits or fewer are counted by code, and each code that occurs is looked at once,
+however many formats are asked about.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.analysis.measurement import Measurement
+from lowprec.common.randomness import draw_key
+from lowprec.conversion.door import decode
+from lowprec.conversion.requests import round_piece
+from lowprec.formats import Format, float32, get_format
+from lowprec.rounding import Overflow, Rounding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+__all__ = ["BLOCK", "draw_keys", "measure_blocks", "measure_pieces", "merge_measurements"]
+
+BLOCK = 1 << 14
+"""Elements that are rounded and tallied at a time: the buffers of a block fit in a core's cache."""
+
+_COUNTED_BLOCK = 1 << 17  # elements whose codes are counted at a time
+_CONTIGUOUS: Any = ("readonly", "aligned", "nbo", "contig")
+
+
+def measure_blocks(
+    blocks: Iterable[Array],
+    formats: Sequence[Format],
+    rounding: Rounding,
+    overflow: Overflow,
+    rng: Any,
+) -> list[Measurement]:
+    """Measure arrays, as though they were one after the other, in several formats.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray
+        The numbers, looked at once.
+    formats : sequence of Format
+        The formats.
+    rounding, overflow, rng
+        As in `lowprec.measure`.
+
+    Returns
+    -------
+    list of Measurement
+        In the order of the formats.
+    """
+    pieces = ((block, None) for block in blocks)
+    return measure_pieces(pieces, formats, rounding, overflow, draw_keys(formats, rounding, rng))
+
+
+def draw_keys(formats: Sequence[Format], rounding: Rounding, rng: Any) -> list[int]:
+    """Draw the key of the random bits for each format; 0 where the mode is deterministic."""
+    return [draw_key(rng) if rounding.is_stochastic else 0 for _ in formats]
+
+
+def measure_pieces(
+    pieces: Iterable[tuple[Array, int | None]],
+    formats: Sequence[Format],
+    rounding: Rounding,
+    overflow: Overflow,
+    keys: Sequence[int],
+) -> list[Measurement]:
+    """Do what `measure_blocks` does to pieces, each with its place in the whole array.
+
+    A piece whose place is None follows the one before. Only stochastic modes look at places.
+    """
+    tallies = [_Tally(fmt, rounding, overflow, key) for fmt, key in zip(formats, keys, strict=True)]
+    counters: dict[Format, _CodeCounter] = {}
+    for block, place in pieces:
+        narrow = None if rounding.is_stochastic else _countable(block)
+        if narrow is not None:
+            counters.setdefault(narrow, _CodeCounter(narrow)).add(block)
+        else:
+            for tally in tallies:
+                tally.add(block, place)
+    for tally in tallies:
+        for counter in counters.values():
+            tally.add_weighted(*counter.values_and_counts())
+    return [tally.result() for tally in tallies]
+
+
+def merge_measurements(parts: Iterable[list[Measurement]]) -> list[Measurement]:
+    """Return the measurements of all parts together, in the order of the formats."""
+    return [functools.reduce(operator.add, each) for each in zip(*parts, strict=True)]
+
+
+def _countable(block: Array) -> Format | None:
+    """Return the format of numbers that are fewer codes than elements."""
+    if block.dtype.itemsize > 2 or block.dtype.kind not in "fV" or not block.dtype.isnative:
+        return None
+    fmt = get_format(block.dtype)
+    return fmt if block.size >= 1 << fmt.bits else None
+
+
+class _CodeCounter:
+    """How often each code of a format occurs."""
+
+    def __init__(self, fmt: Format) -> None:
+        self.fmt = fmt
+        self.counts = np.zeros(1 << fmt.bits, np.int64)
+
+    def add(self, block: Array) -> None:
+        """Count an array's codes."""
+        for codes in _pieces(block.view(self.fmt.code_dtype), "K", _COUNTED_BLOCK):
+            self.counts += np.bincount(codes, minlength=self.counts.size)
+
+    def values_and_counts(self) -> tuple[Array, Array]:
+        """Return the numbers that occur, and how often each does."""
+        codes = np.flatnonzero(self.counts)
+        return decode(codes, self.fmt), self.counts[codes]
+
+
+def _pieces(x: Array, order: Any, size: int) -> Iterator[Array]:
+    """Yield the elements of any array as contiguous pieces, in C order or as they lie in memory."""
+    if x.size:
+        yield from np.nditer(
+            [x],
+            flags=["external_loop", "buffered"],
+            op_flags=[_CONTIGUOUS],
+            order=order,
+            buffersize=size,
+        )
+
+
+@np.errstate(invalid="ignore")  # a NaN that signals is widened
+def _as_source(block: Array, fmt: Format) -> Array:
+    """Return the same numbers in a dtype whose rounded values can be any of the format's."""
+    narrow = block.dtype.itemsize <= 4 and block.dtype.kind not in "biu"
+    if narrow:
+        return block.astype(np.float32 if fmt.fits(float32) else np.float64, copy=False)
+    return block
+
+
+def _with_refused(block: Array, rounded: Array, fmt: Format) -> Array:
+    """Return NaN for what a format without NaN would refuse."""
+    if not fmt.has_nan:
+        rounded[np.isnan(block) if fmt.signed else ~(block >= 0)] = np.nan
+    return rounded
+
+
+class _Tally:
+    """The arrays that the kernel adds to, and what they mean."""
+
+    def __init__(self, fmt: Format, rounding: Rounding, overflow: Overflow, key: int) -> None:
+        from lowprec.kernels.counting import statistics
+
+        self.kernel = statistics
+        self.fmt, self.rounding, self.overflow = fmt, rounding, overflow
+        self.key, self.place = key, 0
+        self.limits = np.array(_limits(fmt, rounding))
+        self.count = 0
+        self.counts = np.zeros(len(statistics.COUNTS), np.int64)
+        self.extrema = np.array([0.0, math.inf, 0.0, 0.0])
+        self.sums = np.zeros((7, 2))
+        self.exponents = np.zeros(statistics.EXPONENTS, np.int64)
+        self.arrays = (self.limits, self.counts, self.extrema, self.sums, self.exponents)
+
+    def add(self, x: Array, place: int | None = None) -> None:
+        """Add an array of any layout, which lies at `place` or follows what was added before."""
+        if place is not None:
+            self.place = place
+        for piece in _pieces(x, "C" if self.rounding.is_stochastic else "K", BLOCK):
+            self._add_piece(_as_source(piece, self.fmt), None)
+
+    def add_weighted(self, values: Array, weights: Array) -> None:
+        """Add numbers that are there so many times each."""
+        self._add_piece(_as_source(values, self.fmt), weights)
+
+    def _add_piece(self, piece: Array, weights: Array | None) -> None:
+        how = (self.rounding, self.overflow)
+        rounded = round_piece(piece, self.fmt, how, self.key, first=self.place)
+        rounded = _with_refused(piece, rounded, self.fmt)
+        self.place += piece.size
+        self.count += piece.size if weights is None else int(weights.sum())
+        if weights is None and piece.dtype == rounded.dtype == np.float32:
+            whole = piece.size - piece.size % self.kernel.LANES
+            if whole:
+                self.kernel.make_tally_lanes()(piece[:whole], rounded[:whole], *self.arrays)
+            piece, rounded = piece[whole:], rounded[whole:]
+        if piece.size:
+            self._add_one_by_one(piece, weights, rounded)
+
+    def _add_one_by_one(self, piece: Array, weights: Array | None, rounded: Array) -> None:
+        values, tails = piece, None
+        if piece.dtype.kind in "iu" and piece.dtype.itemsize == 8:
+            values, tails = _split(piece)
+        elif piece.dtype.kind in "biu":
+            values = piece.astype(np.float64)
+        has = tails is not None, weights is not None
+        tally = self.kernel.make_tally(values.dtype, rounded.dtype, *has)
+        tally(values, tails, weights, rounded, *self.arrays)
+
+    def result(self) -> Measurement:
+        """Return the measurement of all that was added."""
+        kernel = self.kernel
+        relative, signal, noise, *scaled = (
+            Fraction(a) + Fraction(b) for a, b in self.sums.tolist()
+        )
+        unscale = Fraction(4) ** kernel.SCALE
+        counts = dict(zip(kernel.COUNTS, self.counts.tolist(), strict=True))
+        extrema = dict(zip(kernel.EXTREMA, self.extrema.tolist(), strict=True))
+        extrema["max_ulp_error"] *= 2.0**self.fmt.trailing_bits
+        occupied = np.flatnonzero(self.exponents).tolist()
+        return Measurement(
+            self.fmt,
+            self.rounding,
+            self.overflow,
+            self.count,
+            **counts,
+            **extrema,
+            relative_error_sum=relative,
+            signal=signal + scaled[0] / unscale + scaled[1] * unscale,
+            noise=noise + scaled[2] / unscale + scaled[3] * unscale,
+            exponent_histogram={
+                i + kernel.LOWEST_EXPONENT: int(self.exponents[i]) for i in occupied
+            },
+        )
+
+
+def _split(integers: Array) -> tuple[Array, Array]:
+    """Return 64-bit integers as their nearest float64 and, exactly, what is left."""
+    high = (integers >> 32).astype(np.float64) * 2.0**32
+    low = (integers & 0xFFFFFFFF).astype(np.float64)
+    nearest = high + low
+    return nearest, low - (nearest - high)  # Dekker (1971): exact, for |high| > |low| or high = 0
+
+
+def _limits(fmt: Format, rounding: Rounding) -> list[float]:
+    """Return what the kernel must know of the format, in its order."""
+    floor = fmt.emin if fmt.subnormals or fmt.precision == 1 else fmt.emin + fmt.trailing_bits
+    limits = [fmt.max, fmt.smallest_normal, math.ldexp(1.0, floor)]
+    for negative in (False, True):
+        limits += _margin(fmt, rounding, negative)
+    return limits
+
+
+def _margin(fmt: Format, rounding: Rounding, negative: bool) -> tuple[float, bool]:
+    """Return by how much a number may exceed `max`, and whether exactly that much overflows.
+
+    A number overflows if, rounded as if the exponent were unbounded, it exceeds `max`; the value
+    that would come next is one spacing further (IEEE 754-2019, section 7.4).
+    """
+    spacing = math.ldexp(1.0, fmt.emax - fmt.trailing_bits)
+    is_odd = fmt.precision == 1 or bool(fmt.max_code & 1)
+    outward = Rounding.TOWARD_NEGATIVE if negative else Rounding.TOWARD_POSITIVE
+    match rounding:
+        case Rounding.TIES_TO_EVEN:
+            return spacing / 2, is_odd
+        case Rounding.TIES_TO_AWAY:
+            return spacing / 2, True
+        case Rounding.TIES_TOWARD_ZERO:
+            return spacing / 2, False
+        case Rounding.TO_ODD if not is_odd:
+            return 0.0, False
+        case Rounding.AWAY_FROM_ZERO:
+            return 0.0, False
+    return (0.0, False) if rounding is outward else (spacing, True)

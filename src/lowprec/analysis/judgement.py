@@ -1,0 +1,111 @@
+"""Verdicts in words: what the measurements of one tensor in several formats add up to.
+
+Nothing here is written for a particular tensor. One threshold is stated, the tolerance that the
+advice was asked for with; all else is whether values are lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from lowprec.analysis.advice import FormatAdvice, describe, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lowprec.formats import Format
+
+__all__ = ["Tally", "cell", "grade", "tally", "verdict"]
+
+
+class Tally(NamedTuple):
+    """How one format fares over several tensors."""
+
+    fmt: Format
+    holding: int
+    total: int
+    words: str
+
+
+def tally(fmt: Format, advice: Sequence[FormatAdvice]) -> Tally:
+    """Count what `fmt` does to several tensors."""
+    grades = Counter(map(grade, advice))
+    failures = {
+        "overflows": "overflows in",
+        "zeros": "loses small values in",
+        "coarse": "too coarse in",
+    }
+    words = ", ".join(f"{text} {grades[key]}" for key, text in failures.items() if grades[key])
+    return Tally(fmt, sum(one.holds for one in advice), len(advice), words or "nothing lost")
+
+
+def grade(advice: FormatAdvice) -> str:
+    """Return exact, held, coarse, zeros or overflows, the worst that happens to the tensor."""
+    measured = advice.measured
+    if measured.lost:
+        return "zeros" if measured.lost == measured.new_zeros else "overflows"
+    if measured.max_relative_error == 0:
+        return "exact"
+    return "held" if advice.holds else "coarse"
+
+
+def cell(advice: FormatAdvice) -> str:
+    """Return what happens in a word or two: what is lost, else the largest relative error."""
+    measured = advice.measured
+    match grade(advice):
+        case "overflows":
+            fmt = measured.fmt
+            end = "∞" if fmt.has_infinity else "NaN" if fmt.has_nan else "max"
+            return f"{measured.lost - measured.new_zeros:,} → {end}"
+        case "zeros":
+            return f"{measured.new_zeros:,} → 0"
+    return percent(measured.max_relative_error)
+
+
+def verdict(advice: Sequence[FormatAdvice]) -> list[str]:
+    """Return the verdict on one tensor: a paragraph on 16 bits, another on 8.
+
+    Parameters
+    ----------
+    advice : sequence of FormatAdvice
+        What `advise` said of the tensor in each format.
+
+    Returns
+    -------
+    list of str
+        Paragraphs of a few sentences.
+    """
+    sixteen = [one for one in advice if one.fmt.bits == 16]
+    eight = [one for one in advice if one.fmt.bits < 16]
+    holding = sorted((one for one in sixteen if one.holds), key=_noise)
+    sentences = []
+    if len(holding) > 1:
+        sentences.append(_compared(holding))
+    elif holding:
+        sentences.append(f"Take {holding[0].fmt}: it {describe(holding[0])}.")
+    else:
+        sentences.append("No 16-bit format holds this tensor as it is.")
+    sentences += [f"{one.fmt} {describe(one)}." for one in sixteen if not one.holds]
+    in_eight = [f"{one.fmt} {describe(one)}." for one in eight]
+    return [" ".join(words) for words in (sentences, in_eight) if words]
+
+
+def _noise(advice: FormatAdvice) -> float:
+    return -math.inf if math.isnan(advice.measured.sqnr_db) else -advice.measured.sqnr_db
+
+
+def _compared(holding: Sequence[FormatAdvice]) -> str:
+    """Compare formats that all hold the tensor, the one with least noise first."""
+    best, last = holding[0].measured, holding[-1].measured
+    names = " and ".join(str(one.fmt) for one in holding)
+    if not last.noise:
+        return f"{names} keep every value exactly."
+    if not best.noise:
+        return f"{best.fmt} keeps every value exactly; {last.fmt} {describe(holding[-1])}."
+    gain = best.sqnr_db - last.sqnr_db
+    return (
+        f"{names} both hold it: {best.fmt} is {gain:.0f} dB finer "
+        f"({best.sqnr_db:.0f} against {last.sqnr_db:.0f} dB)."
+    )

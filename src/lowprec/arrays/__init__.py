@@ -1,0 +1,1 @@
+"""Which arrays may be converted, how they lie in memory, and dask arrays."""

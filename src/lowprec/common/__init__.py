@@ -1,0 +1,1 @@
+"""Names and near misses, random keys, forks, files written whole, recorded rows."""

@@ -1,0 +1,1 @@
+"""Kernels that count: statistics of a measurement, and of a recorded tensor."""

@@ -1,0 +1,97 @@
+"""The IEEE events of operations: which lanes of a result each happened in.
+
+`x` is an exact result rounded to odd, `y` that result in the format (see `operations`).
+
+References
+----------
+IEEE 754-2019, section 7.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lowprec.kernels.lanes import Lanes, select
+from lowprec.kernels.operations.rules import coded_bits, infinity, magnitude_bits
+from lowprec.kernels.rules import Constants, convert
+
+if TYPE_CHECKING:
+    from lowprec.kernels.operations.rules import Limits, Task
+
+__all__ = ["EVENTS", "every_event", "is_exceptional", "leaves_range", "range_events"]
+
+#: in the order in which kernels count them
+EVENTS = ("invalid", "divide_by_zero", "overflow", "underflow", "inexact")
+
+Events = dict[str, Lanes]  # in which lanes an event happened; nowhere if it is missing
+
+
+def leaves_range(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+    """Return where anything but `inexact` may have happened.
+
+    Most operations in most formats only ever round. What is left to do for each result is then one
+    comparison of x and y, and this one.
+    """
+    bits = coded_bits(x, task)
+    first = limits.smallest_normal if task.may_underflow else bits.constant(_first_code(task))
+    return (bits - first) >= (c.threshold - first)
+
+
+def is_exceptional(x: Lanes, task: Task) -> Lanes:
+    """Return where x is infinite, NaN or without a code for its sign."""
+    first = _first_code(task)
+    return (coded_bits(x, task) - first) >= infinity(x) - first
+
+
+def _first_code(task: Task) -> int:
+    """Return the bits of the least magnitude that has a code: zero, in all but one kind."""
+    return int(task.plan.variant.startswith("scale"))
+
+
+def range_events(
+    x: Lanes, inexact: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits
+) -> Events:
+    """Return where finite numbers overflow and underflow."""
+    bits = magnitude_bits(x)
+    return {
+        "overflow": overflows(x, bits, R, task, c, limits),
+        "underflow": inexact & (bits < limits.smallest_normal),
+    }
+
+
+def every_event(
+    operands: list[Lanes], x: Lanes, y: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits
+) -> Events:
+    """Return where each event happened. Underflow is tiny before rounding, and inexact."""
+    is_nan = x.is_nan()
+    invalid = ~operands[0].is_nan()
+    for operand in operands[1:]:
+        invalid = invalid & ~operand.is_nan()
+    bits = magnitude_bits(x)
+    finite = bits < infinity(x)
+    invalid = invalid & is_nan
+    if task.plan.variant.startswith(("unsigned", "scale")):  # negative numbers become NaN
+        has_no_code = x < 0.0
+        if task.plan.variant.startswith("scale"):
+            has_no_code = x <= 0.0
+        invalid, finite = invalid | has_no_code, finite & ~has_no_code
+    inexact = finite & ~y.equals(x)
+    events = range_events(x, inexact, R, task, c, limits)
+    events["overflow"] = events["overflow"] & finite
+    events |= {"invalid": invalid, "inexact": inexact}
+    if task.operation == "divide":
+        a, b = operands
+        is_pole = b.equals(0.0) & (magnitude_bits(a) < infinity(a))
+        events["divide_by_zero"] = is_pole & bits.equals(infinity(x))
+    return events
+
+
+def overflows(x: Lanes, bits: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+    """Return where x, rounded as if the exponent were unbounded, exceeds the largest number."""
+    if task.plan.random_bits:  # ask the rule itself, with infinity for the overflows
+        above = bits.constant(infinity(x))
+        c = c._replace(overflow_positive=above, overflow_negative=above)
+        return magnitude_bits(convert(x, task.plan, c, R)).equals(infinity(x))
+    if task.plan.mode in ("toward_positive", "toward_negative"):
+        return bits >= select(x < 0.0, limits.overflow_negative, limits.overflow_positive)
+    return bits >= limits.overflow_positive

@@ -1,0 +1,222 @@
+"""Loops that apply an operation to arrays, and the kernels made of them.
+
+A loop runs over contiguous one-dimensional arrays of the same size, a vector of elements at a time;
+what remains at the end is done by the same code with the missing lanes masked. The result may be
+the memory of an operand.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.formats import Format, float32, get_format
+from lowprec.kernels.compiler import from_dtype, numba, types
+from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
+from lowprec.kernels.operations.events import EVENTS
+from lowprec.kernels.operations.rules import OPERATIONS, Limits, Task, suffices_float32
+from lowprec.kernels.operations.vector_step import (
+    COUNTERS,
+    apply,
+    apply_masked,
+    apply_randomly,
+    draw_words,
+    load_constants,
+    task_to_text,
+)
+from lowprec.kernels.plans import (
+    conversion_plan,
+    float_bits,
+    overflow_threshold,
+    result_random_bits,
+)
+from lowprec.kernels.rules import Constants
+from lowprec.kernels.threads import thread_count
+from lowprec.rounding import Overflow, Rounding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["OperationKernel", "operation_kernel"]
+
+_PARALLEL_FROM = 50_000  # elements
+_PRECISION = {32: 24, 64: 53}
+_INEXACT = EVENTS.index("inexact")
+
+# Loops -------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _make_loop(task: Task, parallel: bool = False) -> Callable[..., None]:
+    """Return the loop for a task: ``loop(a, b, c, out, constants, counts, chunks)``.
+
+    An operation of fewer operands does not look at `b` or `c`. A stochastic loop takes a key and
+    the index of the first element in the array that the caller sees, too.
+    """
+    text = task_to_text(task)
+    operand = types.Array(from_dtype(np.dtype(task.source)), 1, "C", readonly=True)
+    out = types.Array(from_dtype(np.dtype(task.target)), 1, "C")
+    constants, counts = types.Array(types.uint64, 1, "C"), types.Array(types.int64, 1, "C")
+    arguments = [operand, operand, operand, out, constants, counts, types.int64]
+    if task.plan.random_bits:
+        arguments += [types.uint64, types.int64]
+    make = _make_random_loop if task.plan.random_bits else _make_plain_loop
+    return compile_as(text, make(text, task.lanes), types.void(*arguments), parallel)
+
+
+def _make_plain_loop(work: str, lanes: int) -> Callable[..., None]:
+    def loop(a, b, c, out, constants, counts, chunks):  # type: ignore[no-untyped-def]
+        fields = load_constants(constants)
+        for k in numba.prange(chunks):
+            begin = k * out.size // chunks >> 6 << 6
+            end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
+            whole = end - (end - begin) % lanes
+            inexact = 0
+            state = swap_float_state(EXACT_FLOATS)
+            for i in range(begin, whole, lanes):
+                inexact += apply(a, b, c, out, i, fields, counts, k, work)
+            if whole < end:
+                inexact += apply_masked(a, b, c, out, whole, fields, counts, k, whole, end, work)
+            swap_float_state(state)
+            counts[COUNTERS * k + _INEXACT] = inexact
+
+    return loop
+
+
+def _make_random_loop(work: str, lanes: int) -> Callable[..., None]:
+    def loop(a, b, c, out, constants, counts, chunks, key, first):  # type: ignore[no-untyped-def]
+        fields = load_constants(constants)
+        for k in numba.prange(chunks):
+            begin = k * out.size // chunks >> 6 << 6
+            end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
+            words = np.empty(64, np.uint32)
+            inexact = 0
+            state = swap_float_state(EXACT_FLOATS)
+            for block in range((first + begin) >> 6 << 6, first + end, 64):
+                draw_words(words, block, key)
+                for j in range(0, 64, lanes):
+                    i = block - first + j
+                    inexact += apply_randomly(
+                        a, b, c, out, i, fields, counts, k, begin, end, words, j, work
+                    )
+            swap_float_state(state)
+            counts[COUNTERS * k + _INEXACT] = inexact
+
+    return loop
+
+
+# Kernels -----------------------------------------------------------------------------------------
+
+
+class OperationKernel:
+    """A compiled operation of a format, to be called on contiguous one-dimensional arrays."""
+
+    __slots__ = ("constants", "has_second", "loop", "task")
+
+    def __init__(self, task: Task, constants: np.ndarray[Any, Any]) -> None:
+        self.task = task
+        self.has_second = OPERATIONS[task.operation][0] > 1
+        self.constants = constants
+        self.loop = _make_loop(task)
+
+    def __call__(
+        self, operands: Sequence[Any], out: Any, key: int = 0, first: int = 0
+    ) -> np.ndarray[Any, Any]:
+        """Compute `out`; return how often each of `EVENTS` happened.
+
+        `first` is the index of ``out[0]`` in the caller's array.
+        """
+        arrays = (operands[0], operands[self.has_second], operands[-1], out, self.constants)
+        threads = thread_count() if out.size >= _PARALLEL_FROM else 1
+        if threads == 1:
+            counts = np.zeros(len(EVENTS), np.int64)
+            self._run(self.loop, (*arrays, counts, 1), key, first)
+            return counts
+        counts = np.zeros((threads, COUNTERS), np.int64)
+        loop = _make_loop(self.task, parallel=True)
+        self._run(loop, (*arrays, counts.reshape(-1), threads), key, first)
+        return counts.sum(axis=0)[: len(EVENTS)]
+
+    def _run(self, loop: Any, arguments: tuple[Any, ...], key: int, first: int) -> None:
+        if self.task.plan.random_bits:
+            loop(*arguments, np.uint64(key), first)
+        else:
+            loop(*arguments)
+
+
+@functools.cache
+def operation_kernel(
+    operation: str,
+    fmt: Format,
+    source: str,
+    rounding: Rounding,
+    overflow: Overflow,
+    *,
+    operands_are_values: bool = False,
+    flush_to_zero: bool = False,
+    denormals_are_zero: bool = False,
+    flags: bool = True,
+) -> OperationKernel:
+    """Return the kernel of an operation on operands of dtype `source`."""
+    r = result_random_bits(fmt, rounding)
+    is_narrow = source == "float32" and r is None and suffices_float32(fmt, operation)
+    x = "float32" if is_narrow else "float64"
+    plan, constants = conversion_plan(fmt, x, x, rounding, overflow, r)
+    width = plan.word
+    task = Task(
+        operation,
+        plan,
+        source,
+        target="float32" if fmt.fits(float32) else "float64",
+        converts=not operands_are_values and not _holds_values_only(fmt, source, overflow),
+        fits=_has_exact_sums(fmt, width),
+        flush_to_zero=flush_to_zero,
+        denormals_are_zero=denormals_are_zero,
+        flags=flags,
+    )
+    fields = Constants(*constants)._replace(threshold=overflow_threshold(fmt, rounding, width))
+    limits = Limits(
+        smallest_normal=float_bits(fmt.smallest_normal, width),
+        overflow_positive=_least_overflow(fmt, rounding, width, negative=False),
+        overflow_negative=_least_overflow(fmt, rounding, width, negative=True),
+    )
+    return OperationKernel(task, np.array([*fields, *limits], np.uint64))
+
+
+def _has_exact_sums(fmt: Format, width: int) -> bool:
+    """Whether the sum of two values never has more bits than a float of that width."""
+    finest = fmt.emin - fmt.trailing_bits  # normal numbers have it without subnormal ones too
+    return fmt.emax + 2 - finest <= _PRECISION[width]
+
+
+def _holds_values_only(fmt: Format, source: str, overflow: Overflow) -> bool:
+    """Whether every number of the dtype is a value of the format."""
+    return (
+        get_format(source).fits(fmt)
+        and fmt.has_infinity
+        and (overflow is not Overflow.SATURATE_FINITE)
+    )
+
+
+def _least_overflow(fmt: Format, rounding: Rounding, width: int, *, negative: bool) -> int:
+    """Return the bits, as a float's, of the least magnitude that rounds beyond `max`.
+
+    The exponent is taken as unbounded then (IEEE 754-2019, section 7.4).
+    """
+    following = float_bits(fmt.max + math.ldexp(fmt.eps, fmt.emax), width)
+    match rounding:
+        case Rounding.TIES_TO_EVEN | Rounding.TIES_TO_AWAY | Rounding.TIES_TOWARD_ZERO:
+            return overflow_threshold(fmt, rounding, width)
+        case Rounding.TO_ODD if not (fmt.max_code & 1 or fmt.precision == 1):
+            return float_bits(fmt.max, width) + 1
+        case Rounding.AWAY_FROM_ZERO:
+            return float_bits(fmt.max, width) + 1
+        case Rounding.TOWARD_POSITIVE | Rounding.TOWARD_NEGATIVE:
+            goes_away = negative == (rounding is Rounding.TOWARD_NEGATIVE)
+            return float_bits(fmt.max, width) + 1 if goes_away else following
+        case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
+            return float_bits(fmt.max, width) + 1  # it may; the rule decides
+    return following

@@ -1,0 +1,1 @@
+"""The oracle in integers: written apart from the rules that it judges."""

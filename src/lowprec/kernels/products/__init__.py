@@ -1,0 +1,1 @@
+"""Kernels of matrix products whose accumulator is rounded at every step."""

@@ -1,0 +1,1 @@
+"""Kernels of sums in every order."""

@@ -1,0 +1,342 @@
+"""Sums with every step rounded once, in every order: the general kernel.
+
+It works on a block of terms ``a[i, k] * b[k, j]`` of outputs (i, j) and keeps the state of each
+output in float64, which holds every value of the accumulator's format and every term exactly. Terms
+arrive block by block along k, so that no temporary grows with the operands.
+
+One addition is exact up to its single rounding: TwoSum gives the float64 sum and its error, from
+which the sum rounded to odd follows; its 53 bits hold two more than any format here, so that
+rounding them is rounding the exact sum.
+
+References
+----------
+Boldo, Melquiond (2008), "Emulation of a FMA and correctly rounded sums: proved algorithms using
+rounding to odd"; Knuth, The Art of Computer Programming, volume 2, section 4.2.2 (TwoSum).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.formats import Format, float64
+from lowprec.kernels.compiler import cgutils, intrinsic, types
+from lowprec.kernels.lanes import Lanes, select
+from lowprec.kernels.loops import (
+    EXACT_FLOATS,
+    compile_as,
+    from_text,
+    load_constants,
+    swap_float_state,
+    to_text,
+)
+from lowprec.kernels.philox import philox
+from lowprec.kernels.plans import conversion_plan, result_random_bits
+from lowprec.kernels.rules import Constants, Plan, convert
+from lowprec.kernels.sums.limbs import LIMBS, add_to_limbs, read_limbs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lowprec.rounding import Overflow, Rounding
+
+__all__ = ["make_accumulation", "make_products", "rounding_plan", "state_size"]
+
+Array = np.ndarray[Any, Any]
+
+_SIGN, _INFINITY = 1 << 63, 0x7FF << 52
+NATIVE = "native"  # float64 itself, to nearest: the processor rounds
+_MATRIX = types.Array(types.float64, 2, "A", readonly=True)
+
+
+def rounding_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str, Array]:
+    """Return how float64 sums are rounded to a format, as text, and the rule's constants."""
+    if fmt == float64:
+        return NATIVE, np.zeros(len(Constants._fields), np.uint64)
+    r = result_random_bits(fmt, rounding)
+    plan, constants = conversion_plan(fmt, "float64", "float64", rounding, overflow, r)
+    return to_text(plan), constants
+
+
+# One rounding ------------------------------------------------------------------------------------
+
+
+def round_sum_to_odd(x: Lanes, y: Lanes) -> Lanes:
+    """Return x + y in float64, rounded to odd; a finite sum stays finite."""
+    s = x + y
+    part = s - x
+    error = (x - (s - part)) + (y - part)
+    bits = s.as_integers()
+    grows = ((error.as_integers() ^ bits) & _SIGN).equals(0)
+    is_even = (bits & 1).equals(0)
+    odd = select((error < 0) | (error > 0), select(grows, bits + 1, bits - 1), bits)
+    odd = select(is_even, odd, bits)
+    is_over = (bits & (_SIGN - 1)).equals(_INFINITY) & is_finite(x) & is_finite(y)
+    return select(is_over, bits - 1, odd).as_floats()
+
+
+def is_finite(x: Lanes) -> Lanes:
+    """Return in which lanes a float64 is a number."""
+    return (x.as_integers() & _INFINITY) < _INFINITY
+
+
+def _round(x: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
+    return convert(x, plan, c, random >> (32 - plan.random_bits) if plan.random_bits else random)
+
+
+def _add(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
+    s = round_sum_to_odd(x, y)
+    if plan.mode == "toward_negative":  # x - x is -0 in this mode alone
+        sign = (x.as_integers() | y.as_integers()) & _SIGN
+        s = select(s.equals(0.0), sign.as_floats(), s)
+    return _round(s, plan, c, random)
+
+
+def _rule(builder: Any, text: str, constants: Any, random: Any) -> tuple[Plan, Constants, Lanes]:
+    fields = cgutils.unpack_tuple(builder, constants, len(Constants._fields))
+    c = Constants(*(Lanes(builder, field) for field in fields))
+    return from_text(text), c, Lanes(builder, random)
+
+
+@intrinsic(prefer_literal=True)
+def rounded(_: Any, x: Any, constants: Any, random: Any, plan: Any) -> Any:
+    """Return ○(x)."""
+    text = plan.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, *rest = args[:3]
+        if text == NATIVE:
+            return x
+        return _round(Lanes(builder, x), *_rule(builder, text, *rest)).value
+
+    return types.float64(x, constants, random, plan), generate
+
+
+@intrinsic(prefer_literal=True)
+def added(_: Any, x: Any, y: Any, z: Any, constants: Any, random: Any, plan: Any) -> Any:
+    """Return ○(x·y + z); float64 holds the product exactly, unless it is the format itself."""
+    text = plan.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, y, z = (Lanes(builder, value) for value in args[:3])
+        if text == NATIVE:
+            return x.fused(y, z).value
+        return _add(x * y, z, *_rule(builder, text, *args[3:5])).value
+
+    return types.float64(x, y, z, constants, random, plan), generate
+
+
+@intrinsic(prefer_literal=True)
+def drawn(_: Any, output: Any, number: Any, key: Any, plan: Any) -> Any:
+    """Return 32 random bits for an output's rounding of this number; 0 where none are used."""
+    text = plan.literal_value
+    has_draws = text != NATIVE and from_text(text).random_bits
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        output, number, key = (Lanes(builder, value) for value in args[:3])
+        if not has_draws:
+            return key.constant(0).value
+        x0, x1, x2, x3 = philox((output << 32) | ((number >> 2) & 0xFFFFFFFF), key)
+        is_even, is_lower = (number & 1).equals(0), (number & 2).equals(0)
+        return select(is_lower, select(is_even, x0, x1), select(is_even, x2, x3)).value
+
+    return types.uint64(types.int64, types.int64, types.uint64, plan), generate
+
+
+# Orders ------------------------------------------------------------------------------------------
+#
+# Each takes the terms ``a[i, k] * b[k, j]`` that have the numbers first, first + 1, … in the sums,
+# and after the last ones leaves the sum of output (i, j) in ``state[i, j, 0]``. `constants` are
+# those of the format and of the inner one; `outputs[i]` is the index of output (i, 0) in the whole
+# result and `key` the key of the random bits. An output's roundings are numbered in their order.
+
+
+def _sequential(plan: str, inner: str) -> Callable[..., None]:
+    def accumulate(a, b, state, constants, block, first, last, outputs, key):  # type: ignore[no-untyped-def]
+        floats = swap_float_state(EXACT_FLOATS)
+        c = load_constants(constants[0])
+        for i in range(a.shape[0]):
+            for k in range(b.shape[0]):
+                n = first + k
+                for j in range(b.shape[1]):
+                    random = drawn(outputs[i] + j, n, key, plan)
+                    if n == 0:
+                        state[i, j, 0] = rounded(a[i, k] * b[k, j], c, random, plan)
+                    else:
+                        state[i, j, 0] = added(a[i, k], b[k, j], state[i, j, 0], c, random, plan)
+        swap_float_state(floats)
+
+    return accumulate
+
+
+def _blocked(plan: str, inner: str) -> Callable[..., None]:
+    def accumulate(a, b, state, constants, block, first, last, outputs, key):  # type: ignore[no-untyped-def]
+        floats = swap_float_state(EXACT_FLOATS)
+        c, ci = load_constants(constants[0]), load_constants(constants[1])
+        for i in range(a.shape[0]):
+            for k in range(b.shape[0]):
+                n = first + k
+                done = n // block  # blocks before, each with a rounding of its own
+                for j in range(b.shape[1]):
+                    random = drawn(outputs[i] + j, n + done, key, inner)
+                    if n == done * block:
+                        state[i, j, 1] = rounded(a[i, k] * b[k, j], ci, random, inner)
+                    else:
+                        state[i, j, 1] = added(a[i, k], b[k, j], state[i, j, 1], ci, random, inner)
+                if n + 1 < (done + 1) * block and not (last and k + 1 == b.shape[0]):
+                    continue
+                for j in range(b.shape[1]):
+                    random = drawn(outputs[i] + j, n + done + 1, key, plan)
+                    if done == 0:
+                        state[i, j, 0] = rounded(state[i, j, 1], c, random, plan)
+                    else:
+                        state[i, j, 0] = added(state[i, j, 1], 1.0, state[i, j, 0], c, random, plan)
+        swap_float_state(floats)
+
+    return accumulate
+
+
+def _pairwise(plan: str, inner: str) -> Callable[..., None]:
+    """Keep sums of 1, 2, 4, … terms, those that the binary digits of the count name."""
+
+    def accumulate(a, b, state, constants, block, first, last, outputs, key):  # type: ignore[no-untyped-def]
+        floats = swap_float_state(EXACT_FLOATS)
+        c = load_constants(constants[0])
+        for i in range(a.shape[0]):
+            number = 0  # of additions before the first term
+            for level in range(1, 63):
+                number += first >> level
+            for k in range(b.shape[0]):
+                level = 0
+                while (first + k) >> level & 1:
+                    level += 1
+                for j in range(b.shape[1]):
+                    total = a[i, k] * b[k, j]
+                    for below in range(level):
+                        random = drawn(outputs[i] + j, number + below, key, plan)
+                        total = added(total, 1.0, state[i, j, below], c, random, plan)
+                    state[i, j, level] = total
+                number += level
+            if not last:
+                continue
+            count = first + b.shape[0]
+            for j in range(b.shape[1]):
+                lowest = 0
+                while not count >> lowest & 1:
+                    lowest += 1
+                total, now = state[i, j, lowest], number
+                if count == 1:
+                    total = rounded(total, c, drawn(outputs[i] + j, now, key, plan), plan)
+                for level in range(lowest + 1, state.shape[2]):
+                    if count >> level & 1:
+                        random = drawn(outputs[i] + j, now, key, plan)
+                        total = added(total, 1.0, state[i, j, level], c, random, plan)
+                        now += 1
+                state[i, j, 0] = total
+        swap_float_state(floats)
+
+    return accumulate
+
+
+def _kahan(plan: str, inner: str) -> Callable[..., None]:
+    def accumulate(a, b, state, constants, block, first, last, outputs, key):  # type: ignore[no-untyped-def]
+        floats = swap_float_state(EXACT_FLOATS)
+        c = load_constants(constants[0])
+        for i in range(a.shape[0]):
+            for k in range(b.shape[0]):
+                n = 4 * (first + k)
+                for j in range(b.shape[1]):
+                    o = outputs[i] + j
+                    s, lost = state[i, j, 0], state[i, j, 1]
+                    if n == 0:
+                        random = drawn(o, n, key, plan)
+                        state[i, j, 0] = rounded(a[i, k] * b[k, j], c, random, plan)
+                        state[i, j, 1] = 0.0
+                        continue
+                    y = added(a[i, k], b[k, j], -lost, c, drawn(o, n, key, plan), plan)
+                    t = added(y, 1.0, s, c, drawn(o, n + 1, key, plan), plan)
+                    grown = added(t, 1.0, -s, c, drawn(o, n + 2, key, plan), plan)
+                    state[i, j, 1] = added(grown, 1.0, -y, c, drawn(o, n + 3, key, plan), plan)
+                    state[i, j, 0] = t
+        swap_float_state(floats)
+
+    return accumulate
+
+
+def _exact(plan: str, inner: str) -> Callable[..., None]:
+    """Keep each sum as one long fixed-point number, and round it once."""
+
+    def accumulate(a, b, state, constants, block, first, last, outputs, key):  # type: ignore[no-untyped-def]
+        floats = swap_float_state(EXACT_FLOATS)
+        c = load_constants(constants[0])
+        zero = -0.0 if "toward_negative" in plan else 0.0
+        is_native = plan == NATIVE
+        for i in range(a.shape[0]):
+            for j in range(b.shape[1]):
+                limbs = state[i, j]
+                for k in range(b.shape[0]):
+                    add_to_limbs(limbs, a[i, k] * b[k, j], first + k)
+                if last:
+                    random = drawn(outputs[i] + j, 0, key, plan)
+                    limbs[0] = rounded(read_limbs(limbs, zero, is_native), c, random, plan)
+        swap_float_state(floats)
+
+    return accumulate
+
+
+_ORDERS = {
+    "sequential": _sequential,
+    "blocked": _blocked,
+    "pairwise": _pairwise,
+    "kahan": _kahan,
+    "exact": _exact,
+}
+
+
+def state_size(order: str, terms: int) -> int:
+    """Return how many float64 an output keeps in this order."""
+    sizes = {"blocked": 2, "kahan": 2, "pairwise": terms.bit_length(), "exact": LIMBS}
+    return sizes.get(order, 1)
+
+
+@functools.cache
+def make_accumulation(order: str, plan: str, inner: str) -> Callable[..., None]:
+    """Return an order's loop, compiled for the plans of its format and its inner one."""
+    signature = types.void(
+        _MATRIX,
+        _MATRIX,
+        types.Array(types.float64, 3, "C"),
+        types.Array(types.uint64, 2, "C"),
+        types.int64,
+        types.int64,
+        types.boolean,
+        types.Array(types.int64, 1, "C"),
+        types.uint64,
+    )
+    loop = _ORDERS[order](plan, inner)
+    return compile_as(f"accumulate|{order}|{plan}|{inner}", loop, signature)
+
+
+@functools.cache
+def make_products(plan: str) -> Callable[..., None]:
+    """Return the loop that rounds the products of a row: ``out[k, j] = ○(a[k] * b[k, j])``.
+
+    Rounding k of output j has the number ``first + k``.
+    """
+
+    def multiply(a, b, out, constants, first, output, key):  # type: ignore[no-untyped-def]
+        floats = swap_float_state(EXACT_FLOATS)
+        c = load_constants(constants)
+        for k in range(b.shape[0]):
+            for j in range(b.shape[1]):
+                random = drawn(output + j, first + k, key, plan)
+                out[k, j] = rounded(a[k] * b[k, j], c, random, plan)
+        swap_float_state(floats)
+
+    row = types.Array(types.float64, 1, "A", readonly=True)
+    constants = types.Array(types.uint64, 1, "C")
+    out = types.Array(types.float64, 2, "C")
+    signature = types.void(row, _MATRIX, out, constants, types.int64, types.int64, types.uint64)
+    return compile_as(f"products|{plan}", multiply, signature)

@@ -1,0 +1,1 @@
+"""How results are shown: words for numbers, tables, cards, pages and drawings of plain data."""

@@ -1,0 +1,1 @@
+"""The kinds of files that hold tensors: one module a kind."""

@@ -1,0 +1,97 @@
+"""Files: tensors under names that tell them apart, texts written whole or not at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lowprec.common.whole_files import whole_file
+from lowprec.tensors import open_tensors
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from lowprec.tensors import Tensor, TensorFile
+
+__all__ = ["name_tensors", "write_atomically"]
+
+
+_ARRAY_FILES = (".npy", ".npz")
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file (UTF-8) so that nobody ever sees half of it.
+
+    What is no regular file, such as ``/dev/stdout``, is written directly.
+
+    Parameters
+    ----------
+    path : str or path
+        The file to write; one that exists is replaced.
+    text : str
+        All of its content.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        target.write_text(text, encoding="utf-8")
+        return
+    with whole_file(target) as file:
+        file.write(text.encode())
+
+
+def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
+    """Open the tensors of files under names that tell them apart; no element is read yet.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        What `lowprec.tensors.open_tensors` takes. Nothing in a file is executed. What
+        no conversion touches, integers for example, is left out of models, not of NumPy's files.
+
+    Returns
+    -------
+    dict of str to Tensor
+        ``weights.npy``, ``grads.npz:name`` or, of a model's only file or set of shards, the name
+        alone; with the folder where two files have one name.
+
+    Raises
+    ------
+    OSError
+        If a file does not exist.
+    ValueError
+        If a file is damaged or of another kind, holds no array, or one that is not of real numbers.
+    """
+    opened = [open_tensors(path) for path in dict.fromkeys(paths)]
+    files = [file for tensors in opened for file in tensors.files]
+    uses = Counter(file.path.name for file in files)
+    is_model = len(opened) == 1 and files[0].path.suffix not in _ARRAY_FILES
+    arrays: dict[str, Tensor] = {}
+    for file in files:
+        label = file.path.name if uses[file.path.name] == 1 else str(file.path)
+        for tensor in _measurable(file):
+            whole = f"{label}:{tensor.name}"
+            name = label if file.path.suffix == ".npy" else tensor.name if is_model else whole
+            _check_is_real(name, tensor)
+            arrays[name] = tensor
+    if files and not arrays:
+        raise ValueError(f"{files[0].path} holds no tensors of real numbers")
+    return arrays
+
+
+def _measurable(file: TensorFile) -> Iterable[Tensor]:
+    """Return an array file's tensors, or those of a model that `convert` would round."""
+    if file.path.suffix in _ARRAY_FILES:
+        return file.tensors
+    return [tensor for tensor in file.tensors if tensor.fmt is not None]
+
+
+def _check_is_real(name: str, tensor: Tensor) -> None:
+    if tensor.fmt is None and tensor.dtype.kind not in "iub":
+        raise ValueError(f"{name} holds {tensor.dtype}; lowprec measures arrays of real numbers")

@@ -1,0 +1,191 @@
+"""What an optimizer is, and what all of them share: clips, weight decay, the learning rate."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.train.optimizing.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
+from lowprec.train.optimizing.transforms import as_it_is, chain
+
+if TYPE_CHECKING:
+    from lowprec.train.optimizing.transforms import Params, State, Store, Transform
+
+__all__ = ["Optimizer", "Rate", "compose", "require_fraction", "require_not_negative"]
+
+Rate = float | Callable[[int], float]
+"""A learning rate: a number, or a schedule, a function of the finished steps."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Optimizer:
+    """What turns gradients into updates: a name, a learning rate and a transform.
+
+    Parameters
+    ----------
+    name : str
+        What a report calls it.
+    learning_rate : float or callable
+        A number, or a schedule: a function of the number of finished steps.
+    transform : Transform
+        The two functions that do the work.
+    hyperparameters : dict
+        The other numbers, for reports.
+
+    Examples
+    --------
+    >>> from lowprec.train.optimizers import SGD
+    >>> optimizer = SGD(0.5)
+    >>> params = {"0/bias": np.float32([1.0])}
+    >>> state = optimizer.init(params)
+    >>> gradients = {"0/bias": np.float32([2.0])}
+    >>> updates, state = optimizer.update(gradients, state, params, 1, optimizer.rate(0))
+    >>> params["0/bias"] + updates["0/bias"]
+    array([0.], dtype=float32)
+    """
+
+    name: str
+    learning_rate: Rate
+    transform: Transform
+    hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return the name and the numbers."""
+        numbers = {"learning_rate": self.learning_rate, **self.hyperparameters}
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in numbers.items())})"
+
+    def init(self, params: Params) -> State:
+        """Return the state before the first step: ``"first_moment/0/kernel"``, …, flat."""
+        return self.transform.init(params)
+
+    def update(
+        self,
+        gradients: Params,
+        state: State,
+        params: Params,
+        step: int,
+        rate: float,
+        store: Store = as_it_is,
+    ) -> tuple[Params, State]:
+        """Return what to add to the parameters, and the new state.
+
+        Parameters
+        ----------
+        gradients : dict of str to ndarray
+            Unscaled gradients of the loss, some or all parameters'; overwritten.
+        state : dict of str to ndarray
+            What `init` or the last step gave; overwritten.
+        params : dict of str to ndarray
+            The parameters, which are only read.
+        step : int
+            The number of this step: applied steps count, from 1.
+        rate : float
+            Its learning rate: ``rate(step - 1)``.
+        store : callable
+            Rounds an array to the format in which state is stored; the update is made of what is
+            stored.
+
+        Returns
+        -------
+        updates, state : dict of str to ndarray
+            Infinite or NaN where the arithmetic, that of the arrays' dtype, makes it so.
+        """
+        with np.errstate(all="ignore"):
+            return self.transform.update(gradients, state, params, step, rate, store)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate after so many applied steps: ``rate(0)`` is the first step's."""
+        return self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
+
+    def observe(self, metric: float) -> Optimizer:
+        """Return the optimizer for the next epoch, after one that ended with this metric.
+
+        It is another one only where the learning rate itself observes
+        (`lowprec.train.schedules.Performance`).
+        """
+        observe = getattr(self.learning_rate, "observe", None)
+        return self if observe is None else dataclasses.replace(self, learning_rate=observe(metric))
+
+
+def compose(
+    name: str,
+    learning_rate: Rate,
+    numbers: dict[str, Any],
+    clipping: dict[str, float | None],
+    *parts: Transform,
+) -> Optimizer:
+    """Return the optimizer that clips, then applies the parts.
+
+    Parameters
+    ----------
+    name, learning_rate
+        Those of `Optimizer`.
+    numbers : dict
+        Its hyperparameters but for the clip.
+    clipping : dict
+        The keywords that say how to clip: ``clipvalue``, ``clipnorm``, ``global_clipnorm``.
+    *parts : Transform
+        All that follows, ``scale_by_rate()`` included.
+
+    Raises
+    ------
+    ValueError
+        If the rate or a limit is out of its range, or two limits are given.
+    TypeError
+        If there is another keyword.
+    """
+    if not callable(learning_rate):
+        require_not_negative(learning_rate=learning_rate)
+    clips = _clips(name, clipping)
+    limits = [_CLIPS[word](limit) for word, limit in clips.items()]
+    return Optimizer(name, learning_rate, chain(*limits, *parts), {**numbers, **clips})
+
+
+_CLIPS: dict[str, Callable[[float], Transform]] = {
+    "clipvalue": clip_by_value,
+    "clipnorm": clip_by_norm,
+    "global_clipnorm": clip_by_global_norm,
+}
+
+
+_OF_PYTORCH = {  # what PyTorch calls what has Keras' name here
+    "lr": "learning_rate",
+    "eps": "epsilon",
+    "betas": "beta_1 and beta_2",
+    "alpha": "rho",
+}
+
+
+def _clips(name: str, clipping: dict[str, float | None]) -> dict[str, float]:
+    """Return the clip that is given, as a dict of one, or none."""
+    if unknown := sorted(clipping.keys() - _CLIPS.keys()):
+        ours = _OF_PYTORCH.get(unknown[0])
+        hint = f"write {ours}" if ours else f"gradients are clipped by {', '.join(_CLIPS)}"
+        raise TypeError(f"{name} has no argument {unknown[0]!r}; {hint}")
+    given = {word: limit for word, limit in clipping.items() if limit is not None}
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)}: gradients are clipped one way; drop the others")
+    for word, limit in given.items():
+        if not limit > 0:
+            raise ValueError(f"{word}={limit}: a limit is positive; leave it out to clip nothing")
+    return given
+
+
+def require_fraction(**numbers: float) -> None:
+    """Raise a ValueError unless every number is in [0, 1)."""
+    for name, number in numbers.items():
+        if not 0 <= number < 1:
+            raise ValueError(
+                f"{name}={number}: it must be in [0, 1), 0.9 for instance; 0 keeps nothing"
+            )
+
+
+def require_not_negative(**numbers: float) -> None:
+    """Raise a ValueError unless every number is finite and at least 0."""
+    for name, number in numbers.items():
+        if not 0 <= number < math.inf:
+            raise ValueError(f"{name}={number}: it must be finite and at least 0")

@@ -1,0 +1,1 @@
+"""Running a training: one step, the loop over epochs, prediction, and the history that is kept."""

@@ -1,0 +1,163 @@
+"""What happened in a training: the curves, the parameters, the loss scale and its skips."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from lowprec.train.running.archive import read_archive, write_archive
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+
+__all__ = ["History"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class History:
+    """What `fit` returns.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        A value an epoch, by Keras' names: ``loss``, ``accuracy``, ``val_loss``, …
+    params : dict of str to ndarray
+        The trained parameters.
+    loss_scales : list of float
+        The loss scale of each step, 1 without one.
+    skipped_steps : list of int
+        The steps that were skipped, counted from 0 over all epochs.
+    skip_reasons : list of str
+        Why, one for each of them.
+    epoch : list of int
+        The epochs trained, from 0.
+    facts : dict
+        What was trained how: policy, optimizer, seed, … as JSON holds it.
+    state : dict of str to ndarray
+        What `fit` needs to go on from here, beside the parameters; may be empty.
+    recorder : object
+        The recorder that was given to `fit`; it is not saved.
+
+    Examples
+    --------
+    >>> history = History({"loss": [0.75], "val_loss": [0.5]}, epoch=[0])
+    >>> print(history)
+    History: 1 epoch; loss 0.7500, val_loss 0.5000
+    """
+
+    history: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    params: dict[str, Array] = dataclasses.field(default_factory=dict)
+    loss_scales: list[float] = dataclasses.field(default_factory=list)
+    skipped_steps: list[int] = dataclasses.field(default_factory=list)
+    skip_reasons: list[str] = dataclasses.field(default_factory=list)
+    epoch: list[int] = dataclasses.field(default_factory=list)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    state: dict[str, Array] = dataclasses.field(default_factory=dict)
+    recorder: Any = None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything but the recorder to an .npz file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path
+            The file; one that exists is replaced. It gets exactly this name.
+
+        Raises
+        ------
+        TypeError
+            If `facts` holds what JSON cannot.
+        OSError
+            If the file cannot be written.
+        """
+        numbers = {f"history/{name}": np.array(v, np.float64) for name, v in self.history.items()}
+        numbers["loss_scales"] = np.array(self.loss_scales, np.float64)
+        numbers["skipped_steps"] = np.array(self.skipped_steps, np.int64)
+        params = {f"params/{name}": array for name, array in self.params.items()}
+        state = {f"state/{name}": array for name, array in self.state.items()}
+        header = {"epoch": self.epoch, "skip_reasons": self.skip_reasons, "facts": self.facts}
+        write_archive(path, numbers | params | state, {"content": "history"} | header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Return the history in a file that `save` wrote, every number bit for bit.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is damaged, holds something else, or was written by a newer lowprec.
+        """
+        arrays, header = read_archive(path)
+        if header.pop("content", None) != "history":
+            raise ValueError(f"{path} is an archive of lowprec, but not a saved history")
+        return cls(
+            history={name: array.tolist() for name, array in _below("history/", arrays)},
+            params=dict(_below("params/", arrays)),
+            state=dict(_below("state/", arrays)),
+            loss_scales=arrays["loss_scales"].tolist(),
+            skipped_steps=arrays["skipped_steps"].tolist(),
+            **header,
+        )
+
+    def plot(self) -> Figure:
+        """Draw the loss and the first metric, and the loss scale with its skips if there is one.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            Jupyter shows it; ``savefig`` writes it.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Without matplotlib, naming the extra to install.
+        """
+        from lowprec.report.curves import history_figure
+
+        return history_figure(self)
+
+    @property
+    def _headline(self) -> str:
+        count = len(self.epoch)
+        words = f"{count} epoch{'' if count == 1 else 's'}"
+        words += f" in {self.facts['policy']}" if "policy" in self.facts else ""
+        skips = len(self.skipped_steps)
+        return words + (f", {skips} step{'' if skips == 1 else 's'} skipped" if skips else "")
+
+    @property
+    def _last(self) -> dict[str, str]:
+        from lowprec.train.running.progress import figure
+
+        return {name: figure(values[-1]) for name, values in self.history.items() if values}
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {text}" for name, text in self._last.items())
+        return f"History: {self._headline}{'; ' if last else ''}{last}"
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f'<span style="display:inline-block;margin-right:1.5em"><small style="opacity:.75">'
+            f"{html.escape(name)}</small><br>{html.escape(text)}</span>"
+            for name, text in self._last.items()
+        )
+        return f"<div><b>History</b>&nbsp; {html.escape(self._headline)}<br>{cells}</div>"
+
+
+def _below(prefix: str, arrays: Mapping[str, Array]) -> list[tuple[str, Array]]:
+    """Return the arrays whose names begin with a prefix, without it."""
+    return [(n.removeprefix(prefix), array) for n, array in arrays.items() if n.startswith(prefix)]

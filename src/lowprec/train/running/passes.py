@@ -1,0 +1,272 @@
+"""One pass forward and one backward through a network, under a policy."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.common.randomness import draw_key
+from lowprec.train import losses
+from lowprec.train.layers.dropout import AlphaDropout, Dropout
+from lowprec.train.layers.flatten import Flatten
+from lowprec.train.layers.layer import Run
+from lowprec.train.numerics import Numerics, numerics_of
+from lowprec.train.policy import Policy, get_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+    from lowprec.common.randomness import RNGLike
+    from lowprec.train.layers.layer import Layer
+    from lowprec.train.losses import Loss
+    from lowprec.train.model import Sequential
+    from lowprec.train.recorder.watching import Watch
+
+__all__ = ["Forward", "Pass", "apply", "gradients", "refuse_softmax", "run_forward", "run_pass"]
+
+Array = np.ndarray[Any, Any]
+Params = dict[str, Array]
+_THAT_PASS_ON = (AlphaDropout, Dropout, Flatten)  # what the layer before has computed
+Seed = tuple[int, ...]  # of a pass; a layer's generator is seeded by it and the layer's number
+
+
+def gradients(
+    model: Sequential,
+    params: Mapping[str, ArrayLike],
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    loss: str | Loss,
+    policy: Policy | str = "float32",
+    scale: float = 1.0,
+    rng: RNGLike = 0,
+) -> tuple[float, Params]:
+    """Compute the loss of a batch and its gradients, as a training step does.
+
+    Parameters
+    ----------
+    model : Sequential
+        The network.
+    params : dict of str to array_like
+        Its parameters, as `model.init` gives them.
+    x, y : array_like, shapes (samples, ...)
+        The batch.
+    loss : str or callable
+        A name, or a function of (y_true, y_pred) that returns (value, gradient).
+    policy : Policy or str
+        The formats.
+    scale : float
+        What the loss is multiplied by before the backward pass.
+    rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
+        Where dropout draws from.
+
+    Returns
+    -------
+    tuple of (float, dict of str to numpy.ndarray)
+        The loss, not scaled, with the regularizers' penalties; and the gradients of the trained
+        parameters as computed, still multiplied by `scale`.
+
+    Raises
+    ------
+    ValueError
+        If shapes or names do not fit.
+
+    Examples
+    --------
+    >>> from lowprec import train
+    >>> model = train.Sequential([train.Input((1,)), train.Dense(1)])
+    >>> params = {"0/kernel": [[2.0]], "0/bias": [0.0]}
+    >>> value, grads = gradients(model, params, [[1.0]], [[3.0]], loss="mse", scale=8.0)
+    >>> value, grads["0/bias"]
+    (1.0, array([-16.], dtype=float32))
+    """
+    numerics = numerics_of(get_policy(policy))
+    x = numerics.array(x)
+    model.check_inputs(x)
+    arrays = model.check_params(params, numerics.dtype, x.shape[1:])
+    refuse_softmax(model, loss)
+    result = run_pass(
+        model,
+        arrays,
+        x,
+        np.asarray(y),
+        losses.get(loss),
+        numerics,
+        scale=scale,
+        seed=(draw_key(rng),),
+    )
+    return result.loss, result.gradients
+
+
+class Forward(NamedTuple):
+    """What a forward pass leaves: outputs, what each layer saved, new moving statistics."""
+
+    outputs: Array
+    saved: list[tuple[Params, Run, Any]]
+    updates: Params
+
+
+class Pass(NamedTuple):
+    """What a training step's two passes give."""
+
+    loss: float
+    gradients: Params
+    outputs: Array
+    updates: Params  # moving statistics
+
+
+def apply(
+    model: Sequential,
+    params: Params,
+    x: ArrayLike,
+    policy: Policy | str,
+    training: bool,
+    rng: RNGLike,
+) -> Array:
+    """Return the network's outputs: what `Sequential.apply` does after its checks."""
+    numerics = numerics_of(get_policy(policy))
+    seed = (draw_key(rng),) if training else ()
+    arrays = numerics.arrays(params)
+    return run_forward(model, arrays, numerics.array(x), numerics, training, seed).outputs
+
+
+def run_forward(
+    model: Sequential,
+    params: Params,
+    x: Array,
+    numerics: Numerics,
+    training: bool,
+    seed: Seed,
+    watch: Watch | None = None,
+) -> Forward:
+    """Compute the outputs; `params` are checked and stored as the policy stores them."""
+    saved: list[tuple[Params, Run, Any]] = []
+    updates: Params = {}
+    with np.errstate(all="ignore"):  # overflow and NaN are results
+        lowest = _lowest_trained(model)
+        for i, layer in enumerate(model.layers):
+            if i == 0 or _stays_in_float32(model.layers[i - 1]):
+                x = numerics.compute(x)
+                if watch is not None and i == 0:
+                    watch.inputs()
+            own = {name: params[f"{i}/{name}"] for name in layer.parameters}
+            run = Run(numerics, training, functools.partial(_generator, seed, i))
+            run.wants_input_gradient = i > lowest
+            x, kept = layer.forward(own, x, run)
+            if watch is not None:
+                watch.forward(i, own, x)
+            saved.append((own, run, kept))
+            for name, value in run.updates.items():
+                updates[f"{i}/{name}"] = value
+    return Forward(x, saved, updates)
+
+
+def _generator(seed: Seed, layer: int) -> np.random.Generator:
+    return np.random.default_rng([*seed, layer])
+
+
+def _lowest_trained(model: Sequential) -> int:
+    """Return the first layer with parameters to train: below it nobody reads gradients."""
+    for i, layer in enumerate(model.layers):
+        if layer.trainable and set(layer.parameters) - set(layer.statistics):
+            return i
+    return len(model.layers)
+
+
+def _stays_in_float32(layer: Layer) -> bool:
+    function = getattr(layer, "function", None)
+    return function is not None and function.name == "softmax"
+
+
+def refuse_softmax(model: Sequential, loss: str | Loss) -> None:
+    """Raise a ValueError if a model ends in what the loss applies itself."""
+    ending = [layer for layer in model.layers if not isinstance(layer, _THAT_PASS_ON)]
+    last = ending[-1] if ending else model.layers[-1]
+    function = getattr(last, "function", None)
+    if function is None or not losses.takes_logits(loss):
+        return
+    if function.name in ("softmax", "sigmoid"):
+        name = loss if isinstance(loss, str) else loss.__name__
+        raise ValueError(
+            f"{name} takes logits, and the model ends in {function.name}: drop the activation of "
+            f"{last!r}; train.activations.get({function.name!r}) turns logits into probabilities"
+        )
+
+
+def run_backward(
+    model: Sequential,
+    forward: Forward,
+    dy: Array,
+    watch: Watch | None = None,
+) -> Params:
+    """Return the gradients, layer by layer from the last."""
+    found: Params = {}
+    with np.errstate(all="ignore"):
+        for i in reversed(range(_lowest_trained(model), len(model.layers))):
+            own, run, kept = forward.saved[i]
+            dx, grads = model.layers[i].backward(own, kept, dy, run)
+            if watch is not None:
+                watch.backward(i, dx, grads)
+            for name, gradient in grads.items():
+                found[f"{i}/{name}"] = gradient
+            if dx is not None:
+                dy = dx
+    return {name: found[name] for name in sorted(found, key=_place)}
+
+
+def _place(name: str) -> int:
+    return int(name.partition("/")[0])
+
+
+def run_pass(
+    model: Sequential,
+    params: Params,
+    x: Array,
+    y: Array,
+    loss: Loss,
+    numerics: Numerics,
+    *,
+    scale: float = 1.0,
+    seed: Seed = (0,),
+    watch: Watch | None = None,
+) -> Pass:
+    """Compute the loss and the gradients, multiplied by `scale`, of one batch."""
+    if watch is not None:
+        numerics = watch.numerics
+    forward = run_forward(model, params, x, numerics, True, seed, watch)
+    with np.errstate(all="ignore"):
+        if watch is not None:
+            watch.loss(y, forward.outputs)
+        value, dy = loss(y, forward.outputs)
+        dy = np.asarray(dy, numerics.dtype)
+        if scale != 1.0:
+            dy = dy * numerics.dtype.type(scale)
+        dy = numerics.gradient(dy)
+        if watch is not None:
+            watch.backward(len(model.layers), dy, {})
+    found = run_backward(model, forward, dy, watch)
+    _add_penalties(model, params, found, scale)
+    return Pass(float(value) + penalty(model, params), found, forward.outputs, forward.updates)
+
+
+def penalty(model: Sequential, params: Params) -> float:
+    """Return the regularizers' share of the loss."""
+    return sum(
+        float(regularizer.value(params[f"{i}/{name}"]))
+        for i, layer in enumerate(model.layers)
+        for name, regularizer in layer.regularizers.items()
+    )
+
+
+def _add_penalties(model: Sequential, params: Params, found: Params, scale: float) -> None:
+    """Add the regularizers' gradients, in float32."""
+    for i, layer in enumerate(model.layers):
+        for name, regularizer in layer.regularizers.items():
+            w = params[f"{i}/{name}"]
+            with np.errstate(all="ignore"):
+                gradient = regularizer.gradient(w) * w.dtype.type(scale)
+                found[f"{i}/{name}"] = found[f"{i}/{name}"] + gradient

@@ -1,0 +1,395 @@
+"""A training in progress: its steps, its updates, and what it comes to."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.train import losses, metrics, optimizers
+from lowprec.train.loss_scale import LossScale
+from lowprec.train.numerics import numerics_of
+from lowprec.train.policy import Policy, get_policy
+from lowprec.train.recorder.recorder import Recorder
+from lowprec.train.running import passes
+from lowprec.train.running.history import History
+from lowprec.train.running.plain import plain
+from lowprec.train.running.prediction import evaluate_batches, metrics_for
+from lowprec.train.running.targets import class_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+    from lowprec.train.callbacks import Callback
+    from lowprec.train.dataset import Dataset
+    from lowprec.train.losses import Loss
+    from lowprec.train.model import Sequential
+    from lowprec.train.optimizing.optimizer import Optimizer
+    from lowprec.train.recorder.watching import Recording, Watch
+    from lowprec.train.running.progress import Progress
+
+__all__ = ["Training"]
+
+Array = np.ndarray[Any, Any]
+Params = dict[str, Array]
+
+# What each use of the seed draws; the rest of a generator's seed counts epochs, steps and layers.
+_INIT, _SHUFFLE, _LAYERS, _UPDATE, _SPLIT = range(5)
+
+
+class Training:
+    """A run in progress: what `fit` drives, and callbacks see.
+
+    Parameters
+    ----------
+    model, data, loss, optimizer, policy, batch_size, validation_split, recorder
+        As for `fit`.
+    seed : int
+        What all its randomness comes from.
+
+    Attributes
+    ----------
+    params : dict of str to numpy.ndarray
+        The stored parameters, rounded as the policy says.
+    history : History
+        The curves of the finished epochs, loss scales and skips so far.
+    epoch : int
+        How many epochs are finished.
+    step : int
+        How many updates have been applied; skipped steps do not count.
+    stop_training : bool
+        Set it, and the run ends after this epoch.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        data: Dataset,
+        *,
+        loss: str | Loss,
+        optimizer: Optimizer | str,
+        policy: Policy | str,
+        batch_size: int = 32,
+        validation_split: float = 0.0,
+        seed: int = 0,
+        recorder: Recorder | None = None,
+    ) -> None:
+        if not hasattr(data, "x_train"):
+            raise TypeError(
+                f"data is a {type(data).__name__}; pass train.Dataset(x_train, y_train, x_test, "
+                "y_test), or one of train.data, such as train.data.digits()"
+            )
+        self.model, self.seed, self.batch_size = model, seed, batch_size
+        self.loss = losses.get(loss)
+        self.loss_name = plain(loss)
+        passes.refuse_softmax(model, loss)
+        self.policy = get_policy(policy)
+        self.numerics = numerics_of(self.policy)
+        self.optimizer = optimizers.get(optimizer)
+        self.optimizer_facts = _facts_of(self.optimizer)
+        self.validation_split = validation_split
+        self.data = data
+        if validation_split:
+            self.data = data.split(validation_split, rng=_generator(seed, _SPLIT))
+        self.data_checksum = _checksum(self.data)
+        model.check_inputs(self.data.x_train)
+        self._check_labels()
+        self.metrics = metrics.for_loss(loss) or metrics_for(self.data)
+        if not isinstance(recorder, Recorder | None):
+            raise TypeError(f"recorder is {recorder!r}; pass one, such as train.Recorder(every=10)")
+        self.recorder = recorder
+        self.params: Params = {}
+        self.state: Params = {}
+        self.loss_scale: LossScale | None = _scale_of(self.policy)
+        self.epoch = self.step = self.seen = 0
+        self.history = History(recorder=recorder)
+        self.observed: list[float] = []
+        self.stop_training = False
+
+    def _check_labels(self) -> None:
+        """Refuse labels that are no class of the model, by their row in the data, not a batch."""
+        if self.loss is losses.sparse_categorical_crossentropy:
+            outputs = self.model.shapes(self.data.input_shape)[-1]
+            for name in ("y_train", "y_test"):
+                labels = getattr(self.data, name)
+                try:
+                    class_numbers(labels, (len(labels), *outputs))
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None
+
+    @property
+    def steps(self) -> int:
+        """How many steps an epoch has."""
+        return math.ceil(len(self.data.x_train) / self.batch_size)
+
+    # Beginning and ending ------------------------------------------------------------------------
+
+    def start(self, params: Mapping[str, ArrayLike] | None) -> None:
+        """Begin with these parameters, or with those that the seed draws."""
+        shape = self.data.input_shape
+        if params is None:
+            drawn = self.model.init(_generator(self.seed, _INIT), input_shape=shape)
+            params = dict(drawn)
+        checked = self.model.check_params(params, self.numerics.dtype, shape)
+        # copies: whatever becomes of the caller's arrays, the training keeps its own
+        self.params = {name: w.copy() for name, w in checked.items()}
+        self.params |= {name: self.numerics.params(w) for name, w in self._trained().items()}
+        trained = self._trained()
+        self.state = self.optimizer.init(trained)
+        if self.policy.update == "kahan":
+            self.state |= {f"kahan/{name}": np.zeros_like(w) for name, w in trained.items()}
+
+    def resume(self, earlier: History) -> None:
+        """Go on where another run ended."""
+        mine, its = self.facts(), earlier.facts
+        for name in ("model", "formats", "optimizer", "loss", "batch_size", "validation_split"):
+            if mine[name] != its.get(name):
+                raise ValueError(
+                    f"the earlier run had {name}={its.get(name)!r}, and this one has "
+                    f"{mine[name]!r}; resume with the same, or start anew with params="
+                )
+        if mine["data"] != its.get("data") or mine["data_checksum"] != its.get("data_checksum"):
+            other = " with other numbers" if mine["data"] == its.get("data") else ""
+            raise ValueError(
+                f"the earlier run had {its.get('data')}, this one {mine['data']}{other}; resume "
+                "with the same data"
+            )
+        self.start(earlier.params)
+        self.state = {name: np.array(values) for name, values in earlier.state.items()}
+        self.epoch, self.step, self.seen = its["epoch"], its["step"], its["seen"]
+        self.history = _copied(earlier, recorder=self.recorder)
+        self.loss_scale = None if its["loss_scale"] is None else LossScale(**its["loss_scale"])
+        for metric in its["observed"]:
+            self._observe(metric)
+
+    def snapshot(self) -> History:
+        """Return all that the run has come to, from which `resume` goes on."""
+        return _copied(
+            self.history,
+            params={name: values.copy() for name, values in self.params.items()},
+            facts=self.facts(),
+            state={name: values.copy() for name, values in self.state.items()},
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the run is and how far it has come, as JSON holds it."""
+        scale = self.loss_scale
+        return {
+            "model": plain(self.model),
+            "policy": str(self.policy),
+            "formats": str(dataclasses.replace(self.policy, name="")),
+            "optimizer": self.optimizer_facts,
+            "loss": self.loss_name,
+            "batch_size": self.batch_size,
+            "validation_split": self.validation_split,
+            "data": self.data.summary,
+            "data_checksum": self.data_checksum,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "step": self.step,
+            "seen": self.seen,
+            "loss_scale": None if scale is None else dataclasses.asdict(scale),
+            "observed": list(self.observed),
+        }
+
+    # Running -------------------------------------------------------------------------------------
+
+    def run(self, epochs: int, callbacks: list[Callback], progress: Progress) -> None:
+        """Run until so many epochs are finished, or a callback stops it."""
+        for callback in callbacks:
+            callback.on_train_begin(self)
+        with progress:
+            while self.epoch < epochs and not self.stop_training:
+                for callback in callbacks:
+                    callback.on_epoch_begin(self.epoch, self)
+                logs = self._run_epoch(callbacks, progress)
+                self._keep(logs)
+                self.epoch += 1
+                self._observe(logs.get("val_loss", logs["loss"]))
+                progress.end_epoch(logs)
+                for callback in callbacks:
+                    callback.on_epoch_end(self.epoch - 1, logs, self)
+        for callback in callbacks:
+            callback.on_train_end(self)
+
+    def _run_epoch(self, callbacks: list[Callback], progress: Progress) -> dict[str, float]:
+        order = _generator(self.seed, _SHUFFLE, self.epoch).permutation(len(self.data.x_train))
+        averages = metrics.Averages(self.metrics)
+        progress.begin_epoch(self.epoch)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            y = self.data.y_train[rows]
+            result = self.run_step(self.data.x_train[rows], y)
+            averages.add(result.loss, y, result.outputs)
+            progress.update(averages.result)
+            for callback in callbacks:
+                callback.on_batch_end(self.seen - 1, {"loss": result.loss}, self)
+        logs = averages.result()
+        if len(self.data.x_test):
+            found = evaluate_batches(
+                self.model,
+                self.params,
+                self.data.x_test,
+                self.data.y_test,
+                self.loss,
+                self.metrics,
+                self.policy,
+            )
+            logs |= {f"val_{name}": value for name, value in found.items()}
+        return logs
+
+    def run_step(self, x: Array, y: Array) -> passes.Pass:
+        """Take one step: both passes, and the update unless scaled gradients are not finite."""
+        scale = self.loss_scale
+        recorder, before = self.recorder, self.params.copy()  # updates leave the arrays alone
+        watch = None if recorder is None else recorder.watch(self)
+        result = self._passes(before, x, y, watch)
+        self.history.loss_scales.append(1.0 if scale is None else scale.value)
+        if scale is None:
+            self._update(result, result.gradients, watch)
+        else:
+            finite = self.numerics.unscale(result.gradients, scale.inverse)
+            if finite:
+                self._update(result, result.gradients, watch)
+            else:
+                self.history.skipped_steps.append(self.seen)
+                self.history.skip_reasons.append(_reason(result.gradients, scale.value))
+        if recorder is not None:
+            recorder.finish(self, lambda inquest: self._passes(before, x, y, inquest))
+        if scale is not None:
+            self.loss_scale = scale.adjust(finite)
+        self.seen += 1
+        return result
+
+    def _passes(self, params: Params, x: Array, y: Array, watch: Watch | None) -> passes.Pass:
+        """Run both passes of this step."""
+        return passes.run_pass(
+            self.model,
+            params,
+            self.numerics.array(x),
+            y,
+            self.loss,
+            self.numerics,
+            scale=1.0 if self.loss_scale is None else self.loss_scale.value,
+            seed=(self.seed, _LAYERS, self.seen),
+            watch=watch,
+        )
+
+    def _update(
+        self, result: passes.Pass, gradients: Params, watch: Recording | None = None
+    ) -> None:
+        """Apply the optimizer's updates and the new moving statistics."""
+        numerics, kept = self.numerics, self.state
+        kahan = self.policy.update == "kahan"
+        trained = self._trained()
+        state = {name: value for name, value in kept.items() if not name.startswith("kahan/")}
+        rate = self.optimizer.rate(self.step)
+        self.step += 1
+        store = numerics.state if watch is None else watch.store(state)
+        updates, self.state = self.optimizer.update(
+            gradients, state, trained, self.step, rate, store
+        )
+        if watch is not None:
+            watch.update(updates, trained, self.state)
+        with np.errstate(all="ignore"):
+            if kahan:
+                self._add_with_compensation(updates, kept)
+            elif self.policy.update == "stochastic":
+                self._add_at_random(updates)
+            else:
+                for name, update in updates.items():
+                    self.params[name] = numerics.updated(self.params[name], update)
+            self._constrain(updates)
+        self.params |= result.updates  # statistics are float32 whatever the parameters are
+
+    def _add_with_compensation(self, updates: Params, kept: Params) -> None:
+        """Add updates as Kahan's sum adds terms; what was lost is kept for the next step."""
+        rounded = self.numerics.params
+        for name, update in updates.items():
+            w, c = self.params[name], kept[f"kahan/{name}"]
+            y = rounded(update - c)
+            total = rounded(w + y)
+            self.state[f"kahan/{name}"] = rounded(rounded(total - w) - y)
+            self.params[name] = total
+
+    def _add_at_random(self, updates: Params) -> None:
+        keys = _generator(self.seed, _UPDATE, self.step).integers(
+            0, 2**64 - 1, len(updates), np.uint64, endpoint=True
+        )
+        for (name, update), key in zip(updates.items(), keys.tolist(), strict=True):
+            self.params[name] = self.numerics.updated_at_random(self.params[name], update, key)
+
+    def _constrain(self, updates: Params) -> None:
+        for i, layer in enumerate(self.model.layers):
+            for short, constraint in layer.constraints.items():
+                name = f"{i}/{short}"
+                if name in updates:
+                    free = self.params[name]
+                    constrained = self.numerics.array(constraint(free))
+                    self.params[name] = self.numerics.params(constrained)
+                    if self.policy.update == "kahan":  # what was lost belonged to the free ones
+                        self.state[f"kahan/{name}"][self.params[name] != free] = 0
+
+    def _trained(self) -> Params:
+        return {
+            f"{i}/{name}": self.params[f"{i}/{name}"]
+            for i, layer in enumerate(self.model.layers)
+            if layer.trainable
+            for name in layer.parameters
+            if name not in layer.statistics
+        }
+
+    def _keep(self, logs: dict[str, float]) -> None:
+        self.history.epoch.append(self.epoch)
+        for name, value in logs.items():
+            self.history.history.setdefault(name, []).append(float(value))
+
+    def _observe(self, metric: float) -> None:
+        self.observed.append(metric)
+        self.optimizer = self.optimizer.observe(metric)
+
+
+def _copied(history: History, **changes: Any) -> History:
+    """Return a history whose lists may be written to."""
+    lists = {
+        name: list(getattr(history, name))
+        for name in ("loss_scales", "skipped_steps", "skip_reasons", "epoch")
+    }
+    curves = {name: list(values) for name, values in history.history.items()}
+    return dataclasses.replace(history, **{"history": curves, **lists, **changes})
+
+
+def _generator(seed: int, *use: int) -> np.random.Generator:
+    return np.random.default_rng([seed, *use])
+
+
+def _scale_of(policy: Policy) -> LossScale | None:
+    assert policy.loss_scale is None or isinstance(policy.loss_scale, LossScale)
+    return policy.loss_scale
+
+
+def _reason(gradients: Params, scale: float) -> str:
+    """Name the first gradient, in the order of the backward pass, that is not finite."""
+    for name, gradient in reversed(gradients.items()):
+        finite = np.isfinite(gradient)
+        if not finite.all():
+            value = gradient[~finite][0]
+            return f"gradient of {name} holds {value} under the loss scale {scale:g}"
+    raise AssertionError("all gradients are finite")
+
+
+def _facts_of(optimizer: Optimizer) -> dict[str, Any]:
+    """Return an optimizer's name and numbers, as JSON holds them."""
+    numbers = {"learning_rate": optimizer.learning_rate, **optimizer.hyperparameters}
+    return {"name": optimizer.name} | {name: plain(value) for name, value in numbers.items()}
+
+
+def _checksum(data: Dataset) -> int:
+    arrays = (data.x_train, data.y_train, data.x_test, data.y_test)
+    return functools.reduce(lambda crc, x: zlib.crc32(x.tobytes(), crc), arrays, 0)

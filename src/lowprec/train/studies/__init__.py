@@ -1,0 +1,1 @@
+"""Studies over many trainings: policies compared, seeds, learning rates, searches."""

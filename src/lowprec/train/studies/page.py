@@ -1,0 +1,112 @@
+"""The training section: how far policies come with real data, and what they cost in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lowprec.analysis.comparison import stylesheet
+from lowprec.show.pages import page_environment
+from lowprec.train.studies import figures as training_figures
+from lowprec.train.studies.tables import (
+    caption,
+    legend_html,
+    policies_table_html,
+    verdict_html,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lowprec.train.studies.results import PolicyComparison
+
+__all__ = ["POLICIES", "SEEDS", "train_policies", "training_body", "training_page"]
+
+POLICIES = (
+    "float32",
+    "mixed_bfloat16",
+    "mixed_float16",
+    "mixed_float8",
+    "bfloat16",
+    "bfloat16_stochastic",
+    "float16",
+)
+SEEDS = 5
+
+
+def train_policies(step: Callable[[str], None]) -> PolicyComparison:
+    """Train a small network on the digits under the policies.
+
+    Parameters
+    ----------
+    step : callable
+        Called with a description after each run: ``len(POLICIES) * SEEDS`` times.
+    """
+    from lowprec import train
+    from lowprec.train.studies.comparison import compare_policies
+
+    layers = [train.Dense(100, activation="relu"), train.Dense(100, activation="relu")]
+    return compare_policies(
+        train.Sequential([train.Input((64,)), *layers, train.Dense(10)]),
+        train.data.digits(),
+        POLICIES,
+        SEEDS,
+        optimizer=train.Adam(1e-3),
+        progress=lambda description, done, total: step(f"trained {description}"),
+    )
+
+
+def training_body(comparison: PolicyComparison, step: Callable[[str], None]) -> Any:
+    """Return charts, table and verdict as HTML for a page that has the style.
+
+    Parameters
+    ----------
+    comparison : PolicyComparison
+        What to show.
+    step : callable
+        Called with a description before each of the two figures.
+    """
+    from markupsafe import Markup
+
+    def figure(what: str, draw: Callable[[PolicyComparison], str], text: str) -> str:
+        step(f"drawing {what}")
+        return f"<figure>{draw(comparison)}<figcaption>{text}</figcaption></figure>"
+
+    return Markup(
+        verdict_html(comparison)
+        + figure("learning curves", training_figures.curves, _CURVES)
+        + policies_table_html(comparison)
+        + legend_html(comparison)
+        + figure("memory", training_figures.memory, _MEMORY)
+    )
+
+
+_CURVES = (
+    "Lines are means over the seeds, bands go from the least to the most. A line that ends or is "
+    "missing was not finite."
+)
+_MEMORY = (
+    "What must be kept of each parameter, from the left: the stored parameter, the optimizer's "
+    "state, the copy in the compute format. Mixed precision adds that copy; it saves in "
+    "activations and gradients, which are not counted here, and in time on hardware."
+)
+
+
+def training_page(comparison: PolicyComparison) -> str:
+    """Return a comparison of policies as a whole page that refers to nothing outside itself.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without matplotlib or Jinja2, naming the extra to install.
+    """
+    environment = page_environment()
+    from markupsafe import Markup
+
+    from lowprec.show.machine import facts
+
+    return environment.get_template("training.html").render(
+        style=Markup(stylesheet("page.css", "comparison.css", "training.css", "report.css")),
+        lead=caption(comparison),
+        body=training_body(comparison, lambda description: None),
+        facts=[("model", comparison.facts["model"]), *facts()],
+    )
