@@ -14,8 +14,8 @@ import pytest
 
 import lowprec as lp
 from lowprec.cli import main
+from lowprec.common.whole_files import write_text
 from lowprec.report.tables import formats_table
-from lowprec.tensors.naming import write_atomically
 
 COMMANDS = ["formats", "inspect", "compare", "convert", "train", "verify", "report"]
 
@@ -392,12 +392,12 @@ def test_a_broken_pipe_ends_quietly(command):
 
 def test_a_file_is_replaced_whole_or_left_alone(tmp_path, monkeypatch):
     target = tmp_path / "page.html"
-    write_atomically(target, "old ±")
+    write_text(target, "old ±")
     assert target.read_text(encoding="utf-8") == "old ±"
     with pytest.raises(UnicodeEncodeError):
-        write_atomically(target, "new \ud800")  # fails in the midst of writing
+        write_text(target, "new \ud800")  # fails in the midst of writing
     assert target.read_text(encoding="utf-8") == "old ±"
-    write_atomically(target, "new")
+    write_text(target, "new")
     assert target.read_text(encoding="utf-8") == "new"
     assert os.listdir(tmp_path) == ["page.html"]
 
@@ -406,7 +406,7 @@ def test_a_link_is_followed_and_a_device_written_directly(tmp_path):
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")
     link.symlink_to(target)
-    write_atomically(link, "new")
+    write_text(link, "new")
     assert link.is_symlink()
     assert target.read_text() == "new"
-    write_atomically(os.devnull, "gone")
+    write_text(os.devnull, "gone")

@@ -10,8 +10,8 @@ from benchmarks.report.headlines import TITLES, columns, headline, kinds, notes
 from benchmarks.report.tables import change_words
 from benchmarks.report.words import caveats, cost, duration, number, share, tell
 from lowprec.analysis.comparison import stylesheet
+from lowprec.common.whole_files import write_text
 from lowprec.show.pages import page_environment
-from lowprec.tensors.naming import write_atomically
 
 if TYPE_CHECKING:
     import os
@@ -78,7 +78,7 @@ def write_page(path: str | os.PathLike[str], results: Results, found: Sequence[C
         parts=list(_parts(results)),
         facts=cost(results),
     )
-    write_atomically(path, page)
+    write_text(path, page)
 
 
 def _lead(results: Results) -> str:

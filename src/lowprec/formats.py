@@ -337,6 +337,9 @@ def get_format(fmt: FormatLike) -> Format:
         )
     if type(fmt).__module__ == "torch":
         return get_format(str(fmt).removeprefix("torch."))
+    dtype = getattr(fmt, "dtype", None)  # of JAX's scalar types, as jax.numpy.bfloat16
+    if isinstance(dtype, np.dtype) and callable(fmt):
+        return get_format(dtype)
     raise TypeError(
         f"{fmt!r} is a {type(fmt).__name__}; pass a lowprec.Format, a name such as 'bfloat16' or "
         "'e5m10', or a NumPy or ml_dtypes dtype"

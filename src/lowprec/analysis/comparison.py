@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowprec.analysis.advice import percent
+from lowprec.common.outputs import generator_tag, json_kind, page_kind
 from lowprec.report.worst import findings, rule, tallies, verdict_word, worst_first
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from lowprec.analysis.measuring import Comparison
 
 __all__ = [
+    "JSON",
+    "PAGE",
     "comparison_fragment",
     "comparison_page",
     "comparison_table",
@@ -36,6 +39,15 @@ class _Column(NamedTuple):
     text: Callable[[Measurement], str]
     is_loss: bool = False
 
+
+PAGE = page_kind("lowprec compare")
+JSON = json_kind(
+    "the figures of lowprec compare",
+    lambda content: (
+        all("new_zeros" in figures for row in content.values() for figures in row.values())
+        and len(content) > 0
+    ),
+)
 
 _MOST_SHOWN = 20  # arrays in a terminal
 _MOST_FINDINGS = 8
@@ -206,6 +218,7 @@ def comparison_page(comparison: Comparison) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"{generator_tag('lowprec compare')}"
         f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
         f"<body><main><h1>What each format does to these numbers</h1>"
         f"{_summary_html(comparison)}{comparison_table_html(comparison)}{_legend()}"

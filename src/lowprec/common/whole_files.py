@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["target_of", "whole_file"]
+__all__ = ["target_of", "whole_file", "write_text"]
 
 
 @contextlib.contextmanager
@@ -43,6 +43,31 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file (UTF-8) so that nobody ever sees half of it; one that exists is replaced.
+
+    What is not a regular file, such as ``/dev/stdout``, is written directly.
+
+    Parameters
+    ----------
+    path : str or path
+        The file to write.
+    text : str
+        All of its content.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        target.write_text(text, encoding="utf-8")
+        return
+    with whole_file(target) as file:
+        file.write(text.encode())
 
 
 def target_of(path: str | os.PathLike[str]) -> Path:

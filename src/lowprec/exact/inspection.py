@@ -104,7 +104,7 @@ class Inspection:
 
     Attributes
     ----------
-    format : Format
+    fmt : Format
         The format.
     code : int
         The code, right-aligned.
@@ -116,7 +116,7 @@ class Inspection:
         How it was rounded.
     """
 
-    format: Format
+    fmt: Format
     code: int
     given: Number | None = None
     spelling: str = ""
@@ -128,7 +128,7 @@ class Inspection:
     @property
     def fields(self) -> dict[str, str]:
         """The bits of the code by field: sign (absent if unsigned), exponent and trailing."""
-        fmt, bits = self.format, f"{self.code:0{self.format.bits}b}"
+        fmt, bits = self.fmt, f"{self.code:0{self.fmt.bits}b}"
         start = int(fmt.signed)
         end = start + fmt.exponent_bits
         fields = {"sign": bits[:start], "exponent": bits[start:end], "trailing": bits[end:]}
@@ -136,7 +136,7 @@ class Inspection:
 
     @property
     def bits(self) -> str:
-        """The code in binary, ``format.bits`` digits."""
+        """The code in binary, ``fmt.bits`` digits."""
         return "".join(self.fields.values())
 
     @property
@@ -159,7 +159,7 @@ class Inspection:
     @cached_property
     def number(self) -> Number:
         """What the code stands for, with the sign of zero and NaN."""
-        return decode_exact(self.code, self.format)
+        return decode_exact(self.code, self.fmt)
 
     @property
     def value(self) -> Fraction | None:
@@ -171,14 +171,14 @@ class Inspection:
         """One of zero, subnormal, normal, infinity, quiet NaN, signaling NaN."""
         magnitude = self.number.magnitude
         if self.number.is_nan:
-            is_ieee = self.format.specials is Specials.IEEE
-            is_quiet = not is_ieee or self.trailing >> (self.format.trailing_bits - 1)
+            is_ieee = self.fmt.specials is Specials.IEEE
+            is_quiet = not is_ieee or self.trailing >> (self.fmt.trailing_bits - 1)
             return "quiet NaN" if is_quiet else "signaling NaN"
         if self.number.is_infinite:
             return "infinity"
         if magnitude == 0:
             return "zero"
-        return "normal" if magnitude >= self.format.smallest_normal else "subnormal"
+        return "normal" if magnitude >= self.fmt.smallest_normal else "subnormal"
 
     @property
     def decimal(self) -> str:
@@ -193,7 +193,7 @@ class Inspection:
     @property
     def ulp(self) -> Fraction | None:
         """The spacing of values from this one away from zero; None for infinities and NaN."""
-        return None if self.value is None else spacing(abs(self.value), self.format)
+        return None if self.value is None else spacing(abs(self.value), self.fmt)
 
     @property
     def above(self) -> Inspection | None:
@@ -207,7 +207,7 @@ class Inspection:
 
     def _neighbour(self, negative: bool) -> Inspection | None:
         """Step half the finest spacing and round onward (IEEE 754-2019, section 5.3.1, nextUp)."""
-        fmt, number = self.format, self.number
+        fmt, number = self.fmt, self.number
         if number.is_infinite:  # its only neighbour is the largest finite value
             return Inspection(fmt, self.code - 1) if number.negative != negative else None
         if number.value is None:
@@ -243,7 +243,7 @@ class Inspection:
         """The error over the spacing of values around the exact one: at most 1/2 to nearest."""
         if self.error is None or self.exact is None:
             return None
-        return self.error / spacing(abs(self.exact), self.format)
+        return self.error / spacing(abs(self.exact), self.fmt)
 
     # Views -------------------------------------------------------------------------------------
 
@@ -251,7 +251,7 @@ class Inspection:
         """Return everything as JSON-ready values; exact ones as text, errors as floats."""
         neighbours = {"above": self.above, "below": self.below}
         return {
-            "format": self.format.name,
+            "format": self.fmt.name,
             "input": self.spelling or None,
             "rounding": self.rounding.value if self.given else None,
             "overflow": self.overflow.value if self.given else None,
@@ -276,7 +276,7 @@ class Inspection:
     @property
     def code_text(self) -> str:
         """The code in hexadecimal with all its digits, as in ``0x3dcd``."""
-        return f"0x{self.code:0{-(-self.format.bits // 4)}x}"
+        return f"0x{self.code:0{-(-self.fmt.bits // 4)}x}"
 
     def __repr__(self) -> str:
         from lowprec.report.inspections import plain_text

@@ -23,7 +23,7 @@ _FOUR_DIGITS = decimal.Context(prec=4, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_E
 
 def title(inspection: Inspection) -> str:
     """Return what was asked for, in words."""
-    fmt = inspection.format
+    fmt = inspection.fmt
     if inspection.given is None:
         return f"code {inspection.code_text} of {fmt}"
     how = inspection.rounding.value
@@ -77,7 +77,7 @@ def rich_view(inspection: Inspection) -> Group:
 
 
 def _formula(inspection: Inspection) -> str:
-    fmt, fields = inspection.format, inspection.fields
+    fmt, fields = inspection.fmt, inspection.fields
     is_small = inspection.exponent == 0 and fmt.has_zero
     if is_small and not fmt.subnormals:
         return "zero, as every code with exponent 0: no subnormals here"
@@ -89,7 +89,7 @@ def _formula(inspection: Inspection) -> str:
 
 
 def _error(inspection: Inspection, given: Number) -> str:
-    fmt, error = inspection.format, inspection.error
+    fmt, error = inspection.fmt, inspection.error
     if error == 0 or given.is_nan or (given.is_infinite and inspection.number.is_infinite):
         return "none: exact"
     if error is not None:

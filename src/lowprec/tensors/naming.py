@@ -1,4 +1,4 @@
-"""Files: tensors under names that tell them apart, texts written whole or not at all."""
+"""Tensors of files under names that tell them apart."""
 
 from __future__ import annotations
 
@@ -6,44 +6,17 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowprec.common.whole_files import whole_file
-from lowprec.tensors import open_tensors
+from lowprec.tensors.opening import files_in_folder, find_files, is_shard, open_quietly
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
 
-    from lowprec.tensors import Tensor, TensorFile
+    from lowprec.tensors import Tensor, TensorFile, Tensors
 
-__all__ = ["name_tensors", "write_atomically"]
+__all__ = ["input_files", "name_tensors"]
 
 
 _ARRAY_FILES = (".npy", ".npz")
-
-
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file (UTF-8) so that nobody ever sees half of it.
-
-    What is no regular file, such as ``/dev/stdout``, is written directly.
-
-    Parameters
-    ----------
-    path : str or path
-        The file to write; one that exists is replaced.
-    text : str
-        All of its content.
-
-    Raises
-    ------
-    OSError
-        If the folder does not exist or cannot be written.
-    """
-    target = Path(path)
-    if target.exists() and not target.is_file():
-        target.write_text(text, encoding="utf-8")
-        return
-    with whole_file(target) as file:
-        file.write(text.encode())
 
 
 def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
@@ -68,7 +41,7 @@ def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
     ValueError
         If a file is damaged or of another kind, holds no array, or one that is not of real numbers.
     """
-    opened = [open_tensors(path) for path in dict.fromkeys(paths)]
+    opened = [tensors for path in dict.fromkeys(paths) for tensors in _sets(path)]
     files = [file for tensors in opened for file in tensors.files]
     uses = Counter(file.path.name for file in files)
     is_model = len(opened) == 1 and files[0].path.suffix not in _ARRAY_FILES
@@ -83,6 +56,25 @@ def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
     if files and not arrays:
         raise ValueError(f"{files[0].path} holds no tensors of real numbers")
     return arrays
+
+
+def _sets(path: str) -> list[Tensors]:
+    """Open what a path stands for: one model, or files that share a folder and nothing else."""
+    files, index = find_files(path)
+    if Path(path).is_dir() and index is None and not all(map(is_shard, files)):
+        return [open_quietly(file) for file in files]
+    return [open_quietly(path)]
+
+
+def input_files(paths: Iterable[str]) -> list[Path]:
+    """Return every file that belongs to what is read: shards, indexes, all tensors of a folder."""
+    found: list[Path] = []
+    for path in paths:
+        files, index = find_files(path)
+        found += [*files, *([index] if index else [])]
+        if Path(path).is_dir():
+            found += files_in_folder(Path(path))
+    return list(dict.fromkeys(found))
 
 
 def _measurable(file: TensorFile) -> Iterable[Tensor]:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.analysis.comparison import stylesheet
+from lowprec.common.outputs import page_kind
 from lowprec.show.pages import page_environment
 from lowprec.train.recorder.views import (
     COLUMNS,
@@ -50,6 +51,9 @@ class Row(NamedTuple):
 
     name: str
     cells: tuple[str, ...] = ()
+
+
+PAGE = page_kind("lowprec train --record")
 
 
 def recorder_page(recorder: Recorder) -> str:
