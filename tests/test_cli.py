@@ -189,13 +189,21 @@ def test_report_hands_over_the_path_and_shows_the_summary(monkeypatch, capsys):
     calls = []
 
     def write_report(path, progress=None):
-        calls.append((str(path), progress))
+        calls.append(str(path))
+        for step in range(1, 40):
+            progress(f"step {step}", step, 40)
         return "the summary"
 
     monkeypatch.setattr(page, "write_report", write_report)
     assert main(["report", "-o", "page.html"]) == 0
-    assert calls == [("page.html", None)]  # no terminal, no progress
-    assert capsys.readouterr().out == "the summary\n"
+    assert calls == ["page.html"]
+    printed = capsys.readouterr()
+    assert printed.out == "the summary\n"
+    expected = ["  0 % loading the data sets", " 10 % step 4", " 20 % step 8"]
+    lines = printed.err.splitlines()
+    assert lines[:3] == expected, "without a terminal, a line for each tenth of the work"
+    assert lines[-1] == " 90 % step 36"
+    assert len(lines) == 10
 
 
 # Failures ------------------------------------------------------------------------------------

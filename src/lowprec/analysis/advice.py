@@ -33,6 +33,7 @@ __all__ = [
     "losses",
     "percent",
     "superscript",
+    "times",
 ]
 
 
@@ -268,6 +269,12 @@ def percent(error: float) -> str:
     return (
         f"{value:.2g} %" if value < 99.5 else f"{value:.0f} %" if value < 1e6 else f"{value:.1e} %"
     )
+
+
+def times(ratio: float) -> str:
+    """Return a ratio as a multiple of two digits: 0.85×, 33×, 250×."""
+    rounded = float(f"{ratio:.2g}")
+    return f"{rounded:,.0f}×" if 100 <= rounded < 1e9 else f"{rounded:.2g}×"
 
 
 def superscript(number: int) -> str:

@@ -7,7 +7,6 @@ advice was asked for with; all else is whether values are lost.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowprec.analysis.advice import FormatAdvice, describe, percent
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from lowprec.formats import Format
 
-__all__ = ["Tally", "cell", "grade", "tally", "verdict"]
+__all__ = ["Tally", "cell", "cell_lines", "grade", "tally", "verdict"]
 
 
 class Tally(NamedTuple):
@@ -30,14 +29,13 @@ class Tally(NamedTuple):
 
 
 def tally(fmt: Format, advice: Sequence[FormatAdvice]) -> Tally:
-    """Count what `fmt` does to several tensors."""
-    grades = Counter(map(grade, advice))
+    """Count what `fmt` does to several tensors; one that loses in two ways counts in both."""
     failures = {
-        "overflows": "overflows in",
-        "zeros": "loses small values in",
-        "coarse": "too coarse in",
+        "overflows in": sum(one.measured.lost > one.measured.new_zeros for one in advice),
+        "loses small values in": sum(one.measured.new_zeros > 0 for one in advice),
+        "too coarse in": sum(grade(one) == "coarse" for one in advice),
     }
-    words = ", ".join(f"{text} {grades[key]}" for key, text in failures.items() if grades[key])
+    words = ", ".join(f"{text} {count}" for text, count in failures.items() if count)
     return Tally(fmt, sum(one.holds for one in advice), len(advice), words or "nothing lost")
 
 
@@ -52,16 +50,23 @@ def grade(advice: FormatAdvice) -> str:
 
 
 def cell(advice: FormatAdvice) -> str:
-    """Return what happens in a word or two: what is lost, else the largest relative error."""
+    """Return what happens in a few words: every kind of loss, else the largest relative error."""
+    return ", ".join(cell_lines(advice))
+
+
+def cell_lines(advice: FormatAdvice) -> list[str]:
+    """Return the words of `cell`, a kind of loss each, the worst first."""
     measured = advice.measured
-    match grade(advice):
-        case "overflows":
-            fmt = measured.fmt
-            end = "∞" if fmt.has_infinity else "NaN" if fmt.has_nan else "max"
-            return f"{measured.lost - measured.new_zeros:,} → {end}"
-        case "zeros":
-            return f"{measured.new_zeros:,} → 0"
-    return percent(measured.max_relative_error)
+    fmt = measured.fmt
+    end = "∞" if fmt.has_infinity else "NaN" if fmt.has_nan else "max"
+    counts = {
+        f"→ {end}": measured.overflows,
+        f"∞ → {end}": 0 if fmt.has_infinity else measured.infs,
+        "NaN refused": 0 if fmt.has_nan else measured.nans,
+        "→ 0": measured.new_zeros,
+    }
+    lost = [f"{count:,} {words}" for words, count in counts.items() if count]
+    return lost or [percent(measured.max_relative_error)]
 
 
 def verdict(advice: Sequence[FormatAdvice]) -> list[str]:

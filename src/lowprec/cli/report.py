@@ -34,6 +34,6 @@ def register(add: Add) -> None:
 def _report(options: argparse.Namespace) -> None:
     from lowprec.report.page import write_report
 
-    with progress() as show_progress:
+    with progress(begin="loading the data sets", lines=True) as show_progress:
         summary = write_report(options.output, progress=show_progress)
     show(summary)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.analysis.advice import superscript
+from lowprec.analysis.advice import superscript, times
 from lowprec.formats import Format, get_format
 from lowprec.show.drawing import (
     INK,
@@ -214,7 +214,7 @@ def _draw_histogram(width: float, formats: Sequence[Format], measured: Measureme
 
 def throughput(timings: Sequence[Timing]) -> str:
     """Draw times as ratios to a float32 copy, with ml_dtypes beside where it has the operation."""
-    words = "; ".join(f"{t.operation} {t.fmt.name} {t.ratio:.2g}" for t in timings)
+    words = "; ".join(f"{t.operation} {t.fmt.name} {times(t.ratio)}" for t in timings)
     return draw_twice(
         "throughput", f"Time over a float32 copy: {words}.", _draw_throughput, timings
     )
@@ -248,4 +248,4 @@ def _throughput_bars(axes: Axes, y: float, timing: Timing) -> None:
         axes.barh(y + shift, ratio, height=0.36, color=colour(timing.fmt), alpha=alpha)
         over = {"facecolor": PAGE, "linewidth": 0, "pad": 0.3}  # hides the line at 1
         text: Any = {"va": "center", "size": 8, "color": MUTED, "bbox": over}
-        axes.text(ratio * 1.06, y + shift, f"{ratio:.2g}×", **text)
+        axes.text(ratio * 1.06, y + shift, times(ratio), **text)

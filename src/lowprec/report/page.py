@@ -95,7 +95,7 @@ def write_report(path: str | os.PathLike[str], progress: Progress | None = None)
         If the page cannot be written.
     """
     from lowprec.report.datasets import load
-    from lowprec.report.throughput import ROUNDS, measure_throughput
+    from lowprec.report.throughput import OPERATIONS, measure_throughput
     from lowprec.tensors.naming import write_atomically
 
     start = time.perf_counter()
@@ -107,7 +107,8 @@ def write_report(path: str | os.PathLike[str], progress: Progress | None = None)
     tensors = load()
     figures = len(("bits", "range", "precision", "curves", "memory", "speed"))
     runs = len(training.POLICIES) * training.SEEDS
-    step = _steps(progress, 2 * len(tensors) + ROUNDS + runs + figures)
+    timed = len(OPERATIONS) * len(FORMATS)
+    step = _steps(progress, 2 * len(tensors) + timed + runs + figures)
     advice = {}
     for name, x in tensors.items():
         step(f"measuring {name}")

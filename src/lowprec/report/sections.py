@@ -13,8 +13,7 @@ from lowprec.analysis.comparison import comparison_table_html
 from lowprec.analysis.judgement import verdict
 from lowprec.analysis.measuring import Comparison
 from lowprec.formats import get_format
-from lowprec.report import figures
-from lowprec.report.throughput import ELEMENTS
+from lowprec.report import figures, throughput
 from lowprec.train.studies.page import training_body
 
 if TYPE_CHECKING:
@@ -192,23 +191,10 @@ def _training(comparison: PolicyComparison, step: Callable[[str], None]) -> Sect
     )
 
 
-def _gain(timing: Timing) -> float:
-    return (timing.peer_ratio or 0) / timing.ratio
-
-
 def _speed(found: Findings, figure: Callable[..., Any]) -> Section:
-    fastest = min(found.timings, key=lambda timing: timing.ratio)
-    slowest = max(found.timings, key=lambda timing: timing.ratio)
-    peers = [t for t in found.timings if t.peer_ratio is not None]
-    most = max(peers, key=_gain)
-    gain = _gain(most)
     return Section(
         "speed",
         "What it costs",
-        f"Time for {ELEMENTS:,} float32 values on one thread, as a multiple of copying them (the "
-        "line at 1×): medians of interleaved runs, measured while this page was made. lowprec "
-        f"takes from {fastest.ratio:.2g}× ({fastest.operation} {fastest.fmt}) to "
-        f"{slowest.ratio:.2g}× ({slowest.operation} {slowest.fmt}). Pale bars are the casts of "
-        f"NumPy and ml_dtypes: {most.operation} {most.fmt} takes them {gain:.0f} times as long.",
+        throughput.in_words(found.timings),
         figure("throughput", figures.throughput, found.timings),
     )

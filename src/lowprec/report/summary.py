@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowprec.analysis.judgement import cell, grade
+from lowprec.analysis.judgement import cell_lines, grade
 from lowprec.train.studies.tables import caption, policies_table
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def _tensors(summary: ReportSummary) -> RenderableType:
     for one in next(iter(summary.advice.values())).formats:
         table.add_column(one.fmt.name.removeprefix("float8_"), justify="right", no_wrap=True)
     for name, row in summary.advice.items():
-        cells = [Text(cell(one), _STYLES.get(grade(one), "")) for one in row.formats]
+        cells = [
+            Text("\n".join(cell_lines(one)), _STYLES.get(grade(one), "")) for one in row.formats
+        ]
         table.add_row(name, *cells)
     return table
 
