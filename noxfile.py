@@ -24,7 +24,7 @@ def bench_check(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the quick profile, and write bench.json and bench.html."""
-    _install(session, ".[bench,report]")
+    _install(session, ".[bench]")
     session.run("pytest", "benchmarks/", "--benchmark-json=bench.json", *session.posargs)
     session.run("python", "-m", "benchmarks.report", "bench.json", "--html", "bench.html")
 

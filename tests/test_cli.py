@@ -14,8 +14,8 @@ import pytest
 
 import lowprec as lp
 from lowprec.cli import main
-from lowprec.common.whole_files import write_text
-from lowprec.report.tables import formats_table
+from lowprec.cli.formats import formats_table
+from lowprec.common.whole_files import write_atomically
 
 COMMANDS = ["formats", "inspect", "compare", "convert", "train", "verify", "report"]
 
@@ -130,7 +130,7 @@ def test_negative_numbers_are_values_not_options(capsys, value, code):
 
 
 def test_inspect_prints_the_view_of_the_library(capsys):
-    from lowprec.exact.inspection import inspect
+    from lowprec.exact import inspect
 
     how = ["--format", "float8_e4m3fn", "--rounding", "RZ", "--overflow", "saturate"]
     assert main(["inspect", "-1000.5", *how]) == 0
@@ -189,13 +189,21 @@ def test_report_hands_over_the_path_and_shows_the_summary(monkeypatch, capsys):
     calls = []
 
     def write_report(path, progress=None):
-        calls.append((str(path), progress))
+        calls.append(str(path))
+        for step in range(1, 40):
+            progress(f"step {step}", step, 40)
         return "the summary"
 
     monkeypatch.setattr(page, "write_report", write_report)
     assert main(["report", "-o", "page.html"]) == 0
-    assert calls == [("page.html", None)]  # no terminal, no progress
-    assert capsys.readouterr().out == "the summary\n"
+    assert calls == ["page.html"]
+    printed = capsys.readouterr()
+    assert printed.out == "the summary\n"
+    expected = ["  0 % loading the data sets", " 10 % step 4", " 20 % step 8"]
+    lines = printed.err.splitlines()
+    assert lines[:3] == expected, "without a terminal, a line for each tenth of the work"
+    assert lines[-1] == " 90 % step 36"
+    assert len(lines) == 10
 
 
 # Failures ------------------------------------------------------------------------------------
@@ -392,12 +400,12 @@ def test_a_broken_pipe_ends_quietly(command):
 
 def test_a_file_is_replaced_whole_or_left_alone(tmp_path, monkeypatch):
     target = tmp_path / "page.html"
-    write_text(target, "old ±")
+    write_atomically(target, "old ±")
     assert target.read_text(encoding="utf-8") == "old ±"
     with pytest.raises(UnicodeEncodeError):
-        write_text(target, "new \ud800")  # fails in the midst of writing
+        write_atomically(target, "new \ud800")  # fails in the midst of writing
     assert target.read_text(encoding="utf-8") == "old ±"
-    write_text(target, "new")
+    write_atomically(target, "new")
     assert target.read_text(encoding="utf-8") == "new"
     assert os.listdir(tmp_path) == ["page.html"]
 
@@ -406,7 +414,7 @@ def test_a_link_is_followed_and_a_device_written_directly(tmp_path):
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")
     link.symlink_to(target)
-    write_text(link, "new")
+    write_atomically(link, "new")
     assert link.is_symlink()
     assert target.read_text() == "new"
-    write_text(os.devnull, "gone")
+    write_atomically(os.devnull, "gone")

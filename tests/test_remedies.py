@@ -1,7 +1,7 @@
 """Every remedy that an error prints is run: what is advised must work, word for word.
 
-Each case is a mistake, a piece of the message, and the remedy as a user would type it. The remedy is
-taken out of the message where it is code; a message that no longer prints it fails.
+Each case is a mistake, a piece of the message, and the remedy as a user would type it. The remedy
+is taken out of the message where it is code; a message that no longer prints it fails.
 """
 
 import argparse
@@ -106,7 +106,7 @@ CALLS = {
 def test_the_call_that_an_error_prints_works(mistake):
     code, begin, holds = CALLS[mistake]
     names = {"train": train, "lp": lp, "Exponential": train.schedules.Exponential}
-    with pytest.raises(ValueError, match="use|write") as caught:
+    with pytest.raises(ValueError, match=r"use|write") as caught:
         eval(code, names)
     assert holds(eval(remedy_in(caught, begin), names))
 

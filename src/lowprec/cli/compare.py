@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from lowprec.analysis.measuring import Comparison
+    from lowprec.analysis.comparison import Comparison
     from lowprec.tensors import Tensor
 
 __all__ = ["register"]
@@ -48,7 +48,7 @@ def register(add: Add) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from lowprec.analysis.comparison import JSON, PAGE
+    from lowprec.analysis.comparison_views import JSON, PAGE
     from lowprec.common.outputs import Output, check_outputs, write_output
     from lowprec.tensors.naming import input_files
 
@@ -92,8 +92,8 @@ def _compare_remotely(
     options: argparse.Namespace,
     progress: Callable[[str, int, int], None] | None,
 ) -> Comparison:
-    from lowprec.analysis.measuring import Comparison
-    from lowprec.analysis.remote import measure_remotely
+    from lowprec.analysis.comparison import Comparison
+    from lowprec.tensors.remote import measure_remotely
 
     measured = measure_remotely(tensors, options.formats, options.scheduler, progress=progress)
     names = [fmt.name for fmt in options.formats]

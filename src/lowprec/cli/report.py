@@ -37,6 +37,6 @@ def _report(options: argparse.Namespace) -> None:
     from lowprec.report.page import write_report
 
     how = {"overwrite": True} if options.overwrite else {}
-    with progress() as show_progress:
+    with progress(begin="loading the data sets", lines=True) as show_progress:
         summary = write_report(options.output, progress=show_progress, **how)
     show(summary)

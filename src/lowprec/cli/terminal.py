@@ -66,10 +66,11 @@ def progress(
     *,
     begin: str = "",
     restarts: bool = False,
+    lines: bool = False,
 ) -> Iterator[Callable[[str, int, int], None] | None]:
     """Give a function ``show(what, done, in_all)`` that draws a bar on stderr.
 
-    It is None where nobody looks, or NO_COLOR asks for plain text.
+    Where stderr is not a terminal, or NO_COLOR asks for plain text, it prints lines or is None.
 
     Parameters
     ----------
@@ -79,10 +80,12 @@ def progress(
         What is shown before the first call.
     restarts : bool
         Whether rate and time left begin anew when `what` changes.
+    lines : bool
+        Whether each tenth of the work is a line where there is no bar.
     """
     console = console_on(sys.stderr)
     if not console.is_terminal or os.environ.get("NO_COLOR"):
-        yield None
+        yield _tenths(begin) if lines else None
         return
     from rich.progress import Progress
 
@@ -95,6 +98,20 @@ def progress(
             bar.update(task, description=what, completed=done, total=in_all)
 
         yield show
+
+
+def _tenths(begin: str) -> Callable[[str, int, int], None]:
+    """Return what prints a line on stderr now, and when another tenth of the work is done."""
+    told = 0
+
+    def show(what: str, done: int, in_all: int) -> None:
+        nonlocal told
+        if (tenths := 10 * done // in_all) > told:
+            told = tenths
+            print(f"{10 * tenths:3} % {what}", file=sys.stderr, flush=True)
+
+    print(f"{0:3} % {begin}", file=sys.stderr, flush=True)
+    return show
 
 
 def transfer_progress() -> AbstractContextManager[Callable[[str, int, int], None] | None]:

@@ -221,7 +221,7 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
     )
     policy, recorder = options.policies[0], None
     if options.record:
-        page_environment()  # what is missing is known now, and not only after all the work
+        page_environment("lowprec.train.recorder")  # what is missing is known before the work
     if options.record is not None:
         steps = options.epochs * math.ceil(len(data.x_train) / options.batch_size)
         recorder = recorder_for(policy, steps, fit)
@@ -273,7 +273,7 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
     from lowprec.train.studies.comparison import compare_policies
 
     if options.html:
-        page_environment()  # what is missing is known now, and not only after all the work
+        page_environment("lowprec.train.studies")  # what is missing is known before the work
     if options.save:
         Path(options.save).mkdir(exist_ok=True)
     bar = progress(_columns, begin="training")

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lowprec.common.whole_files import write_text
+from lowprec.common.whole_files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -157,7 +157,7 @@ def write_output(output: Output, text: str, *, overwrite: bool = False) -> None:
         As for `check_outputs`.
     """
     check_outputs([output], overwrite=overwrite)
-    write_text(output.path, text)
+    write_atomically(output.path, text)
 
 
 # Kinds -------------------------------------------------------------------------------------------

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["target_of", "whole_file", "write_text"]
-
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -45,15 +43,23 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file (UTF-8) so that nobody ever sees half of it; one that exists is replaced.
+def target_of(path: str | os.PathLike[str]) -> Path:
+    """Return the file that a path leads to; FileNotFoundError if there is no folder for it."""
+    target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
+    return target
 
-    What is not a regular file, such as ``/dev/stdout``, is written directly.
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file (UTF-8) so that nobody ever sees half of it.
+
+    What is no regular file, such as ``/dev/stdout``, is written directly.
 
     Parameters
     ----------
     path : str or path
-        The file to write.
+        The file to write; one that exists is replaced.
     text : str
         All of its content.
 
@@ -68,11 +74,3 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         return
     with whole_file(target) as file:
         file.write(text.encode())
-
-
-def target_of(path: str | os.PathLike[str]) -> Path:
-    """Return the file that a path leads to; FileNotFoundError if there is no folder for it."""
-    target = Path(path).resolve()
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
-    return target

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import time
 from typing import TYPE_CHECKING
 
-from lowprec.analysis.advice import advise, percent
-from lowprec.analysis.comparison import stylesheet
+from lowprec.analysis.advice import advise
 from lowprec.analysis.judgement import cell, grade, tally
 from lowprec.common.outputs import Output, check_outputs, page_kind, write_output
 from lowprec.formats import get_format
 from lowprec.report.sections import Findings, sections
+from lowprec.report.summary import ReportSummary
 from lowprec.show.drawing import short_name
 from lowprec.show.machine import facts
-from lowprec.show.pages import page_environment
+from lowprec.show.pages import page_environment, stylesheet
+from lowprec.show.words import percent
 from lowprec.train.studies import page as training
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import jinja2
-    from rich.console import RenderableType
 
-    from lowprec.analysis.advice import Advice
     from lowprec.analysis.judgement import Tally
     from lowprec.formats import Format
-    from lowprec.report.throughput import Timing
-    from lowprec.train.studies.results import PolicyComparison
 
     Progress = Callable[[str, int, int], None]
 
@@ -41,36 +37,6 @@ TOLERANCE = 0.01
 """A format holds a tensor if nothing is lost and no relative error exceeds this."""
 
 FORMATS = tuple(map(get_format, ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")))
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportSummary:
-    """What the report found, as data; it prints as tables of at most 80 columns.
-
-    Attributes
-    ----------
-    path : str
-        The page written.
-    seconds : float
-        How long that took.
-    advice : dict of str to Advice
-        What each format does to each tensor.
-    timings : list of Timing
-        What conversions cost.
-    training : PolicyComparison
-        How far each policy comes with the digits.
-    """
-
-    path: str
-    seconds: float
-    advice: Mapping[str, Advice]
-    timings: Sequence[Timing]
-    training: PolicyComparison
-
-    def __rich__(self) -> RenderableType:
-        from lowprec.report.summary import summary_view
-
-        return summary_view(self)
 
 
 def write_report(
@@ -102,17 +68,18 @@ def write_report(
         has been measured then.
     """
     from lowprec.report.datasets import load
-    from lowprec.report.throughput import ROUNDS, measure_throughput
+    from lowprec.report.throughput import OPERATIONS, measure_throughput
 
     start = time.perf_counter()
     output = Output(path, PAGE)
     check_outputs([output], overwrite=overwrite)
-    environment = page_environment()
+    environment = page_environment("lowprec.report")
     environment.filters |= {"cell": cell, "grade": grade, "short": short_name, "tint": _tint}
     tensors = load()
     figures = len(("bits", "range", "precision", "curves", "memory", "speed"))
     runs = len(training.POLICIES) * training.SEEDS
-    step = _steps(progress, 2 * len(tensors) + ROUNDS + runs + figures)
+    timed = len(OPERATIONS) * len(FORMATS)
+    step = _steps(progress, 2 * len(tensors) + timed + runs + figures)
     advice = {}
     for name, x in tensors.items():
         step(f"measuring {name}")

@@ -8,13 +8,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from lowprec.analysis.advice import percent
-from lowprec.analysis.comparison import comparison_table_html
+from lowprec.analysis.comparison import Comparison
+from lowprec.analysis.comparison_views import comparison_table_html
 from lowprec.analysis.judgement import verdict
-from lowprec.analysis.measuring import Comparison
 from lowprec.formats import get_format
-from lowprec.report import figures
-from lowprec.report.throughput import ELEMENTS
+from lowprec.report import figures, throughput
+from lowprec.show.words import percent
 from lowprec.train.studies.page import training_body
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ def sections(
         "Errors and signal to noise are taken over the nonzero values that did not overflow: a "
         "format that overflows can look fine by them alone. More decibels are better; 6 dB are "
         "one bit.",
-        Markup(comparison_table_html(found.comparison)),
+        Markup(comparison_table_html(found.comparison.measurements)),
     )
     yield _training(found.training, step)
     yield _speed(found, figure)
@@ -192,23 +191,10 @@ def _training(comparison: PolicyComparison, step: Callable[[str], None]) -> Sect
     )
 
 
-def _gain(timing: Timing) -> float:
-    return (timing.peer_ratio or 0) / timing.ratio
-
-
 def _speed(found: Findings, figure: Callable[..., Any]) -> Section:
-    fastest = min(found.timings, key=lambda timing: timing.ratio)
-    slowest = max(found.timings, key=lambda timing: timing.ratio)
-    peers = [t for t in found.timings if t.peer_ratio is not None]
-    most = max(peers, key=_gain)
-    gain = _gain(most)
     return Section(
         "speed",
         "What it costs",
-        f"Time for {ELEMENTS:,} float32 values on one thread, as a multiple of copying them (the "
-        "line at 1×): medians of interleaved runs, measured while this page was made. lowprec "
-        f"takes from {fastest.ratio:.2g}× ({fastest.operation} {fastest.fmt}) to "
-        f"{slowest.ratio:.2g}× ({slowest.operation} {slowest.fmt}). Pale bars are the casts of "
-        f"NumPy and ml_dtypes: {most.operation} {most.fmt} takes them {gain:.0f} times as long.",
+        throughput.in_words(found.timings),
         figure("throughput", figures.throughput, found.timings),
     )

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from lowprec.tensors import Tensor, TensorFile, Tensors
 
-__all__ = ["input_files", "name_tensors"]
-
-
 _ARRAY_FILES = (".npy", ".npz")
 
 

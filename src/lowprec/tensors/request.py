@@ -11,9 +11,10 @@ import numpy as np
 
 from lowprec.common.names import did_you_mean
 from lowprec.common.randomness import draw_key
+from lowprec.formats import scaled
 from lowprec.tensors.converted import Converted, scale_for
 from lowprec.tensors.journal import plain_seed
-from lowprec.tensors.tensor import Tensor, scaled
+from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from lowprec.common.whole_files import write_text
+from lowprec.common.whole_files import write_atomically
 from lowprec.verification.results import Report
 
 
@@ -25,7 +25,7 @@ def main(source: str, page: str | None = None) -> None:
     if not found:
         raise SystemExit(f"{page} has no place for the results: {comment} … {end}")
     parts = [before + begin, _facts(report) + "\n", report.to_markdown(), end + after]
-    write_text(page, "\n".join(parts))
+    write_atomically(page, "\n".join(parts))
 
 
 def _facts(report: Report) -> str:

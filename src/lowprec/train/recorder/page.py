@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lowprec.analysis.comparison import stylesheet
 from lowprec.common.outputs import page_kind
-from lowprec.show.pages import page_environment
+from lowprec.show.pages import page_environment, stylesheet
 from lowprec.train.recorder.views import (
     COLUMNS,
     MARKS,
@@ -76,7 +75,7 @@ def recorder_page(recorder: Recorder) -> str:
     """
     from lowprec.train.recorder.rules import RULES
 
-    environment = page_environment()
+    environment = page_environment("lowprec.train.recorder")
     from markupsafe import Markup
 
     found = recorder.findings

@@ -152,7 +152,7 @@ _COLUMNS = (
     ),
     Column(
         "time an epoch, ms",
-        "of the emulation, validation included: hardware that has the format takes less, not more",
+        "elapsed, of the emulation on this machine, validation included; hardware is not measured",
         _milliseconds,
         "ms an epoch",
     ),
