@@ -1,0 +1,295 @@
+"""One rule of rounding for arrays of NumPy, torch and JAX alike, in their own int32 operations.
+
+The kernels are faster on this machine's processor. This rule runs wherever the array's library
+runs: on an accelerator, and inside ``torch.compile`` and ``jax.jit``, which trace it. Hence three
+restrictions: neither unsigned integers (torch has few operations for them) nor 64 bits (JAX has
+none by default); constants are Python integers, computed before tracing; subnormal numbers are
+never an operand of the library's arithmetic, because XLA flushes them to zero.
+
+Letters: `t` trailing significand bits of the format, `e` an exponent in float32's bias, `m` an
+integer significand, `s` how many of its bits are dropped, `q` what is left.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lowprec.formats import FormatLike, Specials, float32, get_format
+from lowprec.rounding import Overflow, Rounding
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from lowprec.rounding import OverflowLike, RoundingLike
+
+_SIGN = -(2**31)
+_MAGNITUDE = 2**31 - 1
+_INFINITY = 0x7F800000
+_NAN = 0x7FC00000
+_BIAS, _TRAILING = 127, 23
+_WIDEST = 26  # dropping more bits than a doubled significand has changes nothing further
+
+
+class Constants(NamedTuple):
+    """What the rule knows of a format and a mode: integers, magnitudes as bits of float32."""
+
+    mode: Rounding
+    trailing_bits: int
+    emin: int  # in float32's bias
+    quantum: int  # exponent of the smallest positive value
+    largest: int
+    overflow_positive: int
+    overflow_negative: int
+    infinity: int
+    has_zero: bool
+    signed: bool
+    has_negative_zero: bool
+    subnormals: bool
+
+
+def round_to(
+    x: Any,
+    fmt: FormatLike,
+    *,
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
+) -> Any:
+    """Round float32 elements to a format with the operations of the array's own library.
+
+    Parameters
+    ----------
+    x : array of float32 of NumPy, torch or jax.numpy, any shape, on any device
+        What to round; torch tensors without gradient.
+    fmt : Format, str or dtype
+        A format whose values float32 holds.
+    rounding : Rounding or str
+        A deterministic mode.
+    overflow : Overflow or str
+        As for `lowprec.round_to`.
+
+    Returns
+    -------
+    array of float32 of the same library and shape, on the same device
+        The bits of `lowprec.round_to`; NaN stays NaN in a format without NaN.
+
+    Raises
+    ------
+    TypeError
+        If `x` is no array of float32 of these libraries.
+    ValueError
+        If the mode draws random bits, or float32 does not hold the format.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round_to(np.array([0.1, 1e5], np.float32), "float16").tolist()
+    [0.0999755859375, inf]
+    """
+    xp = _library(x)
+    constants = constants_of(fmt, rounding, overflow)
+    return round_array(xp, x, constants)
+
+
+def round_array(xp: ModuleType, x: Any, c: Constants, random: Any = None) -> Any:
+    """Round an array of the library `xp`; `random` has 32 random bits an element, as int32."""
+    return round_bits(xp, x.view(xp.int32), c, random).view(xp.float32)
+
+
+def _library(x: Any) -> ModuleType:
+    """Return the module whose functions take `x`, which must hold float32."""
+    name = next(
+        (
+            found
+            for kind in type(x).__mro__
+            if (found := kind.__module__.partition(".")[0]) in ("numpy", "torch", "jax", "jaxlib")
+        ),
+        "",
+    )
+    if not name:
+        raise TypeError(
+            f"x is a {type(x).__name__}; pass an array of NumPy, torch or jax.numpy, or use "
+            "lowprec.round_to, which takes whatever numpy.asarray takes"
+        )
+    if str(x.dtype).rpartition(".")[2] != "float32":
+        raise TypeError(
+            f"x has dtype {x.dtype}; the portable rule reads float32: pass x as float32 where "
+            "that holds its values, or round on the CPU with lowprec.round_to"
+        )
+    return sys.modules[{"jax": "jax.numpy", "jaxlib": "jax.numpy"}.get(name, name)]
+
+
+# Constants, before tracing -----------------------------------------------------------------------
+
+
+@functools.cache
+def constants_of(fmt: FormatLike, rounding: RoundingLike, overflow: OverflowLike) -> Constants:
+    """Check a format and a mode, and return what the rule needs of them."""
+    fmt, rounding, overflow = get_format(fmt), Rounding(rounding), Overflow(overflow)
+    if rounding.is_stochastic:
+        raise ValueError(
+            f"the portable rule draws no random bits, and {rounding.value!r} needs them; use "
+            "lowprec.jax.round_to with a key, or round on the CPU"
+        )
+    return make_constants(fmt, rounding, overflow)
+
+
+def make_constants(fmt: Any, rounding: Rounding, overflow: Overflow) -> Constants:
+    """Return the constants of a format that float32 holds."""
+    if not fmt.fits(float32):
+        raise ValueError(
+            f"float32 cannot hold every value of {str(fmt)!r} (p={fmt.precision}, "
+            f"emin={fmt.emin}, emax={fmt.emax}), and the portable rule gives float32; use "
+            "lowprec.round_to on float64"
+        )
+    largest = _bits(fmt.max)
+    beyond = _NAN if fmt.has_nan else largest
+    beyond = _INFINITY if fmt.has_infinity else beyond
+    stays = _INFINITY if fmt.has_infinity and overflow is not Overflow.SATURATE_FINITE else largest
+    saturates = overflow is not Overflow.IEEE
+
+    def overflowed(negative: bool) -> int:
+        return largest if saturates or rounding.overflows_to_max(negative) else beyond
+
+    return Constants(
+        rounding,
+        fmt.trailing_bits,
+        fmt.emin + _BIAS,
+        fmt.emin - (fmt.trailing_bits if fmt.subnormals else 0),
+        largest,
+        overflowed(False),
+        overflowed(True),
+        stays if saturates else beyond,
+        fmt.has_zero,
+        fmt.signed,
+        fmt.specials is not Specials.FNUZ,
+        fmt.subnormals or fmt.precision == 1,
+    )
+
+
+def _bits(value: float) -> int:
+    return int(struct.unpack("<i", struct.pack("<f", value))[0])
+
+
+# The rule ----------------------------------------------------------------------------------------
+
+
+def round_bits(xp: ModuleType, bits: Any, c: Constants, random: Any = None) -> Any:
+    """Return the float32 bits of the rounded numbers, from those of the numbers."""
+    u, negative = bits & _MAGNITUDE, bits < 0
+    if c.emin == 1 and c.has_zero and c.subnormals and random is None:
+        y = _round_trailing(xp, u, negative, c)
+    else:
+        y = _round_significand(xp, u, negative, c, random)
+    beyond = c.overflow_positive
+    if c.overflow_negative != c.overflow_positive:
+        beyond = xp.where(negative, c.overflow_negative, u & 0 | c.overflow_positive)
+    y = xp.where(y > c.largest, beyond, y)
+    y = xp.where(u == _INFINITY, c.infinity, y)
+    y = xp.where(u > _INFINITY, _NAN, y)
+    return _with_sign(xp, y, bits, u, negative, c)
+
+
+def _with_sign(xp: ModuleType, y: Any, bits: Any, u: Any, negative: Any, c: Constants) -> Any:
+    if not c.has_zero:  # a scale has neither signs nor zero
+        return xp.where(negative | (u == 0), _NAN, y)
+    if not c.signed:
+        return xp.where(negative & (u != 0), _NAN, y)
+    sign = bits & _SIGN
+    if not c.has_negative_zero:  # its one NaN has the code of -0
+        sign = xp.where(y == 0, 0, sign)
+        sign = xp.where(y == _NAN, _SIGN, sign)
+    return y | sign
+
+
+def _round_trailing(xp: ModuleType, u: Any, negative: Any, c: Constants) -> Any:
+    """Round where the format's exponents begin as float32's do: the same bits are dropped always.
+
+    A carry moves into the exponent, and out of the subnormal numbers, by itself.
+    """
+    s = _TRAILING - c.trailing_bits
+    if s == 0:
+        return u
+    u = xp.where(u > _INFINITY, _INFINITY, u)
+    return _adjust(xp, u, s, negative, c.mode) >> s << s
+
+
+def _round_significand(xp: ModuleType, u: Any, negative: Any, c: Constants, random: Any) -> Any:
+    """Round any format: q, as a float, is scaled by adding to its exponent."""
+    t = c.trailing_bits
+    is_normal = u >= 1 << _TRAILING
+    m = u & ((1 << _TRAILING) - 1)
+    m = xp.where(is_normal, m | 1 << _TRAILING, m)
+    e = xp.where(is_normal, u >> _TRAILING, 1)
+    if c.emin < 1:  # float32's subnormal numbers may be normal numbers of the format
+        zeros = (_BIAS + _TRAILING) - (_as_float_bits(xp, m) >> _TRAILING)
+        zeros = xp.where(m == 0, 0, zeros)
+        m, e = m << zeros, e - zeros
+    exponent = xp.where(e < c.emin, c.emin, e)
+    m = m + m  # so that at least one bit is dropped
+    s = exponent - e + (_TRAILING + 1 - t)
+    is_below = (e < c.emin) | (m < 2 << _TRAILING)
+    if not c.subnormals:  # one step from zero to the smallest normal number
+        s = xp.where(is_below, s + t, s)
+    drop = xp.where(s > _WIDEST, _WIDEST, s)
+    if random is None:
+        q = _adjust(xp, m, drop, negative, c.mode) >> drop
+    else:
+        q = (m >> drop) + _stochastic_step(xp, m, s, c.mode, random)
+    if not c.subnormals:
+        q = xp.where(is_below, q << t, q)
+    if not c.has_zero:
+        q = xp.where(q < 1, 1, q)
+    y = _as_float_bits(xp, q) + ((exponent - (_BIAS + t)) << _TRAILING)
+    y = xp.where(q == 0, 0, y)
+    if c.quantum < 1 - _BIAS:  # below, the result is a subnormal number of float32
+        shift = exponent + (_TRAILING - 1 - t)
+        y = xp.where(y < 1 << _TRAILING, q << xp.where(shift > _TRAILING, 0, shift), y)
+    return y
+
+
+def _as_float_bits(xp: ModuleType, m: Any) -> Any:
+    """Return the bits of small integers as floats: exact, and normal numbers or zero."""
+    return _cast(m, xp.float32).view(xp.int32)
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    return x.astype(dtype) if hasattr(x, "astype") else x.to(dtype)
+
+
+def _adjust(xp: ModuleType, m: Any, s: Any, negative: Any, mode: Rounding) -> Any:
+    """Change m so that dropping its low s bits, at least one, rounds as the mode says."""
+    mask = (1 << s) - 1
+    match mode:
+        case Rounding.TIES_TO_EVEN:
+            return m + (mask >> 1) + ((m >> s) & 1)
+        case Rounding.TIES_TO_AWAY:
+            return m + (mask >> 1) + 1
+        case Rounding.TIES_TOWARD_ZERO:
+            return m + (mask >> 1)
+        case Rounding.TOWARD_ZERO:
+            return m
+        case Rounding.AWAY_FROM_ZERO:
+            return m + mask
+        case Rounding.TOWARD_POSITIVE:
+            return xp.where(negative, m, m + mask)
+        case Rounding.TOWARD_NEGATIVE:
+            return xp.where(negative, m + mask, m)
+        case Rounding.TO_ODD:
+            return xp.where((m & mask) == 0, m, m | (1 << s))
+    raise AssertionError(mode)
+
+
+def _stochastic_step(xp: ModuleType, m: Any, s: Any, mode: Rounding, random: Any) -> Any:
+    """Return 1 where R < floor(f·2**32), with f the dropped bits as a fraction, else 0."""
+    narrow = xp.where(s > 31, 31, s)
+    dropped = m & ((1 << narrow) - 1)
+    if mode is Rounding.STOCHASTIC_EQUAL:  # either neighbour, where the number is neither
+        goes_up = (random >= 0) & ((dropped != 0) | ((s > 31) & (m != 0)))
+    else:
+        wide = xp.where(s > 63, 31, xp.where(s > 32, s - 32, 0))
+        share = xp.where(s > 31, m >> wide, dropped << (32 - narrow))
+        goes_up = (random ^ _SIGN) < (share ^ _SIGN)  # compared as unsigned integers
+    return xp.where(goes_up, 1, m & 0)

@@ -1,0 +1,19 @@
+"""lowprec for PyTorch: tensors are rounded, models watched and accelerators emulated.
+
+Import it by name, ``import lowprec.torch as lt``; ``import lowprec`` never imports torch.
+"""
+
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as _error:
+    if _error.name != "torch":
+        raise
+    raise ModuleNotFoundError(
+        "lowprec.torch needs PyTorch, which is not installed; "
+        "run: python -m pip install 'lowprec[torch]'",
+        name="torch",
+    ) from None
+
+from lowprec.torch.door import cast, decode, encode, round_to, round_to_
+
+__all__ = ["cast", "decode", "encode", "round_to", "round_to_"]
