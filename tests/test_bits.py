@@ -17,7 +17,7 @@ import lowprec as lp
 from lowprec import Format, Overflow, Rounding
 from lowprec.conversion import encode, round_to
 from lowprec.conversion.neighbours import next_down, next_up, ulp
-from lowprec.exact.inspection import inspect
+from lowprec.exact import inspect
 from lowprec.exact.number import Number, read_number
 from lowprec.exact.reference import decode_exact, round_exact
 
@@ -430,7 +430,7 @@ SHOWN = [
 def test_all_views_show_the_same_lines(inspection):
     from rich.console import Console
 
-    from lowprec.report.inspections import rows
+    from lowprec.exact.inspection import rows
 
     console = Console(width=200, color_system=None)
     with console.capture() as capture:

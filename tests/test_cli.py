@@ -14,8 +14,8 @@ import pytest
 
 import lowprec as lp
 from lowprec.cli import main
-from lowprec.report.tables import formats_table
-from lowprec.tensors.naming import write_atomically
+from lowprec.cli.formats import formats_table
+from lowprec.common.whole_files import write_atomically
 
 COMMANDS = ["formats", "inspect", "compare", "convert", "train", "verify", "report"]
 
@@ -130,7 +130,7 @@ def test_negative_numbers_are_values_not_options(capsys, value, code):
 
 
 def test_inspect_prints_the_view_of_the_library(capsys):
-    from lowprec.exact.inspection import inspect
+    from lowprec.exact import inspect
 
     how = ["--format", "float8_e4m3fn", "--rounding", "RZ", "--overflow", "saturate"]
     assert main(["inspect", "-1000.5", *how]) == 0

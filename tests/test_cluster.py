@@ -16,9 +16,8 @@ import pytest
 
 import lowprec as lp
 from lowprec import train
-from lowprec.analysis import remote
 from lowprec.cli import main
-from lowprec.tensors import as_tensor, cluster, converting, open_tensors, write_tensors
+from lowprec.tensors import as_tensor, cluster, converting, open_tensors, remote, write_tensors
 from lowprec.tensors.request import Request
 from lowprec.train.studies import runs
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import lowprec as lp
-from lowprec.analysis.advice import advise, times
+from lowprec.analysis.advice import advise
+from lowprec.show.words import times
 
 pytest.importorskip("sklearn", reason="the report's extra is missing")
 pytest.importorskip("matplotlib", reason="the report's extra is missing")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lowprec.analysis.advice import superscript
-from lowprec.formats import get_format
 from lowprec.show.drawing import FILL, INK, LINE, MUTED, NARROW, colour, draw_twice
+from lowprec.show.words import superscript
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["cost_chart"]
 
 _BLUE, _ORANGE, _GREEN, _PURPLE = (
-    colour(get_format(name)) for name in ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+    colour(name) for name in ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 )
 _STYLES = {
     "lowprec": ("-", _BLUE),

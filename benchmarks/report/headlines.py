@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from benchmarks.report.words import duration, number, share, short
-from lowprec.analysis.advice import superscript
+from lowprec.show.words import superscript
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

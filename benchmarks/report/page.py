@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.report.charts import cost_chart
@@ -9,9 +10,8 @@ from benchmarks.report.findings import experiments, extents, goals, ranges, wors
 from benchmarks.report.headlines import TITLES, columns, headline, kinds, notes
 from benchmarks.report.tables import change_words
 from benchmarks.report.words import caveats, cost, duration, number, share, tell
-from lowprec.analysis.comparison import stylesheet
-from lowprec.show.pages import page_environment
-from lowprec.tensors.naming import write_atomically
+from lowprec.common.whole_files import write_atomically
+from lowprec.show.pages import page_environment, stylesheet
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.report.changes import Change
     from benchmarks.report.results import Results, Row
 
-__all__ = ["write_page"]
+_STYLE = Path(__file__).parent / "templates" / "benchmarks.css"
 
 _TEXTS = {
     "conversion": "float32 to codes, codes to float32, and float32 to the nearest values of the "
@@ -61,12 +61,12 @@ def write_page(path: str | os.PathLike[str], results: Results, found: Sequence[C
     OSError
         If the page cannot be written.
     """
-    environment = page_environment()
+    environment = page_environment("benchmarks.report")
     from markupsafe import Markup
 
     environment.filters |= {"tell": tell, "number": number, "share": share}
     page = environment.get_template("benchmarks.html").render(
-        style=Markup(stylesheet("page.css", "comparison.css", "benchmarks.css")),
+        style=Markup(stylesheet("page.css", "comparison.css") + _STYLE.read_text(encoding="utf-8")),
         lead=_lead(results),
         caveats=caveats(results),
         goals=goals(results),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-from lowprec.exact.inspection import Inspection, inspect
+from lowprec.exact import Inspection, inspect
 from lowprec.formats import Format, FormatLike, get_format
 from lowprec.show.cards import COLOURS, bits_html
 

@@ -45,6 +45,14 @@ class Specials(enum.Enum):
         raise ValueError(f"{value!r} is no kind of special values; use one of {kinds}")
 
 
+_SPECIALS = {
+    Specials.IEEE: "±infinity and NaN",
+    Specials.FN: "no infinity; NaN is all ones",
+    Specials.FNUZ: "no infinity, no -0; one NaN",
+    Specials.FINITE: "neither infinity nor NaN",
+}
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Format:
     """A binary floating-point format.
@@ -142,9 +150,26 @@ class Format:
         return self.name
 
     def _repr_html_(self) -> str:
-        from lowprec.show.cards import format_html  # a view, loaded only where one is shown
+        from lowprec.show.cards import bits_html, card  # loaded only where a card is shown
+        from lowprec.show.words import figure
 
-        return format_html(self)
+        widths = {
+            "sign": int(self.signed),
+            "exponent": self.exponent_bits,
+            "trailing": self.trailing_bits,
+        }
+        cells = {name: name[0] * width for name, width in widths.items() if width}
+        summary = f"{self.bits} bits, bias {self.bias}, {_SPECIALS[self.specials]}"
+        smallest = figure(self.smallest_subnormal) if self.subnormals else "none"
+        figures = [
+            ("precision", f"{self.precision} bit{'s' if self.precision > 1 else ''}"),
+            ("max", figure(self.max)),
+            ("smallest normal", figure(self.smallest_normal)),
+            ("smallest subnormal", smallest),
+            ("eps", figure(self.eps)),
+            ("dynamic range", f"{self.decades:.1f} decades"),
+        ]
+        return card(self.name, summary, bits_html(cells), figures)
 
     # Widths ------------------------------------------------------------------------------------
 
@@ -265,6 +290,11 @@ class Format:
         """The relative error bound of rounding to nearest, ``2**-p``."""
         return math.ldexp(1.0, -self.precision)
 
+    @property
+    def decades(self) -> float:
+        """The dynamic range in powers of ten, ``log10(max / smallest_subnormal)``."""
+        return math.log10(self.max) - math.log10(self.smallest_subnormal)
+
     def fits(self, other: Format) -> bool:
         """Whether `other` holds every finite value of this format.
 
@@ -364,6 +394,24 @@ def _parse(spelling: str) -> Format:
         f"unknown format {spelling!r}; {hint} "
         f"one of {', '.join(NAMED)}, or 'eXmY' with X exponent and Y trailing significand bits"
     )
+
+
+def scaled(fmt: Format, scale: float) -> Format:
+    """Return the format whose values are those of `fmt` times a power of two.
+
+    Raises
+    ------
+    ValueError
+        If the scale is not a power of two, or float64 cannot hold the values.
+    """
+    if scale == 1.0:
+        return fmt
+    significand, exponent = math.frexp(scale)
+    if significand != 0.5:
+        raise ValueError(f"a scale of {scale!r} is no power of two")
+    assert fmt.bias is not None
+    name = f"{fmt.name} × 2**{exponent - 1}"
+    return dataclasses.replace(fmt, name=name, bias=fmt.bias - (exponent - 1))
 
 
 NAMED: dict[str, Format] = {}

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure
 from lowprec.arrays.dask_arrays import is_chunked
 from lowprec.exact.number import floor_log2_ratio
-from lowprec.tensors.tensor import scaled
+from lowprec.formats import scaled
+from lowprec.show.words import percent, superscript
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lowprec.analysis.measurement import Measurement
+    from lowprec.arrays.sources import InBlocks
     from lowprec.formats import Format, FormatLike
-    from lowprec.tensors.tensor import Tensor
 
 __all__ = [
     "Advice",
@@ -31,9 +32,6 @@ __all__ = [
     "advise",
     "describe",
     "losses",
-    "percent",
-    "superscript",
-    "times",
 ]
 
 
@@ -121,7 +119,7 @@ class Advice:
 
 
 def advise(
-    x: npt.ArrayLike | Tensor,
+    x: npt.ArrayLike | InBlocks,
     tolerance: float = 0.01,
     formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
 ) -> Advice:
@@ -162,7 +160,7 @@ def advise(
     return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in as_formats(formats)))
 
 
-def _advise(x: npt.ArrayLike | Tensor, fmt: Format, tolerance: float) -> FormatAdvice:
+def _advise(x: npt.ArrayLike | InBlocks, fmt: Format, tolerance: float) -> FormatAdvice:
     measured = _measure(x, fmt)
     advice = FormatAdvice(fmt, tolerance, measured)
     exponent = 0 if advice.holds else _exponent(measured, tolerance)
@@ -175,7 +173,7 @@ def _advise(x: npt.ArrayLike | Tensor, fmt: Format, tolerance: float) -> FormatA
     return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=after)
 
 
-def _measure(x: npt.ArrayLike | Tensor, fmt: Format) -> Measurement:
+def _measure(x: npt.ArrayLike | InBlocks, fmt: Format) -> Measurement:
     measured = measure(x, fmt)
     computed: Measurement = cast("Any", measured).compute() if is_chunked(x) else measured
     return computed
@@ -259,24 +257,3 @@ def losses(measured: Measurement) -> str:
     shares = ", ".join(f"{counts[kind]:,} {kind}" for kind in kinds)
     words = kinds[0] if len(kinds) == 1 else f"({shares})"
     return f"{measured.lost:,} of {measured.count:,} values {words}"
-
-
-def percent(error: float) -> str:
-    """Return a relative error as a percentage of two digits, or "exact"."""
-    value = 100 * error
-    if value == 0:
-        return "exact"
-    return (
-        f"{value:.2g} %" if value < 99.5 else f"{value:.0f} %" if value < 1e6 else f"{value:.1e} %"
-    )
-
-
-def times(ratio: float) -> str:
-    """Return a ratio as a multiple of two digits: 0.85×, 33×, 250×."""
-    rounded = float(f"{ratio:.2g}")
-    return f"{rounded:,.0f}×" if 100 <= rounded < 1e9 else f"{rounded:.2g}×"
-
-
-def superscript(number: int) -> str:
-    """Return an integer in superscript."""
-    return str(number).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

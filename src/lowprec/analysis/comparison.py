@@ -1,281 +1,114 @@
-"""A comparison as a table: in a terminal, in Jupyter, and as a page of its own."""
+"""`compare`: named arrays measured in several formats, and the table of it."""
 
 from __future__ import annotations
 
-import html
-import math
-from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
-from lowprec.analysis.advice import percent
-from lowprec.report.worst import findings, rule, tallies, verdict_word, worst_first
+from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure_each
+from lowprec.arrays.dask_arrays import delayed_call, is_chunked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
+    import numpy.typing as npt
     from rich.console import RenderableType
-    from rich.table import Table
-    from rich.text import Text
 
     from lowprec.analysis.measurement import Measurement
-    from lowprec.analysis.measuring import Comparison
-
-__all__ = [
-    "comparison_fragment",
-    "comparison_page",
-    "comparison_table",
-    "comparison_table_html",
-    "stylesheet",
-]
+    from lowprec.arrays.sources import InBlocks
+    from lowprec.formats import FormatLike
 
 
-class _Column(NamedTuple):
-    heading: str
-    brief: str  # the same in a terminal, where the unit stands below; at most _WIDTH - 1 characters
-    meaning: str
-    text: Callable[[Measurement], str]
-    is_loss: bool = False
+@dataclasses.dataclass(frozen=True, repr=False)
+class Comparison:
+    """Measurements of named arrays in several formats; a table in a terminal and in Jupyter.
+
+    Attributes
+    ----------
+    measurements : dict of str to dict of str to Measurement
+        By the array's name, then the format's.
+    """
+
+    measurements: Mapping[str, Mapping[str, Measurement]]
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return all figures as plain data for JSON: by array, by format, by figure."""
+        from lowprec.analysis.judgement import verdict_word
+
+        return {
+            name: {
+                fmt: measured.to_dict() | {"verdict": verdict_word(measured)}
+                for fmt, measured in row.items()
+            }
+            for name, row in self.measurements.items()
+        }
+
+    def to_html(self) -> str:
+        """Return a whole page with this table, styled, that refers to nothing outside itself."""
+        from lowprec.analysis.comparison_views import comparison_page
+
+        return comparison_page(self.measurements)
+
+    def __rich__(self) -> RenderableType:
+        from lowprec.analysis.comparison_views import comparison_table
+
+        return comparison_table(self.measurements)
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=100, color_system=None, force_jupyter=False)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
+
+    def _repr_html_(self) -> str:
+        from lowprec.analysis.comparison_views import comparison_fragment
+
+        return comparison_fragment(self.measurements)
 
 
-_MOST_SHOWN = 20  # arrays in a terminal
-_MOST_FINDINGS = 8
-_MOST_FINDINGS_ON_A_PAGE = 100
-
-
-def _count(number: int) -> str:
-    return f"{number:,}" if number else "–"
-
-
-def _decibels(measured: Measurement) -> str:
-    value = measured.sqnr_db
-    if math.isnan(value):
-        return "–"
-    return "∞" if math.isinf(value) else f"{value:.1f}"
-
-
-_WIDTH = 10
-_COLUMNS = (
-    _Column(
-        "overflows",
-        "overflows",
-        "finite became infinite, NaN or clamped",
-        lambda m: _count(m.overflows),
-        is_loss=True,
-    ),
-    _Column(
-        "new zeros", "new zeros", "nonzero became zero", lambda m: _count(m.new_zeros), is_loss=True
-    ),
-    _Column("subnormal", "subnormal", "became subnormal numbers", lambda m: _count(m.subnormals)),
-    _Column(
-        "max rel. error",
-        "max error",
-        "largest relative error of the nonzero numbers that did not overflow",
-        lambda m: percent(m.max_relative_error) if m.measured else "–",
-    ),
-    _Column("SQNR, dB", "SQNR, dB", "signal to quantisation noise, over the same", _decibels),
-    _Column(
-        "headroom, bits",
-        "headroom, bits",
-        "doublings left to the largest value",
-        lambda m: f"{m.headroom_bits:.1f}" if math.isfinite(m.headroom_bits) else "–",
-    ),
-)
-
-
-def _extent(measured: Measurement) -> str:
-    """Return in words how many numbers there are and where they lie."""
-    words = f"{measured.count:,} numbers"
-    if measured.max_abs:
-        words += f", magnitudes {measured.min_abs:.3g} to {measured.max_abs:.6g}"
-    for count, kind in (
-        (measured.zeros, "zero"),
-        (measured.nans, "NaN"),
-        (measured.infs, "infinite"),
-    ):
-        words += f", {count:,} {kind}" if count else ""
-    return words
-
-
-def _is_loss(column: _Column, text: str) -> bool:
-    return column.is_loss and text != "–"
-
-
-def comparison_table(comparison: Comparison) -> RenderableType:
-    """Return the comparison for a terminal: a line for each array and format.
+def compare(
+    arrays: npt.ArrayLike | InBlocks | Mapping[str, npt.ArrayLike | InBlocks],
+    formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
+    **how: Any,
+) -> Comparison:
+    """Measure one array, or several by name, in several formats.
 
     Parameters
     ----------
-    comparison : Comparison
-        What `lowprec.compare` returned.
+    arrays : array_like or mapping of str to array_like or Tensor
+        A single array is called ``"x"``. `lowprec.tensors.open_tensors` returns such a mapping;
+        the tensors of files are read once, by block.
+    formats : sequence of Format, str or dtype
+        The formats, in the order of the table.
+    **how
+        `rounding`, `overflow` and `rng`, as in `measure`.
 
     Returns
     -------
-    rich renderable
-        Losses are red; it fits 80 columns. Of many arrays the worst are shown.
+    Comparison
+        The table of measurements. With a dask array among them, a `dask.delayed` object that
+        computes it.
+
+    Examples
+    --------
+    >>> table = compare({"weights": [0.1, -2.5], "grads": [1e-9, 3e-5]}, ["bfloat16", "float16"])
+    >>> table.measurements["grads"]["float16"].new_zeros
+    1
+    >>> table.to_dict()["weights"]["bfloat16"]["overflows"]
+    0
     """
-    from rich.console import Group
-    from rich.text import Text
-
-    rows = comparison.measurements
-    names = {fmt for row in rows.values() for fmt in row}
-    first = max(map(len, names), default=0) + 2
-    names_and_units = zip(*(column.brief.partition(", ")[::2] for column in _COLUMNS), strict=True)
-    lines = [
-        Text(" " * first + "".join(f"{word:>{_WIDTH}}" for word in words), "bold")
-        for words in names_and_units
-    ]
-    shown = list(rows) if len(rows) <= _MOST_SHOWN else worst_first(comparison)[:_MOST_SHOWN]
-    for name in shown:
-        row = rows[name]
-        extent = _extent(next(iter(row.values()))) if row else ""
-        lines += [Text(), Text.assemble((name, "bold"), "  ", (extent, "dim"), overflow="fold")]
-        lines += [_line(fmt, first, measured) for fmt, measured in row.items()]
-    if len(rows) > len(shown):
-        note = f"These are the worst {len(shown)} of {len(rows):,}; --html and --json have all."
-        lines += [Text(), Text(note, "dim")]
-    return Group(*lines, *(_summary(comparison) if len(rows) > 1 else ()))
-
-
-def _summary(comparison: Comparison) -> list[RenderableType]:
-    """Return how each format fares, and what it does to the tensors that it does not hold."""
-    from rich.text import Text
-
-    held, lost = _list(2), _list()
-    for one in tallies(comparison):
-        style = "green" if one.holding == one.total else ""
-        words = f"holds {one.holding:,} of {one.total:,}: {one.words}"
-        held.add_row(f"  {one.fmt.name}", Text(words, style))
-    found = findings(comparison)
-    for finding in found[:_MOST_FINDINGS]:
-        subject = (f"{finding.tensor}: ", "bold")
-        lost.add_row("-", Text.assemble(subject, f"{finding.fmt} {finding.words}"))
-    if len(found) > _MOST_FINDINGS:
-        lost.add_row("-", Text(f"and {len(found) - _MOST_FINDINGS:,} more", "dim"))
-    heading = Text.assemble(("Summary, worst first", "bold"), (f" ({rule()})", "dim"))
-    return [Text(), heading, held, lost]
-
-
-def _list(gap: int = 1) -> Table:
-    """Return an empty list of a mark and a text each, whose lines go on under the text."""
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, gap))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    return grid
-
-
-def _line(fmt: str, first: int, measured: Measurement) -> Text:
-    from rich.text import Text
-
-    texts = [(column, column.text(measured)) for column in _COLUMNS]
-    cells = [(f"{text:>{_WIDTH}}", "bold red" if _is_loss(c, text) else "") for c, text in texts]
-    return Text.assemble(f"  {fmt:<{first - 2}}", *cells)
-
-
-def comparison_fragment(comparison: Comparison) -> str:
-    """Return the comparison as an HTML table with its own style, for Jupyter.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        What `lowprec.compare` returned.
-
-    Returns
-    -------
-    str
-        A ``div`` that scrolls sideways where the page is narrower than the table.
-    """
-    return f"<style>{stylesheet('comparison.css')}</style>{comparison_table_html(comparison)}"
-
-
-def comparison_page(comparison: Comparison) -> str:
-    """Return the comparison as a whole page that refers to nothing outside itself.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        What `lowprec.compare` returned.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
-    style = stylesheet("page.css", "comparison.css")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
-        f"<body><main><h1>What each format does to these numbers</h1>"
-        f"{_summary_html(comparison)}{comparison_table_html(comparison)}{_legend()}"
-        "</main></body></html>\n"
-    )
-
-
-def _summary_html(comparison: Comparison) -> str:
-    """Return what `_summary` says, as two lists."""
-    if len(comparison.measurements) < 2:
-        return ""
-    held = "".join(
-        f"<li><b>{html.escape(one.fmt.name)}</b> holds {one.holding:,} of {one.total:,}: "
-        f"{html.escape(one.words)}</li>"
-        for one in tallies(comparison)
-    )
-    found = findings(comparison)
-    worst = "".join(
-        f"<li><b>{html.escape(one.tensor)}</b>: {html.escape(f'{one.fmt} {one.words}')}</li>"
-        for one in found[:_MOST_FINDINGS_ON_A_PAGE]
-    )
-    more = len(found) - _MOST_FINDINGS_ON_A_PAGE
-    rest = f"<li>and {more:,} more</li>" if more > 0 else ""
-    return (
-        f"<h2>Summary, worst first</h2><p>{html.escape(rule().capitalize())}.</p>"
-        f"<ul>{held}</ul>" + (f"<ol>{worst}{rest}</ol>" if found else "")
-    )
-
-
-def stylesheet(*names: str) -> str:
-    """Return style sheets of lowprec's pages, one after the other."""
-    folder = files("lowprec.report") / "templates"
-    return "".join((folder / name).read_text(encoding="utf-8") for name in names)
-
-
-def _legend() -> str:
-    items = "".join(
-        f"<li><b>{html.escape(c.heading)}</b>: {html.escape(c.meaning)}</li>" for c in _COLUMNS
-    )
-    return f'<ul class="legend">{items}</ul>'
-
-
-def comparison_table_html(comparison: Comparison) -> str:
-    """Return the bare table, for pages that have the style already."""
-    headings = "".join(
-        f'<th scope="col" title="{html.escape(c.meaning)}">{html.escape(c.heading)}</th>'
-        for c in _COLUMNS
-    )
-    bodies = "".join(_body(name, row) for name, row in comparison.measurements.items())
-    return (
-        '<div class="lowprec-comparison" tabindex="0" role="region" aria-label="Comparison">'
-        f'<table><thead><tr><th scope="col">format</th>{headings}<th scope="col">verdict</th></tr>'
-        f"</thead>{bodies}</table>"
-        "</div>"
-    )
-
-
-def _body(name: str, row: Mapping[str, Measurement]) -> str:
-    extent = _extent(next(iter(row.values()))) if row else ""
-    span = len(_COLUMNS) + 2
-    title = f"{html.escape(name)} <small>{html.escape(extent)}</small>"
-    lines = [f'<tr><th colspan="{span}" scope="rowgroup"><span>{title}</span></th></tr>']
-    for fmt, measured in row.items():
-        texts = [(column, column.text(measured)) for column in _COLUMNS]
-        cells = "".join(
-            f"<td{' class=loss' if _is_loss(column, text) else ''}>{text}</td>"
-            for column, text in texts
-        )
-        lines.append(
-            f'<tr><th scope="row">{html.escape(fmt)}</th>{cells}'
-            f"<td>{verdict_word(measured)}</td></tr>"
-        )
-    return f"<tbody>{''.join(lines)}</tbody>"
+    named = arrays if isinstance(arrays, Mapping) else {"x": arrays}
+    chosen = as_formats(formats)
+    for fmt, other in itertools.combinations(chosen, 2):
+        if fmt.name == other.name and fmt != other:
+            raise ValueError(f"two formats are called {fmt.name!r}; give them different names")
+    names = [fmt.name for fmt in chosen]
+    measurements = {
+        name: dict(zip(names, measure_each(x, chosen, **how), strict=True))
+        for name, x in named.items()
+    }
+    if any(map(is_chunked, named.values())):
+        return cast("Comparison", delayed_call(Comparison, measurements))
+    return Comparison(measurements)

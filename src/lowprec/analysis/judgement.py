@@ -1,7 +1,8 @@
-"""Verdicts in words: what the measurements of one tensor in several formats add up to.
+"""Verdicts in words: what the measurements of tensors in several formats add up to.
 
 Nothing here is written for a particular tensor. One threshold is stated, the tolerance that the
-advice was asked for with; all else is whether values are lost.
+advice was asked for with; all else is whether values are lost. A format holds a tensor if nothing
+is lost and no relative error exceeds the tolerance.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from lowprec.analysis.advice import FormatAdvice, describe, percent
+from lowprec.analysis.advice import FormatAdvice, describe
+from lowprec.show.words import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from lowprec.analysis.measurement import Measurement
     from lowprec.formats import Format
 
-__all__ = ["Tally", "cell", "cell_lines", "grade", "tally", "verdict"]
+    Rows = Mapping[str, Mapping[str, Measurement]]  # by tensor, then by format
 
 
 class Tally(NamedTuple):
@@ -114,3 +117,73 @@ def _compared(holding: Sequence[FormatAdvice]) -> str:
         f"{names} both hold it: {best.fmt} is {gain:.0f} dB finer "
         f"({best.sqnr_db:.0f} against {last.sqnr_db:.0f} dB)."
     )
+
+
+# Several tensors ------------------------------------------------------------------------------
+
+TOLERANCE = 0.01
+_WORDS = {
+    "exact": "exact",
+    "held": "held",
+    "coarse": "too coarse",
+    "zeros": "loses small",
+    "overflows": "overflows",
+}
+
+
+class Finding(NamedTuple):
+    """What one format does to one tensor that it does not hold."""
+
+    tensor: str
+    fmt: str
+    words: str
+
+
+def rule() -> str:
+    """Return what counts as holding, in words."""
+    return f"held: nothing lost, every relative error within {percent(TOLERANCE)}"
+
+
+def verdict_word(measured: Measurement) -> str:
+    """Return the verdict on one tensor in one format, in a word or two."""
+    return _WORDS[grade(_advised(measured))]
+
+
+def tallies(rows: Rows) -> list[Tally]:
+    """Return how each format fares, the one that holds the fewest tensors first."""
+    by_format: dict[str, list[FormatAdvice]] = {}
+    for row in rows.values():
+        for name, measured in row.items():
+            by_format.setdefault(name, []).append(_advised(measured))
+    counted = [tally(advice[0].fmt, advice) for advice in by_format.values()]
+    return sorted(counted, key=lambda one: (one.holding, one.fmt.bits))
+
+
+def findings(rows: Rows) -> list[Finding]:
+    """Return the tensors that are not held, by format, the greatest loss first."""
+    failed = [
+        (name, measured)
+        for name, row in rows.items()
+        for measured in row.values()
+        if not _advised(measured).holds
+    ]
+    failed.sort(key=lambda pair: _badness(pair[1]), reverse=True)
+    return [Finding(name, m.fmt.name, describe(_advised(m))) for name, m in failed]
+
+
+def worst_first(rows: Rows) -> list[str]:
+    """Return the names of all tensors, the one that suffers most first."""
+    return sorted(rows, key=lambda name: _row_badness(rows[name].values()), reverse=True)
+
+
+def _row_badness(row: Iterable[Measurement]) -> list[tuple[float, float]]:
+    return sorted(map(_badness, row), reverse=True)
+
+
+def _badness(measured: Measurement) -> tuple[float, float]:
+    """Return what share is lost, and the largest relative error of the rest."""
+    return measured.lost / max(1, measured.count), measured.max_relative_error
+
+
+def _advised(measured: Measurement) -> FormatAdvice:
+    return FormatAdvice(measured.fmt, TOLERANCE, measured)

@@ -6,25 +6,20 @@ layout are measured in the memory of a few blocks.
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from lowprec.analysis.counting import draw_keys, measure_blocks, measure_pieces, merge_measurements
-from lowprec.analysis.measurement import Measurement
-from lowprec.arrays.dask_arrays import delayed_call, is_chunked, reduce_chunks
-from lowprec.arrays.sources import as_array
+from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks
+from lowprec.arrays.sources import InBlocks, as_array
 from lowprec.formats import Format, FormatLike, get_format
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from rich.console import RenderableType
 
-    from lowprec.tensors.tensor import Tensor
+    from lowprec.analysis.measurement import Measurement
 
-__all__ = ["Comparison", "Measurement", "as_formats", "compare", "measure"]
 
 DEFAULT_FORMATS: tuple[FormatLike, ...] = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 
@@ -37,7 +32,7 @@ def as_formats(formats: FormatLike | Iterable[FormatLike]) -> list[Format]:
 
 
 def measure(
-    x: npt.ArrayLike | Tensor,
+    x: npt.ArrayLike | InBlocks,
     fmt: FormatLike,
     *,
     rounding: Rounding | str = "ties_to_even",
@@ -78,21 +73,20 @@ def measure(
     >>> round(m.headroom_bits, 3)
     -0.096
     """
-    return _measure_each(x, [get_format(fmt)], rounding, overflow, rng)[0]
+    return measure_each(x, [get_format(fmt)], rounding, overflow, rng)[0]
 
 
-def _measure_each(
-    x: npt.ArrayLike | Tensor,
+def measure_each(
+    x: npt.ArrayLike | InBlocks,
     formats: list[Format],
     rounding: Rounding | str = "ties_to_even",
     overflow: Overflow | str = "ieee",
     rng: Any = None,
 ) -> list[Measurement]:
-    from lowprec.tensors.tensor import Tensor
-
+    """Measure one array in several formats, read once."""
     if is_chunked(x):
         return _measure_chunks(x, formats, Rounding(rounding), Overflow(overflow), rng)
-    blocks = x.values() if isinstance(x, Tensor) else [as_array(x)]
+    blocks = x.__lowprec_blocks__() if isinstance(x, InBlocks) else [as_array(x)]
     return measure_blocks(blocks, formats, Rounding(rounding), Overflow(overflow), rng)
 
 
@@ -108,98 +102,3 @@ def _measure_chunks(
 
 def _measure_chunk(pieces: Any, **how: Any) -> list[Measurement]:
     return measure_pieces(pieces, **how)
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Comparison:
-    """Measurements of named arrays in several formats; a table in a terminal and in Jupyter.
-
-    Attributes
-    ----------
-    measurements : dict of str to dict of str to Measurement
-        By the array's name, then the format's.
-    """
-
-    measurements: Mapping[str, Mapping[str, Measurement]]
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return all figures as plain data for JSON: by array, by format, by figure."""
-        from lowprec.report.worst import verdict_word
-
-        return {
-            name: {
-                fmt: measured.to_dict() | {"verdict": verdict_word(measured)}
-                for fmt, measured in row.items()
-            }
-            for name, row in self.measurements.items()
-        }
-
-    def to_html(self) -> str:
-        """Return a whole page with this table, styled, that refers to nothing outside itself."""
-        from lowprec.analysis.comparison import comparison_page
-
-        return comparison_page(self)
-
-    def __rich__(self) -> RenderableType:
-        from lowprec.analysis.comparison import comparison_table
-
-        return comparison_table(self)
-
-    def __repr__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=100, color_system=None, force_jupyter=False)
-        with console.capture() as capture:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
-
-    def _repr_html_(self) -> str:
-        from lowprec.analysis.comparison import comparison_fragment
-
-        return comparison_fragment(self)
-
-
-def compare(
-    arrays: npt.ArrayLike | Tensor | Mapping[str, npt.ArrayLike | Tensor],
-    formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
-    **how: Any,
-) -> Comparison:
-    """Measure one array, or several by name, in several formats.
-
-    Parameters
-    ----------
-    arrays : array_like or mapping of str to array_like or Tensor
-        A single array is called ``"x"``. `lowprec.tensors.open_tensors` returns such a mapping;
-        the tensors of files are read once, by block.
-    formats : sequence of Format, str or dtype
-        The formats, in the order of the table.
-    **how
-        `rounding`, `overflow` and `rng`, as in `measure`.
-
-    Returns
-    -------
-    Comparison
-        The table of measurements. With a dask array among them, a `dask.delayed` object that
-        computes it.
-
-    Examples
-    --------
-    >>> table = compare({"weights": [0.1, -2.5], "grads": [1e-9, 3e-5]}, ["bfloat16", "float16"])
-    >>> table.measurements["grads"]["float16"].new_zeros
-    1
-    >>> table.to_dict()["weights"]["bfloat16"]["overflows"]
-    0
-    """
-    named = arrays if isinstance(arrays, Mapping) else {"x": arrays}
-    chosen = as_formats(formats)
-    for fmt, other in itertools.combinations(chosen, 2):
-        if fmt.name == other.name and fmt != other:
-            raise ValueError(f"two formats are called {fmt.name!r}; give them different names")
-    names = [fmt.name for fmt in chosen]
-    measurements = {
-        name: dict(zip(names, _measure_each(x, chosen, **how), strict=True))
-        for name, x in named.items()
-    }
-    if any(map(is_chunked, named.values())):
-        return cast("Comparison", delayed_call(Comparison, measurements))
-    return Comparison(measurements)

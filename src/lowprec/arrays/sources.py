@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from lowprec.formats import NAMED
 
-__all__ = ["as_array", "is_scalar", "kernel_dtype", "to_array"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _KERNEL_KINDS = ("float32", "float64", "int64", "uint64")
 _NARROW_FLOATS = {fmt.dtype for fmt in NAMED.values() if fmt.dtype and fmt.dtype.itemsize < 4}
@@ -22,6 +23,14 @@ _ADVICE = {
     "M": "pass x.astype('int64')",
     "m": "pass x.astype('int64')",
 }
+
+
+@runtime_checkable
+class InBlocks(Protocol):
+    """An array that is read by block, as a tensor of a file: never in memory as a whole."""
+
+    def __lowprec_blocks__(self) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield the numbers in C order, so many at a time, in flat arrays."""
 
 
 @functools.cache

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from lowprec.analysis.measuring import Comparison
+    from lowprec.analysis.comparison import Comparison
     from lowprec.tensors import Tensor
 
 __all__ = ["register"]
@@ -47,7 +47,7 @@ def register(add: Add) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from lowprec.tensors.naming import write_atomically
+    from lowprec.common.whole_files import write_atomically
 
     if options.scheduler is not None and not options.files:
         options.command.error("--scheduler is for files; name the files that workers shall read")
@@ -81,8 +81,8 @@ def _compare_remotely(
     options: argparse.Namespace,
     progress: Callable[[str, int, int], None] | None,
 ) -> Comparison:
-    from lowprec.analysis.measuring import Comparison
-    from lowprec.analysis.remote import measure_remotely
+    from lowprec.analysis.comparison import Comparison
+    from lowprec.tensors.remote import measure_remotely
 
     measured = measure_remotely(tensors, options.formats, options.scheduler, progress=progress)
     names = [fmt.name for fmt in options.formats]

@@ -5,13 +5,19 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import lowprec
+from rich import box
+from rich.table import Table
+
 from lowprec.cli.terminal import console_on, show
+from lowprec.formats import named_formats
+from lowprec.show.words import figure
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Iterable
 
     from lowprec.cli.arguments import Add
+    from lowprec.formats import Format
 
 __all__ = ["register"]
 
@@ -22,7 +28,53 @@ def register(add: Add) -> None:
 
 
 def _formats(options: argparse.Namespace) -> None:
-    from lowprec.report.tables import formats_table
-
     console = console_on(sys.stdout)
-    show(formats_table(lowprec.named_formats().values(), console.width))
+    show(formats_table(named_formats().values(), console.width))
+
+
+_COLUMNS: dict[str, tuple[int, Callable[[Format], str]]] = {
+    # heading: the narrowest terminal that has room for it, and what stands there
+    "bits": (0, lambda fmt: str(fmt.bits)),
+    "w": (0, lambda fmt: str(fmt.exponent_bits)),
+    "p": (0, lambda fmt: str(fmt.precision)),
+    "specials": (96, lambda fmt: fmt.specials.value),
+    "max": (0, lambda fmt: figure(fmt.max)),
+    "smallest normal": (78, lambda fmt: figure(fmt.smallest_normal)),
+    "smallest subnormal": (
+        54,
+        lambda fmt: figure(fmt.smallest_subnormal) if fmt.subnormals else "–",
+    ),
+    "eps": (62, lambda fmt: figure(fmt.eps)),
+    "decades": (70, lambda fmt: f"{fmt.decades:.1f}"),
+}
+
+
+def formats_table(formats: Iterable[Format], width: int = 80) -> Table:
+    """Return the family as a table, one format a line.
+
+    Parameters
+    ----------
+    formats : iterable of Format
+        What to list.
+    width : int
+        Columns of the terminal; a narrow one is spared some of the table's.
+
+    Returns
+    -------
+    rich.table.Table
+        `w` is the width of the exponent field, `p` the precision with the leading bit, and decades
+        the dynamic range ``log10(max / smallest_subnormal)``.
+    """
+    shown = {heading: text for heading, (room, text) in _COLUMNS.items() if width >= room}
+    padding = (0, 1 if width >= 110 else 0)
+    table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
+    table.add_column("format", style="bold", no_wrap=True)
+    for heading in shown:
+        table.add_column(
+            heading,
+            justify="left" if heading == "specials" else "right",
+            min_width=max(map(len, heading.split())),
+        )
+    for fmt in formats:
+        table.add_row(fmt.name, *(text(fmt) for text in shown.values()))
+    return table

@@ -47,7 +47,7 @@ def register(add: Add) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from lowprec.exact.inspection import inspect
+    from lowprec.exact import inspect
 
     fmt: Format = options.format
     if (options.value is None) == (options.code is None):

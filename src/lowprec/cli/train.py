@@ -160,8 +160,8 @@ def _formats_of(policy: Policy) -> str:
 def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
     from lowprec import train
     from lowprec.cli.recording import recorder_for, write_record
+    from lowprec.common.whole_files import write_atomically
     from lowprec.show.pages import page_environment
-    from lowprec.tensors.naming import write_atomically
     from lowprec.train.studies.runs import default_loss
 
     fit = functools.partial(
@@ -177,7 +177,7 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
     )
     policy, recorder = options.policies[0], None
     if options.record:
-        page_environment()  # what is missing is known now, and not only after all the work
+        page_environment("lowprec.train.recorder")  # what is missing is known before the work
     if options.record is not None:
         steps = options.epochs * math.ceil(len(data.x_train) / options.batch_size)
         recorder = recorder_for(policy, steps, fit)
@@ -227,7 +227,7 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
     from lowprec.train.studies.comparison import compare_policies
 
     if options.html:
-        page_environment()  # what is missing is known now, and not only after all the work
+        page_environment("lowprec.train.studies")  # what is missing is known before the work
     if options.save:
         Path(options.save).mkdir(exist_ok=True)
     bar = progress(_columns, begin="training")
@@ -252,7 +252,7 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
 
 
 def _write(comparison: PolicyComparison, options: argparse.Namespace) -> None:
-    from lowprec.tensors.naming import write_atomically
+    from lowprec.common.whole_files import write_atomically
 
     if options.json:
         write_atomically(options.json, json.dumps(comparison.to_dict(), indent=2) + "\n")

@@ -51,3 +51,28 @@ def target_of(path: str | os.PathLike[str]) -> Path:
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(target.parent))
     return target
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file (UTF-8) so that nobody ever sees half of it.
+
+    What is no regular file, such as ``/dev/stdout``, is written directly.
+
+    Parameters
+    ----------
+    path : str or path
+        The file to write; one that exists is replaced.
+    text : str
+        All of its content.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        target.write_text(text, encoding="utf-8")
+        return
+    with whole_file(target) as file:
+        file.write(text.encode())

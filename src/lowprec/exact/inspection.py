@@ -1,4 +1,4 @@
-"""One number in a format, exactly: its bits, value, rounding error and neighbours.
+"""One number in a format, exactly: its bits, value, rounding error and neighbours, and its views.
 
 Everything here is Python integers and fractions: no kernel, no float, nothing rounded but what the
 format rounds.
@@ -7,95 +7,24 @@ format rounds.
 from __future__ import annotations
 
 import dataclasses
-import operator
+import decimal
+from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
-from lowprec.exact.number import Number, read_number
+from lowprec.exact.number import Number, floor_log2
 from lowprec.exact.reference import decode_exact, round_exact, spacing
-from lowprec.formats import Format, FormatLike, Specials, get_format
+from lowprec.formats import Format, Specials
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Inspection", "inspect"]
+__all__ = ["Inspection", "rows", "title"]
 
-
-def inspect(
-    x: object = None,
-    fmt: FormatLike = "bfloat16",
-    *,
-    code: SupportsIndex | None = None,
-    rounding: Rounding | str = "ties_to_even",
-    overflow: Overflow | str = "ieee",
-) -> Inspection:
-    """Round one number to a format, or take one of its codes, and show everything about it.
-
-    Parameters
-    ----------
-    x : int, float, Fraction, Decimal, str or NumPy scalar
-        The number, taken exactly. A string is what it says: ``"0.1"`` is 1/10, where the float 0.1
-        is the double nearest to it; ``"0x1.8p-3"``, ``"1/3"``, ``"nan"`` and ``"-inf"`` serve too.
-    fmt : Format, str or dtype
-        The format.
-    code : int, optional
-        A code of the format, right-aligned, to inspect instead of `x`.
-    rounding : Rounding or str
-        A deterministic mode; `x` is rounded once.
-    overflow : Overflow or str
-        What becomes of values beyond ``fmt.max``.
-
-    Returns
-    -------
-    Inspection
-        The code and what it means; it prints as a text, in colour under rich and in Jupyter.
-
-    Raises
-    ------
-    ValueError
-        If the mode is stochastic, `x` is a string that is no number, the format has no such code,
-        or the result is NaN and the format has none.
-    TypeError
-        If `x` is no real number, or not exactly one of `x` and `code` is given.
-
-    Examples
-    --------
-    >>> inspect(0.1)
-    0.1 rounded to bfloat16 (ties_to_even)
-      bits    0 01111011 1001101   0x3dcd
-      class   normal
-      value   0.10009765625
-      hex     0x1.9ap-4
-      reads   0b1.1001101 × 2^(123 - 127)
-      error   +9.766e-5 absolute, +9.766e-4 relative, +0.2 ulp
-      ulp     2^-11, 0.00048828125
-      above   0.1005859375   0x3dce
-      below   0.099609375   0x3dcc
-    >>> inspect("1e39", "float16").kind
-    'infinity'
-    """
-    fmt, rounding, overflow = get_format(fmt), Rounding(rounding), Overflow(overflow)
-    if (x is None) == (code is None):
-        raise TypeError(
-            "pass one number, as in inspect(0.1), or one code, as in inspect(code=0x3dcd)"
-        )
-    if rounding.is_stochastic:
-        raise ValueError(
-            f"{rounding.value!r} draws random bits; inspect the two possible results with "
-            "rounding='toward_zero' and rounding='away_from_zero'"
-        )
-    if code is None:
-        number = read_number(x)
-        code = round_exact(number, fmt, rounding, overflow)
-        return Inspection(fmt, code, number, _spelling(x), rounding, overflow)
-    code = operator.index(code)
-    if not 0 <= code < 1 << fmt.bits:
-        raise ValueError(
-            f"{code:#x} is no code of {fmt}; its codes go up to {(1 << fmt.bits) - 1:#x}"
-        )
-    return Inspection(fmt, code)
+_STYLES = {"sign": "bold red", "exponent": "bold green", "trailing": "bold cyan"}
+_FOUR_DIGITS = decimal.Context(prec=4, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -279,27 +208,29 @@ class Inspection:
         return f"0x{self.code:0{-(-self.format.bits // 4)}x}"
 
     def __repr__(self) -> str:
-        from lowprec.report.inspections import plain_text
-
-        return plain_text(self)
+        bits = f"{' '.join(self.fields.values())}   {self.code_text}"
+        lines = [("bits", bits), *rows(self)]
+        return "\n".join([title(self), *(f"  {label:<7} {text}" for label, text in lines)])
 
     def __rich__(self) -> Group:
-        from lowprec.report.inspections import rich_view
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
 
-        return rich_view(self)
+        bits = Text(" ").join(Text(bits, _STYLES[name]) for name, bits in self.fields.items())
+        table = Table.grid(padding=(0, 1))
+        table.add_column(style="dim", width=8)
+        table.add_column(overflow="fold")
+        table.add_row("  bits", bits.append(f"   {self.code_text}"))
+        for label, line in rows(self):
+            table.add_row(f"  {label}", Text(line, "bold" if label == "value" else ""))
+        return Group(Text(title(self), "bold"), table)
 
     def _repr_html_(self) -> str:
-        from lowprec.show.cards import inspection_html
+        from lowprec.show.cards import bits_html, card
 
-        return inspection_html(self)
-
-
-def _spelling(x: object) -> str:
-    """Return how a number was written, a long one shortened."""
-    if isinstance(x, int) and abs(x) >= 10**50:  # str() refuses more than 4300 digits
-        return f"an integer of {x.bit_length()} bits"
-    text = str(x).strip()
-    return text if len(text) <= 60 else f"{text[:40]}…{text[-10:]}"
+        note = self.code_text if self.given is not None else ""
+        return card(title(self), note, bits_html(self.fields), rows(self))
 
 
 def _float(value: Fraction | None) -> float | None:
@@ -307,3 +238,76 @@ def _float(value: Fraction | None) -> float | None:
         return None if value is None else float(value)
     except OverflowError:  # the error of an enormous input
         return None
+
+
+# Words of the views ------------------------------------------------------------------------------
+
+
+def title(inspection: Inspection) -> str:
+    """Return what was asked for, in words."""
+    fmt = inspection.format
+    if inspection.given is None:
+        return f"code {inspection.code_text} of {fmt}"
+    how = inspection.rounding.value
+    if inspection.overflow is not Overflow.IEEE:
+        how += f", overflow: {inspection.overflow.value}"
+    return f"{inspection.spelling} rounded to {fmt} ({how})"
+
+
+def rows(inspection: Inspection) -> list[tuple[str, str]]:
+    """Return what every view shows below the bits: a label and a text each."""
+    rows = [
+        ("class", inspection.kind),
+        ("value", inspection.decimal),
+        ("hex", inspection.hex),
+    ]
+    if inspection.value is not None:
+        rows.append(("reads", _formula(inspection)))
+    if inspection.given is not None:
+        rows.append(("error", _error(inspection, inspection.given)))
+    if inspection.ulp is not None:
+        rows.append(
+            ("ulp", f"2^{floor_log2(inspection.ulp)}, {_brief(Number(False, inspection.ulp))}")
+        )
+    for label, near in (("above", inspection.above), ("below", inspection.below)):
+        if near is not None:
+            rows.append((label, f"{_brief(near.number)}   {near.code_text}"))
+    return rows
+
+
+def _formula(inspection: Inspection) -> str:
+    fmt, fields = inspection.format, inspection.fields
+    is_small = inspection.exponent == 0 and fmt.has_zero
+    if is_small and not fmt.subnormals:
+        return "zero, as every code with exponent 0: no subnormals here"
+    sign = "-" if inspection.sign else ""
+    point = f".{fields['trailing']}" if fmt.trailing_bits else ""
+    exponent = 1 if is_small else inspection.exponent
+    bias = f"- {fmt.bias}" if (fmt.bias or 0) >= 0 else f"+ {-(fmt.bias or 0)}"
+    return f"{sign}0b{0 if is_small else 1}{point} × 2^({exponent} {bias})"
+
+
+def _error(inspection: Inspection, given: Number) -> str:
+    fmt, error = inspection.format, inspection.error
+    if error == 0 or given.is_nan or (given.is_infinite and inspection.number.is_infinite):
+        return "none: exact"
+    if error is not None:
+        relative = inspection.relative_error
+        relative_text = f", {_short(relative, 'e')} relative" if relative is not None else ""
+        return f"{_short(error, 'e')} absolute{relative_text}, {_short(inspection.ulp_error)} ulp"
+    if not fmt.signed and (given.negative or given.magnitude == 0):
+        return f"out of range: the least value is {_brief(Number(False, Fraction(fmt.min)))}"
+    return f"overflow: the largest value is {_brief(Number(False, Fraction(fmt.max)))}"
+
+
+def _brief(number: Number) -> str:
+    """Return the exact decimal, or an approximation to four digits of a very long one."""
+    text = number.decimal
+    value = number.value
+    return text if len(text) <= 40 or value is None else f"≈ {_short(value, 'e').lstrip('+')}"
+
+
+def _short(value: Fraction | None, style: str = "g") -> str:
+    """Return four significant digits with the sign."""
+    n, d = (value or Fraction(0)).as_integer_ratio()
+    return f"{_FOUR_DIGITS.divide(Decimal(n), Decimal(d)).normalize(_FOUR_DIGITS):+{style}}"

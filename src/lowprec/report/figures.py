@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.analysis.advice import superscript, times
 from lowprec.formats import Format, get_format
 from lowprec.show.drawing import (
     INK,
@@ -25,6 +24,7 @@ from lowprec.show.drawing import (
     mark_decades,
     short_name,
 )
+from lowprec.show.words import superscript, times
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,12 +58,12 @@ def _draw_layouts(width: float, formats: Sequence[Format]) -> Figure:
         fields = [(1, 0.0), (fmt.exponent_bits, 0.85), (fmt.trailing_bits, 0.35)]
         start = 0
         for count, strength in fields:
-            face, edge = (colour(fmt), PAGE) if strength else ("none", colour(fmt))
+            face, edge = (colour(fmt.name), PAGE) if strength else ("none", colour(fmt.name))
             for bit in range(start, start + count):
                 axes.add_patch(_box(bit, y, face, strength or 1.0, edge))
             start += count
         summary = f"{fmt.bits} bits = 1 + {fmt.exponent_bits} + {fmt.trailing_bits}"
-        axes.text(0, y + 0.47, fmt.name, va="bottom", weight="bold", color=colour(fmt))
+        axes.text(0, y + 0.47, fmt.name, va="bottom", weight="bold", color=colour(fmt.name))
         axes.text(most, y + 0.47, summary, va="bottom", ha="right", color=MUTED)
     axes.set(xlim=(-0.1, most + 0.1), ylim=(-len(formats) + 0.9, 0.9))
     axes.axis("off")
@@ -95,15 +95,15 @@ def _draw_ranges(
     figure, axes = canvas(width, 0.6 + 0.37 * rows)
     frame = get_format("float16")
     low, high = math.log10(frame.smallest_subnormal), math.log10(frame.max)
-    axes.axvspan(low, high, color=colour(frame), alpha=0.1, linewidth=0)
+    axes.axvspan(low, high, color=colour(frame.name), alpha=0.1, linewidth=0)
     for row, fmt in enumerate(formats):
         _range_bar(axes, -row, fmt)
-        axes.text(math.log10(fmt.max), 0.25 - row, fmt.name, ha="right", color=colour(fmt))
+        axes.text(math.log10(fmt.max), 0.25 - row, fmt.name, ha="right", color=colour(fmt.name))
     for row, (name, m) in enumerate(data.items(), len(formats)):
         ends = [math.log10(m.min_abs), math.log10(m.max_abs)]
         axes.plot(ends, [-row - 0.3] * 2, color=INK, linewidth=1.6)
         for end in ends:
-            shade = INK if low <= end <= high else colour(frame)
+            shade = INK if low <= end <= high else colour(frame.name)
             axes.plot(end, -row - 0.3, "o", color=shade, markersize=4)
         beside: Any = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "size": 9}
         axes.annotate(name, (ends[1], -row - 0.3), **beside)
@@ -118,8 +118,10 @@ def _range_bar(axes: Axes, y: float, fmt: Format) -> None:
     subnormal, normal, top = (
         math.log10(v) for v in (fmt.smallest_subnormal, fmt.smallest_normal, fmt.max)
     )
-    axes.barh(y, top - normal, left=normal, height=0.26, color=colour(fmt))
-    axes.barh(y, normal - subnormal, left=subnormal, height=0.26, color=colour(fmt), alpha=0.35)
+    axes.barh(y, top - normal, left=normal, height=0.26, color=colour(fmt.name))
+    axes.barh(
+        y, normal - subnormal, left=subnormal, height=0.26, color=colour(fmt.name), alpha=0.35
+    )
 
 
 # Precision ---------------------------------------------------------------------------------------
@@ -157,13 +159,15 @@ def _draw_precision(width: float, curves: Sequence[tuple[Format, Any, Any]]) -> 
     figure, axes = canvas(width, 3.9)
     for fmt, x, error in curves:
         x, error = np.log10(x), np.log10(error)
-        axes.plot(x, error, color=colour(fmt), linewidth=1.4)
+        axes.plot(x, error, color=colour(fmt.name), linewidth=1.4)
         if fmt.max < 10.0**6:  # beyond its largest value a format overflows
-            axes.plot([x[-1]] * 2, [error[-1], 0.12], ":", color=colour(fmt), linewidth=1.4)
+            axes.plot([x[-1]] * 2, [error[-1], 0.12], ":", color=colour(fmt.name), linewidth=1.4)
         crowded = any(1 < other.unit_roundoff / fmt.unit_roundoff < 8 for other, _, _ in curves)
         level, side = (fmt.unit_roundoff / 2, "top") if crowded else (fmt.unit_roundoff, "bottom")
-        text: Any = {"color": colour(fmt), "weight": "bold", "va": side}
-        axes.text(0.02, math.log10(level) + (-0.06 if crowded else 0.05), short_name(fmt), **text)
+        text: Any = {"color": colour(fmt.name), "weight": "bold", "va": side}
+        axes.text(
+            0.02, math.log10(level) + (-0.06 if crowded else 0.05), short_name(fmt.name), **text
+        )
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_yticks([-4, -3, -2, -1, 0], ["0.01 %", "0.1 %", "1 %", "10 %", "100 %"])
@@ -194,7 +198,7 @@ def _draw_histogram(width: float, formats: Sequence[Format], measured: Measureme
     axes.bar([e + 0.5 for e in counts], heights, 0.86, color=INK)
     frame = get_format("float16")
     low, high = math.log2(frame.smallest_subnormal), math.log2(frame.max)
-    axes.axvspan(low, high, color=colour(frame), alpha=0.1, linewidth=0)
+    axes.axvspan(low, high, color=colour(frame.name), alpha=0.1, linewidth=0)
     for row, fmt in enumerate(formats):
         y = -0.14 - 0.17 * row
         for low, high, alpha in (
@@ -202,7 +206,7 @@ def _draw_histogram(width: float, formats: Sequence[Format], measured: Measureme
             (fmt.emin, fmt.emax + 1, 1.0),
         ):
             low, high = max(low, _LOWEST), min(high, _HIGHEST)
-            axes.barh(y, high - low, left=low, height=0.1, color=colour(fmt), alpha=alpha)
+            axes.barh(y, high - low, left=low, height=0.1, color=colour(fmt.name), alpha=alpha)
     axes.set(xlim=(_LOWEST, _HIGHEST), ylim=(-0.14 - 0.17 * len(formats), 1.05), yticks=[])
     ticks = range(-30, 21, 10)
     axes.set_xticks(ticks, ["1" if k == 0 else f"2{superscript(k)}" for k in ticks])
@@ -227,7 +231,7 @@ def _draw_throughput(width: float, timings: Sequence[Timing]) -> Figure:
     for previous, timing in zip([None, *timings], timings, strict=False):
         y -= 1.0 if previous is None or previous.operation == timing.operation else 1.5
         _throughput_bars(axes, y, timing)
-        ticks.append((y, f"{timing.operation} {short_name(timing.fmt)}"))
+        ticks.append((y, f"{timing.operation} {short_name(timing.fmt.name)}"))
     axes.axvline(1, color=INK, linewidth=1, zorder=0)
     axes.set_xscale("log")
     positions = [0.5, 1, 2, 5, 10, 20, 50, 100] if width > NARROW else [1, 10, 100]
@@ -245,7 +249,7 @@ def _throughput_bars(axes: Axes, y: float, timing: Timing) -> None:
     if timing.peer_ratio is not None:
         bars.append((timing.peer_ratio, -0.2, 0.35))
     for ratio, shift, alpha in bars:
-        axes.barh(y + shift, ratio, height=0.36, color=colour(timing.fmt), alpha=alpha)
+        axes.barh(y + shift, ratio, height=0.36, color=colour(timing.fmt.name), alpha=alpha)
         over = {"facecolor": PAGE, "linewidth": 0, "pad": 0.3}  # hides the line at 1
         text: Any = {"va": "center", "size": 8, "color": MUTED, "bbox": over}
         axes.text(ratio * 1.06, y + shift, times(ratio), **text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import itertools
 import os
@@ -10,27 +9,24 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowprec.analysis.advice import advise, percent
-from lowprec.analysis.comparison import stylesheet
+from lowprec.analysis.advice import advise
 from lowprec.analysis.judgement import cell, grade, tally
 from lowprec.formats import get_format
 from lowprec.report.sections import Findings, sections
+from lowprec.report.summary import ReportSummary
 from lowprec.show.drawing import short_name
 from lowprec.show.machine import facts
-from lowprec.show.pages import page_environment
+from lowprec.show.pages import page_environment, stylesheet
+from lowprec.show.words import percent
 from lowprec.train.studies import page as training
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import jinja2
-    from rich.console import RenderableType
 
-    from lowprec.analysis.advice import Advice
     from lowprec.analysis.judgement import Tally
     from lowprec.formats import Format
-    from lowprec.report.throughput import Timing
-    from lowprec.train.studies.results import PolicyComparison
 
     Progress = Callable[[str, int, int], None]
 
@@ -40,36 +36,6 @@ TOLERANCE = 0.01
 """A format holds a tensor if nothing is lost and no relative error exceeds this."""
 
 FORMATS = tuple(map(get_format, ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")))
-
-
-@dataclasses.dataclass(frozen=True)
-class ReportSummary:
-    """What the report found, as data; it prints as tables of at most 80 columns.
-
-    Attributes
-    ----------
-    path : str
-        The page written.
-    seconds : float
-        How long that took.
-    advice : dict of str to Advice
-        What each format does to each tensor.
-    timings : list of Timing
-        What conversions cost.
-    training : PolicyComparison
-        How far each policy comes with the digits.
-    """
-
-    path: str
-    seconds: float
-    advice: Mapping[str, Advice]
-    timings: Sequence[Timing]
-    training: PolicyComparison
-
-    def __rich__(self) -> RenderableType:
-        from lowprec.report.summary import summary_view
-
-        return summary_view(self)
 
 
 def write_report(path: str | os.PathLike[str], progress: Progress | None = None) -> ReportSummary:
@@ -94,15 +60,15 @@ def write_report(path: str | os.PathLike[str], progress: Progress | None = None)
     OSError
         If the page cannot be written.
     """
+    from lowprec.common.whole_files import write_atomically
     from lowprec.report.datasets import load
     from lowprec.report.throughput import OPERATIONS, measure_throughput
-    from lowprec.tensors.naming import write_atomically
 
     start = time.perf_counter()
     folder = Path(path).absolute().parent
     if not folder.is_dir():  # known now, and not only after all the work
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
-    environment = page_environment()
+    environment = page_environment("lowprec.report")
     environment.filters |= {"cell": cell, "grade": grade, "short": short_name, "tint": _tint}
     tensors = load()
     figures = len(("bits", "range", "precision", "curves", "memory", "speed"))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from lowprec.analysis.advice import percent
-from lowprec.analysis.comparison import comparison_table_html
+from lowprec.analysis.comparison import Comparison
+from lowprec.analysis.comparison_views import comparison_table_html
 from lowprec.analysis.judgement import verdict
-from lowprec.analysis.measuring import Comparison
 from lowprec.formats import get_format
 from lowprec.report import figures, throughput
+from lowprec.show.words import percent
 from lowprec.train.studies.page import training_body
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def sections(
         "Errors and signal to noise are taken over the nonzero values that did not overflow: a "
         "format that overflows can look fine by them alone. More decibels are better; 6 dB are "
         "one bit.",
-        Markup(comparison_table_html(found.comparison)),
+        Markup(comparison_table_html(found.comparison.measurements)),
     )
     yield _training(found.training, step)
     yield _speed(found, figure)

@@ -1,20 +1,51 @@
-"""The report in a terminal."""
+"""What the report found, as data, and in a terminal."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from lowprec.analysis.judgement import cell_lines, grade
 from lowprec.train.studies.tables import caption, policies_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import RenderableType
 
-    from lowprec.report.page import ReportSummary
-
-__all__ = ["summary_view"]
+    from lowprec.analysis.advice import Advice
+    from lowprec.report.throughput import Timing
+    from lowprec.train.studies.results import PolicyComparison
 
 _STYLES = {"overflows": "bold red", "zeros": "yellow", "coarse": "dim", "exact": "green"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSummary:
+    """What the report found, as data; it prints as tables of at most 80 columns.
+
+    Attributes
+    ----------
+    path : str
+        The page written.
+    seconds : float
+        How long that took.
+    advice : dict of str to Advice
+        What each format does to each tensor.
+    timings : list of Timing
+        What conversions cost.
+    training : PolicyComparison
+        How far each policy comes with the digits.
+    """
+
+    path: str
+    seconds: float
+    advice: Mapping[str, Advice]
+    timings: Sequence[Timing]
+    training: PolicyComparison
+
+    def __rich__(self) -> RenderableType:
+        return summary_view(self)
 
 
 def summary_view(summary: ReportSummary) -> RenderableType:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.analysis.advice import times
+from lowprec.show.words import times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,25 +9,13 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from lowprec.report.inspections import rows, title
-from lowprec.report.tables import decades, figure
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lowprec.exact.inspection import Inspection
-    from lowprec.formats import Format
-
-__all__ = ["COLOURS", "bits_html", "format_html", "inspection_html"]
+__all__ = ["COLOURS", "bits_html", "card"]
 
 COLOURS = {"sign": "#b0413e", "exponent": "#2e7d4f", "trailing": "#2f6db3"}
 _NAMES = {"trailing": "trailing significand"}
-_SPECIALS = {
-    "ieee": "±infinity and NaN",
-    "fn": "no infinity; NaN is all ones",
-    "fnuz": "no infinity, no -0; one NaN",
-    "finite": "neither infinity nor NaN",
-}
 
 
 def bits_html(fields: dict[str, str]) -> str:
@@ -59,52 +47,14 @@ def bits_html(fields: dict[str, str]) -> str:
     return f'<div style="line-height:1.5;margin:.3em 0">{"".join(groups)}</div>'
 
 
-def format_html(fmt: Format) -> str:
-    """Return a format's bit layout and key figures.
-
-    Parameters
-    ----------
-    fmt : Format
-        The format.
+def card(heading: str, note: str, bits: str, lines: Iterable[tuple[str, str]]) -> str:
+    """Return a heading, a note, the HTML of bits, and lines of a label and a text each.
 
     Returns
     -------
     str
         A ``div`` that needs nothing from outside.
     """
-    widths = {"sign": int(fmt.signed), "exponent": fmt.exponent_bits, "trailing": fmt.trailing_bits}
-    cells = {name: name[0] * width for name, width in widths.items() if width}
-    summary = f"{fmt.bits} bits, bias {fmt.bias}, {_SPECIALS[fmt.specials.value]}"
-    figures = [
-        ("precision", f"{fmt.precision} bit{'s' if fmt.precision > 1 else ''}"),
-        ("max", figure(fmt.max)),
-        ("smallest normal", figure(fmt.smallest_normal)),
-        ("smallest subnormal", figure(fmt.smallest_subnormal) if fmt.subnormals else "none"),
-        ("eps", figure(fmt.eps)),
-        ("dynamic range", f"{decades(fmt):.1f} decades"),
-    ]
-    return _card(fmt.name, summary, bits_html(cells), figures)
-
-
-def inspection_html(inspection: Inspection) -> str:
-    """Return an inspected number: its bits, value, rounding error and neighbours.
-
-    Parameters
-    ----------
-    inspection : Inspection
-        What `lowprec.inspect` returned.
-
-    Returns
-    -------
-    str
-        A ``div`` that needs nothing from outside.
-    """
-    bits = bits_html(inspection.fields)
-    note = inspection.code_text if inspection.given is not None else ""
-    return _card(title(inspection), note, bits, rows(inspection))
-
-
-def _card(heading: str, note: str, bits: str, lines: Iterable[tuple[str, str]]) -> str:
     cell = (
         "padding:.1em 1em .1em 0;text-align:left;vertical-align:top;border:none;"
         "background:none;color:inherit;font-size:inherit"

@@ -13,15 +13,13 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from lowprec.analysis.advice import superscript
+from lowprec.show.words import superscript
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from lowprec.formats import Format
 
 __all__ = [
     "FILL",
@@ -87,14 +85,14 @@ _STYLE: Any = style(INK, MUTED, LINE) | {
 }
 
 
-def colour(fmt: Format) -> str:
-    """Return the placeholder of a format's colour."""
-    return _BY_VARIABLE.get(f"var(--{fmt.name.replace('_', '-')})", MUTED)
+def colour(name: str) -> str:
+    """Return the placeholder of the colour of the format of that name."""
+    return _BY_VARIABLE.get(f"var(--{name.replace('_', '-')})", MUTED)
 
 
-def short_name(fmt: Format) -> str:
-    """Return a format's name as short as figures need it: ``e4m3fn`` for ``float8_e4m3fn``."""
-    return f"fp8 {fmt.name.removeprefix('float8_')}" if fmt.name.startswith("float8") else fmt.name
+def short_name(name: str) -> str:
+    """Return a format's name as short as figures need it: ``fp8 e4m3fn`` for float8_e4m3fn."""
+    return f"fp8 {name.removeprefix('float8_')}" if name.startswith("float8") else name
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:

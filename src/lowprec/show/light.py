@@ -7,10 +7,8 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from lowprec.analysis.comparison import stylesheet
-from lowprec.formats import bfloat16, float16
 from lowprec.show import drawing
-from lowprec.show.pages import needs_report_extra
+from lowprec.show.pages import needs_report_extra, stylesheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +29,7 @@ def light(placeholder: str) -> str:
 
 
 INK, MUTED, LINE = light(drawing.INK), light(drawing.MUTED), light(drawing.LINE)
-TRAINING, VALIDATION = light(drawing.colour(bfloat16)), light(drawing.colour(float16))
+TRAINING, VALIDATION = light(drawing.colour("bfloat16")), light(drawing.colour("float16"))
 
 _STYLE: Any = drawing.style(INK, MUTED, LINE) | {
     "figure.constrained_layout.w_pad": 0.1,

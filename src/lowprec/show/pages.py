@@ -1,16 +1,15 @@
-"""What the pages need beside lowprec, and the message that is due where it is missing."""
+"""Pages: their style sheets and templates, and the message where what they need is missing."""
 
 from __future__ import annotations
 
 import contextlib
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import jinja2
-
-__all__ = ["needs_report_extra", "page_environment"]
 
 
 @contextlib.contextmanager
@@ -32,8 +31,13 @@ def needs_report_extra() -> Iterator[None]:
         ) from error
 
 
-def page_environment() -> jinja2.Environment:
-    """Return the templates of the pages, once everything that pages are made with is there.
+def page_environment(room: str) -> jinja2.Environment:
+    """Return the templates of a room's pages, once everything that pages are made with is there.
+
+    Parameters
+    ----------
+    room : str
+        The package whose folder ``templates`` has them, such as ``"lowprec.report"``.
 
     Raises
     ------
@@ -45,7 +49,13 @@ def page_environment() -> jinja2.Environment:
 
         __import__("matplotlib")
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("lowprec.report"),
+        loader=jinja2.PackageLoader(room),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
+
+
+def stylesheet(*names: str) -> str:
+    """Return style sheets of lowprec's pages, one after the other."""
+    folder = files("lowprec.show") / "templates"
+    return "".join((folder / name).read_text(encoding="utf-8") for name in names)

@@ -1,49 +1,21 @@
-"""Files: tensors under names that tell them apart, texts written whole or not at all."""
+"""Tensors of files under names that tell them apart."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowprec.common.whole_files import whole_file
 from lowprec.tensors import open_tensors
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
 
     from lowprec.tensors import Tensor, TensorFile
 
-__all__ = ["name_tensors", "write_atomically"]
+__all__ = ["name_tensors"]
 
 
 _ARRAY_FILES = (".npy", ".npz")
-
-
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file (UTF-8) so that nobody ever sees half of it.
-
-    What is no regular file, such as ``/dev/stdout``, is written directly.
-
-    Parameters
-    ----------
-    path : str or path
-        The file to write; one that exists is replaced.
-    text : str
-        All of its content.
-
-    Raises
-    ------
-    OSError
-        If the folder does not exist or cannot be written.
-    """
-    target = Path(path)
-    if target.exists() and not target.is_file():
-        target.write_text(text, encoding="utf-8")
-        return
-    with whole_file(target) as file:
-        file.write(text.encode())
 
 
 def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:

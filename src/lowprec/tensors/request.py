@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.common.randomness import draw_key
+from lowprec.formats import scaled
 from lowprec.tensors.converted import Converted, scale_for
 from lowprec.tensors.journal import plain_seed
-from lowprec.tensors.tensor import Tensor, scaled
+from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

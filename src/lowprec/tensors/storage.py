@@ -11,11 +11,12 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from lowprec.formats import Format, Specials, get_format, named_formats
-from lowprec.tensors.tensor import Tensor, scaled
+from lowprec.formats import Format, Specials, get_format, named_formats, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from lowprec.tensors.tensor import Tensor
 
 __all__ = ["KEY", "apply_notes", "with_notes"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lowprec.conversion.door import decode
-from lowprec.formats import Format, get_format
+from lowprec.formats import Format, get_format, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["BLOCK_BYTES", "Source", "Tensor", "TensorFile", "Tensors", "format_of", "scaled"]
+__all__ = ["BLOCK_BYTES", "Source", "Tensor", "TensorFile", "Tensors", "format_of"]
 
 BLOCK_BYTES = 1 << 20
 """Bytes that are read at a time: they fit in a core's cache and outweigh the call."""
@@ -132,6 +132,9 @@ class Tensor:
             else:
                 yield block
 
+    def __lowprec_blocks__(self) -> Iterator[Array]:
+        return self.values()
+
     def read(self) -> Array:
         """Return the whole tensor, as stored; mapped into memory where the file allows it."""
         return self.source.array().reshape(self.shape)
@@ -203,21 +206,3 @@ def format_of(dtype: np.dtype[Any]) -> Format | None:
         return get_format(dtype)
     except (ValueError, TypeError):
         return None
-
-
-def scaled(fmt: Format, scale: float) -> Format:
-    """Return the format whose values are those of `fmt` times a power of two.
-
-    Raises
-    ------
-    ValueError
-        If the scale is no power of two, or float64 cannot hold the values.
-    """
-    if scale == 1.0:
-        return fmt
-    significand, exponent = math.frexp(scale)
-    if significand != 0.5:
-        raise ValueError(f"a scale of {scale!r} is no power of two")
-    assert fmt.bias is not None
-    name = f"{fmt.name} × 2**{exponent - 1}"
-    return dataclasses.replace(fmt, name=name, bias=fmt.bias - (exponent - 1))

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from lowprec.tensors.naming import write_atomically
+from lowprec.common.whole_files import write_atomically
 from lowprec.verification.results import Report
 
 

@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lowprec.common.whole_files import write_atomically
 from lowprec.show.machine import processor
-from lowprec.tensors.naming import write_atomically
 from lowprec.verification.checks import Mismatch, Part
 
 if TYPE_CHECKING:

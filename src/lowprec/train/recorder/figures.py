@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.analysis.advice import superscript
 from lowprec.common.recorded_rows import LOWEST_EXPONENT
 from lowprec.formats import Format, get_format
 from lowprec.show.drawing import INK, LINE, MUTED, NARROW, colour, draw_twice, short_name
+from lowprec.show.words import superscript
 from lowprec.train.recorder.views import kind_name, short_label
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _draw_range(axes: Axes, track: Track, recorder: Recorder, low: int, high: in
     shifts = np.log2([scale for _, scale in scales])
     for level, style in ((fmt.emax + 1, "-"), (fmt.emin, "-"), (_floor(fmt), (0, (3, 2)))):
         levels = level - np.append(shifts, shifts[-1])
-        look: Any = {"color": colour(fmt), "linewidth": 1.1, "linestyle": style}
+        look: Any = {"color": colour(fmt.name), "linewidth": 1.1, "linestyle": style}
         axes.step(steps, levels, where="post", **look)
     axes.set_ylim(low, high)
 
@@ -171,8 +171,8 @@ def _draw_curves(width: float, recorder: Recorder) -> Figure:
     axes = figure.add_subplot()
     curves = recorder.curves
     shown: list[tuple[str, Sequence[float], str, str]] = [
-        ("training", curves["loss"], colour(get_format("bfloat16")), "-"),
-        ("validation", curves.get("val_loss", []), colour(get_format("float16")), "-"),
+        ("training", curves["loss"], colour("bfloat16"), "-"),
+        ("validation", curves.get("val_loss", []), colour("float16"), "-"),
         ("training in float32", recorder.reference or [], MUTED, "--"),
     ]
     finite: list[float] = []
@@ -218,12 +218,10 @@ def _draw_scales(width: float, recorder: Recorder, skips: list[int]) -> Figure:
     axes = figure.add_subplot()
     steps, scales = zip(*recorder.scales, strict=True)
     exponents = np.log2([*scales, scales[-1]])
-    axes.step(
-        [*steps, recorder.steps], exponents, where="post", color=colour(get_format("bfloat16"))
-    )
+    axes.step([*steps, recorder.steps], exponents, where="post", color=colour("bfloat16"))
     at = np.interp(skips, steps, range(len(steps)))
     levels = [exponents[int(place)] for place in at]
-    axes.plot(skips, levels, "x", color=colour(get_format("float16")), label="skipped")
+    axes.plot(skips, levels, "x", color=colour("float16"), label="skipped")
     low, high = math.floor(min(exponents)) - 1, math.ceil(max(exponents)) + 1
     axes.set(ylim=(low, high), xlabel="step", ylabel="loss scale")
     _mark_powers(axes, low, high)
@@ -248,7 +246,7 @@ def lost_updates(recorder: Recorder) -> str:
 def _draw_lost(width: float, recorder: Recorder, tracks: list[Track]) -> Figure:
     figure = _figure(width, 2.6)
     axes = figure.add_subplot()
-    shade = colour(get_format("bfloat16"))
+    shade = colour("bfloat16")
     for number, track in enumerate(tracks):
         shares = [100 * row.lost_rate for row in track.rows]
         strength = 1 - 0.5 * number / max(len(tracks) - 1, 1)
@@ -269,7 +267,7 @@ def depth(recorder: Recorder, kind: str) -> str:
     tracks = [track for track in recorder.of_kind(kind) if track.exponents.any()]
     tracks = sorted((t for t in tracks if t.name != "input"), key=_depth_of)
     told = "; ".join(_described(recorder, track) for track in tracks)
-    ranges = ", ".join(f"{short_name(f)} from {_power(_floor(f))}" for f in _FORMATS)
+    ranges = ", ".join(f"{short_name(f.name)} from {_power(_floor(f))}" for f in _FORMATS)
     words = f"Sizes of the {kind_name(kind)} through the layers: {told}. Formats hold {ranges}."
     return draw_twice(f"depth-{kind}", words, _draw_depth, recorder, tracks)
 
@@ -290,11 +288,16 @@ def _draw_depth(width: float, recorder: Recorder, tracks: list[Track]) -> Figure
     low = min(low, _floor(_FORMATS[0]) - 2)
     for fmt in _FORMATS:
         axes.hlines(
-            _floor(fmt), -0.6, len(tracks) - 0.5, colour(fmt), linewidth=1.1, linestyle=(0, (3, 2))
+            _floor(fmt),
+            -0.6,
+            len(tracks) - 0.5,
+            colour(fmt.name),
+            linewidth=1.1,
+            linestyle=(0, (3, 2)),
         )
-        label = short_name(fmt).replace(" ", "\n")
+        label = short_name(fmt.name).replace(" ", "\n")
         axes.text(
-            len(tracks) - 0.45, _floor(fmt), label, color=colour(fmt), va="center", fontsize=8
+            len(tracks) - 0.45, _floor(fmt), label, color=colour(fmt.name), va="center", fontsize=8
         )
     room = 0.13 * len(tracks) * (2 if width <= NARROW else 1)  # for the names of the formats
     axes.set(xlim=(-0.6, len(tracks) - 0.5 + room), ylim=(low, high))
@@ -316,7 +319,7 @@ def _draw_violin(axes: Axes, place: int, tally: Tally) -> None:
         0.8 * shares,
         height=1.0,
         left=place - 0.4 * shares,
-        color=colour(get_format("bfloat16")),
+        color=colour("bfloat16"),
         alpha=0.75,
         linewidth=0,
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lowprec.analysis.comparison import stylesheet
-from lowprec.show.pages import page_environment
+from lowprec.show.pages import page_environment, stylesheet
 from lowprec.train.recorder.views import (
     COLUMNS,
     MARKS,
@@ -72,7 +71,7 @@ def recorder_page(recorder: Recorder) -> str:
     """
     from lowprec.train.recorder.rules import RULES
 
-    environment = page_environment()
+    environment = page_environment("lowprec.train.recorder")
     from markupsafe import Markup
 
     found = recorder.findings

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.analysis.advice import superscript
 from lowprec.common.recorded_rows import LOWEST_EXPONENT
 from lowprec.show.light import INK, MUTED, TRAINING, VALIDATION, light_figure
+from lowprec.show.words import superscript
 from lowprec.train.recorder.tracks import Tally
 from lowprec.train.recorder.views import kind_name
 

@@ -302,7 +302,7 @@ class Recorder:
         ModuleNotFoundError
             Without matplotlib or Jinja2, naming the extra to install.
         """
-        from lowprec.tensors.naming import write_atomically
+        from lowprec.common.whole_files import write_atomically
         from lowprec.train.recorder.page import recorder_page
 
         write_atomically(path, recorder_page(self))

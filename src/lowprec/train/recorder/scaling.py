@@ -6,8 +6,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
-from lowprec.analysis.advice import superscript
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
+from lowprec.show.words import superscript
 from lowprec.train.recorder.forecast import forecast
 
 if TYPE_CHECKING:

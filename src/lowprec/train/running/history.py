@@ -127,9 +127,9 @@ class History:
         ModuleNotFoundError
             Without matplotlib, naming the extra to install.
         """
-        from lowprec.report.curves import history_figure
+        from lowprec.train.running.curves import history_figure
 
-        return history_figure(self)
+        return history_figure(self.history, self.loss_scales, self.skipped_steps)
 
     @property
     def _headline(self) -> str:

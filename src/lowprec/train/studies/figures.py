@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.formats import bfloat16, float16
 from lowprec.show.drawing import INK, LINE, MUTED, NARROW, canvas, colour, draw_twice
 from lowprec.show.light import light, light_figure
 
@@ -33,7 +32,7 @@ def _looks(comparison: PolicyComparison) -> list[tuple[PolicyResult, str, Any]]:
     uses: Counter[str] = Counter()
     found = []
     for result in comparison.results:
-        shade = colour(result.policy.formats["compute"])
+        shade = colour(result.policy.formats["compute"].name)
         found.append((result, shade, _DASHES[uses[shade] % len(_DASHES)]))
         uses[shade] += 1
     return found
@@ -184,11 +183,11 @@ def rates_figure(curve: RateCurve) -> Figure:
     with light_figure(3.4) as figure:
         axes = figure.add_subplot()
         axes.plot(curve.rates, curve.losses, color=light(MUTED), linewidth=0.6, alpha=0.7)
-        axes.plot(curve.rates, curve.smoothed, color=light(colour(bfloat16)), linewidth=1.8)
-        axes.axvline(curve.suggestion, color=light(colour(float16)), linewidth=1.2)
+        axes.plot(curve.rates, curve.smoothed, color=light(colour("bfloat16")), linewidth=1.8)
+        axes.axvline(curve.suggestion, color=light(colour("float16")), linewidth=1.2)
         label = f" suggestion {curve.suggestion:.2g}"
         top: Any = {"xycoords": ("data", "axes fraction"), "va": "top"}
-        axes.annotate(label, (curve.suggestion, 1), color=light(colour(float16)), **top)
+        axes.annotate(label, (curve.suggestion, 1), color=light(colour("float16")), **top)
         axes.set_xscale("log")
         axes.set_xlabel("learning rate")
         axes.set_title("loss of a batch, and its running mean")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lowprec.analysis.comparison import stylesheet
-from lowprec.show.pages import page_environment
+from lowprec.show.pages import page_environment, stylesheet
 from lowprec.train.studies import figures as training_figures
 from lowprec.train.studies.tables import (
     caption,
@@ -99,7 +98,7 @@ def training_page(comparison: PolicyComparison) -> str:
     ModuleNotFoundError
         Without matplotlib or Jinja2, naming the extra to install.
     """
-    environment = page_environment()
+    environment = page_environment("lowprec.train.studies")
     from markupsafe import Markup
 
     from lowprec.show.machine import facts

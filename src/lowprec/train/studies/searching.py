@@ -13,6 +13,7 @@ from lowprec.train import optimizers
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.policy import Policy, get_policies
 from lowprec.train.studies import runs
+from lowprec.train.studies.trials import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,50 +26,8 @@ if TYPE_CHECKING:
     from lowprec.train.losses import Loss
     from lowprec.train.model import Sequential
     from lowprec.train.optimizing.optimizer import Optimizer
-    from lowprec.train.studies.runs import Run
-
-__all__ = ["SearchResult", "Trial", "search"]
 
 Interval = tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One setting that was tried.
-
-    Attributes
-    ----------
-    learning_rate : float
-        The optimizer's.
-    policy : Policy
-        With the loss scale of this trial, where scales were searched.
-    run : Run
-        What came of it.
-    score : float
-        The metric at the end, on the part of the training set that was held out.
-    """
-
-    learning_rate: float
-    policy: Policy
-    run: Run
-    score: float
-
-    @property
-    def loss_scale(self) -> float | None:
-        """The scale at the first step; None without one."""
-        scale = self.policy.loss_scale
-        return scale.value if isinstance(scale, LossScale) else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the trial as JSON holds it."""
-        return {
-            "policy": str(self.policy),
-            "learning_rate": self.learning_rate,
-            "loss_scale": self.loss_scale,
-            "score": self.score if math.isfinite(self.score) else None,
-            "diverged_at": self.run.diverged_at,
-            "skipped_steps": len(self.run.skipped_steps),
-        }
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -96,9 +55,9 @@ class SearchResult:
         return {"metric": self.metric, "trials": [trial.to_dict() for trial in self.trials]}
 
     def __rich__(self) -> RenderableType:
-        from lowprec.report.search_tables import search_table
+        from lowprec.train.studies.trials import search_table
 
-        return search_table(self)
+        return search_table(self.trials, self.metric)
 
     def __repr__(self) -> str:
         from lowprec.show.text import as_text
@@ -106,9 +65,9 @@ class SearchResult:
         return as_text(self.__rich__())
 
     def _repr_html_(self) -> str:
-        from lowprec.report.search_tables import search_fragment
+        from lowprec.train.studies.trials import search_fragment
 
-        return search_fragment(self)
+        return search_fragment(self.trials, self.metric)
 
 
 def search(

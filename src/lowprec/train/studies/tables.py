@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from lowprec.analysis.comparison import stylesheet
+from lowprec.show.pages import stylesheet
 from lowprec.train.studies.columns import shown_columns
 
 if TYPE_CHECKING:

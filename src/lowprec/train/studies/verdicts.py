@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lowprec.analysis.advice import superscript
+from lowprec.show.words import superscript
 from lowprec.train.studies.runs import is_better_high
 
 if TYPE_CHECKING:

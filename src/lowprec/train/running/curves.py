@@ -10,23 +10,25 @@ import numpy as np
 from lowprec.show.light import LINE, TRAINING, VALIDATION, light_figure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lowprec.train.running.history import History
 
-__all__ = ["history_figure"]
-
-
-def history_figure(history: History) -> Figure:
+def history_figure(
+    curves: Mapping[str, Sequence[float]], loss_scales: Sequence[float], skipped: Sequence[int]
+) -> Figure:
     """Draw the loss and the first metric by epoch, and the loss scale by step if there is one.
 
     Parameters
     ----------
-    history : History
-        What `fit` returned.
+    curves : mapping of str to sequence of float
+        A value an epoch by name, that of validation under ``val_`` and the name.
+    loss_scales : sequence of float
+        The loss scale of each step, 1 without one.
+    skipped : sequence of int
+        The steps that were skipped.
 
     Returns
     -------
@@ -40,29 +42,29 @@ def history_figure(history: History) -> Figure:
     ValueError
         If no epoch was trained.
     """
-    if not history.epoch:
+    if not any(curves.values()):
         raise ValueError("no epoch was trained, so there are no curves; train at least one")
-    names = [name for name in history.history if not name.startswith("val_")][:2]
-    scaled = any(scale != 1 for scale in history.loss_scales)
+    names = [name for name in curves if not name.startswith("val_")][:2]
+    scaled = any(scale != 1 for scale in loss_scales)
     with light_figure(5.4 if scaled else 3.4) as figure:
         grid: Any = figure.add_gridspec(
             1 + scaled, max(len(names), 1), height_ratios=[5, 3][: 1 + scaled]
         )
         for column, name in enumerate(names):
-            _draw_curves(figure.add_subplot(grid[0, column]), history, name)
+            _draw_curves(figure.add_subplot(grid[0, column]), curves, name)
         if scaled:
-            _draw_scale(figure.add_subplot(grid[1, :]), history)
+            _draw_scale(figure.add_subplot(grid[1, :]), loss_scales, skipped)
     return figure
 
 
-def _draw_curves(axes: Axes, history: History, name: str) -> None:
+def _draw_curves(axes: Axes, curves: Mapping[str, Sequence[float]], name: str) -> None:
     """Draw a value by epoch, in training and in validation."""
     from matplotlib.ticker import MaxNLocator
 
     pairs = (name, "training", TRAINING), (f"val_{name}", "validation", VALIDATION)
-    shown = []
+    shown: list[float] = []
     for key, label, shade in pairs:
-        values = history.history.get(key, [])
+        values = curves.get(key, [])
         if values:
             lost = [epoch for epoch, value in enumerate(values, 1) if not math.isfinite(value)]
             label += f", not finite from epoch {lost[0]}" if lost else ""
@@ -78,7 +80,8 @@ def _draw_curves(axes: Axes, history: History, name: str) -> None:
     axes.set_title(name)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlim(0.5 if len(history.epoch) == 1 else 1, max(len(history.epoch), 1.5))
+    epochs = len(curves[name])
+    axes.set_xlim(0.5 if epochs == 1 else 1, max(epochs, 1.5))
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, labelcolor="linecolor", handlelength=1.2)
@@ -90,12 +93,12 @@ def _spans_decades(values: Sequence[float]) -> bool:
     return bool(finite) and min(finite) > 0 and max(finite) > 100 * min(finite)
 
 
-def _draw_scale(axes: Axes, history: History) -> None:
+def _draw_scale(axes: Axes, loss_scales: Sequence[float], steps: Sequence[int]) -> None:
     """Draw the loss scale by step, with the skipped steps."""
-    scales = np.array(history.loss_scales)
+    scales = np.array(loss_scales)
     axes.step(np.arange(len(scales)), scales, where="post", color=TRAINING)
-    if history.skipped_steps:
-        skipped = np.array(history.skipped_steps)
+    if steps:
+        skipped = np.array(steps)
         label = f"{len(skipped)} step{'s' if len(skipped) > 1 else ''} skipped"
         axes.plot(skipped, scales[skipped], "x", color=VALIDATION, markersize=6, label=label)
         axes.legend(frameon=False, labelcolor="linecolor", handlelength=1.2)

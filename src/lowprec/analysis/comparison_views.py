@@ -1,0 +1,266 @@
+"""A comparison as a table: in a terminal, in Jupyter, and as a page of its own."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from lowprec.analysis.judgement import findings, rule, tallies, verdict_word, worst_first
+from lowprec.show.pages import stylesheet
+from lowprec.show.words import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from lowprec.analysis.judgement import Rows
+    from lowprec.analysis.measurement import Measurement
+
+
+class _Column(NamedTuple):
+    heading: str
+    brief: str  # the same in a terminal, where the unit stands below; at most _WIDTH - 1 characters
+    meaning: str
+    text: Callable[[Measurement], str]
+    is_loss: bool = False
+
+
+_MOST_SHOWN = 20  # arrays in a terminal
+_MOST_FINDINGS = 8
+_MOST_FINDINGS_ON_A_PAGE = 100
+
+
+def _count(number: int) -> str:
+    return f"{number:,}" if number else "–"
+
+
+def _decibels(measured: Measurement) -> str:
+    value = measured.sqnr_db
+    if math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:.1f}"
+
+
+_WIDTH = 10
+_COLUMNS = (
+    _Column(
+        "overflows",
+        "overflows",
+        "finite became infinite, NaN or clamped",
+        lambda m: _count(m.overflows),
+        is_loss=True,
+    ),
+    _Column(
+        "new zeros", "new zeros", "nonzero became zero", lambda m: _count(m.new_zeros), is_loss=True
+    ),
+    _Column("subnormal", "subnormal", "became subnormal numbers", lambda m: _count(m.subnormals)),
+    _Column(
+        "max rel. error",
+        "max error",
+        "largest relative error of the nonzero numbers that did not overflow",
+        lambda m: percent(m.max_relative_error) if m.measured else "–",
+    ),
+    _Column("SQNR, dB", "SQNR, dB", "signal to quantisation noise, over the same", _decibels),
+    _Column(
+        "headroom, bits",
+        "headroom, bits",
+        "doublings left to the largest value",
+        lambda m: f"{m.headroom_bits:.1f}" if math.isfinite(m.headroom_bits) else "–",
+    ),
+)
+
+
+def _extent(measured: Measurement) -> str:
+    """Return in words how many numbers there are and where they lie."""
+    words = f"{measured.count:,} numbers"
+    if measured.max_abs:
+        words += f", magnitudes {measured.min_abs:.3g} to {measured.max_abs:.6g}"
+    for count, kind in (
+        (measured.zeros, "zero"),
+        (measured.nans, "NaN"),
+        (measured.infs, "infinite"),
+    ):
+        words += f", {count:,} {kind}" if count else ""
+    return words
+
+
+def _is_loss(column: _Column, text: str) -> bool:
+    return column.is_loss and text != "–"
+
+
+def comparison_table(rows: Rows) -> RenderableType:
+    """Return the comparison for a terminal: a line for each array and format.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to Measurement
+        By tensor, then by format: the `measurements` of a `Comparison`.
+
+    Returns
+    -------
+    rich renderable
+        Losses are red; it fits 80 columns. Of many arrays the worst are shown.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    names = {fmt for row in rows.values() for fmt in row}
+    first = max(map(len, names), default=0) + 2
+    names_and_units = zip(*(column.brief.partition(", ")[::2] for column in _COLUMNS), strict=True)
+    lines = [
+        Text(" " * first + "".join(f"{word:>{_WIDTH}}" for word in words), "bold")
+        for words in names_and_units
+    ]
+    shown = list(rows) if len(rows) <= _MOST_SHOWN else worst_first(rows)[:_MOST_SHOWN]
+    for name in shown:
+        row = rows[name]
+        extent = _extent(next(iter(row.values()))) if row else ""
+        lines += [Text(), Text.assemble((name, "bold"), "  ", (extent, "dim"), overflow="fold")]
+        lines += [_line(fmt, first, measured) for fmt, measured in row.items()]
+    if len(rows) > len(shown):
+        note = f"These are the worst {len(shown)} of {len(rows):,}; --html and --json have all."
+        lines += [Text(), Text(note, "dim")]
+    return Group(*lines, *(_summary(rows) if len(rows) > 1 else ()))
+
+
+def _summary(rows: Rows) -> list[RenderableType]:
+    """Return how each format fares, and what it does to the tensors that it does not hold."""
+    from rich.text import Text
+
+    held, lost = _list(2), _list()
+    for one in tallies(rows):
+        style = "green" if one.holding == one.total else ""
+        words = f"holds {one.holding:,} of {one.total:,}: {one.words}"
+        held.add_row(f"  {one.fmt.name}", Text(words, style))
+    found = findings(rows)
+    for finding in found[:_MOST_FINDINGS]:
+        subject = (f"{finding.tensor}: ", "bold")
+        lost.add_row("-", Text.assemble(subject, f"{finding.fmt} {finding.words}"))
+    if len(found) > _MOST_FINDINGS:
+        lost.add_row("-", Text(f"and {len(found) - _MOST_FINDINGS:,} more", "dim"))
+    heading = Text.assemble(("Summary, worst first", "bold"), (f" ({rule()})", "dim"))
+    return [Text(), heading, held, lost]
+
+
+def _list(gap: int = 1) -> Table:
+    """Return an empty list of a mark and a text each, whose lines go on under the text."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, gap))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def _line(fmt: str, first: int, measured: Measurement) -> Text:
+    from rich.text import Text
+
+    texts = [(column, column.text(measured)) for column in _COLUMNS]
+    cells = [(f"{text:>{_WIDTH}}", "bold red" if _is_loss(c, text) else "") for c, text in texts]
+    return Text.assemble(f"  {fmt:<{first - 2}}", *cells)
+
+
+def comparison_fragment(rows: Rows) -> str:
+    """Return the comparison as an HTML table with its own style, for Jupyter.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to Measurement
+        By tensor, then by format: the `measurements` of a `Comparison`.
+
+    Returns
+    -------
+    str
+        A ``div`` that scrolls sideways where the page is narrower than the table.
+    """
+    return f"<style>{stylesheet('comparison.css')}</style>{comparison_table_html(rows)}"
+
+
+def comparison_page(rows: Rows) -> str:
+    """Return the comparison as a whole page that refers to nothing outside itself.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to Measurement
+        By tensor, then by format: the `measurements` of a `Comparison`.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    style = stylesheet("page.css", "comparison.css")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
+        f"<body><main><h1>What each format does to these numbers</h1>"
+        f"{_summary_html(rows)}{comparison_table_html(rows)}{_legend()}"
+        "</main></body></html>\n"
+    )
+
+
+def _summary_html(rows: Rows) -> str:
+    """Return what `_summary` says, as two lists."""
+    if len(rows) < 2:
+        return ""
+    held = "".join(
+        f"<li><b>{html.escape(one.fmt.name)}</b> holds {one.holding:,} of {one.total:,}: "
+        f"{html.escape(one.words)}</li>"
+        for one in tallies(rows)
+    )
+    found = findings(rows)
+    worst = "".join(
+        f"<li><b>{html.escape(one.tensor)}</b>: {html.escape(f'{one.fmt} {one.words}')}</li>"
+        for one in found[:_MOST_FINDINGS_ON_A_PAGE]
+    )
+    more = len(found) - _MOST_FINDINGS_ON_A_PAGE
+    rest = f"<li>and {more:,} more</li>" if more > 0 else ""
+    return (
+        f"<h2>Summary, worst first</h2><p>{html.escape(rule().capitalize())}.</p>"
+        f"<ul>{held}</ul>" + (f"<ol>{worst}{rest}</ol>" if found else "")
+    )
+
+
+def _legend() -> str:
+    items = "".join(
+        f"<li><b>{html.escape(c.heading)}</b>: {html.escape(c.meaning)}</li>" for c in _COLUMNS
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def comparison_table_html(rows: Rows) -> str:
+    """Return the bare table, for pages that have the style already."""
+    headings = "".join(
+        f'<th scope="col" title="{html.escape(c.meaning)}">{html.escape(c.heading)}</th>'
+        for c in _COLUMNS
+    )
+    bodies = "".join(_body(name, row) for name, row in rows.items())
+    return (
+        '<div class="lowprec-comparison" tabindex="0" role="region" aria-label="Comparison">'
+        f'<table><thead><tr><th scope="col">format</th>{headings}<th scope="col">verdict</th></tr>'
+        f"</thead>{bodies}</table>"
+        "</div>"
+    )
+
+
+def _body(name: str, row: Mapping[str, Measurement]) -> str:
+    extent = _extent(next(iter(row.values()))) if row else ""
+    span = len(_COLUMNS) + 2
+    title = f"{html.escape(name)} <small>{html.escape(extent)}</small>"
+    lines = [f'<tr><th colspan="{span}" scope="rowgroup"><span>{title}</span></th></tr>']
+    for fmt, measured in row.items():
+        texts = [(column, column.text(measured)) for column in _COLUMNS]
+        cells = "".join(
+            f"<td{' class=loss' if _is_loss(column, text) else ''}>{text}</td>"
+            for column, text in texts
+        )
+        lines.append(
+            f'<tr><th scope="row">{html.escape(fmt)}</th>{cells}'
+            f"<td>{verdict_word(measured)}</td></tr>"
+        )
+    return f"<tbody>{''.join(lines)}</tbody>"
