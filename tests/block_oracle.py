@@ -202,7 +202,7 @@ def quantize(
     if amax is None:
         finite = [abs(exact(v)) for v in items.flat if isinstance(v, int) or math.isfinite(v)]
         amax = max(finite, default=Fraction(0))
-    g = tensor_scale(fmt, Fraction(amax))
+    g = tensor_scale(fmt, amax if isinstance(amax, Fraction) else exact(amax))
     values, codes = np.zeros(x.shape, dtype), np.zeros(x.shape, np.int64)
     scales = []
     for block in blocks(x.shape, fmt, axis):

@@ -16,6 +16,7 @@ import pytest
 
 import lowprec as lp
 from lowprec import BlockFormat, Format, IntegerFormat, ScaleRule, Specials
+from lowprec.blocks import quantizing
 
 E8M0, E4M3 = lp.float8_e8m0fnu, lp.float8_e4m3fn
 NAMED = list(lp.named_block_formats().values())
@@ -112,7 +113,7 @@ def edges(fmt, dtype):
     top = float(fmt.element.max)
     m = fmt.element.trailing_bits
     found = []
-    for e in (-140, -120, -30, -1, 0, 3, 40, 110, 120):
+    for e in (-140, -120, -1, 3, 110, 120):
         for significand in (1.0, top / 2 ** math.floor(math.log2(top)), 2 - 2.0 ** -(m + 1), 1.5):
             found.append(significand * 2.0**e)
     found += [fmt.scale.max * top, fmt.scale.smallest_subnormal * top, 449.0, 2.0**-126, 1e-45]
@@ -237,13 +238,13 @@ def test_every_edge_is_as_the_oracle_says(fmt, dtype):
 @pytest.mark.parametrize("rounding", [mode.value for mode in lp.Rounding if not mode.is_stochastic])
 @pytest.mark.parametrize("fmt", ALL, ids=name)
 def test_every_mode_is_as_the_oracle_says(fmt, rounding):
-    check(edge_blocks(fmt, np.float32, 1)[::3], fmt, rounding=rounding)
+    check(edge_blocks(fmt, np.float32, 1)[::7], fmt, rounding=rounding)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
+@pytest.mark.parametrize("axis", [0, -1, -2])
 @pytest.mark.parametrize("fmt", [fmt for fmt in ALL if not fmt.is_tiled], ids=name)
 def test_any_axis_and_short_blocks(fmt, axis):
-    x = np.random.default_rng(2).standard_normal((5, 7, 9)).astype(np.float32)
+    x = np.random.default_rng(2).standard_normal((3, 7, 9)).astype(np.float32)
     check(x, fmt, axis)
 
 
@@ -298,7 +299,7 @@ def draws(key, size):
 @pytest.mark.parametrize("rounding", ["stochastic", "stochastic_equal"])
 @pytest.mark.parametrize("fmt", ALL, ids=name)
 def test_stochastic_elements_follow_law_5_exactly(fmt, rounding):
-    x = edge_blocks(fmt, np.float32, 5)[::2]
+    x = edge_blocks(fmt, np.float32, 5)[::4]
     words = draws(7, x.size)
     check(x, fmt, rounding=rounding, rng=7, draw=lambda i: int(words[i]))
     y = x.astype(np.float64) * (1 + 2.0**-40)
@@ -357,6 +358,62 @@ def test_zero_tiny_huge_and_tensor_amax(fmt):
         for amax in (0, 1e-300, 1.0, 7, 1e39, 10**30, np.float32(3.5)):
             check(x[:3] + np.float32(0.1), fmt, tensor_amax=amax)
             check(x * 1e-38, fmt, tensor_amax=amax)
+
+
+VECTORS = [
+    *[
+        lp.get_format(f"{base}:{rule}")
+        for base in ("mxfp8_e4m3", "mxfp4", "mxint8")
+        for rule in RULES
+    ],
+    *[fmt for fmt in NAMED if fmt != lp.nvfp4_46],
+    BlockFormat("of_16", lp.float8_e4m3fnuz, 16, lp.float8_e5m2, "amax", tensor_scale=True),
+    BlockFormat("of_48", lp.float6_e2m3fn, 48, lp.bfloat16, "amax"),
+    BlockFormat("int3", IntegerFormat("int3", 3, 1), 32, lp.float16, "amax", tensor_scale=True),
+    BlockFormat("tile_4x32", lp.float8_e5m2fnuz, (4, 32), E8M0, "even"),
+    BlockFormat("bfloat16_of_64", lp.bfloat16, 64, E8M0, "rceil"),
+]
+
+
+@pytest.mark.parametrize("fmt", VECTORS, ids=name)
+def test_vectors_give_the_bits_of_the_exact_rule(fmt, monkeypatch):
+    """Whole blocks of float32 go to vectors; without these, to the rule the oracle was asked about."""
+    rng = np.random.default_rng(22)
+    tops = edges(fmt, np.float32)
+    width = 144 if fmt.is_tiled else 96
+    x = rng.uniform(-1, 1, (len(tops), width)).astype(np.float32) * tops[:, None]
+    x[:, ::16] = (tops * rng.choice([-1, 1], len(tops)))[:, None]
+    steps = rng.integers(-64, 65, (40, width)).astype(np.float32) / 8
+    special = rng.standard_normal((6, width)).astype(np.float32)
+    special[0, 5], special[1, 40], special[2, 70] = np.nan, np.inf, -np.inf
+    special[3], special[4], special[5, :64] = 0.0, -0.0, 1e-45
+    x = np.concatenate([x, steps, special])
+    axes = (-1,) if fmt.is_tiled else (-1, 0)
+    amax = 3e38 if fmt.tensor_scale else None
+    cases = [(a, axis) for a in (x, x[:, :83], x[5:40].copy()) for axis in axes]
+    found = [
+        (
+            lp.quantize(a, fmt, axis=axis, tensor_amax=amax),
+            lp.round_to(a, fmt, axis=axis, tensor_amax=amax),
+        )
+        for a, axis in cases
+    ]
+    monkeypatch.setattr(quantizing, "_run_vectors", lambda *_: False)
+    for (a, axis), (q, y) in zip(cases, found, strict=True):
+        expected = lp.quantize(a, fmt, axis=axis, tensor_amax=amax)
+        np.testing.assert_array_equal(q.codes, expected.codes)
+        np.testing.assert_array_equal(q.scales, expected.scales)
+        assert_bits(y, lp.round_to(a, fmt, axis=axis, tensor_amax=amax))
+
+
+@pytest.mark.parametrize("fmt", VECTORS, ids=name)
+def test_whole_blocks_are_as_the_oracle_says(fmt):
+    rng = np.random.default_rng(23)
+    shape = (2, 33) if fmt.is_tiled else (2, 3 * (fmt.block or 32))
+    x = (rng.standard_normal(shape) * 2.0 ** rng.integers(-9, 9, shape)).astype(np.float32)
+    check(x, fmt)
+    if not fmt.is_tiled:
+        check(x.T.copy(), fmt, axis=0)
 
 
 def test_four_over_six_at_ties_of_the_two_errors():
@@ -608,7 +665,8 @@ def test_shapes_of_codes_and_scales():
     }  # fmt: skip
     for (fmt, axis), shape in shapes.items():
         q = lp.quantize(x, fmt, axis=axis)
-        assert q.scales.shape == shape and q.codes.shape == x.shape == q.shape
+        assert q.scales.shape == shape
+        assert q.codes.shape == x.shape == q.shape
         assert q.codes.dtype == q.fmt.element.code_dtype
         assert q.axis == axis
     assert lp.quantize(x, "fp8_1x128").scales.dtype == np.float32
@@ -706,7 +764,8 @@ def test_packing_puts_the_first_element_in_the_low_bits(fmt):
     if width == 8 * q.codes.itemsize:
         np.testing.assert_array_equal(packed["codes"], q.codes)
         return
-    assert packed["codes"].shape == (3, -(-7 * width // 8)) and packed["codes"].dtype == np.uint8
+    assert packed["codes"].shape == (3, -(-7 * width // 8))
+    assert packed["codes"].dtype == np.uint8
     for row, codes in zip(packed["codes"], q.codes, strict=True):
         number = int.from_bytes(row.tobytes(), "little")
         mask = (1 << width) - 1
@@ -727,7 +786,8 @@ def test_sizes():
     q = lp.quantize(x, "nvfp4")
     assert q.nbytes == 160 + 12 + 4
     assert q.bits_per_value == (160 * 4 + 12 * 8 + 32) / 160
-    assert "nvfp4" in repr(q) and "(4, 40)" in repr(q)
+    assert "nvfp4" in repr(q)
+    assert "(4, 40)" in repr(q)
 
 
 def test_a_format_written_down_by_a_user_is_taken_everywhere():
@@ -735,3 +795,13 @@ def test_a_format_written_down_by_a_user_is_taken_everywhere():
     x = sample(mine, 21, (3, 16))
     check(x, mine)
     assert lp.get_format(mine) is mine
+
+
+@pytest.mark.parametrize("fmt", ALL, ids=name)
+def test_views_say_what_a_format_and_an_array_are(fmt):
+    page = fmt._repr_html_()
+    for word in (str(fmt), fmt.rule.value, f"{fmt.bits_per_value:.6g} bits"):
+        assert word in page
+    x = np.ones((3, 40), np.float32)
+    assert "(3, 40)" in lp.quantize(x, fmt)._repr_html_()
+    assert "none" in lp.quantize(np.zeros((2, 0)), fmt)._repr_html_()

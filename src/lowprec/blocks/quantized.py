@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.blocks.formats import BlockFormat, IntegerFormat
+from lowprec.blocks.formats import BlockFormat
 from lowprec.blocks.layouts import as_view, layout_of
 from lowprec.conversion import decode
 
@@ -168,11 +168,3 @@ class Quantized:
         from lowprec.blocks.views import quantized_html  # loaded only where one is shown
 
         return quantized_html(self)
-
-
-def element_name(fmt: BlockFormat) -> str:
-    """Return what elements are called, with the fraction bits of integers."""
-    element = fmt.element
-    if isinstance(element, IntegerFormat) and element.fraction_bits:
-        return f"{element} / 2**{element.fraction_bits}"
-    return str(element)

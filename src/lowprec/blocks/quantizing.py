@@ -35,6 +35,8 @@ __all__ = ["quantize", "round_blocks"]
 _PIECE = 1 << 16  # elements
 _PARALLEL_FROM = 200_000  # elements
 _NOTHING = np.empty((0, 0, 0))
+_NOTHING_FOUND = np.empty((1, 1, 1))
+_NO_PLACE = np.zeros(4, np.int64)
 
 
 def quantize(
@@ -234,14 +236,8 @@ def _flat_pieces(x: Array) -> Any:
     if x.flags.c_contiguous and x.dtype == source and x.flags.aligned:
         return [x.reshape(-1)]
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
-    return np.nditer(
-        x,
-        flags,
-        [["readonly", "contig", "aligned", "nbo"]],
-        op_dtypes=[source],
-        order="K",
-        buffersize=_PIECE,
-    )
+    reading: Any = [["readonly", "contig", "aligned", "nbo"]]
+    return np.nditer([x], flags, reading, [source], order="K", buffersize=_PIECE)
 
 
 # Running -----------------------------------------------------------------------------------------
@@ -249,10 +245,52 @@ def _flat_pieces(x: Array) -> Any:
 
 def _run(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> None:
     """Write the elements, as codes or values, and where asked for the scales."""
+    if x.size and _run_vectors(work, x, layout, out, scales):
+        return
     limit = _PIECE * (4 * work.threads if work.threads > 1 else 1)
     if x.size:
         for piece in layout.pieces(limit):
             _run_piece(work, x[piece], layout, piece, out[piece], scales)
+
+
+def _run_vectors(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> bool:
+    """Convert an array of float32 whose columns are neighbours in memory, if a rule serves it."""
+    from lowprec.blocks.plans import vector_rule, with_tensor_scale
+    from lowprec.kernels.blocks.vectors import make_conversion
+
+    if work.mode != 0 or x.dtype != np.float32 or not (x.flags.aligned and x.dtype.isnative):
+        return False
+    if not out.dtype.isnative or not out.flags.aligned:
+        return False
+    found = vector_rule(work.fmt, layout.tile, out.dtype.name)
+    if found is None:
+        return False
+    flat = layout.flattened(x.shape)
+    source, target = _as_rows(x, flat), _as_rows(out, flat)
+    if source is None or target is None:
+        return False
+    rule, constants = found
+    blocks = _NOTHING_FOUND
+    if scales is not None:
+        blocks = np.empty(_count_of_blocks(flat, layout.tile))
+    plan = work.plan
+    convert = make_conversion(rule, work.threads > 1)
+    convert(
+        source, _NOTHING, np.array(layout.tile, np.int64), plan.kind, plan.rule, work.g,
+        plan.largest, plan.grids, with_tensor_scale(constants, work.fmt, work.g), blocks, target,
+        _NO_PLACE, work.threads,
+    )  # fmt: skip
+    if scales is not None:
+        scales[...] = scale_codes(blocks, work.fmt).reshape(scales.shape)
+    return True
+
+
+def _as_rows(array: Array, flat: tuple[int, int, int]) -> Array | None:
+    """Return the array as (outer, rows, columns) if columns are neighbours, without a copy."""
+    if not array.flags.c_contiguous and array.strides[-1] != array.itemsize:
+        return None
+    view = as_view(array, flat) if array.flags.c_contiguous or array.ndim < 3 else None
+    return view if view is not None and view.strides[2] == view.itemsize else None
 
 
 def _run_piece(

@@ -33,10 +33,12 @@ __all__ = [
     "FOUR_OVER_SIX",
     "POWER_OF_TWO",
     "UNDECIDED",
+    "find_scale",
     "make_amax",
     "make_decoding",
     "make_elements",
     "make_scales",
+    "write_elements",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -151,7 +153,8 @@ def _four_over_six(x, o, top, bottom, left, right, hi, g, grids):  # type: ignor
 
 
 @kernel
-def _find_scale(x, tails, o, top, bottom, left, right, kind, rule, g, m, grids):  # type: ignore[no-untyped-def]
+def find_scale(x, tails, o, top, bottom, left, right, kind, rule, g, m, grids):  # type: ignore[no-untyped-def]
+    """Return the scale of a block: NaN if it is not finite, or that float64 cannot tell it."""
     hi, lo, is_finite = _largest(x, tails, o, top, bottom, left, right)
     if not is_finite:
         return np.nan
@@ -165,7 +168,7 @@ def _find_scale(x, tails, o, top, bottom, left, right, kind, rule, g, m, grids):
 
 
 @kernel
-def _write_elements(  # type: ignore[no-untyped-def]
+def write_elements(  # type: ignore[no-untyped-def]
     x, tails, o, top, bottom, left, right, d, mode, key, place, grid, as_codes, out
 ):
     """Write the elements of a block, as codes or as values times the divisor d."""
@@ -185,22 +188,16 @@ def _write_elements(  # type: ignore[no-untyped-def]
             if d != 0.0:
                 lo = abs(tails[o, r, c]) if tails.size else 0.0
                 code = magnitude_code(abs(u), lo, d, grid, mode, negative, random)
-            if style == 2 or (style == 1 and code == 0):
-                sign = np.int64(0)
-            else:
-                sign = np.int64(negative)
+            has_sign = style == 0 or (style == 1 and code != 0)
             if as_codes:
                 if style == 2:
                     out[o, r, c] = -code if negative else code
                 else:
-                    out[o, r, c] = code | sign << shift
+                    out[o, r, c] = code | np.int64(negative and has_sign) << shift
             else:
                 q = value_of(code, grid)
-                if q == 0.0 and sign == 0:
-                    out[o, r, c] = 0.0
-                else:
-                    value = times(q, d) if out.itemsize == 4 else q * d
-                    out[o, r, c] = -value if negative else value
+                value = times(q, d) if out.itemsize == 4 else q * d
+                out[o, r, c] = -value if negative and (has_sign or q != 0.0) else value
 
 
 # All blocks --------------------------------------------------------------------------------------
@@ -242,7 +239,7 @@ def make_scales(source: str, parallel: bool = False) -> Callable[..., None]:
             state = swap_float_state(EXACT_FLOATS)
             for b in range(k * scales.size // threads, (k + 1) * scales.size // threads):
                 o, i, j, top, bottom, left, right = _bounds(b, tile, x, scales)
-                scales[o, i, j] = _find_scale(
+                scales[o, i, j] = find_scale(
                     x, tails, o, top, bottom, left, right, kind, rule, g, m, grids
                 )
             swap_float_state(state)
@@ -269,7 +266,7 @@ def make_elements(source: str, target: str, parallel: bool = False) -> Callable[
             for b in range(k * scales.size // threads, (k + 1) * scales.size // threads):
                 o, i, j, top, bottom, left, right = _bounds(b, tile, x, scales)
                 d = scales[o, i, j] * g
-                _write_elements(
+                write_elements(
                     x,
                     tails,
                     o,
