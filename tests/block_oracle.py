@@ -195,7 +195,7 @@ def quantize(
 ) -> Result:
     """Quantize an array element by element."""
     x = np.asarray(x)
-    is_single = x.dtype.kind == "f" and x.dtype.itemsize <= 4 or x.dtype.name == "bfloat16"
+    is_single = (x.dtype.kind == "f" and x.dtype.itemsize <= 4) or x.dtype.name == "bfloat16"
     dtype = np.float32 if is_single else np.float64
     items = x.astype(object) if x.dtype.kind in "iu" else x.astype(np.float64)
     amax = tensor_amax

@@ -83,7 +83,7 @@ def test_torchaos_log2_clips_what_is_just_above():
 
 @pytest.mark.parametrize("rule", ["floor", "ceil", "even"])
 def test_torchao_divides_by_another_scale_than_it_stores(rule):
-    """Code 0 stands for 2**-127, which its division replaces by 2**-126: half the value comes back."""
+    """Code 0 stands for 2**-127; its division replaces that by 2**-126, and half comes back."""
     x = np.zeros((1, 32), np.float32)
     x[0, 0] = 2.0**-119
     codes, scales = torchao(x, "mxfp8_e4m3", rule)

@@ -99,7 +99,8 @@ def check(x, fmt, axis=-1, rounding="ties_to_even", rng=None, draw=None, tensor_
     scales = block_oracle.expected_scales(expected, fmt, q.scales.shape)
     np.testing.assert_array_equal(q.scales, scales)
     if fmt.tensor_scale:
-        assert q.tensor_scale == expected.g and type(q.tensor_scale) is np.float32
+        assert q.tensor_scale == expected.g
+        assert type(q.tensor_scale) is np.float32
     else:
         assert q.tensor_scale is None
     assert_bits(y, expected.values)
@@ -175,9 +176,12 @@ def test_other_spellings_are_refused(spelling, message):
 def test_equality_ignores_the_name_and_formats_hash_and_pickle():
     for fmt in ALL:
         other = dataclasses.replace(fmt, name="other")
-        assert other == fmt and hash(other) == hash(fmt)
+        assert other == fmt
+        assert hash(other) == hash(fmt)
         again = pickle.loads(pickle.dumps(fmt))
-        assert again == fmt and again.name == fmt.name and hash(again) == hash(fmt)
+        assert again == fmt
+        assert again.name == fmt.name
+        assert hash(again) == hash(fmt)
     assert len({*NAMED}) == len(NAMED)
     assert IntegerFormat("a", 8) == IntegerFormat("b", 8) != IntegerFormat("a", 8, 6)
 
@@ -377,7 +381,7 @@ VECTORS = [
 
 @pytest.mark.parametrize("fmt", VECTORS, ids=name)
 def test_vectors_give_the_bits_of_the_exact_rule(fmt, monkeypatch):
-    """Whole blocks of float32 go to vectors; without these, to the rule the oracle was asked about."""
+    """Whole blocks of float32 go to vectors; here they meet the rule that the oracle judges."""
     rng = np.random.default_rng(22)
     tops = edges(fmt, np.float32)
     width = 144 if fmt.is_tiled else 96

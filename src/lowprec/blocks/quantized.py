@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.blocks.formats import BlockFormat
 from lowprec.blocks.layouts import as_view, layout_of
 from lowprec.conversion import decode
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
+
+    from lowprec.blocks.formats import BlockFormat
 
     Array = np.ndarray[Any, Any]
 
