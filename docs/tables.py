@@ -104,7 +104,34 @@ def held():
     return table(["tensor", "magnitudes", *(f"`{name}`" for name in names)], rows)
 
 
+SHOWN = (  # rows of the guide's table that README shows; the others are in the guide
+    "encode bfloat16",
+    "encode float16",
+    "decode bfloat16",
+    "decode float16",
+    "round_to bfloat16",
+    "round_to float16",
+    "round_to float8_e4m3fn",
+    "round_to bfloat16, stochastic",
+    "encode float8_e4m3fn",
+    "encode float8_e5m2",
+)
+
+
+def speed():
+    """Return the rows of README from the one place where measured speed stands, the guide."""
+    guide = (DOCS / "guides" / "benchmarks.md").read_text(encoding="utf-8")
+    measured = re.search(r"<!-- python benchmarks/speed_table.*?<!-- end of the", guide, re.DOTALL)
+    lines = measured[0].splitlines()[1:-1]
+    heads, rule, *rows = (line for line in lines if line.startswith("|"))
+    chosen = [row for row in rows if row.split("|")[1].strip() in SHOWN]
+    date = re.search(r"On the machine named below, on ([\d-]+)", guide)[1]
+    machine = next(line for line in reversed(lines) if line.strip())
+    return "\n".join([heads, rule, *chosen, "", f"{date}, {machine}", ""])
+
+
 TABLES = {
+    "speed": speed,
     "held": held,
     "formats": formats,
     "choices": choices,
@@ -119,8 +146,8 @@ def updated(text):
 
 
 if __name__ == "__main__":
-    for page in DOCS.rglob("*.md"):
+    for page in (DOCS.parent / "README.md", *DOCS.rglob("*.md")):
         before = page.read_text(encoding="utf-8")
         if (after := updated(before)) != before:
             page.write_text(after, encoding="utf-8")
-            print(f"updated {page.relative_to(DOCS)}")
+            print(f"updated {page.relative_to(DOCS.parent)}")

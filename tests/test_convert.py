@@ -266,7 +266,10 @@ def test_a_file_is_replaced_only_on_request(tmp_path):
         convert(path, target, "float16")
     assert target.read_bytes() == b"precious"
     convert(path, target, "float16", overwrite=True)
-    convert(path, path, "float16", overwrite=True)
+    before = path.stat().st_size
+    done = convert(path, path, "float16", overwrite=True)
+    assert (done.bytes_read, done.bytes_written) == (before, path.stat().st_size)
+    assert done.bytes_written < before, "the size of what was read, not of what replaced it"
     assert open_tensors(path)["x"].dtype == np.float16
     assert path.read_bytes() == target.read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["x.npz", "y.npz"]

@@ -18,7 +18,7 @@ def site(built_site):
     return built_site
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_the_tables_of_a_page_are_what_the_code_says(page):
     """Otherwise run: python docs/tables.py."""
     pytest.importorskip("sklearn", reason="one table is about scikit-learn's data")
@@ -27,7 +27,8 @@ def test_the_tables_of_a_page_are_what_the_code_says(page):
 
 
 def test_every_table_has_a_place():
-    written = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    pages = [ROOT / "README.md", *PAGES]
+    written = "".join(page.read_text(encoding="utf-8") for page in pages)
     for name in tables.TABLES:
         assert f"<!-- table: {name} -->" in written
 

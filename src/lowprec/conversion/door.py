@@ -23,7 +23,7 @@ from lowprec.conversion.requests import (
     run,
     run_simple,
 )
-from lowprec.formats import FormatLike, get_format
+from lowprec.formats import FormatLike, family_format, get_format
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lowprec.rounding import OverflowLike, RoundingLike
 
 __all__ = ["cast", "decode", "encode", "round_to"]
+
+_single: set[Any] = set()  # what was asked for, and is a format of single numbers
 
 
 def round_to(
@@ -43,6 +45,8 @@ def round_to(
     rng: RNGLike = None,
     random_bits: int | None = None,
     out: np.ndarray[Any, Any] | None = None,
+    axis: int = -1,
+    tensor_amax: float | None = None,
 ) -> Any:
     """Round every element to a value of a format, once, from its exact value.
 
@@ -51,8 +55,9 @@ def round_to(
     x : array_like of real numbers, any shape
         float64, float32, float16, bfloat16, fp8, integers of at most 64 bits, bool; torch CPU
         tensors too.
-    fmt : Format, str or dtype
-        The format to round to.
+    fmt : Format, BlockFormat, str or dtype
+        The format to round to. In a block format elements share a scale; the result is
+        ``quantize(x, fmt).dequantize()``, in float64 where `x` is.
     rounding : Rounding or str
         ``ties_to_even`` (RNE), ``ties_to_away`` (RNA), ``ties_toward_zero`` (RNZ),
         ``toward_zero`` (RZ), ``away_from_zero`` (RA), ``toward_positive`` (RU),
@@ -70,6 +75,10 @@ def round_to(
     out : numpy.ndarray, optional
         Where to write: an array of the result's shape and dtype. It may be `x` itself, but not the
         memory of a torch tensor.
+    axis : int
+        Of block formats: the axis along which elements share a scale.
+    tensor_amax : float, optional
+        Of block formats with a tensor scale: the largest magnitude of the whole tensor.
 
     Returns
     -------
@@ -97,8 +106,22 @@ def round_to(
     """
     if type(x) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
         work = kept((fmt, rounding, overflow, random_bits, x.dtype, "round"))
-        if work is not None and work.is_simple and run_simple(work, x, out):
+        is_plain = axis == -1 and tensor_amax is None
+        if work is not None and work.is_simple and is_plain and run_simple(work, x, out):
             return out
+    if fmt not in _single:
+        blocks = family_format(fmt)
+        if blocks is not None:
+            options = {"rounding": rounding, "overflow": overflow, "random_bits": random_bits}
+            given = {"rng": rng, "out": out, "axis": axis, "tensor_amax": tensor_amax}
+            return blocks.round_array(x, **options, **given)
+        _single.add(fmt)
+    if axis != -1 or tensor_amax is not None:
+        name, value = ("axis", axis) if axis != -1 else ("tensor_amax", tensor_amax)
+        raise ValueError(
+            f"{name} is {value!r}, but in {get_format(fmt)} each number stands alone; leave {name} "
+            "away, or use a block format such as 'mxfp4'"
+        )
     return _convert(x, fmt, rounding, overflow, random_bits, "round", rng, out)
 
 

@@ -215,6 +215,7 @@ def _convert_files(
             skipped.append(target)
         else:
             pending.append(path)
+    before = sum(path.stat().st_size for path in pending)  # one may be replaced by its result
     if executor is None:
         done = _one_by_one(how, [files[path] for path in pending], targets, overwrite, meter)
     else:
@@ -229,7 +230,7 @@ def _convert_files(
         tuple(skipped),
         sum(selected),
         len(selected) - sum(selected),
-        sum(path.stat().st_size for path in pending),
+        before,
         sum(target.stat().st_size for target in written),
     )
 

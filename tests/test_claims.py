@@ -1,0 +1,116 @@
+"""What pages say in numbers, between the blocks that run, is computed here again."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lowprec as lp
+
+ROOT = Path(__file__).parents[1]
+HALF, BRAIN = lp.float16, lp.bfloat16
+
+
+def page(name):
+    """Return the text of a page, every break of a line a space."""
+    return re.sub(r"\s+", " ", (ROOT / name).read_text(encoding="utf-8"))
+
+
+def power(value, digits=2):
+    """Return 2.98e-08 as 2.98·10⁻⁸."""
+    significand, exponent = f"{value:.{digits}e}".split("e")
+    return (
+        significand
+        + "·10"
+        + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    )
+
+
+def largest_that_becomes_zero(fmt):
+    value = fmt.smallest_subnormal / 2
+    assert lp.round_to(value, fmt) == 0
+    assert lp.round_to(np.nextafter(value, 1), fmt) > 0
+    return value
+
+
+def dropped_updates():
+    """Return up to where every update is dropped, and from where none is, as shares of a weight."""
+    weights = np.arange(128, 256) / 128  # a binade of bfloat16
+    half = lp.ulp(weights, BRAIN) / 2
+    for share, changes in ((0.999, False), (1.001, True)):
+        assert ((lp.round_to(weights + share * half, BRAIN) != weights) == changes).all()
+    return (half / weights).min(), (half / weights).max()
+
+
+LEAST, MOST = dropped_updates()
+VANISHING = largest_that_becomes_zero(HALF)
+DECADES = math.log10(HALF.max / HALF.smallest_normal)
+BITS = HALF.precision - BRAIN.precision
+SQUARES = math.floor(1e6 * math.sqrt(VANISHING)) / 1e6
+CHOOSING = [
+    f"its rounding error is {('a half', 'a quarter', 'an eighth')[BITS - 1]} of bfloat16's",
+    f"span more than {('eight', 'nine', 'ten')[int(DECADES) - 8]} decades",
+    f"rounding errors of up to {100 * BRAIN.unit_roundoff:.2f} %",
+    f"gradients of up to {power(VANISHING)} become zero",
+    f"every update below {math.floor(1e4 * LEAST) / 100} % of the weight",
+    f"and some up to {100 * MOST:.2f} %",
+    f"squares of gradients below {power(SQUARES)} become zero",
+    f"float16 has {('one', 'two', 'three')[BITS - 1]} more bits",
+    f"{-math.log10(HALF.unit_roundoff):.1f} digits over nine decades",
+    f"from {power(HALF.smallest_normal, 1)} to {HALF.max:.0f}",
+    f"bfloat16 counts to {2**BRAIN.precision}",
+]
+GLOSSARY = [
+    f"from {power(BRAIN.smallest_normal)} down to {power(BRAIN.smallest_subnormal)}",
+    f"from {power(HALF.smallest_normal)} down to {power(HALF.smallest_subnormal)}",
+    f"The spacing just above 1, 2¹⁻ᵖ: {BRAIN.eps} in bfloat16",
+    f"{BRAIN.bias} in bfloat16, {HALF.bias} in float16",
+]
+
+
+@pytest.mark.parametrize("words", CHOOSING)
+def test_the_page_about_choosing_says_what_is_computed(words):
+    assert words in page("docs/choosing.md")
+
+
+@pytest.mark.parametrize("words", GLOSSARY)
+def test_the_glossary_says_what_is_computed(words):
+    assert words in page("docs/glossary.md")
+
+
+def test_one_bit_is_six_decibels():
+    assert "One bit is 6 dB" in page("docs/glossary.md")
+    x = np.random.default_rng(0).uniform(1, 2, 10_000)
+    levels = [lp.measure(x, lp.Format("f", 5, p)).sqnr_db for p in range(4, 16)]
+    assert np.allclose(np.diff(levels), 6.02, atol=0.3)
+
+
+@pytest.mark.parametrize("fmt", lp.named_formats().values(), ids=str)
+def test_whole_numbers_are_exact_up_to_2_to_the_p_and_the_next_is_not(fmt):
+    """Where the format reaches so far: *Counts to* in the table about choosing."""
+    if 2**fmt.precision + 1 > min(fmt.max, 2**25) or not fmt.has_zero:
+        pytest.skip("its largest number comes before, or the numbers are too many")
+    numbers = np.arange(2**fmt.precision + 1)
+    assert (lp.round_to(numbers, fmt) == numbers).all()
+    assert lp.round_to(2**fmt.precision + 1, fmt) != 2**fmt.precision + 1
+
+
+@pytest.mark.parametrize("overflow", lp.Overflow, ids=str)
+def test_the_words_about_overflow_policies_hold_in_every_format(overflow):
+    """The list in the guide about casting, in every format and mode."""
+    for fmt in lp.named_formats().values():
+        wide = 2.0 * fmt.max if fmt.max < 1e300 else np.inf
+        found = lp.round_to(np.float64([wide, np.inf]), fmt, overflow=overflow)
+        replaced = np.inf if fmt.has_infinity else np.nan if fmt.has_nan else fmt.max
+        clamped = replaced if overflow == lp.Overflow.IEEE else fmt.max
+        if np.isfinite(wide):
+            assert np.array_equal(found[0], clamped, equal_nan=True), fmt
+        keeps = overflow != lp.Overflow.SATURATE_FINITE and fmt.has_infinity
+        assert np.array_equal(found[1], np.inf if keeps else clamped, equal_nan=True), fmt
+        for rounding in ("toward_zero", "to_odd", "toward_negative"):
+            if np.isfinite(wide):
+                assert lp.round_to(wide, fmt, rounding=rounding, overflow=overflow) == fmt.max
