@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.arrays.layouts import check_out, is_same_memory
+from lowprec.arrays.layouts import check_out, is_same_memory, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, kernel_dtype
 from lowprec.blocks.formats import AnyFormatLike, BlockFormat, find_block_format, get_format
 from lowprec.blocks.layouts import Layout, as_view, layout_of
@@ -140,6 +140,7 @@ def round_blocks(
     dtype = np.dtype(np.float32 if single else np.float64)
     if out is not None:
         check_out(out, array.shape, dtype)
+        refuse_foreign_memory(out, array)
     work = _work(fmt, array, rounding, rng, tensor_amax)
     result = np.empty(array.shape, dtype) if out is None else out
     if (
