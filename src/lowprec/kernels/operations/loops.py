@@ -79,7 +79,7 @@ def _make_plain_loop(work: str, lanes: int) -> Callable[..., None]:
             inexact = 0
             state = swap_float_state(EXACT_FLOATS)
             head = -(out.ctypes.data + begin * out.itemsize) % _CACHE_LINE // out.itemsize
-            if head and end - begin >= _ALIGNED_FROM:  # then no vector is on two cache lines
+            if 0 < head <= lanes and end - begin >= _ALIGNED_FROM:  # no vector on two cache lines
                 first, begin = begin, begin + head
                 inexact += apply_masked(a, b, c, out, first, fields, counts, k, first, begin, work)
             whole = end - (end - begin) % lanes
