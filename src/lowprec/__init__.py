@@ -5,6 +5,26 @@ from types import ModuleType as _Module
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
+from lowprec.blocks import BlockFormat as BlockFormat
+from lowprec.blocks import IntegerFormat as IntegerFormat
+from lowprec.blocks import Quantized as Quantized
+from lowprec.blocks import ScaleRule as ScaleRule
+from lowprec.blocks import fp8_1x128 as fp8_1x128
+from lowprec.blocks import fp8_128x128 as fp8_128x128
+from lowprec.blocks import get_format as get_format
+from lowprec.blocks import int4_g32 as int4_g32
+from lowprec.blocks import int8_channel as int8_channel
+from lowprec.blocks import mxfp4 as mxfp4
+from lowprec.blocks import mxfp6_e2m3 as mxfp6_e2m3
+from lowprec.blocks import mxfp6_e3m2 as mxfp6_e3m2
+from lowprec.blocks import mxfp8_e4m3 as mxfp8_e4m3
+from lowprec.blocks import mxfp8_e5m2 as mxfp8_e5m2
+from lowprec.blocks import mxint8 as mxint8
+from lowprec.blocks import named_block_formats as named_block_formats
+from lowprec.blocks import nvfp4 as nvfp4
+from lowprec.blocks import nvfp4_2d as nvfp4_2d
+from lowprec.blocks import nvfp4_46 as nvfp4_46
+from lowprec.blocks import quantize as quantize
 from lowprec.common import forks as _forks  # notes forks from here on  # noqa: F401
 from lowprec.conversion import cast as cast
 from lowprec.conversion import decode as decode
@@ -30,7 +50,6 @@ from lowprec.formats import float8_e8m0fnu as float8_e8m0fnu
 from lowprec.formats import float16 as float16
 from lowprec.formats import float32 as float32
 from lowprec.formats import float64 as float64
-from lowprec.formats import get_format as get_format
 from lowprec.formats import named_formats as named_formats
 from lowprec.formats import tfloat32 as tfloat32
 from lowprec.rounding import Overflow as Overflow

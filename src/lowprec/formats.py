@@ -26,7 +26,7 @@ import numpy as np
 from lowprec.common.names import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Format", "FormatLike", "Specials", "get_format", "named_formats"]
 
@@ -367,6 +367,10 @@ def get_format(fmt: FormatLike) -> Format:
         )
     if type(fmt).__module__ == "torch":
         return get_format(str(fmt).removeprefix("torch."))
+    dtype = getattr(fmt, "dtype", None)  # of JAX's scalar types, as jax.numpy.bfloat16
+    if isinstance(dtype, np.dtype) and callable(fmt):
+        return get_format(dtype)
+    refuse_family(fmt)
     raise TypeError(
         f"{fmt!r} is a {type(fmt).__name__}; pass a lowprec.Format, a name such as 'bfloat16' or "
         "'e5m10', or a NumPy or ml_dtypes dtype"
@@ -376,6 +380,33 @@ def get_format(fmt: FormatLike) -> Format:
 def named_formats() -> Mapping[str, Format]:
     """Return the named formats by name, in the order of the family table."""
     return dict(NAMED)
+
+
+# Formats of blocks belong to a later module (lowprec.blocks), which enters its finder here.
+_FAMILY: dict[str, Any] = {}
+_finders: list[Callable[[object], Any]] = []
+
+
+def enter_family(find: Callable[[object], Any], names: Mapping[str, Any]) -> None:
+    """Let `find` return what is meant by something that is not a `Format`, or None."""
+    _finders.append(find)
+    _FAMILY.update(names)
+
+
+def family_format(fmt: object) -> Any:
+    """Return the format of blocks that is meant, or None."""
+    return next((found for find in _finders if (found := find(fmt)) is not None), None)
+
+
+def refuse_family(fmt: object) -> None:
+    """Raise if a format of blocks stands where that of single numbers is needed."""
+    found = family_format(fmt)
+    if found is not None:
+        raise TypeError(
+            f"{found!r} is a block format, whose elements share a scale; here each number stands "
+            f"alone: use a format such as {str(found.element)!r}, or round whole arrays with "
+            f"lowprec.round_to(x, {str(found)!r}) and lowprec.quantize"
+        )
 
 
 def _parse(spelling: str) -> Format:
@@ -388,7 +419,8 @@ def _parse(spelling: str) -> Format:
         fmt = Format(key, exponent_bits=w, precision=t + 1)
         return _CANONICAL.get(fmt, fmt)
     near = [name for name in NAMED if len(key) > 3 and name.startswith(key)][:3]
-    near = near or difflib.get_close_matches(key, _SPELLINGS, n=3, cutoff=0.5)
+    refuse_family(spelling)
+    near = near or difflib.get_close_matches(key, [*_SPELLINGS, *_FAMILY], n=3, cutoff=0.5)
     hint = f"{did_you_mean(near)}Use" if near else "use"
     raise ValueError(
         f"unknown format {spelling!r}; {hint} "

@@ -146,12 +146,12 @@ def as_accumulator(accumulator: AccumulatorLike) -> Accumulator:
     return _plain(get_format(accumulator))
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def _plain(fmt: Format) -> Accumulator:
     return Accumulator(fmt)
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def result_dtype(fmt: Format) -> np.dtype[Any]:
     """Return the dtype of sums in a format: float32 where it holds them all, else float64."""
     return np.dtype(np.float32 if fmt.fits(float32) else np.float64)

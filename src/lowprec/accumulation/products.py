@@ -116,7 +116,7 @@ def matmul(
     >>> float(matmul(a, b, accumulator=how, output="float16")[0, 0])
     4000.0
     """
-    how = _plan(inputs, accumulator, output)
+    how = _planned(inputs, accumulator, output)
     if how.direct is not None and type(a) is type(b) is np.ndarray:
         product = how.direct(a, b)
         if product is not None:
@@ -186,6 +186,17 @@ class _Plan(NamedTuple):
             size = result.shape[-2] * result.shape[-1]
             for number, index in enumerate(np.ndindex(stack)):
                 multiply_generally(a[index], b[index], result[index], fmt, sums, number * size)
+
+
+def _planned(inputs: FormatLike, accumulator: AccumulatorLike, output: FormatLike | None) -> _Plan:
+    """Return the plan that is kept for these arguments; say what is wrong with a list, say."""
+    try:
+        return _plan(inputs, accumulator, output)
+    except TypeError:
+        for fmt in (inputs, "float32" if output is None else output):
+            get_format(fmt)
+        as_accumulator(accumulator)
+        raise
 
 
 @functools.lru_cache(256)

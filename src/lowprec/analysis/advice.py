@@ -120,8 +120,9 @@ class Advice:
 
 def advise(
     x: npt.ArrayLike | InBlocks,
+    formats: FormatLike | Iterable[FormatLike] | None = None,
+    *,
     tolerance: float = 0.01,
-    formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
 ) -> Advice:
     """Say which formats hold a tensor and which power-of-two scale helps one that does not.
 
@@ -133,10 +134,10 @@ def advise(
     ----------
     x : array_like, lowprec.tensors.Tensor or dask.array.Array
         The tensor; read by block, a dask array by chunk and at once.
+    formats : Format, str or dtype, or an iterable of them, optional
+        The formats to try; bfloat16, float16, float8_e4m3fn and float8_e5m2 by default.
     tolerance : float
         The largest relative error to accept, 1 % by default.
-    formats : iterable of Format, str or dtype
-        The formats to try.
 
     Returns
     -------
@@ -150,14 +151,15 @@ def advise(
 
     Examples
     --------
-    >>> print(advise([0.25, 0.02, 119716.0], formats=["bfloat16", "float16"]))
+    >>> print(advise([0.25, 0.02, 119716.0], ["bfloat16", "float16"]))
     bfloat16 keeps every value within 0.098 %
     float16 loses 1 of 3 values to overflow: it ends at 65,504, they at 119,716; multiplied by \
 2⁻¹ it keeps all within 0.023 %
     """
     if not tolerance > 0:
         raise ValueError(f"a tolerance of {tolerance} holds nothing; use a positive one, as 0.01")
-    return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in as_formats(formats)))
+    chosen = as_formats(DEFAULT_FORMATS if formats is None else formats)
+    return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in chosen))
 
 
 def _advise(x: npt.ArrayLike | InBlocks, fmt: Format, tolerance: float) -> FormatAdvice:

@@ -10,9 +10,9 @@ import numpy as np
 from lowprec.arithmetic.elementwise import is_simple, refuse_nan, run
 from lowprec.arithmetic.flags import Flags
 from lowprec.arithmetic.methods import Operations
-from lowprec.arrays.layouts import check_out
+from lowprec.arrays.layouts import check_out, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar, kernel_dtype
-from lowprec.common.randomness import draw_key
+from lowprec.common.randomness import as_generator, draw_key
 from lowprec.conversion.door import round_to
 from lowprec.formats import Format, FormatLike, float32, get_format
 from lowprec.rounding import Overflow, Rounding
@@ -110,7 +110,7 @@ class Arithmetic(Operations):
         self._flush_to_zero = bool(flush_to_zero)
         self._denormals_are_zero = bool(denormals_are_zero)
         self._flags = Flags() if flags else None
-        self._generator = np.random.default_rng(rng) if self._rounding.is_stochastic else None
+        self._generator = as_generator(rng) if self._rounding.is_stochastic else None
         self._result = np.dtype(np.float32 if self._format.fits(float32) else np.float64)
         # kernels to which simple calls may go at once
         self._ready: dict[tuple[str, np.dtype[Any]], ElementKernel] = {}
@@ -119,7 +119,7 @@ class Arithmetic(Operations):
             raise ValueError(f"{self._format} has no zero; use flush_to_zero=False")
 
     @property
-    def format(self) -> Format:
+    def fmt(self) -> Format:
         """The format of operands and results."""
         return self._format
 
@@ -157,7 +157,7 @@ class Arithmetic(Operations):
         return self._flags
 
     def __repr__(self) -> str:
-        words = [repr(self.format), f"rounding={self.rounding.value!r}"]
+        words = [repr(self.fmt), f"rounding={self.rounding.value!r}"]
         words.append(f"overflow={self.overflow.value!r}")
         switches = ("flush_to_zero", "denormals_are_zero")
         words += [f"{name}=True" for name in switches if getattr(self, name)]
@@ -187,6 +187,7 @@ class Arithmetic(Operations):
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
         if out is not None:
             check_out(out, shape, self._result)
+            refuse_foreign_memory(out, *arrays)
         key = 0 if self._generator is None else draw_key(self._generator)
         arrays = [self._prepared(array, key, place) for place, array in enumerate(arrays)]
         kernel = self._kernel(operation, np.result_type(*map(_kernel_dtype, arrays)))

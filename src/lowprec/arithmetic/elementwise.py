@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lowprec.arithmetic.flags import Events
-from lowprec.arrays.layouts import blocks_in_c_order, is_same_memory
+from lowprec.arrays.layouts import blocks_in_c_order, is_numpys_own, is_same_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,7 @@ def is_simple(operands: Sequence[Any], out: Any, result: np.dtype[Any]) -> bool:
         and out.ndim == 1
         and out.dtype == result
         and out.flags.carray
+        and is_numpys_own(out)
         and _are_readable(operands, operands[0].dtype, out)
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowprec.cli.arguments import checked
+from lowprec.cli.arguments import add_overwrite, checked
 
 if TYPE_CHECKING:
     import argparse
@@ -113,6 +113,7 @@ def _add_outputs(train: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="one run: the file to save it to after each epoch; several: a folder for them",
     )
+    add_overwrite(train)
     train.add_argument(
         "--resume",
         metavar="FILE",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.arrays.dask_arrays import is_chunked
-from lowprec.arrays.layouts import check_is_array
+from lowprec.arrays.layouts import check_is_array, is_numpys_own, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar
 from lowprec.common.randomness import draw_key
 from lowprec.conversion.requests import (
@@ -19,11 +19,11 @@ from lowprec.conversion.requests import (
     convert_chunks,
     decode_chunks,
     decoding_work,
-    known,
+    kept,
     run,
     run_simple,
 )
-from lowprec.formats import FormatLike, get_format
+from lowprec.formats import FormatLike, family_format, get_format
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from lowprec.rounding import OverflowLike, RoundingLike
 
 __all__ = ["cast", "decode", "encode", "round_to"]
+
+_single: set[Any] = set()  # what was asked for, and is a format of single numbers
 
 
 def round_to(
@@ -43,6 +45,8 @@ def round_to(
     rng: RNGLike = None,
     random_bits: int | None = None,
     out: np.ndarray[Any, Any] | None = None,
+    axis: int = -1,
+    tensor_amax: float | None = None,
 ) -> Any:
     """Round every element to a value of a format, once, from its exact value.
 
@@ -51,8 +55,9 @@ def round_to(
     x : array_like of real numbers, any shape
         float64, float32, float16, bfloat16, fp8, integers of at most 64 bits, bool; torch CPU
         tensors too.
-    fmt : Format, str or dtype
-        The format to round to.
+    fmt : Format, BlockFormat, str or dtype
+        The format to round to. In a block format elements share a scale; the result is
+        ``quantize(x, fmt).dequantize()``, in float64 where `x` is.
     rounding : Rounding or str
         ``ties_to_even`` (RNE), ``ties_to_away`` (RNA), ``ties_toward_zero`` (RNZ),
         ``toward_zero`` (RZ), ``away_from_zero`` (RA), ``toward_positive`` (RU),
@@ -68,7 +73,12 @@ def round_to(
         Random bits per element of the stochastic modes, 1 to 32; by default 16 for float32 to
         bfloat16, where they make the probability exact, else 32.
     out : numpy.ndarray, optional
-        Where to write: an array of the result's shape and dtype. It may be `x` itself.
+        Where to write: an array of the result's shape and dtype. It may be `x` itself, but not the
+        memory of a torch tensor.
+    axis : int
+        Of block formats: the axis along which elements share a scale.
+    tensor_amax : float, optional
+        Of block formats with a tensor scale: the largest magnitude of the whole tensor.
 
     Returns
     -------
@@ -94,10 +104,24 @@ def round_to(
     ----------
     IEEE 754-2019, sections 4.3 and 7.4.
     """
-    if type(x) is np.ndarray and type(out) is np.ndarray:
-        work = known.get((fmt, rounding, overflow, random_bits, x.dtype, "round"))
-        if work is not None and work.is_simple and run_simple(work, x, out):
+    if type(x) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
+        work = kept((fmt, rounding, overflow, random_bits, x.dtype, "round"))
+        is_plain = axis == -1 and tensor_amax is None
+        if work is not None and work.is_simple and is_plain and run_simple(work, x, out):
             return out
+    if fmt not in _single:
+        blocks = family_format(fmt)
+        if blocks is not None:
+            options = {"rounding": rounding, "overflow": overflow, "random_bits": random_bits}
+            given = {"rng": rng, "out": out, "axis": axis, "tensor_amax": tensor_amax}
+            return blocks.round_array(x, **options, **given)
+        _single.add(fmt)
+    if axis != -1 or tensor_amax is not None:
+        name, value = ("axis", axis) if axis != -1 else ("tensor_amax", tensor_amax)
+        raise ValueError(
+            f"{name} is {value!r}, but in {get_format(fmt)} each number stands alone; leave {name} "
+            "away, or use a block format such as 'mxfp4'"
+        )
     return _convert(x, fmt, rounding, overflow, random_bits, "round", rng, out)
 
 
@@ -133,8 +157,8 @@ def encode(
     >>> [hex(code) for code in encode([1.0, 65504, 1e-8], "float16")]
     ['0x3c00', '0x7bff', '0x0']
     """
-    if type(x) is np.ndarray and type(out) is np.ndarray:
-        work = known.get((fmt, rounding, overflow, random_bits, x.dtype, "encode"))
+    if type(x) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
+        work = kept((fmt, rounding, overflow, random_bits, x.dtype, "encode"))
         if work is not None and work.is_simple and run_simple(work, x, out):
             return out
     return _convert(x, fmt, rounding, overflow, random_bits, "encode", rng, out)
@@ -223,13 +247,14 @@ def decode(
     >>> decode([0x3DCD, 0x7F80], "bfloat16")
     array([0.10009766,        inf], dtype=float32)
     """
-    if type(codes) is np.ndarray and type(out) is np.ndarray:
-        work = known.get((fmt, dtype, codes.dtype, "decode"))
+    if type(codes) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
+        work = kept((fmt, dtype, codes.dtype, "decode"))
         if work is not None and work.is_simple and run_simple(work, codes, out):
             return out
     if is_chunked(codes):
         return decode_chunks(codes, fmt, dtype, out)
     array = as_codes(codes, get_format(fmt))
+    refuse_foreign_memory(out, array)
     work = decoding_work(fmt, dtype, array.dtype)
     return run(work, array, out, is_scalar(codes), 0)
 
@@ -247,6 +272,7 @@ def _convert(
     if is_chunked(x):
         return convert_chunks(x, fmt, rounding, overflow, random_bits, task, rng, out)
     array = as_array(x)
+    refuse_foreign_memory(out, array)
     work = conversion_work(fmt, rounding, overflow, random_bits, array.dtype, task)
     key = draw_key(rng) if work.is_stochastic else 0
     return run(work, array, out, is_scalar(x), key)

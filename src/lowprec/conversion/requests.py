@@ -33,7 +33,7 @@ __all__ = [
     "convert_chunks",
     "decode_chunks",
     "decoding_work",
-    "known",
+    "kept",
     "refuse_specials",
     "round_piece",
     "run",
@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 16  # elements of a temporary
+_MOST_KEPT = 4096  # works, a few hundred bytes each
 
 
 class Work(NamedTuple):
@@ -65,7 +66,7 @@ def conversion_work(*asked: Any) -> Work:
 
     The task is "round" or "encode".
     """
-    return known.get(asked) or known.setdefault(asked, _conversion_work(*asked))
+    return kept(asked) or _keep(asked, _conversion_work(*asked))
 
 
 def decoding_work(
@@ -73,7 +74,24 @@ def decoding_work(
 ) -> Work:
     """Return the work that decodes codes of dtype `source` to `dtype`."""
     asked = (fmt, dtype, source, "decode")
-    return known.get(asked) or known.setdefault(asked, _decoding_work(fmt, dtype))
+    return kept(asked) or _keep(asked, _decoding_work(fmt, dtype))
+
+
+def kept(asked: tuple[Any, ...]) -> Work | None:
+    """Return what was kept for these arguments; of a list, say, there is nothing to be kept."""
+    try:
+        return known.get(asked)
+    except TypeError:  # the checks say what is wrong with it
+        return None
+
+
+def _keep(asked: tuple[Any, ...], work: Work) -> Work:
+    """Keep work under its arguments; the oldest goes where there are too many."""
+    if len(known) >= _MOST_KEPT:
+        # another thread may be faster
+        with contextlib.suppress(KeyError, RuntimeError, StopIteration):
+            del known[next(iter(known))]
+    return known.setdefault(asked, work)
 
 
 # Checks ------------------------------------------------------------------------------------------
@@ -113,7 +131,10 @@ def _decoding_work(fmt: FormatLike, dtype: np.dtype[Any] | type | str | None) ->
     fmt = get_format(fmt)
     if dtype is None:
         dtype = np.float32 if fmt.fits(float32) else np.float64
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"dtype is {dtype!r}; use float32 or float64") from None
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"codes decode to float32 or float64, not {dtype}; use astype afterwards")
     if not fmt.fits(float32 if dtype == np.float32 else float64):
@@ -144,6 +165,8 @@ def as_codes(codes: Any, fmt: Format) -> Array:
     _refuse_other_than_codes(array, fmt)
     if _has_its_dtype(array, fmt):
         return array.astype(fmt.dtype, copy=False).view(fmt.code_dtype)
+    if array.dtype.kind == "i" and 8 * array.dtype.itemsize == fmt.bits:
+        array = array.view(fmt.code_dtype)  # bit patterns, as torch's view(torch.int16) gives them
     limit = (1 << fmt.bits) - 1
     has_room = array.dtype != fmt.code_dtype or fmt.bits < 8 * array.dtype.itemsize
     if has_room and array.size and not (int(array.min()) >= 0 and int(array.max()) <= limit):
@@ -160,6 +183,11 @@ def _has_its_dtype(codes: Any, fmt: Format) -> bool:
 
 def _refuse_other_than_codes(codes: Any, fmt: Format) -> None:
     """Raise if an array, of NumPy or dask, holds neither integers nor values of the format."""
+    if codes.dtype.kind == "V" and codes.dtype.names is None and not _has_its_dtype(codes, fmt):
+        raise TypeError(
+            f"codes have dtype {codes.dtype}, bytes without a meaning; pass "
+            f"x.view('u{codes.dtype.itemsize}')"
+        )
     if codes.dtype.kind not in "iu" and not _has_its_dtype(codes, fmt) and codes.size:
         raise TypeError(
             f"codes have dtype {codes.dtype}; decode takes integers"

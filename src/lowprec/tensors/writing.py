@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from lowprec.common.outputs import NEVER_REPLACED, exists_error
 from lowprec.common.whole_files import target_of
 from lowprec.tensors.checks import checked_name, refuse_duplicates
 from lowprec.tensors.kinds.safetensors import DTYPES, METADATA
@@ -274,9 +275,7 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
 
 def _check_free(target: Path, overwrite: bool) -> None:
     if target.exists() and not (overwrite and target.is_file()):
-        raise FileExistsError(
-            errno.EEXIST, "it exists; replace it with overwrite=True (--overwrite)", str(target)
-        )
+        raise exists_error(target, NEVER_REPLACED)
 
 
 def _lock(file: BinaryIO, partial: Path) -> None:

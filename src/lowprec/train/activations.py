@@ -13,6 +13,8 @@ from lowprec.train.gaussian import normal_density, normal_distribution
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy.typing as npt
+
 __all__ = ["SELU_ALPHA", "SELU_SCALE", "ActivationFunction", "get", "linear", "relu"]
 
 Array = np.ndarray[Any, Any]
@@ -46,6 +48,16 @@ class ActivationFunction:
     forward: Callable[[Array], Array] = dataclasses.field(repr=False)
     backward: Callable[[Array, Array, Array], Array] = dataclasses.field(repr=False)
     rounds: bool = True
+
+    def __call__(self, z: npt.ArrayLike) -> Array:
+        """Return the activation of an array: its `forward`.
+
+        Examples
+        --------
+        >>> get("softmax")([[0.0, 0.0]])
+        array([[0.5, 0.5]])
+        """
+        return self.forward(np.asarray(z))
 
     def __reduce__(self) -> Any:
         """Pickle the named ones by name, so that they stay what they are in other processes."""

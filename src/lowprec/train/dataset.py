@@ -10,6 +10,7 @@ import numpy as np
 
 from lowprec.arrays.sources import as_array
 from lowprec.common.names import named
+from lowprec.common.randomness import as_generator
 
 __all__ = ["FIELDS", "Dataset", "split_samples"]
 
@@ -258,7 +259,7 @@ def split_samples(x: Array, y: Array, fraction: float, rng: Any, name: str) -> D
         If a part would be empty.
     """
     in_test = np.zeros(len(x), bool)
-    in_test[_choose(y, fraction, np.random.default_rng(rng))] = True
+    in_test[_choose(y, fraction, as_generator(rng))] = True
     return Dataset(x[~in_test], y[~in_test], x[in_test], y[in_test], name)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.randomness import as_generator
 from lowprec.train.layers.input import Input
 from lowprec.train.layers.layer import Array, Layer, Shape
 
@@ -200,7 +201,7 @@ class Sequential:
         ValueError
             If the shape of the inputs is not known, or a layer cannot take what it would get.
         """
-        generator = np.random.default_rng(rng)
+        generator = as_generator(rng)
         params: Params = {}
         for number, (layer, shape) in enumerate(
             zip(self.layers, self.shapes(input_shape), strict=False)

@@ -79,7 +79,7 @@ class Policy:
     name: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        compute, params = get_format(self.compute), get_format(self.params)
+        compute, params = get_format(self.compute), _params_format(self.params)
         accumulate = self.accumulate
         if not isinstance(accumulate, Accumulator):
             accumulate = get_format(accumulate)
@@ -231,6 +231,19 @@ def get_policies(policies: Iterable[Policy | str] | Policy | str) -> list[Policy
     if isinstance(policies, Policy | str):
         policies = [policies]
     return [get_policy(policy) for policy in policies]
+
+
+def _params_format(params: FormatLike) -> Format:
+    """Return the format of the parameters; answer those who write ``Policy("mixed_float16")``."""
+    try:
+        return get_format(params)
+    except ValueError:
+        if params in named_policies():
+            raise ValueError(
+                f"{params!r} is the name of a policy, and Policy takes formats; use "
+                f"train.get_policy({params!r})"
+            ) from None
+        raise
 
 
 def _is_format(name: str) -> bool:

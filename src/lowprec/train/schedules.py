@@ -73,7 +73,7 @@ class Exponential:
     learning_rate : float
         The rate at first.
     decay_rate : float
-        What it is multiplied by every so many steps; PyTorch's ``gamma``.
+        What it is multiplied by every so many steps, at most 1; PyTorch's ``gamma``.
     steps : float
         How many.
 
@@ -90,6 +90,12 @@ class Exponential:
     def __post_init__(self) -> None:
         require_not_negative(learning_rate=self.learning_rate, decay_rate=self.decay_rate)
         _require_positive(steps=self.steps)
+        if self.decay_rate > 1:
+            raise ValueError(
+                f"decay_rate={self.decay_rate}: the rate would grow, and a decay is at most 1; if "
+                f"{self.decay_rate} is the number of steps, write "
+                f"Exponential({self.learning_rate}, decay_rate=0.5, steps={self.decay_rate})"
+            )
 
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""

@@ -16,12 +16,14 @@ from lowprec.train.policy import Policy
 from lowprec.train.recorder.kinds import Event
 from lowprec.train.recorder.recorder import Recorder
 from lowprec.train.recorder.tracks import ROWS, Track
-from lowprec.train.running.archive import read_archive, write_archive
+from lowprec.train.running.archive import archive_kind, read_archive, write_archive
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["load", "save"]
+__all__ = ["SAVED", "load", "save"]
+
+SAVED = archive_kind("recorder")
 
 R = TypeVar("R", bound=Recorder)
 Array = np.ndarray[Any, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lowprec.common.outputs import page_kind
 from lowprec.show.pages import page_environment, stylesheet
 from lowprec.train.recorder.views import (
     COLUMNS,
@@ -49,6 +50,9 @@ class Row(NamedTuple):
 
     name: str
     cells: tuple[str, ...] = ()
+
+
+PAGE = page_kind("lowprec train --record")
 
 
 def recorder_page(recorder: Recorder) -> str:

@@ -7,6 +7,7 @@ import operator
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
+from lowprec.common.outputs import Output, check_outputs, write_output
 from lowprec.formats import Format, get_format
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.following import (
@@ -289,23 +290,28 @@ class Recorder:
 
         return what_if(self, policies)
 
-    def report(self, path: str | os.PathLike[str]) -> None:
+    def report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a page with the verdict and the pictures; it refers to nothing outside itself.
 
         Parameters
         ----------
         path : str or path
-            The .html file to write, whole or not at all.
+            The .html file to write, whole or not at all. The page of a recorder is replaced.
+        overwrite : bool
+            Whether a file that is not the page of a recorder may be replaced.
 
         Raises
         ------
         ModuleNotFoundError
             Without matplotlib or Jinja2, naming the extra to install.
+        OSError
+            If the page cannot be written, or the file exists and is not the page of a recorder.
         """
-        from lowprec.common.whole_files import write_atomically
-        from lowprec.train.recorder.page import recorder_page
+        from lowprec.train.recorder.page import PAGE, recorder_page
 
-        write_atomically(path, recorder_page(self))
+        output = Output(path, PAGE)
+        check_outputs([output], overwrite=overwrite)
+        write_output(output, recorder_page(self), overwrite=overwrite)
 
     def plot(self, kind: str = "activation_gradient", fmt: FormatLike = "float16") -> Figure:
         """Draw how large the tensors of a kind are, with what a format cannot hold shaded.
@@ -335,16 +341,24 @@ class Recorder:
 
     # Keeping -------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything to an .npz file, whole or not at all.
 
         Parameters
         ----------
         path : str or path
-            The file; one that exists is replaced. It gets exactly this name.
-        """
-        from lowprec.train.recorder.files import save
+            The file, which gets exactly this name. A saved recorder is replaced.
+        overwrite : bool
+            Whether a file that is not a saved recorder may be replaced.
 
+        Raises
+        ------
+        OSError
+            If the file cannot be written, or exists and is not a saved recorder.
+        """
+        from lowprec.train.recorder.files import SAVED, save
+
+        check_outputs([Output(path, SAVED)], overwrite=overwrite)
         save(self, path)
 
     @classmethod

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from lowprec.train.running.archive import read_archive, write_archive
+from lowprec.common.outputs import Output, check_outputs
+from lowprec.train.running.archive import archive_kind, read_archive, write_archive
 
 if TYPE_CHECKING:
     import os
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["History"]
+__all__ = ["SAVED", "History"]
+
+SAVED = archive_kind("history")
 
 Array = np.ndarray[Any, Any]
 
@@ -63,21 +66,24 @@ class History:
     state: dict[str, Array] = dataclasses.field(default_factory=dict)
     recorder: Any = None
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything but the recorder to an .npz file, whole or not at all.
 
         Parameters
         ----------
         path : str or path
-            The file; one that exists is replaced. It gets exactly this name.
+            The file, which gets exactly this name. A saved history is replaced.
+        overwrite : bool
+            Whether a file that is not a saved history may be replaced.
 
         Raises
         ------
         TypeError
             If `facts` holds what JSON cannot.
         OSError
-            If the file cannot be written.
+            If the file cannot be written, or exists and is not a saved history.
         """
+        check_outputs([Output(path, SAVED)], overwrite=overwrite)
         numbers = {f"history/{name}": np.array(v, np.float64) for name, v in self.history.items()}
         numbers["loss_scales"] = np.array(self.loss_scales, np.float64)
         numbers["skipped_steps"] = np.array(self.skipped_steps, np.int64)

@@ -52,6 +52,7 @@ class Task(NamedTuple):
     seed: int
     validation_split: float = 0.0
     file: str | os.PathLike[str] | None = None  # where to save what `fit` returns
+    overwrite: bool = False  # whether a file there that is not a saved training may be replaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,7 @@ def train(task: Task) -> Run:
         verbose=False,
     )
     if task.file is not None:
-        history.save(task.file)
+        history.save(task.file, overwrite=task.overwrite)
     steps = len(history.loss_scales)
     diverged_at = watch.diverged_at
     if diverged_at is None and not watch.is_finite:
