@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.common.names import one_of
+from lowprec.train.running.history import History
 from lowprec.train.running.outcome import Account
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lowprec.train.running.history import History
 
 __all__ = [
     "KINDS",
@@ -94,7 +94,7 @@ def account_of_reference(reference: History | Sequence[float] | None) -> Account
     """Return by what a reference is judged; of mere losses only their ends are known."""
     if reference is None:
         return None
-    if hasattr(reference, "history"):
+    if isinstance(reference, History):
         return Account.of(reference)
     losses = tuple(float(loss) for loss in reference)
     if not losses:

@@ -58,6 +58,8 @@ def not_finite(recorder: Recorder) -> Iterator[Finding]:
             text,
             _cure_for_arithmetic(operation)
             if operation or made == "NaN"
+            else _DIVERGES
+            if recorder.outcome.kind == "float32 too"
             else "start from a smaller loss scale, or look at what overflows without one",
         )
 

@@ -56,9 +56,9 @@ def graded(recorder: Recorder) -> list[tuple[str, str]]:
 def _of_failure(
     recorder: Recorder, outcome: Outcome, found: list[Finding]
 ) -> list[tuple[str, str]]:
-    """Return the red outcome in one sentence with its first cause, the others, and where to look."""
+    """Return the red outcome with its first cause, the other findings, and where to look."""
     causes = [finding for finding in found if finding.level != "note"]
-    first, *others = causes or [None]
+    first = causes[0] if causes else None
     words = outcome.text.removesuffix(".")
     if first is not None:
         words += f". {first}"

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lowprec.train.history import History
+    from lowprec.train.running.history import History
 
 __all__ = [
     "RATIO",
@@ -54,6 +55,7 @@ LEARNT = 0.02
 DIVERGED = 10.0
 """How many times the start an epoch's loss must be for a training to diverge."""
 
+_ERRORS = 3.0  # standard errors that tell a fall of the loss from noise
 _LAST = 10  # the end is the mean of the last tenth of the steps
 
 
@@ -86,6 +88,8 @@ class Account:
         The standard deviation of real targets.
     unit_roundoff : float
         That of the format in which the outputs are computed.
+    error : float or None
+        The standard error of `end`: how far batches alone may move it.
     """
 
     policy: str
@@ -100,6 +104,7 @@ class Account:
     is_finite: bool = True
     deviation: float | None = None
     unit_roundoff: float = 2.0**-24
+    error: float | None = None
 
     @classmethod
     def of(cls, history: History) -> Account:
@@ -151,6 +156,7 @@ class Account:
             is_finite=params_are_finite,
             deviation=known.get("deviation"),
             unit_roundoff=known.get("unit_roundoff", 2.0**-24),
+            error=_error_of(step_losses, skipped_steps) if step_losses else None,
         )
 
     def up_to(
@@ -200,9 +206,10 @@ class Account:
                 return f"diverges, with a loss of {_figure(highest)} in an epoch"
         if best is None or self.end is None:
             return ""
-        if self.end >= best - LEARNT * abs(best):
-            return "learns nothing"
-        return ""
+        fall = best - self.end
+        if self.constant is None and self.error is not None:  # a user's loss may be shifted
+            return "" if fall > min(LEARNT * abs(best), _ERRORS * self.error) else "learns nothing"
+        return "" if fall > LEARNT * abs(best) else "learns nothing"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,16 +423,27 @@ def end_of(step_losses: Sequence[float], skipped_steps: Sequence[int] = ()) -> f
     >>> end_of([9.0] * 18 + [1.0, 2.0]), end_of([1.0, math.inf], [1])
     (1.5, inf)
     """
-    count = max(1, math.ceil(len(step_losses) / _LAST))
-    first = len(step_losses) - count
-    skipped = set(skipped_steps)
-    kept = [step_losses[i] for i in range(first, len(step_losses)) if i not in skipped]
-    last = kept or list(step_losses[first:])
+    last = _last_tenth(step_losses, skipped_steps)
     if not last:
         return math.nan
     if not all(map(math.isfinite, last)):
         return sum(last)
     return math.fsum(last) / len(last)
+
+
+def _last_tenth(step_losses: Sequence[float], skipped_steps: Sequence[int]) -> list[float]:
+    first = len(step_losses) - max(1, math.ceil(len(step_losses) / _LAST))
+    skipped = set(skipped_steps)
+    kept = [step_losses[i] for i in range(first, len(step_losses)) if i not in skipped]
+    return kept or list(step_losses[first:])
+
+
+def _error_of(step_losses: Sequence[float], skipped_steps: Sequence[int]) -> float | None:
+    """Return the standard error of the end."""
+    last = _last_tenth(step_losses, skipped_steps)
+    if len(last) < 2 or not all(map(math.isfinite, last)):
+        return None
+    return statistics.stdev(last) / math.sqrt(len(last))
 
 
 def _last_metrics(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -29,7 +29,7 @@ def grade(result: PolicyResult) -> str:
     -------
     str
         ``diverged`` with any seed; ``baseline`` for float32 itself; with a single seed, which does
-        not say what noise is, ``lagging`` where its outcome is red (`lowprec.train.running.outcome`), else
+        not say what noise is, ``lagging`` where its outcome is red (`running.outcome`), else
         ``unknown``; ``same`` where the paired differences may be noise; ``lagging`` where they may,
         but most outcomes are red or more of float32's progress is lacking than noise and 5 %; else
         ``better`` or ``worse``. Noise is `PolicyResult.noise`.
@@ -66,15 +66,15 @@ def verdict(comparison: PolicyComparison) -> list[str]:
             "another learning rate."
         )
         return [words]
-    failures = [
-        failure for run in comparison["float32"].runs if (failure := account_of(run).failure)
-    ]
-    if 2 * len(failures) > len(comparison["float32"].runs):
-        return [
-            f"float32 itself fails with {len(failures)} of {_seeds(len(comparison['float32'].runs))}"
-            f": it {failures[0]}. What a policy loses does not show before there is something to "
-            "lose: train longer, or at another learning rate."
-        ]
+    wide = comparison["float32"].runs
+    failures = [failure for run in wide if (failure := account_of(run).failure)]
+    if 2 * len(failures) > len(wide):
+        words = (
+            f"float32 itself fails with {len(failures)} of {_seeds(len(wide))}: it {failures[0]}. "
+            "What a policy loses does not show before there is something to lose: train longer, or "
+            "at another learning rate."
+        )
+        return [words]
     return [_on_policy(result, comparison) for result in comparison.results] + _advice(comparison)
 
 
