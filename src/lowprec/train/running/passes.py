@@ -30,6 +30,7 @@ __all__ = ["Forward", "Pass", "apply", "gradients", "refuse_softmax", "run_forwa
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
+_THAT_DROP = (AlphaDropout, Dropout)
 _THAT_PASS_ON = (AlphaDropout, Dropout, Flatten)  # what the layer before has computed
 Seed = tuple[int, ...]  # of a pass; a layer's generator is seeded by it and the layer's number
 
@@ -142,11 +143,16 @@ def run_forward(
     training: bool,
     seed: Seed,
     watch: Watch | None = None,
+    *,
+    drops: bool = True,
 ) -> Forward:
-    """Compute the outputs; `params` are checked and stored as the policy stores them."""
+    """Compute the outputs; `params` are checked and stored as the policy stores them.
+
+    Without `drops` dropout passes its inputs on, in training too.
+    """
     saved: list[tuple[Params, Run, Any]] = []
     updates: Params = {}
-    with np.errstate(all="ignore"):  # overflow and NaN are results
+    with _errors(watch):  # overflow and NaN are results
         lowest = _lowest_trained(model)
         for i, layer in enumerate(model.layers):
             if i == 0 or _stays_in_float32(model.layers[i - 1]):
@@ -154,7 +160,8 @@ def run_forward(
                 if watch is not None and i == 0:
                     watch.inputs()
             own = {name: params[f"{i}/{name}"] for name in layer.parameters}
-            run = Run(numerics, training, functools.partial(_generator, seed, i))
+            is_training = training and (drops or not isinstance(layer, _THAT_DROP))
+            run = Run(numerics, is_training, functools.partial(_generator, seed, i))
             run.wants_input_gradient = i > lowest
             x, kept = layer.forward(own, x, run)
             if watch is not None:
@@ -163,6 +170,13 @@ def run_forward(
             for name, value in run.updates.items():
                 updates[f"{i}/{name}"] = value
     return Forward(x, saved, updates)
+
+
+def _errors(watch: Watch | None) -> np.errstate:
+    """Return what becomes of NumPy's floating-point errors: nothing, or a watch hears of them."""
+    if watch is None or watch.hears is None:
+        return np.errstate(all="ignore")
+    return np.errstate(all="call", call=watch.hears)
 
 
 def _generator(seed: Seed, layer: int) -> np.random.Generator:
@@ -205,7 +219,7 @@ def run_backward(
 ) -> Params:
     """Return the gradients, layer by layer from the last."""
     found: Params = {}
-    with np.errstate(all="ignore"):
+    with _errors(watch):
         for i in reversed(range(_lowest_trained(model), len(model.layers))):
             own, run, kept = forward.saved[i]
             dx, grads = model.layers[i].backward(own, kept, dy, run)
@@ -238,7 +252,7 @@ def run_pass(
     if watch is not None:
         numerics = watch.numerics
     forward = run_forward(model, params, x, numerics, True, seed, watch)
-    with np.errstate(all="ignore"):
+    with _errors(watch):
         if watch is not None:
             watch.loss(y, forward.outputs)
         value, dy = loss(y, forward.outputs)

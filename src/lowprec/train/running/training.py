@@ -15,7 +15,7 @@ from lowprec.train.loss_scale import LossScale
 from lowprec.train.numerics import numerics_of
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.recorder import Recorder
-from lowprec.train.running import passes
+from lowprec.train.running import baselines, passes
 from lowprec.train.running.history import History
 from lowprec.train.running.plain import plain
 from lowprec.train.running.prediction import evaluate_batches, metrics_for
@@ -110,6 +110,8 @@ class Training:
         self.epoch = self.step = self.seen = 0
         self.history = History(recorder=recorder)
         self.observed: list[float] = []
+        self.known: dict[str, float | None] = {}
+        self._initial: Params | None = None  # until the loss of the start is known
         self.stop_training = False
 
     def _check_labels(self) -> None:
@@ -137,6 +139,9 @@ class Training:
             drawn = self.model.init(_generator(self.seed, _INIT), input_shape=shape)
             params = dict(drawn)
         checked = self.model.check_params(params, self.numerics.dtype, shape)
+        self._initial = {name: w.copy() for name, w in checked.items()}
+        if self._is_all_of_lowprec():
+            self._learn_what_is_known()
         # copies: whatever becomes of the caller's arrays, the training keeps its own
         self.params = {name: w.copy() for name, w in checked.items()}
         self.params |= {name: self.numerics.params(w) for name, w in self._trained().items()}
@@ -144,6 +149,36 @@ class Training:
         self.state = self.optimizer.init(trained)
         if self.policy.update == "kahan":
             self.state |= {f"kahan/{name}": np.zeros_like(w) for name, w in trained.items()}
+
+    def _is_all_of_lowprec(self) -> bool:
+        """Return whether loss and layers are lowprec's own: a user's may count its calls."""
+        return all(
+            type(part).__module__.startswith("lowprec.") for part in self.model.layers
+        ) and getattr(self.loss, "__module__", "").startswith("lowprec.")
+
+    def _learn_what_is_known(self) -> None:
+        """Note the losses that a run must fall below to have learnt anything."""
+        if self._initial is None:
+            return
+        params, self._initial = self._initial, None
+        order = self._order(0)[: baselines.BATCHES * self.batch_size]
+        rows = (order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size))
+        batches = ((self.data.x_train[some], self.data.y_train[some]) for some in rows)
+        is_float64 = self.policy.is_float64
+        constant = baselines.constant_loss(self.loss, self.data.y_train)
+        start = baselines.start_loss(self.model, params, batches, self.loss, is_float64=is_float64)
+        self.known = {
+            "start": start,
+            "constant": constant,
+            "deviation": baselines.deviation_of(self.data.y_train),
+            "unit_roundoff": self.policy.formats["compute"].unit_roundoff,
+        }
+        if self.recorder is not None:
+            self.recorder.facts["outcome"] = self.known
+
+    def _order(self, epoch: int) -> Array:
+        """Return the order of the samples in an epoch."""
+        return _generator(self.seed, _SHUFFLE, epoch).permutation(len(self.data.x_train))
 
     def resume(self, earlier: History) -> None:
         """Go on where another run ended."""
@@ -161,6 +196,7 @@ class Training:
                 "with the same data"
             )
         self.start(earlier.params)
+        self.known, self._initial = its.get("outcome", self.known), None
         self.state = {name: np.array(values) for name, values in earlier.state.items()}
         self.epoch, self.step, self.seen = its["epoch"], its["step"], its["seen"]
         self.history = _copied(earlier, recorder=self.recorder)
@@ -196,6 +232,7 @@ class Training:
             "seen": self.seen,
             "loss_scale": None if scale is None else dataclasses.asdict(scale),
             "observed": list(self.observed),
+            "outcome": self.known,
         }
 
     # Running -------------------------------------------------------------------------------------
@@ -215,11 +252,12 @@ class Training:
                 progress.end_epoch(logs)
                 for callback in callbacks:
                     callback.on_epoch_end(self.epoch - 1, logs, self)
+        self._learn_what_is_known()
         for callback in callbacks:
             callback.on_train_end(self)
 
     def _run_epoch(self, callbacks: list[Callback], progress: Progress) -> dict[str, float]:
-        order = _generator(self.seed, _SHUFFLE, self.epoch).permutation(len(self.data.x_train))
+        order = self._order(self.epoch)
         averages = metrics.Averages(self.metrics)
         progress.begin_epoch(self.epoch)
         for start in range(0, len(order), self.batch_size):
@@ -251,6 +289,7 @@ class Training:
         watch = None if recorder is None else recorder.watch(self)
         result = self._passes(before, x, y, watch)
         self.history.loss_scales.append(1.0 if scale is None else scale.value)
+        self.history.step_losses.append(result.loss)
         if scale is None:
             self._update(result, result.gradients, watch)
         else:
@@ -359,7 +398,7 @@ def _copied(history: History, **changes: Any) -> History:
     """Return a history whose lists may be written to."""
     lists = {
         name: list(getattr(history, name))
-        for name in ("loss_scales", "skipped_steps", "skip_reasons", "epoch")
+        for name in ("loss_scales", "step_losses", "skipped_steps", "skip_reasons", "epoch")
     }
     curves = {name: list(values) for name, values in history.history.items()}
     return dataclasses.replace(history, **{"history": curves, **lists, **changes})
