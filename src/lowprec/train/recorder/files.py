@@ -128,7 +128,24 @@ def _policy_to_json(policy: Policy) -> dict[str, Any]:
         "loss_scale": dataclasses.asdict(scale) if isinstance(scale, LossScale) else None,
         "tensor_scales": policy.tensor_scales,
         "name": policy.name,
+        "layers": {
+            key: {name: _field_to_json(value) for name, value in fields}
+            for key, fields in policy.places
+        },
     }
+
+
+def _field_to_json(value: Any) -> Any:
+    """Return what a policy has in one place as JSON holds it."""
+    if isinstance(value, Accumulator):
+        return _sum_to_json(value)
+    return _format_to_json(value) if isinstance(value, Format) else value
+
+
+def _field_from_json(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return _sum_from_json(value) if "order" in value else _format_from_json(value)
 
 
 def _policy_from_json(fields: dict[str, Any]) -> Policy:
@@ -142,6 +159,10 @@ def _policy_from_json(fields: dict[str, Any]) -> Policy:
             if "order" in accumulate
             else _format_from_json(accumulate),
             "loss_scale": None if scale is None else LossScale(**scale),
+            "layers": {
+                key: {name: _field_from_json(value) for name, value in changes.items()}
+                for key, changes in fields.get("layers", {}).items()
+            },
         }
     )
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lowprec.formats import FormatLike
+    from lowprec.train.layer_policies import LayerPolicies
     from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.scaling import ScaleAdvice
     from lowprec.train.recorder.whatif import WhatIf
@@ -114,6 +115,7 @@ class Recorder:
         self.step_losses: list[float] = []
         self.skipped_steps: list[int] = []
         self._numerics: Any = None
+        self._places: LayerPolicies | None = None
         self._training: weakref.ref[Training] | None = None  # a recorder outlives the data
 
     # Recording -----------------------------------------------------------------------------------
@@ -161,7 +163,7 @@ class Recorder:
 
         check_goes_on(self, training)
         self.policy, self._training = training.policy, weakref.ref(training)
-        self._numerics = Listening(training.policy)
+        self._numerics, self._places = Listening(training.policy), training.places
         self.labels |= labels_of(training.model.layers)
         self.facts |= facts_of(training)
 
@@ -223,7 +225,7 @@ class Recorder:
         """Return the track of a tensor, a new one where there is none."""
         found = self.tracks.get((kind, name))
         if found is None:
-            found = self.tracks[kind, name] = Track(kind, name, self._format(kind))
+            found = self.tracks[kind, name] = Track(kind, name, self.format_of(kind, name))
         return found
 
     def add_starved(self, counts: tuple[int, int]) -> None:
@@ -231,8 +233,22 @@ class Recorder:
         for place, count in enumerate(counts):
             self.facts["starved"][place] += count
 
-    def _format(self, kind: str) -> Format:
-        return self.policy.formats.get(KINDS[kind]) or get_format("float32")
+    def format_of(self, kind: str, name: str) -> Format:
+        """Return the format that a tensor is rounded to."""
+        policy = self.policy if self._places is None else self._policy_at(kind, name)
+        return policy.formats.get(KINDS[kind]) or get_format("float32")
+
+    def _policy_at(self, kind: str, name: str) -> Policy:
+        """Return the policy of the place that a tensor belongs to."""
+        assert self._places is not None
+        if kind == "moment":
+            name = name.partition("/")[2]
+        layer = name.partition("/")[0]
+        if name == "input":
+            return self._places.inputs
+        if not layer.isdecimal() or int(layer) >= len(self._places.layers):
+            return self.policy
+        return self._places.of(name)
 
     # Reading -------------------------------------------------------------------------------------
 

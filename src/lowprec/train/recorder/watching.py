@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lowprec.formats import Format
+    from lowprec.train.numerics import Numerics
     from lowprec.train.recorder.recorder import Recorder
 
 __all__ = ["Inquest", "Recording", "Watch"]
@@ -100,6 +101,7 @@ class Recording(Watch):
         self.recorder, self.step, self.scale = recorder, step, scale
         self._names: dict[int, str] = {}
         self._old: Params = {}
+        self._at: Callable[[str], Numerics] = lambda name: self.numerics
 
     def see(self, heard: Heard) -> None:
         """Add a tensor; only gradients carry the loss scale."""
@@ -130,8 +132,14 @@ class Recording(Watch):
 
     # The update ----------------------------------------------------------------------------------
 
-    def store(self, state: Params) -> Callable[[Array], Array]:
-        """Return what rounds the optimizer's state, which is now as it was before the update."""
+    def store(
+        self, state: Params, at: Callable[[str], Numerics] | None = None
+    ) -> Callable[[Array], Array]:
+        """Return what rounds the optimizer's state, which is now as it was before the update.
+
+        `at` gives the numerics of a parameter, where they are not those of the policy.
+        """
+        self._at = at or (lambda name: self.numerics)
         self._names = {id(array): name for name, array in state.items()}
         if self._rounds_state:
             self._old = {name: array.copy() for name, array in state.items()}
@@ -139,11 +147,13 @@ class Recording(Watch):
 
     @property
     def _rounds_state(self) -> bool:
-        return self.numerics.policy.formats["state"] != float32
+        states = {self.recorder.format_of("moment", name) for name in self._names.values()}
+        return bool(states - {float32})
 
     def _store(self, array: Array) -> Array:
-        stored = self.numerics.state(array)
         name = self._names.get(id(array))
+        parameter = (name or "").partition("/")[2]
+        stored = (self._at(parameter) if parameter else self.numerics).state(array)
         if name is not None:
             self.see(Heard("moment", name, array, stored))
             if self._old:
@@ -152,13 +162,20 @@ class Recording(Watch):
                 track.add_changes(self.step, old, wanted - old, new, with_gaps=False)
         return stored
 
-    def update(self, updates: Params, params: Params, state: Params) -> None:
+    def update(
+        self,
+        updates: Params,
+        params: Params,
+        state: Params,
+        at: Callable[[str], Numerics] | None = None,
+    ) -> None:
         """Look at an update and at the weights as they were before it."""
         for name, update in updates.items():
             w = params[name]
             track = self.recorder.track("update", name)
             self.see(Heard("update", name, update, update))
-            new = self.numerics.updated(w, update.copy())  # it takes the place of its argument
+            numerics = self.numerics if at is None else at(name)
+            new = numerics.updated(w, update.copy())  # it takes the place of its argument
             track.add_changes(self.step, *map(_single, (w, update, new)))
         if self._rounds_state:
             self.recorder.add_starved(_starved(state))

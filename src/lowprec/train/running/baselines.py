@@ -66,7 +66,7 @@ def start_loss(
     values = []
     for x, y in batches:
         x = numerics.array(x)
-        outputs = passes.run_forward(model, params, x, numerics, True, (0,), drops=False).outputs
+        outputs = passes.run_forward(model, params, x, numerics, True, (0,), is_plain=True).outputs
         with np.errstate(all="ignore"):
             values.append(float(loss(y, outputs)[0]))
     if not values:

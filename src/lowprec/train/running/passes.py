@@ -9,6 +9,7 @@ import numpy as np
 
 from lowprec.common.randomness import draw_key
 from lowprec.train import losses
+from lowprec.train.layer_policies import policies_of
 from lowprec.train.layers.dropout import AlphaDropout, Dropout
 from lowprec.train.layers.flatten import Flatten
 from lowprec.train.layers.layer import Run
@@ -144,24 +145,33 @@ def run_forward(
     seed: Seed,
     watch: Watch | None = None,
     *,
-    drops: bool = True,
+    is_plain: bool = False,
 ) -> Forward:
     """Compute the outputs; `params` are checked and stored as the policy stores them.
 
-    Without `drops` dropout passes its inputs on, in training too.
+    A plain pass leaves out dropout and the layers' own policies: it is the start of a training.
     """
+    places = None if is_plain else policies_of(numerics.policy, model.layers)
     saved: list[tuple[Params, Run, Any]] = []
     updates: Params = {}
     with _errors(watch):  # overflow and NaN are results
         lowest = _lowest_trained(model)
         for i, layer in enumerate(model.layers):
-            if i == 0 or _stays_in_float32(model.layers[i - 1]):
-                x = numerics.compute(x)
-                if watch is not None and i == 0:
+            here = numerics if places is None else numerics.at(places.layers[i])
+            if i == 0:
+                first = numerics if places is None else numerics.at(places.inputs)
+                x = first.compute(x)
+                if watch is not None:
                     watch.inputs()
+            elif _stays_in_float32(model.layers[i - 1]):
+                x = here.compute(x)
+            if places is not None and layer.reads_rounded:
+                before = places.layers[i - 1] if i else places.inputs
+                if before.compute != here.policy.compute:
+                    x = here.compute(x)
             own = {name: params[f"{i}/{name}"] for name in layer.parameters}
-            is_training = training and (drops or not isinstance(layer, _THAT_DROP))
-            run = Run(numerics, is_training, functools.partial(_generator, seed, i))
+            is_training = training and not (is_plain and isinstance(layer, _THAT_DROP))
+            run = Run(here, is_training, functools.partial(_generator, seed, i))
             run.wants_input_gradient = i > lowest
             x, kept = layer.forward(own, x, run)
             if watch is not None:
@@ -259,7 +269,7 @@ def run_pass(
         dy = np.asarray(dy, numerics.dtype)
         if scale != 1.0:
             dy = dy * numerics.dtype.type(scale)
-        dy = numerics.gradient(dy)
+        dy = (forward.saved[-1][1].numerics if forward.saved else numerics).gradient(dy)
         if watch is not None:
             watch.backward(len(model.layers), dy, {})
     found = run_backward(model, forward, dy, watch)
