@@ -179,7 +179,7 @@ class _Tally:
             self._add_piece(_as_source(piece, self.fmt), None)
 
     def add_weighted(self, values: Array, weights: Array) -> None:
-        """Add numbers that are there so many times each."""
+        """Add numbers, each as often as its count says."""
         self._add_piece(_as_source(values, self.fmt), weights)
 
     def _add_piece(self, piece: Array, weights: Array | None) -> None:

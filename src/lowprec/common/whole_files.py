@@ -54,7 +54,7 @@ def target_of(path: str | os.PathLike[str]) -> Path:
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file (UTF-8) so that nobody ever sees half of it.
 
-    What is no regular file, such as ``/dev/stdout``, is written directly.
+    What is not a regular file, such as ``/dev/stdout``, is written directly.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lowprec.formats import Format, Specials, float16, float32
-from lowprec.kernels.compiler import cpu_target
+from lowprec.kernels.compiler import processor_has as processor_has
 from lowprec.kernels.loops import make_loop
 from lowprec.kernels.rules import Constants, Plan
 from lowprec.kernels.threads import thread_count
@@ -160,13 +160,6 @@ def overflow_threshold(fmt: Format, rounding: Rounding, word: int) -> int:
         rounding is Rounding.TIES_TO_EVEN and is_odd
     )
     return tie if tie_overflows else tie + 1
-
-
-@functools.cache
-def processor_has(feature: str) -> bool:
-    """Whether Numba compiles for a processor with these instructions, and so may use them."""
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return f"+{feature}" in features.split(",")
 
 
 # Plans -------------------------------------------------------------------------------------------

@@ -139,12 +139,12 @@ def find_files(path: Any) -> tuple[list[Path], Path | None]:
 def _indexed(index: Path) -> list[Path]:
     """Return the shards that an index file names, in order."""
     if index.stat().st_size > _MOST_INDEX_BYTES:
-        raise ValueError(f"{index} has {index.stat().st_size:,} bytes; that is no index")
+        raise ValueError(f"{index} has {index.stat().st_size:,} bytes, too many for an index")
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         names = sorted(set(content["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{index} is no index of shards: {error}") from None
+        raise ValueError(f"{index} is not an index of shards: {error}") from None
     for name in names:
         if Path(checked_name(name)).name != name:
             raise ValueError(f"{index} names {name!r:.100}, which is not a file beside it")
@@ -240,7 +240,7 @@ def read_file(path: Path) -> TensorFile:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a folder", str(path))
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} cannot be read: it is no regular file")
+        raise ValueError(f"{path} cannot be read: it is not a regular file")
     try:
         return reader(path)
     except ValueError as error:

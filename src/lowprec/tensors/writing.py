@@ -135,7 +135,7 @@ def _check_texts(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, s
         )
     for key, text in metadata.items():
         if not isinstance(key, str) or not isinstance(text, str):
-            raise TypeError(f"metadata {key!r:.50}: {text!r:.50} is no pair of texts; use texts")
+            raise TypeError(f"metadata {key!r:.50}: {text!r:.50} is not a pair of texts; use texts")
 
 
 # What a kind of file can hold --------------------------------------------------------------------
@@ -149,7 +149,7 @@ class _Codes:
     dtype: np.dtype[Any]
 
     def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield all codes, so many at a time."""
+        """Yield all codes, in blocks of this many."""
         return (block.view(self.dtype) for block in self.source.blocks(elements))
 
     def array(self) -> npt.NDArray[Any]:

@@ -43,7 +43,7 @@ class Result:
 
     @classmethod
     def of(cls, check: Check, part: Part, seconds: float) -> Result:
-        """Return the result of a check that found this in so many seconds."""
+        """Return the result of a check, with the seconds that it took."""
         found = (part.cases, part.mismatches, round(seconds, 6), check.missing, part.first)
         return cls(check.name, check.claim, check.exhaustive, check.cases, *found)
 
@@ -198,7 +198,7 @@ def outputs(path: str | os.PathLike[str]) -> list[Output]:
 def save(report: Report, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write a report as JSON, under a name of its own until it is complete.
 
-    So the file of an earlier run stays until a later one has come to its end. What is no regular
+    So the file of an earlier run stays until a later one has come to its end. What is not a regular
     file, such as ``/dev/stdout``, is given the complete report only.
 
     Parameters

@@ -17,7 +17,7 @@ from lowprec.formats import Format, float32, get_format
 from lowprec.kernels.compiler import from_dtype, numba, types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
 from lowprec.kernels.operations.events import EVENTS
-from lowprec.kernels.operations.rules import OPERATIONS, Limits, Task, suffices_float32
+from lowprec.kernels.operations.rules import OPERATIONS, Limits, Task, is_wide, suffices_float32
 from lowprec.kernels.operations.vector_step import (
     COUNTERS,
     apply,
@@ -31,6 +31,7 @@ from lowprec.kernels.plans import (
     conversion_plan,
     float_bits,
     overflow_threshold,
+    processor_has,
     result_random_bits,
 )
 from lowprec.kernels.rules import Constants
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["OperationKernel", "operation_kernel"]
 
 _PARALLEL_FROM = 50_000  # elements
+_CACHE_LINE = 64  # bytes
+_ALIGNED_FROM = 1024  # elements
 _PRECISION = {32: 24, 64: 53}
 _INEXACT = EVENTS.index("inexact")
 
@@ -73,9 +76,13 @@ def _make_plain_loop(work: str, lanes: int) -> Callable[..., None]:
         for k in numba.prange(chunks):
             begin = k * out.size // chunks >> 6 << 6
             end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
-            whole = end - (end - begin) % lanes
             inexact = 0
             state = swap_float_state(EXACT_FLOATS)
+            head = -(out.ctypes.data + begin * out.itemsize) % _CACHE_LINE // out.itemsize
+            if 0 < head <= lanes and end - begin >= _ALIGNED_FROM:  # no vector on two cache lines
+                first, begin = begin, begin + head
+                inexact += apply_masked(a, b, c, out, first, fields, counts, k, first, begin, work)
+            whole = end - (end - begin) % lanes
             for i in range(begin, whole, lanes):
                 inexact += apply(a, b, c, out, i, fields, counts, k, work)
             if whole < end:
@@ -162,7 +169,10 @@ def operation_kernel(
 ) -> OperationKernel:
     """Return the kernel of an operation on operands of dtype `source`."""
     r = result_random_bits(fmt, rounding)
-    is_narrow = source == "float32" and r is None and suffices_float32(fmt, operation)
+    is_paired = processor_has("avx512f")
+    is_narrow = (
+        source == "float32" and r is None and suffices_float32(fmt, operation, is_paired, rounding)
+    )
     x = "float32" if is_narrow else "float64"
     plan, constants = conversion_plan(fmt, x, x, rounding, overflow, r)
     width = plan.word
@@ -173,6 +183,8 @@ def operation_kernel(
         target="float32" if fmt.fits(float32) else "float64",
         converts=not operands_are_values and not _holds_values_only(fmt, source, overflow),
         fits=_has_exact_sums(fmt, width),
+        is_wide=is_narrow and is_wide(fmt),
+        is_paired=is_narrow and is_paired,
         flush_to_zero=flush_to_zero,
         denormals_are_zero=denormals_are_zero,
         flags=flags,
@@ -206,7 +218,10 @@ def _least_overflow(fmt: Format, rounding: Rounding, width: int, *, negative: bo
 
     The exponent is taken as unbounded then (IEEE 754-2019, section 7.4).
     """
-    following = float_bits(fmt.max + math.ldexp(fmt.eps, fmt.emax), width)
+    following = fmt.max + math.ldexp(fmt.eps, fmt.emax)
+    if width == 32 and following == 2.0**128:
+        following = float(float32.max)  # see `suffices_float32`
+    following = float_bits(following, width)
     match rounding:
         case Rounding.TIES_TO_EVEN | Rounding.TIES_TO_AWAY | Rounding.TIES_TOWARD_ZERO:
             return overflow_threshold(fmt, rounding, width)

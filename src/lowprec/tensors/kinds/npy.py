@@ -50,7 +50,7 @@ class FortranRange:
     shape: tuple[int, ...]
 
     def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield all elements in C order, so many at a time."""
+        """Yield all elements in C order, in blocks of this many."""
         mapped = self.array_in_place()
         pages = mapped.base if isinstance(mapped.base, mmap.mmap) else None
         seen = 0

@@ -70,7 +70,9 @@ def _tensors(prefix: str, content: Any) -> Iterator[Tensor]:
     if isinstance(content, torch.Tensor):
         name = checked_name(prefix or "tensor")
         if content.layout != torch.strided or content.is_quantized or content.is_meta:
-            raise ValueError(f"{name!r:.100} is no plain tensor: {content.layout} {content.dtype}")
+            raise ValueError(
+                f"{name!r:.100} is not a plain tensor: {content.layout} {content.dtype}"
+            )
         yield as_tensor(name, content.detach())
     elif isinstance(content, dict | list | tuple):
         items = content.items() if isinstance(content, dict) else enumerate(content)

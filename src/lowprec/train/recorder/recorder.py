@@ -16,7 +16,14 @@ from lowprec.train.recorder.following import (
     facts_of,
     first_not_finite,
 )
-from lowprec.train.recorder.kinds import KINDS, Event, kind_of, labels_of, losses_of
+from lowprec.train.recorder.kinds import (
+    KINDS,
+    Event,
+    account_of_reference,
+    kind_of,
+    labels_of,
+    losses_of,
+)
 from lowprec.train.recorder.tracks import Track
 from lowprec.train.recorder.watching import Inquest, Recording, Watch
 
@@ -29,10 +36,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lowprec.formats import FormatLike
+    from lowprec.train.layer_policies import LayerPolicies
     from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.scaling import ScaleAdvice
     from lowprec.train.recorder.whatif import WhatIf
     from lowprec.train.running.history import History
+    from lowprec.train.running.outcome import Outcome
     from lowprec.train.running.passes import Pass
     from lowprec.train.running.training import Training
 
@@ -62,6 +71,7 @@ class Recorder:
 
     Examples
     --------
+    >>> import textwrap
     >>> from lowprec import train
     >>> model = train.Sequential([train.Input((4,)), train.Dense(3)])
     >>> recorder = Recorder(every=2)
@@ -74,8 +84,10 @@ class Recorder:
     ...     epochs=5,
     ...     recorder=recorder,
     ... )
-    >>> print(recorder.verdict[0])
-    Nothing to worry about: 10 recorded steps of 20 in mixed_bfloat16 show no loss that matters.
+    >>> print(textwrap.fill(recorder.verdict[0], 96))
+    Nothing was lost in what was recorded (weights, activations, activation gradients, weight
+    gradients, optimizer state, updates; 10 recorded steps of 20 in mixed_bfloat16); pass reference=
+    to hold the outcome against float32.
     """
 
     def __init__(
@@ -90,6 +102,7 @@ class Recorder:
         self.every = operator.index(every)
         self.policy = get_policy("float32" if policy is None else policy)
         self.reference = losses_of(reference)
+        self.reference_account = account_of_reference(reference)
         self.tracks: dict[tuple[str, str], Track] = {}
         self.facts: dict[str, Any] = {"starved": [0, 0], "rates": [0.0, 0.0]}
         self.labels: dict[str, str] = {}
@@ -99,7 +112,10 @@ class Recorder:
         self.recorded = 0
         self.skips = 0
         self.curves: dict[str, list[float]] = {}
+        self.step_losses: list[float] = []
+        self.skipped_steps: list[int] = []
         self._numerics: Any = None
+        self._places: LayerPolicies | None = None
         self._training: weakref.ref[Training] | None = None  # a recorder outlives the data
 
     # Recording -----------------------------------------------------------------------------------
@@ -108,7 +124,9 @@ class Recorder:
         """Return what looks at this step of a training, or None where it is not recorded."""
         if self._training is None or self._training() is not training:
             self._attach(training)
-        self.curves = training.history.history
+        history = training.history
+        self.curves, self.step_losses = history.history, history.step_losses
+        self.skipped_steps = history.skipped_steps
         scale = 1.0 if training.loss_scale is None else training.loss_scale.value
         if not self.scales or self.scales[-1][1] != scale:
             self.scales.append((training.seen, scale))
@@ -134,9 +152,10 @@ class Recorder:
                 return
         elif len(self.events) >= MOST_EVENTS:
             return
-        event = first_not_finite(training, repeat, Inquest(self._numerics), skipped=skipped)
+        event, made = first_not_finite(training, repeat, Inquest(self._numerics), skipped=skipped)
         if event is not None:
             self.events.append(event)
+            self.facts.setdefault("made", {})[str(event.step)] = made
 
     def _attach(self, training: Training) -> None:
         """Begin to record a training, or go on with one that was resumed."""
@@ -144,7 +163,7 @@ class Recorder:
 
         check_goes_on(self, training)
         self.policy, self._training = training.policy, weakref.ref(training)
-        self._numerics = Listening(training.policy)
+        self._numerics, self._places = Listening(training.policy), training.places
         self.labels |= labels_of(training.model.layers)
         self.facts |= facts_of(training)
 
@@ -206,7 +225,7 @@ class Recorder:
         """Return the track of a tensor, a new one where there is none."""
         found = self.tracks.get((kind, name))
         if found is None:
-            found = self.tracks[kind, name] = Track(kind, name, self._format(kind))
+            found = self.tracks[kind, name] = Track(kind, name, self.format_of(kind, name))
         return found
 
     def add_starved(self, counts: tuple[int, int]) -> None:
@@ -214,8 +233,22 @@ class Recorder:
         for place, count in enumerate(counts):
             self.facts["starved"][place] += count
 
-    def _format(self, kind: str) -> Format:
-        return self.policy.formats.get(KINDS[kind]) or get_format("float32")
+    def format_of(self, kind: str, name: str) -> Format:
+        """Return the format that a tensor is rounded to."""
+        policy = self.policy if self._places is None else self._policy_at(kind, name)
+        return policy.formats.get(KINDS[kind]) or get_format("float32")
+
+    def _policy_at(self, kind: str, name: str) -> Policy:
+        """Return the policy of the place that a tensor belongs to."""
+        assert self._places is not None
+        if kind == "moment":
+            name = name.partition("/")[2]
+        layer = name.partition("/")[0]
+        if name == "input":
+            return self._places.inputs
+        if not layer.isdecimal() or int(layer) >= len(self._places.layers):
+            return self.policy
+        return self._places.of(name)
 
     # Reading -------------------------------------------------------------------------------------
 
@@ -241,6 +274,13 @@ class Recorder:
             return self.labels[name]
         layer = kept[-1] if kept else short
         return f"{self.labels[layer]} ({name})" if layer in self.labels else name
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the run, beside the reference where there is one."""
+        from lowprec.train.recorder.verdict import outcome_of
+
+        return outcome_of(self)
 
     @property
     def findings(self) -> list[Finding]:

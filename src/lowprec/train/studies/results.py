@@ -7,7 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lowprec.train.policy import Policy, get_policy
+from lowprec.train.running.outcome import Outcome, judge
 from lowprec.train.running.plain import as_json
+from lowprec.train.studies.runs import account_of
 from lowprec.train.studies.spread import Spread
 
 if TYPE_CHECKING:
@@ -93,9 +95,28 @@ class PolicyResult:
         return Spread.of([mine / its - 1 if its else math.nan for mine, its in ends])
 
     @property
+    def outcomes(self) -> list[Outcome]:
+        """What became of each run, beside float32 with the same seed."""
+        if self.is_baseline:
+            return [judge(account_of(run)) for run in self.runs]
+        pairs = zip(self.runs, self.baseline, strict=True)
+        return [judge(account_of(mine), account_of(its)) for mine, its in pairs]
+
+    @property
+    def lag(self) -> Spread | None:
+        """The share of float32's progress that is lacking; None where a run does not tell it."""
+        made = [outcome.progress for outcome in self.outcomes]
+        known = [1 - progress for progress in made if progress is not None]
+        return Spread.of(known) if len(known) == len(made) else None
+
+    @property
     def diverged(self) -> list[Run]:
-        """The runs that diverged."""
-        return [run for run in self.runs if run.diverged_at is not None]
+        """The runs that diverged, or skipped more than half of their steps."""
+        return [
+            run
+            for run in self.runs
+            if run.diverged_at is not None or account_of(run).is_mostly_skipped
+        ]
 
     @property
     def skipped_share(self) -> float:
@@ -123,6 +144,7 @@ class PolicyResult:
                 self.metric: self.spread._asdict(),
                 "difference_to_float32": self.difference._asdict(),
                 "training_loss_rise": self.loss_rise._asdict(),
+                "outcomes": [outcome.to_dict() for outcome in self.outcomes],
                 "bytes_per_parameter": memory,
                 "unchanged": self.unchanged,
                 "seconds_per_epoch": self.seconds,
