@@ -13,7 +13,7 @@ from lowprec.analysis.counting import draw_keys, measure_blocks, measure_pieces,
 from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks
 from lowprec.arrays.sources import InBlocks, as_array
 from lowprec.formats import Format, FormatLike, get_format
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,8 +35,8 @@ def measure(
     x: npt.ArrayLike | InBlocks,
     fmt: FormatLike,
     *,
-    rounding: Rounding | str = "ties_to_even",
-    overflow: Overflow | str = "ieee",
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
     rng: Any = None,
 ) -> Measurement:
     """Round an array into a format and say what happened to it; the rounded values are not kept.
@@ -79,8 +79,8 @@ def measure(
 def measure_each(
     x: npt.ArrayLike | InBlocks,
     formats: list[Format],
-    rounding: Rounding | str = "ties_to_even",
-    overflow: Overflow | str = "ieee",
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
     rng: Any = None,
 ) -> list[Measurement]:
     """Measure one array in several formats, read once."""

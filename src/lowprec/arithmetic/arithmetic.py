@@ -210,7 +210,7 @@ class Arithmetic(Operations):
         if dtype != self._result and dtype == np.float32:
             array = array.astype(np.float64)
         seed = np.random.SeedSequence([key, place]) if self._rounding.is_stochastic else None
-        return round_to(  # type: ignore[no-any-return]
+        return round_to(
             array, self._format, rounding=self._rounding, overflow=self._overflow, rng=seed
         )
 
