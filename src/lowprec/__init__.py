@@ -56,6 +56,7 @@ from lowprec.rounding import Overflow as Overflow
 from lowprec.rounding import Rounding as Rounding
 
 if TYPE_CHECKING:
+    from lowprec import linalg as linalg
     from lowprec import tensors as tensors
     from lowprec import train as train
     from lowprec.accumulation import Accumulator as Accumulator
@@ -98,7 +99,7 @@ _LATER = {
     "exact": ["FInfo", "Inspection", "finfo", "inspect"],
 }
 _HOME = {name: room for room, names in _LATER.items() for name in names}
-_ROOMS = ["tensors", "train"]  # doors of their own: ``lowprec.train.fit``
+_ROOMS = ["linalg", "tensors", "train"]  # doors of their own: ``lowprec.train.fit``
 
 # A star import replaces no built-in (`sum`) and loads nothing that reads files (`tensors`).
 _FIRST = {name for name, value in globals().items() if not isinstance(value, _Module)}

@@ -44,7 +44,9 @@ class Accumulator:
         ``aligned``: as tensor cores do. Every `block` terms and the sum so far are cut to
         `fraction_bits` below the largest exponent among them, toward zero, added exactly as
         integers, and rounded once; `tensor_core` has the parameters of real ones.
-        ``blas``: float32 alone, in NumPy's own order, which may change with the machine.
+        ``blas``: float32 alone, in NumPy's own order, which may change with the machine: for
+        products that of two separate buffers (NumPy hands the product of an array and its own
+        transpose to another routine of the BLAS).
     block : int, optional
         Terms of a block.
     inner : Format, str, dtype or Accumulator, optional

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowprec.accumulation.accumulator import Accumulator, AccumulatorLike, as_accumulator
+from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
     from lowprec.formats import Format
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["error_bound"]
 
 
+@in_exact_state
 def error_bound(n: int, accumulator: AccumulatorLike = "float32") -> float:
     """Bound the error of a sum or an inner product of n terms, before it is computed.
 

@@ -18,6 +18,7 @@ from lowprec.accumulation.aligned import Aligned, widened
 from lowprec.accumulation.sums import RunningSums, inner_at, outer_sums
 from lowprec.accumulation.tiled_products import Tiles, as_inputs
 from lowprec.arrays.sources import as_array
+from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion.door import round_to
 from lowprec.conversion.requests import refuse_specials, without_code
 from lowprec.formats import Format, FormatLike, bfloat16, float64, get_format
@@ -133,7 +134,12 @@ def matmul(
         product = how.direct(a, b)
         if product is not None:
             return product
-    left, right, shape, squeezed = _matched(as_array(a), as_array(b))
+    return _multiplied(how, as_array(a), as_array(b), c)
+
+
+@in_exact_state
+def _multiplied(how: _Plan, a: Array, b: Array, c: ArrayLike | None) -> Any:
+    left, right, shape, squeezed = _matched(a, b)
     for operand, refused in zip((left, right), how.refuses, strict=True):
         refuse_specials(operand, refused)
     addend = None if c is None else how.addend(c, shape, squeezed)
@@ -261,6 +267,7 @@ def _planned(
 
 
 @functools.lru_cache(256)
+@in_exact_state
 def _plan(inputs: Inputs | None, accumulator: AccumulatorLike, output: FormatLike | None) -> _Plan:
     how = as_accumulator(accumulator)
     pair = _checked_inputs(inputs, how)

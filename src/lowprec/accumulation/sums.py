@@ -17,6 +17,7 @@ from lowprec.accumulation.accumulator import (
 )
 from lowprec.accumulation.aligned import Aligned
 from lowprec.arrays.sources import as_array
+from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
 from lowprec.formats import Format, Specials, float64, get_format
 from lowprec.rounding import Overflow, Rounding
@@ -59,6 +60,7 @@ def sum(  # noqa: A001
     axis: int | tuple[int, ...],
     keepdims: bool = ...,
 ) -> Any: ...
+@in_exact_state
 def sum(  # noqa: A001
     x: ArrayLike,
     accumulator: AccumulatorLike,
@@ -102,11 +104,12 @@ def sum(  # noqa: A001
     shape = [array.shape[d] for d in kept]
     terms = math.prod(array.shape[d] for d in axes)
     if how.order == "blas":
-        result = np.add.reduce(array, axis=axes, dtype=np.float32)
+        result = np.asarray(np.add.reduce(array, axis=axes, dtype=np.float32))
     else:
         result = np.zeros(math.prod(shape), result_dtype(how.formats[0]))
         if terms and result.size:
             _sum_rows(array.transpose(kept + list(axes)), terms, how, result)
+    result[np.isnan(result)] = np.nan  # whose sign differs between processors
     if keepdims:
         shape = [1 if d in axes else array.shape[d] for d in range(array.ndim)]
     return result.reshape(shape)[()]
@@ -209,6 +212,7 @@ def inner_at(how: Accumulator, key: int, *place: int) -> Accumulator:
     return dataclasses.replace(inner, rng=np.random.SeedSequence([key, *place]))
 
 
+@np.errstate(invalid="ignore")  # a NaN that signals is widened
 def _exactly(x: Array) -> Array:
     """Return numbers as float64, which must hold them."""
     numbers = x.astype(np.float64)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure
 from lowprec.arrays.dask_arrays import is_chunked
+from lowprec.common.processor_state import in_exact_state
 from lowprec.exact.number import floor_log2_ratio
 from lowprec.formats import scaled
 from lowprec.show.words import percent, superscript
@@ -61,11 +62,13 @@ class FormatAdvice:
     scaled: Measurement | None = None
 
     @property
+    @in_exact_state
     def holds(self) -> bool:
         """Whether nothing is lost and every relative error is within the tolerance."""
         return _holds(self.measured, self.tolerance)
 
     @property
+    @in_exact_state
     def holds_scaled(self) -> bool:
         """Whether it holds the tensor once scaled (or without)."""
         return self.holds or (self.scaled is not None and _holds(self.scaled, self.tolerance))
@@ -90,6 +93,7 @@ class Advice:
     formats: tuple[FormatAdvice, ...]
 
     @property
+    @in_exact_state
     def holding(self) -> tuple[Format, ...]:
         """The formats that hold the tensor as it is."""
         return tuple(advice.fmt for advice in self.formats if advice.holds)
@@ -99,6 +103,7 @@ class Advice:
         """The helpful scale of each format that has one, by the format's name."""
         return {a.fmt.name: a.scale for a in self.formats if a.scale is not None}
 
+    @in_exact_state
     def to_dict(self) -> dict[str, Any]:
         """Return the advice as plain data for JSON."""
         return {
@@ -118,6 +123,7 @@ class Advice:
         return "\n".join(map(str, self.formats))
 
 
+@in_exact_state
 def advise(
     x: npt.ArrayLike | InBlocks,
     formats: FormatLike | Iterable[FormatLike] | None = None,
@@ -215,6 +221,7 @@ def _shifted(fmt: Format, exponent: int) -> Format | None:
 # Words -------------------------------------------------------------------------------------------
 
 
+@in_exact_state
 def describe(advice: FormatAdvice) -> str:
     """Return what the format does to the tensor, and what a scale changes, as a verb phrase."""
     measured = advice.measured

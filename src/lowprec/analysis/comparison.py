@@ -11,6 +11,7 @@ import numpy as np
 
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure_each
 from lowprec.arrays.dask_arrays import delayed_call, is_chunked
+from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -33,6 +34,7 @@ class Comparison:
 
     measurements: Mapping[str, Mapping[str, Measurement]]
 
+    @in_exact_state
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return all figures as plain data for JSON: by array, by format, by figure."""
         from lowprec.analysis.judgement import verdict_word
@@ -45,17 +47,20 @@ class Comparison:
             for name, row in self.measurements.items()
         }
 
+    @in_exact_state
     def to_html(self) -> str:
         """Return a whole page with this table, styled, that refers to nothing outside itself."""
         from lowprec.analysis.comparison_views import comparison_page
 
         return comparison_page(self.measurements)
 
+    @in_exact_state
     def __rich__(self) -> RenderableType:
         from lowprec.analysis.comparison_views import comparison_table
 
         return comparison_table(self.measurements)
 
+    @in_exact_state
     def __repr__(self) -> str:
         from rich.console import Console
 
@@ -64,6 +69,7 @@ class Comparison:
             console.print(self)
         return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         from lowprec.analysis.comparison_views import comparison_fragment
 
@@ -84,6 +90,7 @@ def _by_name(arrays: Any) -> Mapping[str, Any]:
     return {str(name): np.asarray(arrays[name]) for name in columns}
 
 
+@in_exact_state
 def compare(
     arrays: npt.ArrayLike | InBlocks | Mapping[str, npt.ArrayLike | InBlocks],
     formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,

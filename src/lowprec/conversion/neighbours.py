@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from lowprec.arrays.sources import as_array
+from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion.door import decode, encode, round_to
 from lowprec.formats import Format, FormatLike, get_format
 from lowprec.rounding import Rounding
@@ -23,6 +24,7 @@ __all__ = ["next_down", "next_up", "ulp"]
 def ulp(x: Scalar, fmt: FormatLike) -> Real: ...
 @overload
 def ulp(x: ArrayLike, fmt: FormatLike) -> Array: ...
+@in_exact_state
 @np.errstate(all="ignore")  # subnormal results and NaN are no errors of the caller's
 def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     """Return the spacing of the format's values in the binade of each number.
@@ -116,6 +118,7 @@ def next_down(x: ArrayLike, fmt: FormatLike) -> Any:
     return _next(x, get_format(fmt), -1)
 
 
+@in_exact_state
 @np.errstate(all="ignore")
 def _next(x: ArrayLike, fmt: Format, direction: int) -> Any:
     is_scalar, x = np.isscalar(x), as_array(x)
