@@ -361,6 +361,7 @@ def test_the_memory_of_a_tensor_is_no_place_for_results(torch):
             lambda out=out: lp.encode(x, "float32", out=out.view("u4")),
             lambda out=out: lp.cast(x, "float32", out=out),
             lambda out=out: lp.decode(np.uint16([1, 2, 3]), "bfloat16", out=out),
+            lambda out=out: lp.round_to(np.float32([1, 2, 3]), "mxfp8_e4m3", out=out),
             lambda out=out: half.add(x, x, out=out),
             lambda out=out: half.exp(x, out=out),
             lambda out=out: half.fma(x, x, 1, out=out),

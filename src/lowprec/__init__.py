@@ -56,6 +56,7 @@ from lowprec.rounding import Overflow as Overflow
 from lowprec.rounding import Rounding as Rounding
 
 if TYPE_CHECKING:
+    from lowprec import linalg as linalg
     from lowprec import tensors as tensors
     from lowprec import train as train
     from lowprec.accumulation import Accumulator as Accumulator
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from lowprec.accumulation import error_bound as error_bound
     from lowprec.accumulation import matmul as matmul
     from lowprec.accumulation import sum as sum  # noqa: A004 - numpy.sum's name, for the same thing
+    from lowprec.accumulation import tensor_core as tensor_core
+    from lowprec.accumulation import tensor_cores as tensor_cores
     from lowprec.analysis import Advice as Advice
     from lowprec.analysis import Comparison as Comparison
     from lowprec.analysis import Measurement as Measurement
@@ -82,13 +85,21 @@ __version__ = "0.1.0"
 # Rooms that are loaded when one of their names is first asked for: a program that only converts
 # does not wait for the rest.
 _LATER = {
-    "accumulation": ["Accumulator", "dot", "error_bound", "matmul", "sum"],
+    "accumulation": [
+        "Accumulator",
+        "dot",
+        "error_bound",
+        "matmul",
+        "sum",
+        "tensor_core",
+        "tensor_cores",
+    ],
     "analysis": ["Advice", "Comparison", "Measurement", "advise", "compare", "measure"],
     "arithmetic": ["Arithmetic", "Events", "Flags"],
     "exact": ["FInfo", "Inspection", "finfo", "inspect"],
 }
 _HOME = {name: room for room, names in _LATER.items() for name in names}
-_ROOMS = ["tensors", "train"]  # doors of their own: ``lowprec.train.fit``
+_ROOMS = ["linalg", "tensors", "train"]  # doors of their own: ``lowprec.train.fit``
 
 # A star import replaces no built-in (`sum`) and loads nothing that reads files (`tensors`).
 _FIRST = {name for name, value in globals().items() if not isinstance(value, _Module)}

@@ -11,6 +11,7 @@ import numpy as np
 
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure_each
 from lowprec.arrays.dask_arrays import delayed_call, is_chunked
+from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from lowprec.analysis.measurement import Measurement
     from lowprec.arrays.sources import InBlocks
-    from lowprec.formats import FormatLike
+    from lowprec.blocks.formats import AnyFormatLike
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -33,6 +34,7 @@ class Comparison:
 
     measurements: Mapping[str, Mapping[str, Measurement]]
 
+    @in_exact_state
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return all figures as plain data for JSON: by array, by format, by figure."""
         from lowprec.analysis.judgement import verdict_word
@@ -45,17 +47,20 @@ class Comparison:
             for name, row in self.measurements.items()
         }
 
+    @in_exact_state
     def to_html(self) -> str:
         """Return a whole page with this table, styled, that refers to nothing outside itself."""
         from lowprec.analysis.comparison_views import comparison_page
 
         return comparison_page(self.measurements)
 
+    @in_exact_state
     def __rich__(self) -> RenderableType:
         from lowprec.analysis.comparison_views import comparison_table
 
         return comparison_table(self.measurements)
 
+    @in_exact_state
     def __repr__(self) -> str:
         from rich.console import Console
 
@@ -64,6 +69,7 @@ class Comparison:
             console.print(self)
         return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         from lowprec.analysis.comparison_views import comparison_fragment
 
@@ -84,9 +90,10 @@ def _by_name(arrays: Any) -> Mapping[str, Any]:
     return {str(name): np.asarray(arrays[name]) for name in columns}
 
 
+@in_exact_state
 def compare(
     arrays: npt.ArrayLike | InBlocks | Mapping[str, npt.ArrayLike | InBlocks],
-    formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
+    formats: AnyFormatLike | Iterable[AnyFormatLike] = DEFAULT_FORMATS,
     **how: Any,
 ) -> Comparison:
     """Measure one array, or several by name, in several formats.
@@ -97,10 +104,10 @@ def compare(
         A single array is called ``"x"``; the columns of a data frame (of pandas or polars) are
         arrays of their names. `lowprec.tensors.open_tensors` returns a mapping whose tensors are
         read once, by block.
-    formats : sequence of Format, str or dtype
+    formats : sequence of Format, BlockFormat, str or dtype
         The formats, in the order of the table.
     **how
-        `rounding`, `overflow` and `rng`, as in `measure`.
+        `rounding`, `overflow`, `rng`, `axis` and `tensor_amax`, as in `measure`.
 
     Returns
     -------
@@ -119,9 +126,9 @@ def compare(
     named = _by_name(arrays)
     chosen = as_formats(formats)
     for fmt, other in itertools.combinations(chosen, 2):
-        if fmt.name == other.name and fmt != other:
-            raise ValueError(f"two formats are called {fmt.name!r}; give them different names")
-    names = [fmt.name for fmt in chosen]
+        if str(fmt) == str(other) and fmt != other:
+            raise ValueError(f"two formats are called {str(fmt)!r}; give them different names")
+    names = [str(fmt) for fmt in chosen]
     measurements = {
         name: dict(zip(names, measure_each(x, chosen, **how), strict=True))
         for name, x in named.items()

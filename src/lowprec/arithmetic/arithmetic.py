@@ -12,6 +12,7 @@ from lowprec.arithmetic.flags import Flags
 from lowprec.arithmetic.methods import Operations
 from lowprec.arrays.layouts import check_out, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar, kernel_dtype
+from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import as_generator, draw_key
 from lowprec.conversion.door import round_to
 from lowprec.formats import Format, FormatLike, float32, get_format
@@ -208,7 +209,7 @@ class Arithmetic(Operations):
         if not self._converts_beforehand and dtype.kind == "f":
             return array
         if dtype != self._result and dtype == np.float32:
-            array = array.astype(np.float64)
+            array = _widened(array)
         seed = np.random.SeedSequence([key, place]) if self._rounding.is_stochastic else None
         return round_to(  # type: ignore[no-any-return]
             array, self._format, rounding=self._rounding, overflow=self._overflow, rng=seed
@@ -239,6 +240,12 @@ class Arithmetic(Operations):
         return kernel
 
 
+@in_exact_state
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64)
+
+
+@in_exact_state
 def _check_format(fmt: Format) -> None:
     lowest = math.frexp(fmt.smallest_subnormal)[1]
     if fmt.precision > _LONGEST or fmt.emax >= _LARGEST or lowest <= -_LARGEST:

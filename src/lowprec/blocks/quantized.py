@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.blocks.layouts import as_view, layout_of
+from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion import decode
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Quantized:
     axis: int
     shape: tuple[int, ...]
 
+    @in_exact_state
     def dequantize(self, dtype: DTypeLike | None = None) -> Array:
         """Return the values: element times scale times tensor scale, exact, then rounded once.
 
@@ -95,18 +97,16 @@ class Quantized:
             flat = layout.flattened(codes.shape)
             values = as_view(target, flat)
             work = np.empty(flat, result) if values is None else values
-            scales = self._scale_values(self.scales[layout.scales_of(piece)])
+            scales = _values(self.scales[layout.scales_of(piece)], self.fmt)
             shape = layout.flattened(scales.shape)
             decode_piece(codes.reshape(flat), tile, g, grid, scales.reshape(shape), work)
             if values is None:
                 target[...] = work.reshape(target.shape)
         return out
 
-    def _scale_values(self, scales: Array) -> Array:
-        if scales.dtype == np.float32:
-            return scales.astype(np.float64, order="C")
-        values: Array = decode(scales, self.fmt.scale, dtype=np.float64)
-        return np.ascontiguousarray(values)
+    def scale_values(self) -> Array:
+        """Return the scales as float64 numbers, without the tensor's; NaN where a block is."""
+        return _values(self.scales, self.fmt)
 
     @property
     def nbytes(self) -> int:
@@ -122,6 +122,7 @@ class Quantized:
         bits = self.codes.size * self.fmt.element.bits + self.scales.size * self.fmt.scale.bits
         return (bits + (0 if self.tensor_scale is None else 32)) / self.codes.size
 
+    @in_exact_state
     def pack(self) -> dict[str, Any]:
         """Return the arrays with no bit unused between codes, as files and hardware keep them.
 
@@ -155,6 +156,7 @@ class Quantized:
         flags = flags.reshape(*codes.shape[:-1], count * bits)
         return np.packbits(flags, axis=-1, bitorder="little")
 
+    @in_exact_state
     def __repr__(self) -> str:
         scale = (
             "" if self.tensor_scale is None else f", tensor scale {float(self.tensor_scale):.6g}"
@@ -165,7 +167,15 @@ class Quantized:
             f"{self.bits_per_value:.6g} bits a value)"
         )
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         from lowprec.blocks.views import quantized_html  # loaded only where one is shown
 
         return quantized_html(self)
+
+
+def _values(scales: Array, fmt: BlockFormat) -> Array:
+    if scales.dtype == np.float32:
+        return scales.astype(np.float64, order="C")
+    values: Array = decode(scales, fmt.scale, dtype=np.float64)
+    return np.ascontiguousarray(values)

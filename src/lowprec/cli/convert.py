@@ -6,9 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lowprec
 from lowprec.cli.arguments import Add, add_modes, checked
 from lowprec.cli.terminal import note, show, transfer_progress
+from lowprec.formats import get_format
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +42,7 @@ def register(add: Add) -> None:
         "--to",
         metavar="F",
         required=True,
-        type=checked(lowprec.get_format),
+        type=checked(get_format),
         help="the format: a name, or eXmY",
     )
     convert.add_argument(

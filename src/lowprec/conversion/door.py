@@ -5,6 +5,7 @@ Everything is checked once, and then handed to one kernel pass.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
 
 __all__ = ["cast", "decode", "encode", "round_to"]
 
-_single: set[Any] = set()  # what was asked for, and is a format of single numbers
+_family_format = functools.lru_cache(1024)(family_format)
+
+
+def _blocks(fmt: FormatLike) -> Any:
+    """Return the block format that is meant; None where each number stands alone."""
+    try:
+        return _family_format(fmt)
+    except TypeError:  # of a list, say, which get_format explains
+        get_format(fmt)
+        raise
 
 
 def round_to(
@@ -109,13 +119,11 @@ def round_to(
         is_plain = axis == -1 and tensor_amax is None
         if work is not None and work.is_simple and is_plain and run_simple(work, x, out):
             return out
-    if fmt not in _single:
-        blocks = family_format(fmt)
-        if blocks is not None:
-            options = {"rounding": rounding, "overflow": overflow, "random_bits": random_bits}
-            given = {"rng": rng, "out": out, "axis": axis, "tensor_amax": tensor_amax}
-            return blocks.round_array(x, **options, **given)
-        _single.add(fmt)
+    blocks = _blocks(fmt)
+    if blocks is not None:
+        options = {"rounding": rounding, "overflow": overflow, "random_bits": random_bits}
+        given = {"rng": rng, "out": out, "axis": axis, "tensor_amax": tensor_amax}
+        return blocks.round_array(x, **options, **given)
     if axis != -1 or tensor_amax is not None:
         name, value = ("axis", axis) if axis != -1 else ("tensor_amax", tensor_amax)
         raise ValueError(

@@ -14,6 +14,7 @@ import numpy as np
 from lowprec.arrays.dask_arrays import map_chunks, pieces_in_c_order
 from lowprec.arrays.layouts import blocks_in_c_order, check_out, is_same_memory
 from lowprec.arrays.sources import as_array, kernel_dtype, to_array
+from lowprec.common.processor_state import exact_state, in_exact_state
 from lowprec.common.randomness import draw_key
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.rounding import Overflow, Rounding
@@ -97,6 +98,7 @@ def _keep(asked: tuple[Any, ...], work: Work) -> Work:
 # Checks ------------------------------------------------------------------------------------------
 
 
+@in_exact_state
 def _conversion_work(
     fmt: FormatLike,
     rounding: RoundingLike,
@@ -125,6 +127,7 @@ def _conversion_work(
     return Work(kernel, source, result, rounding.is_stochastic, refuses, is_simple)
 
 
+@in_exact_state
 def _decoding_work(fmt: FormatLike, dtype: np.dtype[Any] | type | str | None) -> Work:
     from lowprec.kernels.plans import decoding_kernel  # imports Numba
 
@@ -204,8 +207,12 @@ def without_code(fmt: Format) -> str:
 
 def refuse_specials(array: Array, what: str) -> None:
     """Raise if elements are what the format has no code for, in the words of `without_code`."""
-    if not what:
-        return
+    if what:
+        _refuse_specials(array, what)
+
+
+@in_exact_state
+def _refuse_specials(array: Array, what: str) -> None:
     count, first, position = 0, -1, 0
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
     blocks: Any = np.nditer(array, flags, order="C", buffersize=_BLOCK)
@@ -261,7 +268,8 @@ def run(work: Work, x: Array, out: Array | None, scalar: bool, key: int) -> Any:
         work.kernel(source.reshape(-1), target.reshape(-1), key)
     elif x.size:
         first = 0
-        with blocks_in_c_order([x], result, work.source, _BLOCK) as blocks:
+        # NumPy widens what it puts into the buffers
+        with exact_state(), blocks_in_c_order([x], result, work.source, _BLOCK) as blocks:
             for source, target in blocks:
                 work.kernel(source, target, key, first)
                 first += target.size
@@ -273,6 +281,7 @@ def _is_transposed(x: Array, out: Array) -> bool:
     return x.ndim > 1 and x.flags.f_contiguous and out.flags.f_contiguous
 
 
+@in_exact_state
 def round_piece(
     piece: Array, fmt: Format, how: tuple[Rounding, Overflow], key: int, first: int
 ) -> Array:
@@ -343,6 +352,7 @@ def _decode_chunk(chunk: Array, *, fmt: Format, result: np.dtype[Any]) -> Any:
     return run(work, as_codes(chunk, fmt), None, False, 0)
 
 
+@in_exact_state
 def _convert_placed(chunk: Array, *, asked: Any, key: int, start: Any, shape: Any) -> Any:
     """Convert a chunk with the random bits of its elements' places in the whole array."""
     work = conversion_work(*asked)

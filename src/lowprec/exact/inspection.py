@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.exact.number import Number, floor_log2
 from lowprec.exact.reference import decode_exact, round_exact, spacing
 from lowprec.formats import Format, Specials
@@ -176,6 +177,7 @@ class Inspection:
 
     # Views -------------------------------------------------------------------------------------
 
+    @in_exact_state
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values; exact ones as text, errors as floats."""
         neighbours = {"above": self.above, "below": self.below}
@@ -207,11 +209,13 @@ class Inspection:
         """The code in hexadecimal with all its digits, as in ``0x3dcd``."""
         return f"0x{self.code:0{-(-self.fmt.bits // 4)}x}"
 
+    @in_exact_state
     def __repr__(self) -> str:
         bits = f"{' '.join(self.fields.values())}   {self.code_text}"
         lines = [("bits", bits), *rows(self)]
         return "\n".join([title(self), *(f"  {label:<7} {text}" for label, text in lines)])
 
+    @in_exact_state
     def __rich__(self) -> Group:
         from rich.console import Group
         from rich.table import Table
@@ -226,6 +230,7 @@ class Inspection:
             table.add_row(f"  {label}", Text(line, "bold" if label == "value" else ""))
         return Group(Text(title(self), "bold"), table)
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         from lowprec.show.cards import bits_html, card
 

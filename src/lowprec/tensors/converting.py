@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowprec.common.outputs import NEVER_REPLACED, Output, check_outputs, is_same_file
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import FormatLike, get_format
 from lowprec.rounding import Overflow, Rounding
 from lowprec.tensors.journal import Journal
@@ -54,6 +55,7 @@ class Conversion:
     bytes_written: int
 
 
+@in_exact_state
 def convert(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],

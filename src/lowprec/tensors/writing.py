@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from lowprec.common.outputs import NEVER_REPLACED, exists_error
+from lowprec.common.processor_state import in_exact_state
 from lowprec.common.whole_files import target_of
 from lowprec.tensors.checks import checked_name, refuse_duplicates
 from lowprec.tensors.kinds.safetensors import DTYPES, METADATA
@@ -34,6 +35,7 @@ _REGISTERED = 2  # dtypes that a package has added to NumPy, which NumPy's files
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+@in_exact_state
 def write_tensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, npt.ArrayLike | Tensor],

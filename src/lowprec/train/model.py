@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state, in_exact_state_but_users_code
 from lowprec.common.randomness import as_generator
 from lowprec.train.layers.input import Input
 from lowprec.train.layers.layer import Array, Layer, Shape
@@ -181,6 +182,7 @@ class Sequential:
 
     # Computing -----------------------------------------------------------------------------------
 
+    @in_exact_state
     def init(self, rng: RNGLike = None, *, input_shape: Shape | None = None) -> Params:
         """Draw the parameters.
 
@@ -210,6 +212,7 @@ class Sequential:
             params.update({f"{number}/{name}": values for name, values in drawn.items()})
         return params
 
+    @in_exact_state_but_users_code
     def apply(
         self,
         params: Mapping[str, ArrayLike],

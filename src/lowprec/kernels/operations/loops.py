@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, float32, get_format
 from lowprec.kernels.compiler import from_dtype, numba, types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
@@ -155,6 +156,7 @@ class OperationKernel:
 
 
 @functools.cache
+@in_exact_state
 def operation_kernel(
     operation: str,
     fmt: Format,

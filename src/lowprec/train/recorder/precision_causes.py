@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.conversion.door import round_to
 from lowprec.formats import Format, get_format
+from lowprec.train.recorder.coverage import is_watched
 from lowprec.train.recorder.finding import Finding, percent, starved_share
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def lost_updates(recorder: Recorder) -> Iterator[Finding]:
             "if the loss falls behind float32's (pass reference= to see), keep float32 master "
             "weights, or round updates stochastically or with Kahan's sum"
         )
-        yield Finding("note", "lost updates", text, cure)
+        yield Finding("red" if is_watched(recorder) else "note", "lost updates", text, cure)
     elif is_costly:
         yield Finding(
             "red" if share > LOST else "amber",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lowprec.formats import float32
 from lowprec.train.loss_scale import LossScale
+from lowprec.train.recorder.coverage import is_watched
 from lowprec.train.recorder.finding import Finding, capital, name_of, percent, starved_share
 from lowprec.train.recorder.kinds import KINDS
 from lowprec.train.recorder.precision_causes import STARVED
@@ -43,6 +44,8 @@ def not_finite(recorder: Recorder) -> Iterator[Finding]:
             text += _arithmetic_of(recorder, event)
             yield Finding("red", "not finite", text, _cure_for(recorder, event))
             return
+    if is_watched(recorder):
+        return  # whose skipped steps have a rule of their own
     is_mostly_skipped = 2 * recorder.skips > recorder.steps
     if is_mostly_skipped or recorder.skips > max(SKIPS * recorder.steps, FIRST_SKIPS):
         text = f"{percent(recorder.skips / recorder.steps)} of the steps were skipped"

@@ -8,6 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Self
 
 from lowprec.common.outputs import Output, check_outputs, write_output
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, get_format
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.following import (
@@ -171,6 +172,7 @@ class Recorder:
         """Return what is copied and pickled: all but the run in progress."""
         return self.__dict__ | {"_numerics": None, "_training": None}
 
+    @in_exact_state
     def observe(
         self,
         step: int,
@@ -283,6 +285,7 @@ class Recorder:
         return outcome_of(self)
 
     @property
+    @in_exact_state
     def findings(self) -> list[Finding]:
         """What the rules have to say, the worst first; a healthy run has none but notes."""
         from lowprec.train.recorder.rules import findings
@@ -290,12 +293,14 @@ class Recorder:
         return findings(self)
 
     @property
+    @in_exact_state
     def verdict(self) -> list[str]:
         """What happened and what to do, in words: a sentence or two a finding, the worst first."""
         from lowprec.train.recorder.verdict import verdict
 
         return verdict(self)
 
+    @in_exact_state
     def loss_scale(self, fmt: FormatLike | None = None) -> ScaleAdvice:
         """Return which loss scales keep the gradients of this run in a format.
 
@@ -313,6 +318,7 @@ class Recorder:
 
         return advise_scale(self, self.policy.formats["gradients"] if fmt is None else fmt)
 
+    @in_exact_state
     def what_if(self, policies: Iterable[Policy | str] | Policy | str | None = None) -> WhatIf:
         """Predict what each policy would lose in this training, before anyone trains in it.
 
@@ -330,6 +336,7 @@ class Recorder:
 
         return what_if(self, policies)
 
+    @in_exact_state
     def report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a page with the verdict and the pictures; it refers to nothing outside itself.
 
@@ -353,6 +360,7 @@ class Recorder:
         check_outputs([output], overwrite=overwrite)
         write_output(output, recorder_page(self), overwrite=overwrite)
 
+    @in_exact_state
     def plot(self, kind: str = "activation_gradient", fmt: FormatLike = "float16") -> Figure:
         """Draw how large the tensors of a kind are, with what a format cannot hold shaded.
 
@@ -416,6 +424,7 @@ class Recorder:
 
         return load(cls, path)
 
+    @in_exact_state
     def merge(self, other: Recorder) -> Recorder:
         """Return a recorder of both: the two halves of a resumed run, or runs side by side.
 
@@ -431,16 +440,19 @@ class Recorder:
 
         return merge(self, other)
 
+    @in_exact_state
     def __rich__(self) -> RenderableType:
         from lowprec.train.recorder.views import recorder_view
 
         return recorder_view(self)
 
+    @in_exact_state
     def __repr__(self) -> str:
         from lowprec.show.text import as_text
 
         return as_text(self.__rich__()).strip("\n")
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict)
         return f"<div><b>Recorder</b><ul>{items}</ul></div>"

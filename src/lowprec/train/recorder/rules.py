@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lowprec.train.recorder import learning_causes, precision_causes, range_causes
+from lowprec.train.recorder import coverage, learning_causes, precision_causes, range_causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -103,6 +103,14 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "reference, what grew 256-fold is taken for a training that diverges",
         "IEEE 754-2019, section 6; Micikevicius et al. (2018), section 3.2",
         range_causes.not_finite,
+    ),
+    Rule(
+        "skipped steps",
+        "in a training elsewhere that was watched: more than 5 % of the steps are skipped, or one "
+        "of the last 100 (a problem; otherwise a note)",
+        "skipped steps teach nothing; a scaler that finds its level skips a few at first",
+        "Micikevicius et al. (2018), section 3.2; PyTorch's documentation of GradScaler",
+        coverage.skipped,
     ),
     Rule(
         "targets",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from lowprec.train.recorder.coverage import coverage, sees_all
 from lowprec.train.recorder.finding import name_of
 from lowprec.train.running.outcome import Account, Outcome, judge
 
@@ -37,8 +38,13 @@ def verdict(recorder: Recorder) -> list[str]:
 def graded(recorder: Recorder) -> list[tuple[str, str]]:
     """Return the sentences of the verdict, each after its level.
 
-    Levels are ``red``, ``amber`` and ``note``, or ``healthy`` where all is well.
+    Levels are ``red``, ``amber`` and ``note``, or ``healthy`` where all is well. What was seen of a
+    model that was watched from outside comes last.
     """
+    return [*_graded(recorder), *(("note", sentence) for sentence in coverage(recorder))]
+
+
+def _graded(recorder: Recorder) -> list[tuple[str, str]]:
     if not recorder.tracks and not recorder.step_losses:
         words = "Nothing was recorded: give the recorder to fit(recorder=…), or observe tensors."
         return [("note", words)]
@@ -46,7 +52,7 @@ def graded(recorder: Recorder) -> list[tuple[str, str]]:
     if outcome.is_red:
         return _of_failure(recorder, outcome, found)
     told = [(finding.level, str(finding)) for finding in found]
-    if outcome.kind == "healthy":
+    if outcome.kind == "healthy" and sees_all(recorder):
         return [_of_health(recorder, outcome), *told]
     if any(finding.level != "note" or finding.rule == "lost updates" for finding in found):
         return told  # lost updates without a reference: nobody knows whether to worry

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state_but_users_code, in_its_state, is_lowprecs
 from lowprec.common.randomness import draw_key
 from lowprec.train import losses
 from lowprec.train.layer_policies import policies_of
@@ -36,6 +37,7 @@ _THAT_PASS_ON = (AlphaDropout, Dropout, Flatten)  # what the layer before has co
 Seed = tuple[int, ...]  # of a pass; a layer's generator is seeded by it and the layer's number
 
 
+@in_exact_state_but_users_code
 def gradients(
     model: Sequential,
     params: Mapping[str, ArrayLike],
@@ -96,7 +98,7 @@ def gradients(
         arrays,
         x,
         np.asarray(y),
-        losses.get(loss),
+        in_its_state(losses.get(loss)),
         numerics,
         scale=scale,
         seed=(draw_key(rng),),
@@ -173,7 +175,10 @@ def run_forward(
             is_training = training and not (is_plain and isinstance(layer, _THAT_DROP))
             run = Run(here, is_training, functools.partial(_generator, seed, i))
             run.wants_input_gradient = i > lowest
-            x, kept = layer.forward(own, x, run)
+            forward = layer.forward
+            if not is_lowprecs(type(layer)):
+                forward = in_its_state(forward)
+            x, kept = forward(own, x, run)
             if watch is not None:
                 watch.forward(i, own, x)
             saved.append((own, run, kept))
@@ -232,7 +237,10 @@ def run_backward(
     with _errors(watch):
         for i in reversed(range(_lowest_trained(model), len(model.layers))):
             own, run, kept = forward.saved[i]
-            dx, grads = model.layers[i].backward(own, kept, dy, run)
+            backward = model.layers[i].backward
+            if not is_lowprecs(type(model.layers[i])):
+                backward = in_its_state(backward)
+            dx, grads = backward(own, kept, dy, run)
             if watch is not None:
                 watch.backward(i, dx, grads)
             for name, gradient in grads.items():

@@ -6,10 +6,11 @@ import dataclasses
 import functools
 import math
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from lowprec.common.processor_state import InUsersState, in_its_state, is_lowprecs
 from lowprec.train import losses, metrics, optimizers
 from lowprec.train.layer_policies import policies_of
 from lowprec.train.loss_scale import LossScale
@@ -87,7 +88,7 @@ class Training:
                 "y_test), or one of train.data, such as train.data.digits()"
             )
         self.model, self.seed, self.batch_size = model, seed, batch_size
-        self.loss = losses.get(loss)
+        self.loss = in_its_state(losses.get(loss))
         self.loss_name = plain(loss)
         passes.refuse_softmax(model, loss)
         self.policy = get_policy(policy)
@@ -252,6 +253,10 @@ class Training:
 
     def run(self, epochs: int, callbacks: list[Callback], progress: Progress) -> None:
         """Run until so many epochs are finished, or a callback stops it."""
+        callbacks = [
+            callback if is_lowprecs(type(callback)) else cast("Callback", InUsersState(callback))
+            for callback in callbacks
+        ]
         for callback in callbacks:
             callback.on_train_begin(self)
         with progress:

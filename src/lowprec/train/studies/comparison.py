@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.common.outputs import Output, check_outputs
+from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.train import optimizers
 from lowprec.train.memory import bytes_per_parameter
 from lowprec.train.policy import get_policies
@@ -34,6 +35,7 @@ __all__ = ["compare_policies", "run_file"]
 _USUAL = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
 
 
+@in_exact_state_but_users_code
 def compare_policies(
     model: Sequential,
     data: Dataset,
