@@ -125,7 +125,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _executor(address: str | None) -> Iterator[Executor | None]:
-    """Give what files are submitted to, or None where they follow one another here."""
+    """Give the executor of the files; None converts them one after another in this process."""
     if address is None:
         yield None
         return
@@ -136,7 +136,7 @@ def _executor(address: str | None) -> Iterator[Executor | None]:
 
 
 def _words(done: Conversion, fmt: str) -> Text:
-    """Return in a few lines what was done."""
+    """Return the counts and the files written, in a few lines."""
     from rich.text import Text
 
     converted = f"{done.converted:,} tensor{'s' if done.converted != 1 else ''}"
