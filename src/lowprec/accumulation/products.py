@@ -17,11 +17,22 @@ from lowprec.accumulation.accumulator import (
 from lowprec.accumulation.aligned import Aligned, widened
 from lowprec.accumulation.sums import RunningSums, inner_at, outer_sums
 from lowprec.accumulation.tiled_products import Tiles, as_inputs
-from lowprec.arrays.sources import as_array
+from lowprec.arrays.sources import as_array, kernel_dtype
+from lowprec.blocks.formats import AnyFormat, AnyFormatLike, BlockFormat
+from lowprec.blocks.formats import get_format as find_format
+from lowprec.blocks.quantizing import quantize
 from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion.door import round_to
 from lowprec.conversion.requests import refuse_specials, without_code
-from lowprec.formats import Format, FormatLike, bfloat16, float64, get_format
+from lowprec.formats import (
+    Format,
+    FormatLike,
+    bfloat16,
+    family_format,
+    float32,
+    float64,
+    get_format,
+)
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -32,7 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["dot", "matmul"]
 
 Array = np.ndarray[Any, Any]
-Inputs = FormatLike | tuple[FormatLike, FormatLike]
+Inputs = AnyFormatLike | tuple[AnyFormatLike, AnyFormatLike]
+_Plain = FormatLike | tuple[FormatLike, FormatLike]
 
 _ROWS, _TERMS = 64, 256  # blocks of the general kernel
 
@@ -102,7 +114,9 @@ def matmul(
         sum is of float16.
     inputs : Format, str or dtype, or two of them
         What elements of `a` and of `b` are rounded to first, to nearest with ties to even; by
-        default bfloat16, or what the accumulator is for.
+        default bfloat16, or what the accumulator is for. In block formats an operand is
+        quantized along the axis that is summed, tiles in the last two axes; what is multiplied are
+        the float32 numbers that it then stands for.
     accumulator : Accumulator, or Format, str or dtype
         How products are summed, in the order of k; a format stands for ``Accumulator(fmt)``.
     output : Format, str or dtype, optional
@@ -129,7 +143,10 @@ def matmul(
     >>> float(matmul(a, b, accumulator=how, output="float16")[0, 0])
     4000.0
     """
-    how = _planned(inputs, accumulator, output)
+    fmt: Any = inputs
+    if _has_blocks(fmt):
+        a, b, fmt = _quantized(a, b, fmt)
+    how = _planned(fmt, accumulator, output)
     if how.direct is not None and c is None and type(a) is type(b) is np.ndarray:
         product = how.direct(a, b)
         if product is not None:
@@ -154,6 +171,46 @@ def _multiplied(how: _Plan, a: Array, b: Array, c: ArrayLike | None) -> Any:
         result = result.reshape([n for d, n in enumerate(shape, -len(shape)) if d not in squeezed])
         return result[()]
     return result
+
+
+def _has_blocks(inputs: Any) -> bool:
+    """Whether a format, or one of a pair, is of blocks."""
+    try:
+        return _is_of_blocks(inputs)
+    except TypeError:  # cannot be hashed; the plan says what is wrong with it
+        return isinstance(inputs, list) and _has_blocks(tuple(inputs))
+
+
+@functools.lru_cache(256)
+def _is_of_blocks(inputs: Any) -> bool:
+    pair = inputs if isinstance(inputs, tuple) else (inputs,)
+    return any(family_format(fmt) is not None for fmt in pair)
+
+
+def _quantized(a: Any, b: Any, inputs: Any) -> tuple[Array, Array, FormatLike]:
+    """Return operands rounded each to a format of its own, and one that holds both as they are."""
+    pair = inputs if isinstance(inputs, tuple | list) else (inputs, inputs)
+    if len(pair) != 2:
+        raise ValueError(f"inputs is {inputs!r}; pass one format, or one for a and one for b")
+    formats = [find_format(fmt) for fmt in pair]
+    left, right = as_array(a), as_array(b)
+    if left.ndim and right.ndim:
+        axes = (-1, -2 if right.ndim > 1 else -1)
+        left, right = (
+            _rounded(operand, fmt, axis)
+            for operand, fmt, axis in zip((left, right), formats, axes, strict=True)
+        )
+    is_single = left.dtype == right.dtype == np.float32
+    return left, right, "float32" if is_single else "float64"
+
+
+def _rounded(operand: Array, fmt: AnyFormat, axis: int) -> Array:
+    if isinstance(fmt, BlockFormat):
+        return quantize(operand, fmt, axis=-1 if fmt.is_tiled else axis).dequantize("float32")
+    if kernel_dtype(operand.dtype) == np.float32 and not fmt.fits(float32):
+        operand = operand.astype(np.float64)
+    rounded: Array = round_to(operand, fmt)
+    return rounded.astype(np.float32) if fmt.fits(float32) else rounded
 
 
 def _matched(a: Array, b: Array) -> tuple[Array, Array, tuple[int, ...], tuple[int, ...]]:
@@ -253,7 +310,7 @@ class _Plan(NamedTuple):
 
 
 def _planned(
-    inputs: Inputs | None, accumulator: AccumulatorLike, output: FormatLike | None
+    inputs: _Plain | None, accumulator: AccumulatorLike, output: FormatLike | None
 ) -> _Plan:
     """Return the plan that is kept for these arguments; say what is wrong with a list, say."""
     try:
@@ -268,7 +325,7 @@ def _planned(
 
 @functools.lru_cache(256)
 @in_exact_state
-def _plan(inputs: Inputs | None, accumulator: AccumulatorLike, output: FormatLike | None) -> _Plan:
+def _plan(inputs: _Plain | None, accumulator: AccumulatorLike, output: FormatLike | None) -> _Plan:
     how = as_accumulator(accumulator)
     pair = _checked_inputs(inputs, how)
     _check_products(pair, how)
@@ -284,7 +341,7 @@ def _plan(inputs: Inputs | None, accumulator: AccumulatorLike, output: FormatLik
     )
 
 
-def _checked_inputs(inputs: Inputs | None, how: Accumulator) -> tuple[Format, Format]:
+def _checked_inputs(inputs: _Plain | None, how: Accumulator) -> tuple[Format, Format]:
     """Return the formats of both factors; those of the accumulator where none are asked for."""
     wanted = how.inputs if isinstance(how.inputs, tuple) else None
     if inputs is None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure
 from lowprec.arrays.dask_arrays import is_chunked
+from lowprec.blocks.formats import BlockFormat
 from lowprec.common.processor_state import in_exact_state
 from lowprec.exact.number import floor_log2_ratio
-from lowprec.formats import scaled
+from lowprec.formats import Format, float64, scaled
 from lowprec.show.words import percent, superscript
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from lowprec.analysis.measurement import Measurement
     from lowprec.arrays.sources import InBlocks
-    from lowprec.formats import Format, FormatLike
+    from lowprec.blocks.formats import AnyFormat, AnyFormatLike
 
 __all__ = [
     "Advice",
@@ -55,7 +56,7 @@ class FormatAdvice:
         with another bias.
     """
 
-    fmt: Format
+    fmt: AnyFormat
     tolerance: float
     measured: Measurement
     scale: float | None = None
@@ -74,7 +75,7 @@ class FormatAdvice:
         return self.holds or (self.scaled is not None and _holds(self.scaled, self.tolerance))
 
     def __str__(self) -> str:
-        return f"{self.fmt.name} {describe(self)}"
+        return f"{self.fmt} {describe(self)}"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -94,14 +95,14 @@ class Advice:
 
     @property
     @in_exact_state
-    def holding(self) -> tuple[Format, ...]:
+    def holding(self) -> tuple[AnyFormat, ...]:
         """The formats that hold the tensor as it is."""
         return tuple(advice.fmt for advice in self.formats if advice.holds)
 
     @property
     def scales(self) -> dict[str, float]:
         """The helpful scale of each format that has one, by the format's name."""
-        return {a.fmt.name: a.scale for a in self.formats if a.scale is not None}
+        return {str(a.fmt): a.scale for a in self.formats if a.scale is not None}
 
     @in_exact_state
     def to_dict(self) -> dict[str, Any]:
@@ -109,7 +110,7 @@ class Advice:
         return {
             "tolerance": self.tolerance,
             "formats": {
-                advice.fmt.name: {
+                str(advice.fmt): {
                     "holds": advice.holds,
                     "scale": advice.scale,
                     "holds_scaled": advice.holds_scaled,
@@ -126,9 +127,10 @@ class Advice:
 @in_exact_state
 def advise(
     x: npt.ArrayLike | InBlocks,
-    formats: FormatLike | Iterable[FormatLike] | None = None,
+    formats: AnyFormatLike | Iterable[AnyFormatLike] | None = None,
     *,
     tolerance: float = 0.01,
+    axis: int = -1,
 ) -> Advice:
     """Say which formats hold a tensor and which power-of-two scale helps one that does not.
 
@@ -144,6 +146,9 @@ def advise(
         The formats to try; bfloat16, float16, float8_e4m3fn and float8_e5m2 by default.
     tolerance : float
         The largest relative error to accept, 1 % by default.
+    axis : int
+        Of block formats: the axis along which elements share a scale. No scale is proposed for
+        them, as they choose theirs.
 
     Returns
     -------
@@ -165,14 +170,16 @@ def advise(
     if not tolerance > 0:
         raise ValueError(f"a tolerance of {tolerance} holds nothing; use a positive one, as 0.01")
     chosen = as_formats(DEFAULT_FORMATS if formats is None else formats)
-    return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in chosen))
+    return Advice(tolerance, tuple(_advise(x, fmt, tolerance, axis) for fmt in chosen))
 
 
-def _advise(x: npt.ArrayLike | InBlocks, fmt: Format, tolerance: float) -> FormatAdvice:
-    measured = _measure(x, fmt)
+def _advise(
+    x: npt.ArrayLike | InBlocks, fmt: AnyFormat, tolerance: float, axis: int
+) -> FormatAdvice:
+    measured = _measure(x, fmt, axis)
     advice = FormatAdvice(fmt, tolerance, measured)
     exponent = 0 if advice.holds else _exponent(measured, tolerance)
-    shifted = _shifted(fmt, exponent) if exponent else None
+    shifted = _shifted(fmt, exponent) if exponent and isinstance(fmt, Format) else None
     if shifted is None:
         return advice
     after = _measure(x, shifted)
@@ -181,10 +188,17 @@ def _advise(x: npt.ArrayLike | InBlocks, fmt: Format, tolerance: float) -> Forma
     return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=after)
 
 
-def _measure(x: npt.ArrayLike | InBlocks, fmt: Format) -> Measurement:
-    measured = measure(x, fmt)
+def _measure(x: npt.ArrayLike | InBlocks, fmt: AnyFormat, axis: int = -1) -> Measurement:
+    measured = measure(x, fmt, axis=axis, tensor_amax=_amax(x, fmt))
     computed: Measurement = cast("Any", measured).compute() if is_chunked(x) else measured
     return computed
+
+
+def _amax(x: Any, fmt: AnyFormat) -> float | None:
+    """Return a dask array's largest finite magnitude where a format needs it beforehand."""
+    if not (is_chunked(x) and isinstance(fmt, BlockFormat) and fmt.tensor_scale):
+        return None
+    return _measure(x, float64).max_abs
 
 
 def _holds(measured: Measurement, tolerance: float) -> bool:
@@ -201,8 +215,8 @@ def _exponent(measured: Measurement, tolerance: float) -> int:
     At the lower end that is where half a spacing is within the tolerance of the smallest datum.
     """
     fmt = measured.fmt
-    if measured.max_abs == 0.0:
-        return 0
+    if measured.max_abs == 0.0 or isinstance(fmt, BlockFormat):
+        return 0  # the scales of blocks are chosen block by block
     smallest = max(fmt.smallest_subnormal / (2 * tolerance), fmt.smallest_subnormal)
     highest = floor_log2_ratio(fmt.max, measured.max_abs)
     lowest = -floor_log2_ratio(measured.min_abs, min(smallest, fmt.smallest_normal))
@@ -238,6 +252,8 @@ def describe(advice: FormatAdvice) -> str:
         words = f"loses none but is off by up to {error}"
         if measured.subnormals:
             words += f" ({measured.subnormals:,} values become subnormal)"
+    if measured.clipped:
+        words += f"; {measured.clipped:,} are clipped to the largest element of their block"
     return words + _describe_scale(advice)
 
 
@@ -257,7 +273,9 @@ def losses(measured: Measurement) -> str:
     """Return what is lost in words, as in "61 of 442 values to overflow"."""
     fmt = measured.fmt
     counts = {
-        "to overflow": measured.overflows,
+        "beside NaN or infinity in their block" if measured.blocks else "to overflow": (
+            measured.overflows
+        ),
         "to zero": measured.new_zeros,
         "as it has no NaN": 0 if fmt.has_nan else measured.nans,
         "as it has no infinity": 0 if fmt.has_infinity else measured.infs,

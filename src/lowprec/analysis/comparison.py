@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lowprec.analysis.measurement import Measurement
     from lowprec.arrays.sources import InBlocks
-    from lowprec.formats import FormatLike
+    from lowprec.blocks.formats import AnyFormatLike
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -93,7 +93,7 @@ def _by_name(arrays: Any) -> Mapping[str, Any]:
 @in_exact_state
 def compare(
     arrays: npt.ArrayLike | InBlocks | Mapping[str, npt.ArrayLike | InBlocks],
-    formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
+    formats: AnyFormatLike | Iterable[AnyFormatLike] = DEFAULT_FORMATS,
     **how: Any,
 ) -> Comparison:
     """Measure one array, or several by name, in several formats.
@@ -104,10 +104,10 @@ def compare(
         A single array is called ``"x"``; the columns of a data frame (of pandas or polars) are
         arrays of their names. `lowprec.tensors.open_tensors` returns a mapping whose tensors are
         read once, by block.
-    formats : sequence of Format, str or dtype
+    formats : sequence of Format, BlockFormat, str or dtype
         The formats, in the order of the table.
     **how
-        `rounding`, `overflow` and `rng`, as in `measure`.
+        `rounding`, `overflow`, `rng`, `axis` and `tensor_amax`, as in `measure`.
 
     Returns
     -------
@@ -126,9 +126,9 @@ def compare(
     named = _by_name(arrays)
     chosen = as_formats(formats)
     for fmt, other in itertools.combinations(chosen, 2):
-        if fmt.name == other.name and fmt != other:
-            raise ValueError(f"two formats are called {fmt.name!r}; give them different names")
-    names = [fmt.name for fmt in chosen]
+        if str(fmt) == str(other) and fmt != other:
+            raise ValueError(f"two formats are called {str(fmt)!r}; give them different names")
+    names = [str(fmt) for fmt in chosen]
     measurements = {
         name: dict(zip(names, measure_each(x, chosen, **how), strict=True))
         for name, x in named.items()

@@ -145,7 +145,7 @@ def _summary(rows: Rows) -> list[RenderableType]:
     for one in tallies(rows):
         style = "green" if one.holding == one.total else ""
         words = f"holds {one.holding:,} of {one.total:,}: {one.words}"
-        held.add_row(f"  {one.fmt.name}", Text(words, style))
+        held.add_row(f"  {one.fmt}", Text(words, style))
     found = findings(rows)
     for finding in found[:_MOST_FINDINGS]:
         subject = (f"{finding.tensor}: ", "bold")
@@ -220,7 +220,7 @@ def _summary_html(rows: Rows) -> str:
     if len(rows) < 2:
         return ""
     held = "".join(
-        f"<li><b>{html.escape(one.fmt.name)}</b> holds {one.holding:,} of {one.total:,}: "
+        f"<li><b>{html.escape(str(one.fmt))}</b> holds {one.holding:,} of {one.total:,}: "
         f"{html.escape(one.words)}</li>"
         for one in tallies(rows)
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["BLOCK", "draw_keys", "measure_blocks", "measure_pieces", "merge_measurements"]
+__all__ = ["BLOCK", "Tally", "draw_keys", "measure_blocks", "measure_pieces", "merge_measurements"]
 
 BLOCK = 1 << 14
 """Elements that are rounded and tallied at a time: the buffers of a block fit in a core's cache."""
@@ -82,7 +82,7 @@ def measure_pieces(
 
     A piece whose place is None follows the one before. Only stochastic modes look at places.
     """
-    tallies = [_Tally(fmt, rounding, overflow, key) for fmt, key in zip(formats, keys, strict=True)]
+    tallies = [Tally(fmt, rounding, overflow, key) for fmt, key in zip(formats, keys, strict=True)]
     counters: dict[Format, _CodeCounter] = {}
     for block, place in pieces:
         narrow = None if rounding.is_stochastic else _countable(block)
@@ -157,7 +157,7 @@ def _with_refused(block: Array, rounded: Array, fmt: Format) -> Array:
     return rounded
 
 
-class _Tally:
+class Tally:
     """The arrays that the kernel adds to, and what they mean."""
 
     def __init__(self, fmt: Format, rounding: Rounding, overflow: Overflow, key: int) -> None:
@@ -198,6 +198,12 @@ class _Tally:
             piece, rounded = piece[whole:], rounded[whole:]
         if piece.size:
             self._add_one_by_one(piece, weights, rounded)
+
+    def add_rounded(self, x: Array, rounded: Array) -> None:
+        """Add a flat contiguous array and what it became, however that was found."""
+        self.count += x.size
+        if x.size:
+            self._add_one_by_one(x, None, rounded)
 
     def _add_one_by_one(self, piece: Array, weights: Array | None, rounded: Array) -> None:
         values, tails = piece, None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from lowprec.analysis.measurement import Measurement
-    from lowprec.formats import Format
+    from lowprec.blocks.formats import AnyFormat
 
     Rows = Mapping[str, Mapping[str, Measurement]]  # by tensor, then by format
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 class Tally(NamedTuple):
     """How one format fares over several tensors."""
 
-    fmt: Format
+    fmt: AnyFormat
     holding: int
     total: int
     words: str
 
 
-def tally(fmt: Format, advice: Sequence[FormatAdvice]) -> Tally:
+def tally(fmt: AnyFormat, advice: Sequence[FormatAdvice]) -> Tally:
     """Count what `fmt` does to several tensors; one that loses in two ways counts in both."""
     failures = {
         "overflows in": sum(one.measured.lost > one.measured.new_zeros for one in advice),
@@ -168,7 +168,7 @@ def findings(rows: Rows) -> list[Finding]:
         if not _advised(measured).holds
     ]
     failed.sort(key=lambda pair: _badness(pair[1]), reverse=True)
-    return [Finding(name, m.fmt.name, describe(_advised(m))) for name, m in failed]
+    return [Finding(name, str(m.fmt), describe(_advised(m))) for name, m in failed]
 
 
 def worst_first(rows: Rows) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
-    from lowprec.formats import Format
+    from lowprec.blocks.formats import AnyFormat
     from lowprec.rounding import Overflow, Rounding
 
 __all__ = ["Measurement"]
@@ -51,6 +51,10 @@ class Measurement:
         Sums of ``|y - x| / |x|``, of ``x**2`` and of ``(y - x)**2``.
     exponent_histogram : dict of int to int
         Nonzero finite inputs by ``floor(log2(|x|))``, in ascending order.
+    clipped : int
+        Of a block format: inputs beyond the largest element times its scale. They are measured.
+    blocks, clamped_blocks : int
+        Of a block format: blocks, and those whose scale its format was too narrow for.
 
     Examples
     --------
@@ -60,7 +64,7 @@ class Measurement:
     True
     """
 
-    fmt: Format
+    fmt: AnyFormat
     rounding: Rounding
     overflow: Overflow
     count: int
@@ -79,6 +83,14 @@ class Measurement:
     signal: Fraction = dataclasses.field(repr=False)
     noise: Fraction = dataclasses.field(repr=False)
     exponent_histogram: dict[int, int] = dataclasses.field(repr=False, hash=False)
+    clipped: int = 0
+    blocks: int = 0
+    clamped_blocks: int = 0
+
+    @property
+    def clamped_share(self) -> float:
+        """The share of blocks whose scale was clamped; 0 where there are no blocks."""
+        return self.clamped_blocks / self.blocks if self.blocks else 0.0
 
     @property
     @in_exact_state
@@ -147,19 +159,23 @@ class Measurement:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain data for JSON, None in place of infinity and NaN."""
         data: dict[str, Any] = {
-            "format": self.fmt.name,
+            "format": str(self.fmt),
             "rounding": self.rounding.value,
             "overflow": self.overflow.value,
         }
         for name in _FIGURES:
             value = getattr(self, name)
             data[name] = value if math.isfinite(value) else None
+        if self.blocks:
+            data |= {name: getattr(self, name) for name in _OF_BLOCKS}
+            data["clamped_share"] = self.clamped_share
         data["exponent_histogram"] = {str(e): n for e, n in self.exponent_histogram.items()}
         return data
 
 
 _COUNTS = ("zeros", "new_zeros", "subnormals", "overflows", "nans", "infs", "measured")
-_SUMS = ("count", *_COUNTS, "relative_error_sum", "signal", "noise")
+_OF_BLOCKS = ("clipped", "blocks", "clamped_blocks")
+_SUMS = ("count", *_COUNTS, *_OF_BLOCKS, "relative_error_sum", "signal", "noise")
 _MAXIMA = ("max_abs", "max_relative_error", "max_ulp_error")
 _ERRORS = ("max_relative_error", "mean_relative_error", "max_ulp_error", "sqnr_db")
 _FIGURES = ("count", *_COUNTS, "max_abs", "min_abs", "headroom_bits", *_ERRORS)

@@ -6,26 +6,31 @@ layout are measured in the memory of a few blocks.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lowprec.analysis.counting import draw_keys, measure_blocks, measure_pieces, merge_measurements
-from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks
+from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks, reduce_whole_chunks
 from lowprec.arrays.sources import InBlocks, as_array
+from lowprec.blocks.formats import AnyFormat, AnyFormatLike, BlockFormat, get_format
 from lowprec.common.processor_state import in_exact_state
-from lowprec.formats import Format, FormatLike, get_format
 from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lowprec.analysis.measurement import Measurement
+    from lowprec.formats import Format
 
 
-DEFAULT_FORMATS: tuple[FormatLike, ...] = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+DEFAULT_FORMATS: tuple[AnyFormatLike, ...] = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 
 
-def as_formats(formats: FormatLike | Iterable[FormatLike]) -> list[Format]:
+def as_formats(formats: AnyFormatLike | Iterable[AnyFormatLike]) -> list[AnyFormat]:
     """Return several formats, or the one that is asked for alone."""
     if isinstance(formats, Iterable) and not isinstance(formats, str):
         return [get_format(fmt) for fmt in formats]
@@ -35,11 +40,13 @@ def as_formats(formats: FormatLike | Iterable[FormatLike]) -> list[Format]:
 @in_exact_state
 def measure(
     x: npt.ArrayLike | InBlocks,
-    fmt: FormatLike,
+    fmt: AnyFormatLike,
     *,
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
     rng: Any = None,
+    axis: int = -1,
+    tensor_amax: Any = None,
 ) -> Measurement:
     """Round an array into a format and say what happened to it; the rounded values are not kept.
 
@@ -55,6 +62,11 @@ def measure(
         twice the last spacing beyond the largest value on.
     rng : None, int, SeedSequence or Generator
         Source of the random bits of stochastic modes.
+    axis : int
+        Of block formats: the axis along which elements share a scale. A tensor of a file is read
+        whole then.
+    tensor_amax : float, optional
+        Of block formats with a tensor scale: the tensor's largest magnitude. A dask array needs it.
 
     Returns
     -------
@@ -75,21 +87,90 @@ def measure(
     >>> round(m.headroom_bits, 3)
     -0.096
     """
-    return measure_each(x, [get_format(fmt)], rounding, overflow, rng)[0]
+    return measure_each(x, [get_format(fmt)], rounding, overflow, rng, axis, tensor_amax)[0]
 
 
 def measure_each(
     x: npt.ArrayLike | InBlocks,
-    formats: list[Format],
+    formats: list[AnyFormat],
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
     rng: Any = None,
+    axis: int = -1,
+    tensor_amax: Any = None,
 ) -> list[Measurement]:
-    """Measure one array in several formats, read once."""
-    if is_chunked(x):
-        return _measure_chunks(x, formats, Rounding(rounding), Overflow(overflow), rng)
-    blocks = x.__lowprec_blocks__() if isinstance(x, InBlocks) else [as_array(x)]
-    return measure_blocks(blocks, formats, Rounding(rounding), Overflow(overflow), rng)
+    """Measure one array in several formats, read once, and once more for block formats."""
+    mode, policy = Rounding(rounding), Overflow(overflow)
+    single = [fmt for fmt in formats if not isinstance(fmt, BlockFormat)]
+    found: dict[int, Measurement] = {}
+    if single and is_chunked(x):
+        alone = _measure_chunks(x, single, mode, policy, rng)
+    elif single:
+        blocks = x.__lowprec_blocks__() if isinstance(x, InBlocks) else [as_array(x)]
+        alone = measure_blocks(blocks, single, mode, policy, rng)
+    else:
+        alone = []
+    if len(single) < len(formats):
+        whole = x if is_chunked(x) else _whole(x)
+        for i, fmt in enumerate(formats):
+            if isinstance(fmt, BlockFormat):
+                found[i] = _measure_block_format(whole, fmt, mode, policy, rng, axis, tensor_amax)
+    rest = iter(alone)
+    return [found[i] if i in found else next(rest) for i in range(len(formats))]
+
+
+def _whole(x: Any) -> np.ndarray[Any, Any]:
+    """Return an array, or the tensor of a file in memory, of at least one axis."""
+    if isinstance(x, InBlocks):
+        parts = list(x.__lowprec_blocks__())
+        shape = getattr(x, "shape", None)
+        joined = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        array = joined if shape is None else joined.reshape(shape)
+    else:
+        array = as_array(x)
+    return array.reshape(1) if array.ndim == 0 else array
+
+
+def _measure_block_format(
+    x: Any,
+    fmt: BlockFormat,
+    rounding: Rounding,
+    overflow: Overflow,
+    rng: Any,
+    axis: int,
+    tensor_amax: Any,
+) -> Any:
+    from lowprec.analysis.block_measuring import measure_array
+    from lowprec.blocks.chunks import check_chunks
+
+    if overflow is not Overflow.IEEE:
+        raise ValueError(
+            f"overflow is {overflow.value!r}, but elements of a block format such as {fmt} always "
+            "saturate; leave it away"
+        )
+    amax = tensor_amax if fmt.tensor_scale else None
+    if not is_chunked(x):
+        return measure_array(x, fmt, rounding, rng, axis, amax)
+    check_chunks(x, fmt, axis, amax)
+    if rounding.is_stochastic:
+        raise ValueError(
+            f"{rounding.value!r} rounding of a dask array is not measured in a block format; use a "
+            "deterministic mode, or x.compute()"
+        )
+    how = {"fmt": fmt, "rounding": rounding, "axis": axis, "amax": amax}
+    return reduce_whole_chunks(_measure_whole_chunk, _merged, x, **how)
+
+
+def _measure_whole_chunk(
+    chunk: Any, *, fmt: BlockFormat, rounding: Rounding, axis: int, amax: Any
+) -> Measurement:
+    from lowprec.analysis.block_measuring import measure_array
+
+    return measure_array(as_array(chunk), fmt, rounding, None, axis, amax)
+
+
+def _merged(parts: list[Measurement]) -> Measurement:
+    return functools.reduce(operator.add, parts)
 
 
 def _measure_chunks(

@@ -13,7 +13,14 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["delayed_call", "is_chunked", "map_chunks", "pieces_in_c_order", "reduce_chunks"]
+__all__ = [
+    "delayed_call",
+    "is_chunked",
+    "map_chunks",
+    "pieces_in_c_order",
+    "reduce_chunks",
+    "reduce_whole_chunks",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -122,6 +129,16 @@ def reduce_chunks(
         for index in np.ndindex(*chunks.shape)
     ]
     return delayed(merge)(parts)
+
+
+def reduce_whole_chunks(
+    measure: Callable[..., Any], merge: Callable[[list[Any]], Any], x: Any, **options: Any
+) -> Any:
+    """Return what computes ``merge([measure(chunk, **options) of each chunk])``."""
+    import dask
+
+    delayed: Any = dask.delayed
+    return delayed(merge)([delayed(measure)(part, **options) for part in x.to_delayed().flat])
 
 
 def _measure_at(

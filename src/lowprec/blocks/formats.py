@@ -290,6 +290,29 @@ class BlockFormat:
 
         return round_blocks(x, self, **options)
 
+    # What a measurement asks of any format
+
+    @property
+    def bits(self) -> int:
+        """The width of an element."""
+        return self.element.bits
+
+    @property
+    def max(self) -> float:
+        """The largest value: largest element times largest scale times largest tensor scale."""
+        largest = self.element.max * self.scale.max
+        return largest * float32.max if self.tensor_scale else largest
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether a block with NaN or infinity can be marked: by the scale's NaN."""
+        return self.scale.has_nan
+
+    @property
+    def has_infinity(self) -> bool:
+        """Whether infinity is a value: never, as a block with infinity becomes NaN."""
+        return False
+
     @property
     def is_tiled(self) -> bool:
         """Whether a block is a tile of the last two axes."""

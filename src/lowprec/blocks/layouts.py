@@ -81,6 +81,35 @@ class Layout(NamedTuple):
         """
         yield from _cut(self.shape, self.units, (), limit)
 
+    def placed_pieces(
+        self, start: tuple[int, ...], whole: tuple[int, ...]
+    ) -> Iterator[tuple[tuple[slice, ...], list[int]]]:
+        """Cut a chunk of a larger array where its elements stop being evenly spaced there.
+
+        Yields
+        ------
+        piece, [place, outer, rows, columns]
+            The index in C order in the whole array of a piece's first element, and by how much it
+            grows along the three axes.
+        """
+        strides = [math.prod(whole[i + 1 :]) for i in range(len(whole))]
+        last = len(whole) - 1
+        free = {self.axis - 1, self.axis, last} | ({last - 1} if self.is_tiled else set())
+        fixed = [i for i in range(len(whole)) if i not in free]
+        outer = strides[self.axis - 1] if self.axis else 0
+        rows = strides[self.axis] if self.is_tiled or self.axis < last else 0
+        for index in np.ndindex(*(self.shape[i] for i in fixed)):
+            at = dict(zip(fixed, index, strict=True))
+            piece = tuple(
+                slice(at[i], at[i] + 1) if i in at else slice(0, size)
+                for i, size in enumerate(self.shape)
+            )
+            place = sum(
+                (part.start + begin) * stride
+                for part, begin, stride in zip(piece, start, strides, strict=True)
+            )
+            yield piece, [place, outer, rows, 1]
+
     def scales_of(self, piece: tuple[slice, ...]) -> tuple[slice, ...]:
         """Return where the scales of a piece are."""
         return tuple(

@@ -97,18 +97,16 @@ class Quantized:
             flat = layout.flattened(codes.shape)
             values = as_view(target, flat)
             work = np.empty(flat, result) if values is None else values
-            scales = self._scale_values(self.scales[layout.scales_of(piece)])
+            scales = _values(self.scales[layout.scales_of(piece)], self.fmt)
             shape = layout.flattened(scales.shape)
             decode_piece(codes.reshape(flat), tile, g, grid, scales.reshape(shape), work)
             if values is None:
                 target[...] = work.reshape(target.shape)
         return out
 
-    def _scale_values(self, scales: Array) -> Array:
-        if scales.dtype == np.float32:
-            return scales.astype(np.float64, order="C")
-        values: Array = decode(scales, self.fmt.scale, dtype=np.float64)
-        return np.ascontiguousarray(values)
+    def scale_values(self) -> Array:
+        """Return the scales as float64 numbers, without the tensor's; NaN where a block is."""
+        return _values(self.scales, self.fmt)
 
     @property
     def nbytes(self) -> int:
@@ -174,3 +172,10 @@ class Quantized:
         from lowprec.blocks.views import quantized_html  # loaded only where one is shown
 
         return quantized_html(self)
+
+
+def _values(scales: Array, fmt: BlockFormat) -> Array:
+    if scales.dtype == np.float32:
+        return scales.astype(np.float64, order="C")
+    values: Array = decode(scales, fmt.scale, dtype=np.float64)
+    return np.ascontiguousarray(values)

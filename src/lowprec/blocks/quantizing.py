@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.arrays.dask_arrays import is_chunked
 from lowprec.arrays.layouts import check_out, is_same_memory, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, kernel_dtype
 from lowprec.blocks.formats import AnyFormatLike, BlockFormat, find_block_format, get_format
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["quantize", "round_blocks"]
+__all__ = ["Place", "quantize", "round_blocks", "round_placed", "tensor_amax_of"]
 
 _PIECE = 1 << 16  # elements
 _PARALLEL_FROM = 200_000  # elements
@@ -105,6 +106,11 @@ def quantize(
             f"quantize makes blocks that share a scale, and {get_format(fmt)} is a format of "
             "single numbers; use encode or round_to, or a block format such as 'mxfp4'"
         )
+    if is_chunked(x):
+        raise TypeError(
+            "quantize takes an array in memory, and this is a dask array; quantize its chunks with "
+            "x.map_blocks, or round it lazily with round_to"
+        )
     array = as_array(x)
     layout = layout_of(block_format, array.shape, axis)
     work = _work(block_format, array, rounding, rng, tensor_amax)
@@ -137,6 +143,13 @@ def round_blocks(
             f"{name} is {value!r}, but elements of a block format such as {fmt} always saturate "
             "and always draw 32 random bits; leave it away"
         )
+    if is_chunked(x):
+        from lowprec.blocks.chunks import round_chunks
+
+        if out is not None:
+            raise TypeError("a dask array is rounded when it is computed; leave out= away")
+        how: dict[str, Any] = {"rounding": rounding, "rng": rng}
+        return round_chunks(x, fmt, axis=axis, tensor_amax=tensor_amax, **how)
     array = as_array(x)
     layout = layout_of(fmt, array.shape, axis)
     single = kernel_dtype(array.dtype) == np.float32
@@ -154,6 +167,30 @@ def round_blocks(
         array = array.copy()
     _run(work, array, layout, result, None)
     return result
+
+
+class Place(NamedTuple):
+    """Where a chunk lies in a whole array, and the key that this array's random bits come from."""
+
+    key: int
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+def round_placed(
+    x: Array, fmt: BlockFormat, mode: Rounding, axis: int, tensor_amax: Any, place: Place | None
+) -> Array:
+    """Round a chunk of a larger array, with the random bits of its place there."""
+    if place is None:
+        rounded: Array = round_blocks(x, fmt, rounding=mode, axis=axis, tensor_amax=tensor_amax)
+        return rounded
+    layout = layout_of(fmt, x.shape, axis)
+    work = _work(fmt, x, mode, 0, tensor_amax)._replace(key=place.key, threads=1)
+    single = kernel_dtype(x.dtype) == np.float32
+    out = np.empty(x.shape, np.float32 if single else np.float64)
+    for piece, where in layout.placed_pieces(place.start, place.shape) if x.size else ():
+        _run_piece(work, x[piece], layout, where, piece, out[piece], None)
+    return out
 
 
 # Checks ------------------------------------------------------------------------------------------
@@ -254,7 +291,8 @@ def _run(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None
     limit = _PIECE * (4 * work.threads if work.threads > 1 else 1)
     if x.size:
         for piece in layout.pieces(limit):
-            _run_piece(work, x[piece], layout, piece, out[piece], scales)
+            where = [layout.place_of(piece), *layout.steps]
+            _run_piece(work, x[piece], layout, where, piece, out[piece], scales)
 
 
 def _run_vectors(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> bool:
@@ -301,6 +339,7 @@ def _run_piece(
     work: _Work,
     x: Array,
     layout: Layout,
+    where: list[int],
     piece: tuple[slice, ...],
     out: Array,
     scales: Array | None,
@@ -323,7 +362,7 @@ def _run_piece(
         from lowprec.blocks.deciding import decide
 
         decide(found, x, layout, work.g)
-    place = np.array([layout.place_of(piece), *layout.steps], np.int64)
+    place = np.array(where, np.int64)
     write = make_elements(source.dtype.name, result.dtype.name, parallel)
     write(
         source, tails, tile, work.g, plan.grids, found, work.mode, work.key, place, result,

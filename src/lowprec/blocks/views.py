@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowprec.blocks.formats import IntegerFormat, ScaleRule
+from lowprec.blocks.words import block_in_words, element_in_words
 from lowprec.conversion import decode
 from lowprec.show.cards import bits_html, card
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from lowprec.blocks.formats import BlockFormat
     from lowprec.blocks.quantized import Quantized
 
-__all__ = ["block_format_html", "block_in_words", "element_in_words", "quantized_html"]
+__all__ = ["block_format_html", "quantized_html"]
 
 _RULES = {
     ScaleRule.FLOOR: "2^(floor(log2 amax) - emax); clips what exceeds M·scale",
@@ -24,24 +25,6 @@ _RULES = {
     ScaleRule.AMAX: "amax/M, rounded once",
     ScaleRule.FOUR_OVER_SIX: "amax/6 or amax/4, whichever has less squared error",
 }
-
-
-def block_in_words(fmt: BlockFormat) -> str:
-    """Return which elements share a scale."""
-    if fmt.block is None:
-        return "a whole axis"
-    if isinstance(fmt.block, tuple):
-        return f"{fmt.block[0]} × {fmt.block[1]} of the last two axes"
-    return f"{fmt.block} along one axis"
-
-
-def element_in_words(fmt: BlockFormat) -> str:
-    """Return what elements are."""
-    element = fmt.element
-    if isinstance(element, IntegerFormat):
-        point = f", {element.fraction_bits} below the point" if element.fraction_bits else ""
-        return f"integers of {element.bits} bits{point}"
-    return str(element)
 
 
 def block_format_html(fmt: BlockFormat) -> str:

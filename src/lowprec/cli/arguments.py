@@ -1,4 +1,4 @@
-"""What the commands' arguments share, and readers that turn a ValueError into wrong usage."""
+"""What the commands' arguments share, and readers whose errors are shown as wrong usage."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Add(Protocol):
 
 
 def checked(read: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Return `read` with its ValueError shown as wrong usage."""
+    """Return `read` with its TypeError or ValueError shown as wrong usage."""
 
     def checked(text: str) -> _T:
         try:
             return read(text.strip())
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return checked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from lowprec.blocks import BlockFormat
 from lowprec.cli.arguments import Add, add_formats, add_overwrite
 from lowprec.cli.terminal import note, show, tell_written, transfer_progress
 
@@ -61,6 +62,12 @@ def _compare(options: argparse.Namespace) -> None:
     figures, page = Output(options.json, JSON, "--json"), Output(options.html, PAGE, "--html")
     outputs = [output for output in (figures, page) if output.path]
     check_outputs(outputs, input_files(options.files), overwrite=options.overwrite)
+    blocks = [fmt for fmt in options.formats if isinstance(fmt, BlockFormat)]
+    if options.scheduler is not None and blocks:
+        options.command.error(
+            f"--scheduler measures tensors in parts, and blocks of {blocks[0]} may lie in two of "
+            "them; leave --scheduler away"
+        )
     with transfer_progress() as progress:
         comparison = _comparison(options, progress)
     if options.json:
@@ -96,7 +103,7 @@ def _compare_remotely(
     from lowprec.tensors.remote import measure_remotely
 
     measured = measure_remotely(tensors, options.formats, options.scheduler, progress=progress)
-    names = [fmt.name for fmt in options.formats]
+    names = [str(fmt) for fmt in options.formats]
     return Comparison({key: dict(zip(names, row, strict=True)) for key, row in measured.items()})
 
 

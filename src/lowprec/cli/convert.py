@@ -6,9 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lowprec
 from lowprec.cli.arguments import Add, add_modes, checked
 from lowprec.cli.terminal import note, show, transfer_progress
+from lowprec.formats import get_format
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +42,7 @@ def register(add: Add) -> None:
         "--to",
         metavar="F",
         required=True,
-        type=checked(lowprec.get_format),
+        type=checked(get_format),
         help="the format: a name, or eXmY",
     )
     convert.add_argument(
@@ -125,7 +125,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _executor(address: str | None) -> Iterator[Executor | None]:
-    """Give what files are submitted to, or None where they follow one another here."""
+    """Give the executor of the files; None converts them one after another in this process."""
     if address is None:
         yield None
         return
@@ -136,7 +136,7 @@ def _executor(address: str | None) -> Iterator[Executor | None]:
 
 
 def _words(done: Conversion, fmt: str) -> Text:
-    """Return in a few lines what was done."""
+    """Return the counts and the files written, in a few lines."""
     from rich.text import Text
 
     converted = f"{done.converted:,} tensor{'s' if done.converted != 1 else ''}"

@@ -23,7 +23,7 @@ __all__ = ["executor_for"]
 
 @contextlib.contextmanager
 def executor_for(options: argparse.Namespace) -> Iterator[Any]:
-    """Give what runs are submitted to, or None where they follow one another here."""
+    """Give the executor of the runs; None runs them one after another in this process."""
     if options.scheduler is not None:
         with _cluster(options.scheduler, options.save) as workers:
             yield workers

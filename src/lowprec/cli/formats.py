@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from lowprec.blocks import named_block_formats
+from lowprec.blocks.words import block_in_words, element_in_words
 from lowprec.cli.terminal import console_on, show
 from lowprec.formats import named_formats
 from lowprec.show.words import figure
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable
 
+    from lowprec.blocks import BlockFormat
     from lowprec.cli.arguments import Add
     from lowprec.formats import Format
 
@@ -30,6 +33,7 @@ def register(add: Add) -> None:
 def _formats(options: argparse.Namespace) -> None:
     console = console_on(sys.stdout)
     show(formats_table(named_formats().values(), console.width))
+    show(block_formats_table(named_block_formats().values(), console.width))
 
 
 _COLUMNS: dict[str, tuple[int, Callable[[Format], str]]] = {
@@ -77,4 +81,40 @@ def formats_table(formats: Iterable[Format], width: int = 80) -> Table:
         )
     for fmt in formats:
         table.add_row(fmt.name, *(text(fmt) for text in shown.values()))
+    return table
+
+
+_BLOCK_COLUMNS: dict[str, tuple[int, Callable[[BlockFormat], str]]] = {
+    "bits": (0, lambda fmt: f"{fmt.bits_per_value:.3f}".rstrip("0").rstrip(".")),
+    "elements": (0, element_in_words),
+    "block": (60, block_in_words),
+    "scale": (70, lambda fmt: str(fmt.scale)),
+    "rule": (92, lambda fmt: fmt.rule.value),
+    "tensor": (100, lambda fmt: "float32" if fmt.tensor_scale else "–"),
+}
+
+
+def block_formats_table(formats: Iterable[BlockFormat], width: int = 80) -> Table:
+    """Return block formats as a table, one a line.
+
+    Parameters
+    ----------
+    formats : iterable of BlockFormat
+        What to list.
+    width : int
+        Columns of the terminal; a narrow one is spared some of the table's.
+
+    Returns
+    -------
+    rich.table.Table
+        Bits are those of a value with its share of the scale; tensor is the tensor's own scale.
+    """
+    shown = {heading: text for heading, (room, text) in _BLOCK_COLUMNS.items() if width >= room}
+    padding = (0, 1 if width >= 110 else 0)
+    table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
+    table.add_column("block format", style="bold", no_wrap=True)
+    for heading in shown:
+        table.add_column(heading, justify="right" if heading == "bits" else "left")
+    for fmt in formats:
+        table.add_row(str(fmt), *(text(fmt) for text in shown.values()))
     return table

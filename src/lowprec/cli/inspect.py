@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lowprec
 from lowprec.cli.arguments import Add, add_modes, checked
 from lowprec.cli.terminal import show
+from lowprec.formats import get_format
 
 if TYPE_CHECKING:
     import argparse
@@ -34,7 +35,7 @@ def register(add: Add) -> None:
     )
     inspect.add_argument(
         "--format",
-        type=checked(lowprec.get_format),
+        type=checked(get_format),
         default=lowprec.bfloat16,
         metavar="F",
         help="a format's name, or eXmY (default: %(default)s)",

@@ -1,4 +1,4 @@
-"""``lowprec train --record``: a recorder for one run, and the page that comes of it."""
+"""``lowprec train --record``: a recorder for one run, and its page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def recorder_for(policy: Policy, steps: int, fit: Callable[..., History]) -> Rec
 
 
 def write_record(recorder: Recorder, path: str, *, overwrite: bool) -> None:
-    """Write the page, where there is a path, and print the verdict."""
+    """Write the page if a path was given, and print the verdict."""
     from lowprec.train.recorder.views import MARKS, graded
 
     if path:

@@ -20,7 +20,7 @@ __all__ = ["console_on", "note", "progress", "say", "show", "tell_written", "tra
 
 
 def console_on(stream: Any) -> Console:
-    """Return a console without any escape sequence where NO_COLOR is set or nobody looks."""
+    """Return a console, without escape sequences if NO_COLOR is set or there is no terminal."""
     from rich.console import Console
 
     return Console(file=stream, color_system=None if os.environ.get("NO_COLOR") else "auto")

@@ -19,14 +19,14 @@ SEEDS = "5"
 
 
 def add_arguments(train: argparse.ArgumentParser) -> None:
-    """Add what is trained on what, how, and what becomes of it."""
+    """Add the arguments for model, data, training and results."""
     _add_subject(train)
     _add_training(train)
     _add_outputs(train)
 
 
 def _add_subject(train: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what is trained on what."""
+    """Add the arguments for model and data."""
     train.add_argument(
         "--data", metavar="NAME", default="digits", help=f"{_DATA}, or FILE.npz (default: digits)"
     )
@@ -71,7 +71,7 @@ def _add_subject(train: argparse.ArgumentParser) -> None:
 
 
 def _add_training(train: argparse.ArgumentParser) -> None:
-    """Add the arguments that say how it is trained."""
+    """Add the arguments for the training."""
     for name, usual, meaning in (
         ("--epochs", 10, "how often to go through the training set"),
         ("--batch-size", 32, "samples a step"),
@@ -105,7 +105,7 @@ def _add_training(train: argparse.ArgumentParser) -> None:
 
 
 def _add_outputs(train: argparse.ArgumentParser) -> None:
-    """Add the arguments that say where results go, and how many runs go on at once."""
+    """Add the arguments for the files of results and for the number of runs at once."""
     train.add_argument("--html", metavar="FILE", help="also write charts and table as an HTML page")
     train.add_argument("--json", metavar="FILE", help="also write all figures as JSON")
     train.add_argument(
@@ -152,7 +152,7 @@ def _count(text: str) -> int:
 
 
 def read_seeds(text: str) -> list[int]:
-    """Read how many seeds, from 0 on, or which."""
+    """Read a number of seeds, counted from 0, or the seeds themselves."""
     return [int(one) for one in text.split(",")] if "," in text else list(range(_count(text)))
 
 

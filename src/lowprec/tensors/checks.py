@@ -49,7 +49,7 @@ def checked_size(name: str, shape: Any, itemsize: int) -> int:
 
 
 def refuse_duplicates(names: Iterable[str]) -> None:
-    """Raise ValueError if a name is there twice."""
+    """Raise ValueError if two tensors have one name."""
     for name, count in Counter(names).items():
         if count > 1:
             raise ValueError(f"the name {name!r:.100} is there {count} times")

@@ -103,7 +103,7 @@ def finished(client: Any, tasks: list[Any]) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def errors_in_words() -> Iterator[None]:
-    """Let errors of a task pass as if they were of here; say of others what the cluster lacks."""
+    """Raise a task's own errors unchanged, and put errors of the cluster in words."""
     try:
         yield
     except (OSError, ValueError, MemoryError):

@@ -1,4 +1,4 @@
-"""What a conversion of several files has done so far, so that it can go on when it was cut off."""
+"""The progress of a conversion of several files, by which an interrupted one is continued."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VERSION = 1
 
 
 class Journal:
-    """A file in the folder of results, there as long as some are missing.
+    """A file in the folder of results that exists until the last result is complete.
 
     Attributes
     ----------

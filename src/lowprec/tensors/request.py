@@ -65,7 +65,7 @@ class Request:
         }
 
     def _named(self, rng: RNGLike) -> Any:
-        """Return what tells one seed from another; a generator's is drawn anew every time."""
+        """Return the identity of a seed; that of a generator is drawn anew every time."""
         if rng is None or isinstance(rng, np.random.Generator):
             return None if rng is None else "a generator"
         return plain_seed(self.seed)

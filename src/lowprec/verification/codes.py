@@ -44,7 +44,7 @@ def result_bits(fmt: Format) -> Array:
 
 @functools.cache
 def operand_bits(fmt: Format) -> Array:
-    """Return those of operands: NaN carries the payload of its code, signalling ones included."""
+    """Return the float32 bits of operands: NaN carries the payload of its code, quiet or not."""
     f = layout_of(fmt)
     bits = result_bits(fmt).copy()
     codes = np.arange(bits.size)

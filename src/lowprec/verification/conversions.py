@@ -84,7 +84,7 @@ def _run_sample(
 
 
 def _judged(fmt: Format, rounding: Rounding, patterns: Array) -> Part:
-    """Hold the library to the integers."""
+    """Compare the library's results with those of the integer oracle."""
     total = Part()
     source, f, rule = layout_of(float32), layout_of(fmt), rule_of(rounding)
     for start in range(0, patterns.size, _BLOCK):

@@ -151,7 +151,7 @@ def _run(
 
 
 def true_value(function: str, x: float) -> Truth:
-    """Return f(x), of which no more than 40 bits and what follows them are told.
+    """Return f(x) as 40 bits and a sticky bit for those that follow.
 
     Examples
     --------
@@ -206,7 +206,7 @@ def _value(function: str, x: float) -> Truth:
 
 
 def _cut(significand: int, exponent: int, bits: int) -> tuple[int, int] | None:
-    """Return 40 bits and one for what follows; None where that may be nothing at all."""
+    """Return 40 bits and a sticky bit; None where the sticky bit is not certain."""
     lost = significand.bit_length() - _KEPT
     if lost <= 0:
         return None

@@ -140,7 +140,7 @@ def operation_check(
 
 
 def _judged(judge: Judge, codes: Sequence[Array], operands: Sequence[Array]) -> Part:
-    """Hold the library to the integers."""
+    """Compare the library's results with those of the integer oracle."""
     expected, events = np.empty(codes[0].size, CODES), np.zeros(len(Events._fields), np.int64)
     f, rule = layout_of(judge.fmt), rule_of(judge.rounding)
     a, b, c = codes[0], codes[len(codes) > 1], codes[-1]

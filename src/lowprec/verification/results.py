@@ -49,7 +49,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """One word: WRONG, skipped, interrupted, proved (all cases agree) or agrees (a sample)."""
+        """WRONG, skipped, interrupted, proved (all cases agree) or agrees (a sample)."""
         if self.mismatches:
             return "WRONG"
         if self.missing:
@@ -92,7 +92,7 @@ class Report:
 
     @property
     def mismatches(self) -> int:
-        """How many there are in all."""
+        """The number of mismatches in all checks."""
         return sum(result.mismatches for result in self.results)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Operands drawn where operations go wrong, and everywhere else."""
+"""Operands drawn from all codes, and more often where operations go wrong."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
 
 
 def _read_metadata(members: list[Tensor]) -> dict[str, str]:
-    """Return the texts that lowprec keeps in a member of their own; none from other files."""
+    """Return the texts of lowprec's own member `__metadata__`, which others do not write."""
     for tensor in members:
         is_text = tensor.name == METADATA and tensor.dtype == np.uint8
         if is_text and tensor.nbytes <= _MOST_METADATA_BYTES:
