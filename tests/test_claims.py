@@ -90,6 +90,15 @@ def test_one_bit_is_six_decibels():
     assert np.allclose(np.diff(levels), 6.02, atol=0.3)
 
 
+def test_below_2_to_the_minus_17_bfloat16_is_the_finer_of_the_two():
+    """What the first notebook says of numbers that float16 holds as subnormal ones."""
+    exponents = np.arange(-24, -13)
+    spacings = [lp.ulp(1.5 * 2.0**exponents, fmt) for fmt in (HALF, BRAIN)]
+    assert ((spacings[1] < spacings[0]) == (exponents < -17)).all()
+    assert "2⁻¹⁷ = 7.6·10⁻⁶" in page("notebooks/01_what_16_bits_can_hold.ipynb")
+    assert power(2.0**-17, 1) == "7.6·10⁻⁶"
+
+
 @pytest.mark.parametrize("fmt", lp.named_formats().values(), ids=str)
 def test_whole_numbers_are_exact_up_to_2_to_the_p_and_the_next_is_not(fmt):
     """Where the format reaches so far: *Counts to* in the table about choosing."""

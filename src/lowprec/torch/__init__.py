@@ -15,6 +15,7 @@ except ModuleNotFoundError as _error:
     ) from None
 
 from lowprec.torch.door import cast, decode, encode, round_to, round_to_
+from lowprec.torch.optimizing import Optimizer
 from lowprec.torch.watching import watch
 
-__all__ = ["cast", "decode", "encode", "round_to", "round_to_", "watch"]
+__all__ = ["Optimizer", "cast", "decode", "encode", "round_to", "round_to_", "watch"]

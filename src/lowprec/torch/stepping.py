@@ -81,6 +81,7 @@ class Steps:
         self._scaler, self._handles = scaler, list[Any]()
         self._notes: list[str] = []
         self._in_step = self._in_twin = False
+        self._stepping: Any = None
         self._closed_passes = 0
         self._bad: tuple[str, str, float] | None = None
         self._before: _Snapshot | None = None
@@ -156,12 +157,12 @@ class Steps:
     def _pre_step(self, optimizer: Any, arguments: Any, options: Any) -> None:
         if not self._in_twin and not self._in_step and self._owned(optimizer):
             closure = arguments[1:] or options.get("closure")
-            self._in_step = True
+            self._in_step, self._stepping = True, optimizer
             self.quietly(self._begin, optimizer, closure, 1.0)
 
     def _post_step(self, optimizer: Any, arguments: Any, options: Any) -> None:
-        if not self._in_twin and self._in_step and self._owned(optimizer):
-            self._in_step = False
+        if not self._in_twin and self._in_step and optimizer is self._stepping:
+            self._in_step, self._stepping = False, None
             self.quietly(self._end, optimizer)
 
     # A step --------------------------------------------------------------------------------------

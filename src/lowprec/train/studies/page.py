@@ -92,8 +92,8 @@ _CURVES = (
 )
 _MEMORY = (
     "What must be kept of each parameter, from the left: the stored parameter, the optimizer's "
-    "state, the copy in the compute format. Mixed precision adds that copy; it saves in "
-    "activations and gradients, which are not counted here, and in time on hardware."
+    "state, the copy in the compute format. Mixed precision adds that copy; activations and "
+    "gradients, which are not counted here, take half of float32's bytes."
 )
 
 
