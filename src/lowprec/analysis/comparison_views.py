@@ -12,9 +12,9 @@ from lowprec.show.pages import stylesheet
 from lowprec.show.words import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -55,6 +55,7 @@ def _decibels(measured: Measurement) -> str:
     return "∞" if math.isinf(value) else f"{value:.1f}"
 
 
+_URGENT = ("overflows", "new zeros", "max error", "SQNR", "subnormal", "headroom")
 _WIDTH = 10
 _COLUMNS = (
     _Column(
@@ -113,28 +114,52 @@ def comparison_table(rows: Rows) -> RenderableType:
     Returns
     -------
     rich renderable
-        Losses are red; it fits 80 columns. Of many arrays the worst are shown.
+        Losses are red. A terminal of fewer than 80 columns is shown the columns that decide, and
+        told which are left out. Of many arrays the worst are shown.
     """
-    from rich.console import Group
-    from rich.text import Text
+    return _Table(rows)
 
-    names = {fmt for row in rows.values() for fmt in row}
-    first = max(map(len, names), default=0) + 2
-    names_and_units = zip(*(column.brief.partition(", ")[::2] for column in _COLUMNS), strict=True)
-    lines = [
-        Text(" " * first + "".join(f"{word:>{_WIDTH}}" for word in words), "bold")
-        for words in names_and_units
-    ]
-    shown = list(rows) if len(rows) <= _MOST_SHOWN else worst_first(rows)[:_MOST_SHOWN]
-    for name in shown:
-        row = rows[name]
-        extent = _extent(next(iter(row.values()))) if row else ""
-        lines += [Text(), Text.assemble((name, "bold"), "  ", (extent, "dim"), overflow="fold")]
-        lines += [_line(fmt, first, measured) for fmt, measured in row.items()]
-    if len(rows) > len(shown):
-        note = f"These are the worst {len(shown)} of {len(rows):,}; --html and --json have all."
-        lines += [Text(), Text(note, "dim")]
-    return Group(*lines, *(_summary(rows) if len(rows) > 1 else ()))
+
+class _Table(NamedTuple):
+    """The table, laid out for the width that it is shown in."""
+
+    rows: Rows
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        rows = self.rows
+        names = {fmt for row in rows.values() for fmt in row}
+        first = max(map(len, names), default=0) + 2
+        columns = _that_fit(options.max_width - first)
+        names_and_units = zip(*(c.brief.partition(", ")[::2] for c in columns), strict=True)
+        for words in names_and_units:
+            yield Text(" " * first + "".join(f"{word:>{_WIDTH}}" for word in words), "bold")
+        shown = list(rows) if len(rows) <= _MOST_SHOWN else worst_first(rows)[:_MOST_SHOWN]
+        for name in shown:
+            row = rows[name]
+            extent = _extent(next(iter(row.values()))) if row else ""
+            yield Text()
+            yield Text.assemble((name, "bold"), "  ", (extent, "dim"), overflow="fold")
+            yield from (_line(fmt, first, measured, columns) for fmt, measured in row.items())
+        notes = []
+        if len(rows) > len(shown):
+            notes.append(f"These are the worst {len(shown)} of {len(rows):,}.")
+        if left := [c.brief.partition(",")[0] for c in _COLUMNS if c not in columns]:
+            notes.append(f"Left out for want of room: {', '.join(left)}.")
+        if notes:
+            yield Text()
+            yield Text(" ".join([*notes, "--html and --json have all."]), "dim")
+        yield from _summary(rows) if len(rows) > 1 else ()
+
+
+def _that_fit(width: int) -> list[_Column]:
+    """Return the columns that a width has room for, those that decide before the others."""
+    urgent = sorted(_COLUMNS, key=lambda column: _URGENT.index(column.brief.partition(",")[0]))
+    kept = urgent[: max(1, width // _WIDTH)]
+    return [column for column in _COLUMNS if column in kept]
 
 
 def _summary(rows: Rows) -> list[RenderableType]:
@@ -166,10 +191,10 @@ def _list(gap: int = 1) -> Table:
     return grid
 
 
-def _line(fmt: str, first: int, measured: Measurement) -> Text:
+def _line(fmt: str, first: int, measured: Measurement, columns: list[_Column]) -> Text:
     from rich.text import Text
 
-    texts = [(column, column.text(measured)) for column in _COLUMNS]
+    texts = [(column, column.text(measured)) for column in columns]
     cells = [(f"{text:>{_WIDTH}}", "bold red" if _is_loss(c, text) else "") for c, text in texts]
     return Text.assemble(f"  {fmt:<{first - 2}}", *cells)
 

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lowprec.cli.arguments import Add, add_formats, add_overwrite, checked
-from lowprec.cli.terminal import progress, show
+from lowprec.cli.terminal import console_on, progress, show
 from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _require_oracles(listed: list[Check]) -> None:
 
 
 def _tell(report: Report) -> None:
-    show(report.to_table())
+    show(report.to_table(console_on(sys.stdout).width))
     for result in report.results:
         for mismatch in result.first:
             print(f"{result.name}: {mismatch}")

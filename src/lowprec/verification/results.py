@@ -141,23 +141,42 @@ class Report:
         lines += ["| " + " | ".join(row) + " |" for row in self.rows()]
         return "\n".join(line.replace("|  |", "| |") for line in lines)
 
-    def to_table(self) -> Table:
-        """Return the table for a terminal."""
+    def to_table(self, width: int = 80) -> Table:
+        """Return the table for a terminal of a width; counts are shown whole in every one.
+
+        A narrow terminal is not shown the seconds, and a very narrow one the mismatches, of which
+        the verdict says whether there are any; names fold.
+        """
         from rich import box
         from rich.table import Table
 
+        rows = [_HEADINGS, *self.rows()]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADINGS))]
+        shown = list(range(len(_HEADINGS)))
+        least = widths[0]
+        for heading in ("seconds", "mismatches"):  # the verdict says whether there are any
+            if least + sum(widths[k] + _GAP for k in shown[1:]) > width:
+                shown.remove(_HEADINGS.index(heading))
+            least = min(least, _SHORTEST)
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for heading in _HEADINGS:
+        for heading in (_HEADINGS[k] for k in shown):
             is_figure = heading in ("cases", "mismatches", "seconds")
-            table.add_column(heading, justify="right" if is_figure else "left", no_wrap=True)
-        *rows, total = self.rows()
-        for row in rows:
+            table.add_column(
+                heading,
+                justify="right" if is_figure else "left",
+                no_wrap=heading != "check",
+                overflow="fold",
+            )
+        *checks, total = ([row[k] for k in shown] for row in rows[1:])
+        for row in checks:
             table.add_row(*row)
         table.add_section()
         table.add_row(*total)
         return table
 
 
+_GAP = 3  # characters between columns
+_SHORTEST = 13  # to which a check's name folds, at a blank
 _HEADINGS = ("check", "cases", "mismatches", "seconds", "verdict")
 
 
