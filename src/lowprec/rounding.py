@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import enum
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from lowprec.common.names import did_you_mean
 
@@ -124,5 +124,28 @@ class Overflow(_Spelled):
     SATURATE_FINITE = "saturate_finite"
 
 
-RoundingLike = Rounding | str
-OverflowLike = Overflow | str
+RoundingName = Literal[
+    "ties_to_even",
+    "ties_to_away",
+    "ties_toward_zero",
+    "toward_zero",
+    "away_from_zero",
+    "toward_positive",
+    "toward_negative",
+    "to_odd",
+    "stochastic",
+    "stochastic_equal",
+    "RNE",
+    "RNA",
+    "RNZ",
+    "RZ",
+    "RA",
+    "RU",
+    "RD",
+    "RO",
+    "SR",
+    "SE",
+]
+OverflowName = Literal["ieee", "saturate", "saturate_finite"]
+RoundingLike = Rounding | RoundingName
+OverflowLike = Overflow | OverflowName

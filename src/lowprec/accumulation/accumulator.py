@@ -5,20 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from lowprec.common.names import one_of
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 
 if TYPE_CHECKING:
     from lowprec.common.randomness import RNGLike
 
 __all__ = ["Accumulator", "AccumulatorLike", "as_accumulator", "result_dtype"]
 
-ORDERS = ("sequential", "blocked", "pairwise", "kahan", "exact", "aligned", "blas")
+Order = Literal["sequential", "blocked", "pairwise", "kahan", "exact", "aligned", "blas"]
+ORDERS: tuple[str, ...] = get_args(Order)
 LOWEST_EXPONENT = -132  # of aligned sums; published models have -132, -133 and -126
 
 
@@ -88,12 +89,12 @@ class Accumulator:
     """
 
     fmt: FormatLike = "float32"
-    order: str = "sequential"
+    order: Order = "sequential"
     block: int | None = None
     inner: FormatLike | Accumulator | None = None
     fused: bool = True
-    rounding: Rounding | str = "ties_to_even"
-    overflow: Overflow | str = "ieee"
+    rounding: RoundingLike = "ties_to_even"
+    overflow: OverflowLike = "ieee"
     rng: RNGLike = None
     fraction_bits: int | None = None
     lowest_exponent: int = LOWEST_EXPONENT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from lowprec.arrays.types import Real
+
 __all__ = ["RunningSums", "sum"]
 
 Array = np.ndarray[Any, Any]
@@ -36,6 +38,28 @@ _ONE = Format("one", exponent_bits=2, precision=1, specials=Specials.FINITE)  # 
 _PRODUCT_KEY = 0x9E3779B97F4A7C15  # products draw from another stream than sums
 
 
+@overload
+def sum(  # noqa: A001
+    x: ArrayLike,
+    accumulator: AccumulatorLike,
+    axis: None = ...,
+    keepdims: Literal[False] = ...,
+) -> Real: ...
+@overload
+def sum(  # noqa: A001
+    x: ArrayLike,
+    accumulator: AccumulatorLike,
+    axis: int | tuple[int, ...] | None = ...,
+    *,
+    keepdims: Literal[True],
+) -> np.ndarray[Any, np.dtype[Any]]: ...
+@overload
+def sum(  # noqa: A001
+    x: ArrayLike,
+    accumulator: AccumulatorLike,
+    axis: int | tuple[int, ...],
+    keepdims: bool = ...,
+) -> Any: ...
 @in_exact_state
 def sum(  # noqa: A001
     x: ArrayLike,

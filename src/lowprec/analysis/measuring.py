@@ -18,7 +18,7 @@ from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks, reduce_whole_c
 from lowprec.arrays.sources import InBlocks, as_array
 from lowprec.blocks.formats import AnyFormat, AnyFormatLike, BlockFormat, get_format
 from lowprec.common.processor_state import in_exact_state
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,8 +42,8 @@ def measure(
     x: npt.ArrayLike | InBlocks,
     fmt: AnyFormatLike,
     *,
-    rounding: Rounding | str = "ties_to_even",
-    overflow: Overflow | str = "ieee",
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
     rng: Any = None,
     axis: int = -1,
     tensor_amax: Any = None,
@@ -93,8 +93,8 @@ def measure(
 def measure_each(
     x: npt.ArrayLike | InBlocks,
     formats: list[AnyFormat],
-    rounding: Rounding | str = "ties_to_even",
-    overflow: Overflow | str = "ieee",
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
     rng: Any = None,
     axis: int = -1,
     tensor_amax: Any = None,

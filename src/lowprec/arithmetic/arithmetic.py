@@ -211,7 +211,7 @@ class Arithmetic(Operations):
         if dtype != self._result and dtype == np.float32:
             array = _widened(array)
         seed = np.random.SeedSequence([key, place]) if self._rounding.is_stochastic else None
-        return round_to(  # type: ignore[no-any-return]
+        return round_to(
             array, self._format, rounding=self._rounding, overflow=self._overflow, rng=seed
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, Any
 
+from lowprec.arrays.types import binary, ternary, unary
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
@@ -21,26 +23,32 @@ class Operations(abc.ABC):
     def _compute(self, operation: str, operands: tuple[ArrayLike, ...], out: Array | None) -> Any:
         """Return the result of an operation on operands that broadcast."""
 
+    @binary
     def add(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
         """Return a + b; an exact zero from operands of different signs is -0 toward_negative."""
         return self._compute("add", (a, b), out)
 
+    @binary
     def subtract(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
         """Return a - b; zero as in `add`."""
         return self._compute("subtract", (a, b), out)
 
+    @binary
     def multiply(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
         """Return a · b; 0 · inf is NaN and invalid."""
         return self._compute("multiply", (a, b), out)
 
+    @binary
     def divide(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
         """Return a / b; a/0 is infinite and divide_by_zero, 0/0 and inf/inf are NaN and invalid."""
         return self._compute("divide", (a, b), out)
 
+    @unary
     def sqrt(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the square root; that of -0 is -0, of negative numbers NaN and invalid."""
         return self._compute("sqrt", (a,), out)
 
+    @ternary
     def fma(self, a: ArrayLike, b: ArrayLike, c: ArrayLike, *, out: Array | None = None) -> Any:
         """Return a · b + c rounded once; 0 · inf + NaN is NaN and not invalid.
 
@@ -54,6 +62,7 @@ class Operations(abc.ABC):
         """
         return self._compute("fma", (a, b, c), out)
 
+    @binary
     def remainder(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
         """Return a - n·b with n the integer nearest to a/b, of two the even one.
 
@@ -68,80 +77,99 @@ class Operations(abc.ABC):
         """
         return self._compute("remainder", (a, b), out)
 
+    @binary
     def minimum(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the smaller operand; NaN if one is NaN; -0 is less than +0. No events."""
         return self._compute("minimum", (a, b), out)
 
+    @binary
     def maximum(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the larger operand; NaN if one is NaN; +0 is more than -0. No events."""
         return self._compute("maximum", (a, b), out)
 
     # Elementary functions --------------------------------------------------------------------
 
+    @unary
     def exp(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return e to the power a."""
         return self._compute("exp", (a,), out)
 
+    @unary
     def exp2(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return 2 to the power a; exact for integers."""
         return self._compute("exp2", (a,), out)
 
+    @unary
     def expm1(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return exp(a) - 1, rounded once."""
         return self._compute("expm1", (a,), out)
 
+    @unary
     def log(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the natural logarithm; that of 0 is -inf and divide_by_zero, of less invalid."""
         return self._compute("log", (a,), out)
 
+    @unary
     def log2(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the logarithm to base 2; exact for powers of two, 0 and less as in `log`."""
         return self._compute("log2", (a,), out)
 
+    @unary
     def log10(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the logarithm to base 10; exact for powers of ten, 0 and less as in `log`."""
         return self._compute("log10", (a,), out)
 
+    @unary
     def log1p(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return log(1 + a), rounded once; at -1 it is -inf and divide_by_zero, below invalid."""
         return self._compute("log1p", (a,), out)
 
+    @unary
     def sin(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the sine of an angle in radians; of infinities NaN and invalid."""
         return self._compute("sin", (a,), out)
 
+    @unary
     def cos(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the cosine of an angle in radians; of infinities NaN and invalid."""
         return self._compute("cos", (a,), out)
 
+    @unary
     def tan(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the tangent of an angle in radians; of infinities NaN and invalid."""
         return self._compute("tan", (a,), out)
 
+    @unary
     def tanh(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the hyperbolic tangent."""
         return self._compute("tanh", (a,), out)
 
+    @unary
     def sigmoid(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return 1 / (1 + exp(-a)), rounded once."""
         return self._compute("sigmoid", (a,), out)
 
+    @unary
     def erf(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the error function."""
         return self._compute("erf", (a,), out)
 
+    @unary
     def cbrt(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the cube root; that of negative numbers is negative."""
         return self._compute("cbrt", (a,), out)
 
+    @unary
     def rsqrt(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return 1 / sqrt(a), rounded once; of ±0 ±inf and divide_by_zero, of less invalid."""
         return self._compute("rsqrt", (a,), out)
 
+    @unary
     def reciprocal(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return 1 / a; of ±0 ±inf and divide_by_zero."""
         return self._compute("reciprocal", (a,), out)
 
+    @binary
     def power(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
         """Return a to the power b, with the special cases of IEEE 754-2019's pow (section 9.2.1).
 

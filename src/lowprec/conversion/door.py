@@ -6,7 +6,7 @@ Everything is checked once, and then handed to one kernel pass.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from lowprec.formats import FormatLike, family_format, get_format
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from lowprec.arrays.types import Array, Real, Scalar
     from lowprec.common.randomness import RNGLike
     from lowprec.rounding import OverflowLike, RoundingLike
 
@@ -46,6 +47,32 @@ def _blocks(fmt: FormatLike) -> Any:
         raise
 
 
+@overload
+def round_to(
+    x: Scalar,
+    fmt: FormatLike,
+    *,
+    rounding: RoundingLike = ...,
+    overflow: OverflowLike = ...,
+    rng: RNGLike = ...,
+    random_bits: int | None = ...,
+    out: None = ...,
+    axis: int = ...,
+    tensor_amax: float | None = ...,
+) -> Real: ...
+@overload
+def round_to(
+    x: ArrayLike,
+    fmt: FormatLike,
+    *,
+    rounding: RoundingLike = ...,
+    overflow: OverflowLike = ...,
+    rng: RNGLike = ...,
+    random_bits: int | None = ...,
+    out: Array | None = ...,
+    axis: int = ...,
+    tensor_amax: float | None = ...,
+) -> Array: ...
 def round_to(
     x: ArrayLike,
     fmt: FormatLike,
@@ -133,6 +160,28 @@ def round_to(
     return _convert(x, fmt, rounding, overflow, random_bits, "round", rng, out)
 
 
+@overload
+def encode(
+    x: Scalar,
+    fmt: FormatLike,
+    *,
+    rounding: RoundingLike = ...,
+    overflow: OverflowLike = ...,
+    rng: RNGLike = ...,
+    random_bits: int | None = ...,
+    out: None = ...,
+) -> np.unsignedinteger[Any]: ...
+@overload
+def encode(
+    x: ArrayLike,
+    fmt: FormatLike,
+    *,
+    rounding: RoundingLike = ...,
+    overflow: OverflowLike = ...,
+    rng: RNGLike = ...,
+    random_bits: int | None = ...,
+    out: Array | None = ...,
+) -> Array: ...
 def encode(
     x: ArrayLike,
     fmt: FormatLike,
@@ -172,6 +221,28 @@ def encode(
     return _convert(x, fmt, rounding, overflow, random_bits, "encode", rng, out)
 
 
+@overload
+def cast(
+    x: Scalar,
+    fmt: FormatLike,
+    *,
+    rounding: RoundingLike = ...,
+    overflow: OverflowLike = ...,
+    rng: RNGLike = ...,
+    random_bits: int | None = ...,
+    out: None = ...,
+) -> np.number[Any]: ...
+@overload
+def cast(
+    x: ArrayLike,
+    fmt: FormatLike,
+    *,
+    rounding: RoundingLike = ...,
+    overflow: OverflowLike = ...,
+    rng: RNGLike = ...,
+    random_bits: int | None = ...,
+    out: Array | None = ...,
+) -> Array: ...
 def cast(
     x: ArrayLike,
     fmt: FormatLike,
@@ -218,6 +289,22 @@ def cast(
     return codes.view(fmt.dtype) if out is None else out
 
 
+@overload
+def decode(
+    codes: Scalar,
+    fmt: FormatLike,
+    *,
+    dtype: np.dtype[Any] | type | str | None = ...,
+    out: None = ...,
+) -> Real: ...
+@overload
+def decode(
+    codes: ArrayLike,
+    fmt: FormatLike,
+    *,
+    dtype: np.dtype[Any] | type | str | None = ...,
+    out: Array | None = ...,
+) -> Array: ...
 def decode(
     codes: ArrayLike,
     fmt: FormatLike,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -10,13 +10,20 @@ from lowprec.arrays.sources import as_array
 from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion.door import decode, encode, round_to
 from lowprec.formats import Format, FormatLike, get_format
+from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from lowprec.arrays.types import Array, Real, Scalar
+
 __all__ = ["next_down", "next_up", "ulp"]
 
 
+@overload
+def ulp(x: Scalar, fmt: FormatLike) -> Real: ...
+@overload
+def ulp(x: ArrayLike, fmt: FormatLike) -> Array: ...
 @in_exact_state
 @np.errstate(all="ignore")  # subnormal results and NaN are no errors of the caller's
 def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
@@ -52,6 +59,10 @@ def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     return spacing[()] if is_scalar else spacing
 
 
+@overload
+def next_up(x: Scalar, fmt: FormatLike) -> Real: ...
+@overload
+def next_up(x: ArrayLike, fmt: FormatLike) -> Array: ...
 def next_up(x: ArrayLike, fmt: FormatLike) -> Any:
     """Return the least value of the format that is greater than each number.
 
@@ -80,6 +91,10 @@ def next_up(x: ArrayLike, fmt: FormatLike) -> Any:
     return _next(x, get_format(fmt), +1)
 
 
+@overload
+def next_down(x: Scalar, fmt: FormatLike) -> Real: ...
+@overload
+def next_down(x: ArrayLike, fmt: FormatLike) -> Array: ...
 def next_down(x: ArrayLike, fmt: FormatLike) -> Any:
     """Return the greatest value of the format that is less than each number.
 
@@ -107,7 +122,7 @@ def next_down(x: ArrayLike, fmt: FormatLike) -> Any:
 @np.errstate(all="ignore")
 def _next(x: ArrayLike, fmt: Format, direction: int) -> Any:
     is_scalar, x = np.isscalar(x), as_array(x)
-    toward = "toward_positive" if direction > 0 else "toward_negative"
+    toward = Rounding.TOWARD_POSITIVE if direction > 0 else Rounding.TOWARD_NEGATIVE
     dtype = np.asarray(round_to(x.reshape(-1)[:0], fmt)).dtype
     codes = np.asarray(encode(x, fmt, rounding=toward, overflow="saturate_finite"))
     value = _ordinal(decode(codes, fmt, dtype="float64"))

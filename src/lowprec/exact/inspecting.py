@@ -10,7 +10,7 @@ from lowprec.exact.inspection import Inspection
 from lowprec.exact.number import read_number
 from lowprec.exact.reference import round_exact
 from lowprec.formats import FormatLike, get_format
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 
 __all__ = ["inspect"]
 
@@ -21,8 +21,8 @@ def inspect(
     fmt: FormatLike = "bfloat16",
     *,
     code: SupportsIndex | None = None,
-    rounding: Rounding | str = "ties_to_even",
-    overflow: Overflow | str = "ieee",
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
 ) -> Inspection:
     """Round one number to a format, or take one of its codes, and show everything about it.
 

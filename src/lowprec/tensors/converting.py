@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lowprec.common.outputs import NEVER_REPLACED, Output, check_outputs, is_same_file
 from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import FormatLike, get_format
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 from lowprec.tensors.journal import Journal
 from lowprec.tensors.opening import find_files, read_file, say_what_is_left, write_index
 from lowprec.tensors.request import Request, seed_sequence
@@ -61,8 +61,8 @@ def convert(
     target: str | os.PathLike[str],
     to: FormatLike,
     *,
-    rounding: Rounding | str = "ties_to_even",
-    overflow: Overflow | str = "ieee",
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
     rng: RNGLike = None,
     scale: bool = False,
     include: str | Iterable[str] = ("*",),
