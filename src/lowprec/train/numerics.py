@@ -11,11 +11,14 @@ import numpy as np
 from lowprec.accumulation import Accumulator, matmul
 from lowprec.formats import Format, float32, float64
 from lowprec.rounding import Overflow, Rounding
+from lowprec.train.block_operands import BlockOperands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lowprec.train.policy import Policy
+
+    RNG = Callable[[], np.random.Generator]
 
 __all__ = ["Numerics", "numerics_of", "tensor_exponent"]
 
@@ -55,6 +58,7 @@ class Numerics:
         self._state = _rounder(formats["state"], self.dtype)
         self._is_fused = self.dtype == np.float32 and not scaled
         self._product = _product(policy)
+        self._blocks = BlockOperands(policy) if policy.has_blocks else None
 
     def at(self, policy: Policy) -> Numerics:
         """Return the numerics of a place that follows another policy."""
@@ -77,6 +81,32 @@ class Numerics:
     def gradient(self, g: Array) -> Array:
         """Round to the format of gradients that leave a layer."""
         return self._gradient(g)
+
+    # The three products of a layer, whose operands are quantized before in block formats
+
+    def forward_product(self, x: Array, kernel: Array) -> Array:
+        """Return x · kernel, of inputs (samples, features); the sums are not rounded again."""
+        if self._blocks is not None:
+            x, kernel = self._blocks.forward(x, kernel)
+        return self.matmul(x, kernel)
+
+    def kernel_gradient(self, x: Array, dz: Array, rng: RNG) -> Array:
+        """Return xᵀ · dz, rounded to the format of gradients; `rng` is the layer's."""
+        if self._blocks is None:
+            return self.gradient_product(x.T, dz)
+        return self.gradient_product(*self._blocks.kernel_gradient(x, dz, rng))
+
+    def input_gradient(self, dz: Array, kernel: Array, rng: RNG) -> Array:
+        """Return dz · kernelᵀ, rounded to the format of gradients."""
+        if self._blocks is None:
+            return self.gradient_product(dz, kernel.T)
+        return self.gradient_product(*self._blocks.input_gradient(dz, kernel, rng))
+
+    def input_gradient_sums(self, dz: Array, kernel: Array, rng: RNG) -> Array:
+        """Return dz · kernelᵀ; the sums are not rounded again."""
+        if self._blocks is None:
+            return self.matmul(dz, kernel.T)
+        return self.matmul(*self._blocks.input_gradient(dz, kernel, rng))
 
     def gradient_product(self, a: Array, b: Array) -> Array:
         """Multiply matrices, and round the sums to the format of gradients."""

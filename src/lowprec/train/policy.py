@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from lowprec.accumulation import Accumulator
+from lowprec.blocks.formats import AnyFormatLike, BlockFormat, find_block_format
+from lowprec.blocks.formats import get_format as find_format
 from lowprec.common.names import named, one_of
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.train.loss_scale import LossScale
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "get_policies", "get_policy", "named_policies"]
 
 UPDATES = ("nearest", "stochastic", "kahan")
+GRADIENT_ROUNDINGS = ("nearest", "stochastic")
 INPUTS = "inputs"
 """The key of `Policy.layers` that means the network's inputs."""
 
@@ -38,10 +42,13 @@ class Policy:
     ----------
     params : Format, str or dtype
         Of the stored (master) parameters.
-    compute : Format, str or dtype
-        Of weights, inputs and activations in the forward pass.
-    gradients : Format, str or dtype, optional
-        Of every gradient that leaves a layer; by default `compute`.
+    compute : Format, BlockFormat, str or dtype
+        Of weights, inputs and activations in the forward pass. In a block format every operand of
+        a product is quantized along the axis that is summed, from float32; what layers hand on
+        stays float32.
+    gradients : Format, BlockFormat, str or dtype, optional
+        Of every gradient that leaves a layer; by default `compute`. A block format quantizes the
+        gradients that are operands of products, and those that leave a layer stay float32.
     accumulate : Accumulator, or Format, str or dtype
         Inside matrix products.
     state : Format, str or dtype, optional
@@ -56,6 +63,14 @@ class Policy:
     tensor_scales : bool
         Whether every tensor in `compute` and `gradients` is rounded under a power of two that
         brings its largest element just below the format's maximum, saturating.
+    weights : BlockFormat or str, optional
+        Of weights as operands, where `compute` is a block format; by default `compute`. In tiles,
+        as ``"nvfp4_2d"``, a weight is the same in the forward and the backward product.
+    gradient_rounding : str
+        How gradients are quantized in a block format: ``nearest`` or ``stochastic``.
+    hadamard : int
+        The size, a power of two, of the random Hadamard transform of the operands of weight
+        gradients, where `gradients` is a block format; 0 for none.
     layers : mapping of str to mapping, optional
         What is different in some places: ``{"Dense 2": {"compute": "float32"}}``. Keys are a
         layer's label (its class, counted by class), its index (``"2"``), a parameter (``"1/bias"``:
@@ -89,35 +104,63 @@ class Policy:
     """
 
     params: FormatLike = "float32"
-    compute: FormatLike = "float32"
-    gradients: FormatLike | None = None
+    compute: AnyFormatLike = "float32"
+    gradients: AnyFormatLike | None = None
     accumulate: Accumulator | FormatLike = "float32"
     state: FormatLike | None = None
     update: str = "nearest"
     loss_scale: LossScale | str | float | None = None
     tensor_scales: bool = False
+    weights: AnyFormatLike | None = None
+    gradient_rounding: str = "nearest"
+    hadamard: int = 0
     name: str = dataclasses.field(default="", compare=False)
     layers: Mapping[str, Mapping[str, Any]] | Layers = ()
 
     def __post_init__(self) -> None:
-        compute, params = get_format(self.compute), _params_format(self.params)
+        compute, params = find_format(self.compute), _params_format(self.params)
         accumulate = self.accumulate
         if not isinstance(accumulate, Accumulator):
             accumulate = get_format(accumulate)
         fields: dict[str, Any] = {
             "params": params,
             "compute": compute,
-            "gradients": compute if self.gradients is None else get_format(self.gradients),
+            "gradients": compute if self.gradients is None else find_format(self.gradients),
             "accumulate": accumulate,
             "state": params if self.state is None else get_format(self.state),
             "update": one_of(self.update, UPDATES, "kind of update"),
             "loss_scale": LossScale.get(self.loss_scale),
             "tensor_scales": bool(self.tensor_scales),
+            "weights": None if self.weights is None else find_format(self.weights),
+            "gradient_rounding": one_of(
+                self.gradient_rounding, GRADIENT_ROUNDINGS, "rounding of gradients"
+            ),
+            "hadamard": operator.index(self.hadamard),
             "layers": _checked_layers(self.layers),
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         self._check_formats()
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        if self.weights is not None and not isinstance(self.weights, BlockFormat):
+            raise ValueError(
+                f"weights={str(self.weights)!r} is no block format; weights in a format of single "
+                "numbers are what compute= says"
+            )
+        if self.hadamard < 0 or self.hadamard & (self.hadamard - 1):
+            raise ValueError(f"hadamard is {self.hadamard}; use a power of two such as 16, or 0")
+        if self.has_blocks and self.tensor_scales:
+            raise ValueError(
+                "tensor_scales are for formats of single numbers, and block formats have scales of "
+                "their own; leave tensor_scales away"
+            )
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether operands of products are quantized in blocks."""
+        return isinstance(self.compute, BlockFormat) or isinstance(self.gradients, BlockFormat)
 
     def _check_formats(self) -> None:
         widest = float64 if self.is_float64 else float32
@@ -132,11 +175,15 @@ class Policy:
 
     @property
     def formats(self) -> dict[str, Format]:
-        """The five formats by the name of their field; of `accumulate` its running sum's."""
+        """The five formats of whole tensors by the name of their field.
+
+        Of `accumulate` its running sum's. Where `compute` or `gradients` is a block format, tensors
+        are float32, as only operands of products are quantized.
+        """
         parts: dict[str, Any] = {
             "params": self.params,
-            "compute": self.compute,
-            "gradients": self.gradients,
+            "compute": _of_tensors(self.compute),
+            "gradients": _of_tensors(self.gradients),
             "accumulate": self.accumulator.fmt,
             "state": self.state,
         }
@@ -179,6 +226,10 @@ class Policy:
         return ",".join(changed)
 
 
+def _of_tensors(fmt: Any) -> Any:
+    return float32 if isinstance(fmt, BlockFormat) else fmt
+
+
 def _checked_layers(layers: Any) -> Layers:
     """Return what is different in some places as sorted tuples, its formats looked up."""
     pairs = layers.items() if isinstance(layers, Mapping) else layers
@@ -203,7 +254,9 @@ def _field(name: str, value: Any) -> Any:
         return one_of(value, UPDATES, "kind of update")
     if isinstance(value, Accumulator):
         return value
-    fmt = get_format(value)
+    fmt = find_format(value) if name in ("compute", "gradients") else get_format(value)
+    if isinstance(fmt, BlockFormat):
+        return fmt
     if not fmt.signed or not fmt.fits(float64):
         raise ValueError(f"{name}={str(fmt)!r} cannot serve a layer; use a signed format")
     return fmt
@@ -245,6 +298,13 @@ def named_policies() -> dict[str, Policy]:
             "gradients": "float8_e5m2",
             "tensor_scales": True,
         },
+        "mxfp8": {
+            "compute": "mxfp8_e4m3",
+            "gradients": "mxfp8_e5m2",
+            "gradient_rounding": "stochastic",
+        },
+        "mxfp4": {"compute": "mxfp4", "gradient_rounding": "stochastic"},
+        "nvfp4": {"compute": "nvfp4", "gradient_rounding": "stochastic"},
     }
     return {name: Policy(**fields, name=name) for name, fields in table.items()}
 
@@ -279,6 +339,9 @@ def get_policy(policy: Policy | str) -> Policy:
     if "=" in policy:
         return _parse(policy)
     names = named_policies()
+    blocks = None if policy in names else find_block_format(policy)
+    if blocks is not None:
+        return Policy(compute=blocks, gradient_rounding="stochastic", name=str(blocks))
     if policy not in names and _is_format(policy):
         sums = "float64" if get_format(policy) == float64 else "float32"
         return Policy(params=policy, compute=policy, accumulate=sums, name=policy)
@@ -330,7 +393,11 @@ def _parse(text: str) -> Policy:
 
 
 def _parse_fields(text: str) -> dict[str, Any]:
-    readers = {"loss_scale": _read_loss_scale, "tensor_scales": _read_bool}
+    readers: dict[str, Any] = {
+        "loss_scale": _read_loss_scale,
+        "tensor_scales": _read_bool,
+        "hadamard": int,
+    }
     fields: dict[str, Any] = {}
     layers: dict[str, dict[str, str]] = {}
     for part in text.split(","):

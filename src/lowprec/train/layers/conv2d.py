@@ -107,7 +107,7 @@ class Conv2D(Activated):
         bias = numerics.compute(params["bias"]) if self.use_bias else None
         windows = Windows.of(x.shape[1:3], self._size, self._strides, self.padding)
         rows = _rows(windows.padded(x, 0.0), windows)
-        z, y = activate(self.function, numerics.matmul(rows, kernel), bias, numerics)
+        z, y = activate(self.function, numerics.forward_product(rows, kernel), bias, numerics)
         saved = x.shape, rows, kernel, z, y
         return y.reshape(len(x), *windows.counts, self.filters), saved
 
@@ -120,7 +120,7 @@ class Conv2D(Activated):
         dz = activation_gradient(self.function, dy.reshape(y.shape), z, y, numerics)
         gradients = {}
         if self.trainable:
-            gradient = numerics.gradient_product(rows.T, dz)
+            gradient = numerics.kernel_gradient(rows, dz, run.rng)
             gradients["kernel"] = gradient.reshape(params["kernel"].shape)
             if self.use_bias:
                 sums = column_sums(dz.reshape(len(dy), -1, self.filters))
@@ -131,7 +131,7 @@ class Conv2D(Activated):
         dx = windows.padded(np.zeros(shape, dz.dtype), 0.0)
         places = kernel.reshape(-1, shape[-1], self.filters)
         for where, place in zip(windows.slices(), places, strict=True):
-            part = numerics.matmul(dz, place.T)
+            part = numerics.input_gradient_sums(dz, place, run.rng)
             dx[where] += part.reshape(len(dy), *windows.counts, shape[-1])
         return numerics.gradient(windows.cropped(dx)), gradients
 

@@ -90,7 +90,7 @@ class Dense(Activated):
         numerics = run.numerics
         kernel = numerics.compute(params["kernel"])
         bias = numerics.compute(params["bias"]) if self.use_bias else None
-        sums = numerics.matmul(_rows(x), kernel)
+        sums = numerics.forward_product(_rows(x), kernel)
         z, y = activate(self.function, sums, bias, numerics)
         saved = x, kernel, z, y
         return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.units), saved
@@ -104,12 +104,12 @@ class Dense(Activated):
         dz = activation_gradient(self.function, _rows(dy), z, y, numerics)
         gradients = {}
         if self.trainable:
-            gradients["kernel"] = numerics.gradient_product(_rows(x).T, dz)
+            gradients["kernel"] = numerics.kernel_gradient(_rows(x), dz, run.rng)
             if self.use_bias:
                 gradients["bias"] = numerics.gradient(column_sums(dz))
         if not run.wants_input_gradient:
             return None, gradients
-        dx = numerics.gradient_product(dz, kernel.T)
+        dx = numerics.input_gradient(dz, kernel, run.rng)
         return dx if x.ndim == 2 else dx.reshape(x.shape), gradients
 
 

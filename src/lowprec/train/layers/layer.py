@@ -39,6 +39,22 @@ class Numerics(Protocol):
     def gradient_product(self, a: Array, b: Array) -> Array:
         """Return ``gradient(matmul(a, b))``, rounded where it stands."""
 
+    def forward_product(self, x: Array, kernel: Array) -> Array:
+        """Return ``matmul(x, kernel)``, in block formats of operands quantized for it."""
+
+    def kernel_gradient(self, x: Array, dz: Array, rng: Callable[[], np.random.Generator]) -> Array:
+        """Return ``gradient_product(x.T, dz)``, in block formats of operands quantized for it."""
+
+    def input_gradient(
+        self, dz: Array, kernel: Array, rng: Callable[[], np.random.Generator]
+    ) -> Array:
+        """Return ``gradient_product(dz, kernel.T)``, in block formats of operands quantized."""
+
+    def input_gradient_sums(
+        self, dz: Array, kernel: Array, rng: Callable[[], np.random.Generator]
+    ) -> Array:
+        """Return ``matmul(dz, kernel.T)``, in block formats of operands quantized for it."""
+
     def biased(self, z: Array, bias: Array | None, relu: bool = False) -> Array:
         """Round z + bias once to compute, then take its positive part if `relu`; z may be lost."""
 

@@ -28,9 +28,9 @@ def sees_all(recorder: Recorder) -> bool:
 
 
 def coverage(recorder: Recorder) -> list[str]:
-    """Return in words what was seen and what was not: empty for a training of lowprec's own."""
+    """Return in words what was seen and what was not; of lowprec's own training, in blocks only."""
     if not is_watched(recorder):
-        return []
+        return _blocks(recorder)
     found = recorder.facts["coverage"]
     unseen = found["unseen"]
     text = f"Seen: {found['seen']} of {found['of']} modules"
@@ -40,6 +40,20 @@ def coverage(recorder: Recorder) -> list[str]:
         text += f"; {named}{more} not seen, so that what happens there is unknown"
     notes = [f"{note[:1].upper()}{note[1:]}." for note in found["notes"]]
     return [f"{text}.", *notes]
+
+
+def _blocks(recorder: Recorder) -> list[str]:
+    """Tell that tensors are recorded as layers hand them on, not as products take them."""
+    policy = recorder.policy
+    if not policy.has_blocks or not recorder.tracks:
+        return []
+    kinds = " and ".join(sorted({str(policy.compute), str(policy.gradients)}))
+    text = (
+        f"Tensors are recorded as float32, as layers hand them on: what quantizing the operands of "
+        f"products in blocks of {kinds} did to them was not seen; lowprec.measure tells it of one "
+        "array."
+    )
+    return [text]
 
 
 def skipped(recorder: Recorder) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from lowprec.accumulation import Accumulator
+from lowprec.blocks.formats import BlockFormat, IntegerFormat
 from lowprec.common.recorded_rows import FIELDS
 from lowprec.formats import Format, Specials
 from lowprec.train.loss_scale import LossScale
@@ -127,6 +128,13 @@ def _policy_to_json(policy: Policy) -> dict[str, Any]:
         "update": policy.update,
         "loss_scale": dataclasses.asdict(scale) if isinstance(scale, LossScale) else None,
         "tensor_scales": policy.tensor_scales,
+        "blocks": {
+            name: _block_to_json(value)
+            for name in ("compute", "gradients", "weights")
+            if isinstance(value := getattr(policy, name), BlockFormat)
+        },
+        "gradient_rounding": policy.gradient_rounding,
+        "hadamard": policy.hadamard,
         "name": policy.name,
         "layers": {
             key: {name: _field_to_json(value) for name, value in fields}
@@ -139,21 +147,54 @@ def _field_to_json(value: Any) -> Any:
     """Return what a policy has in one place as JSON holds it."""
     if isinstance(value, Accumulator):
         return _sum_to_json(value)
+    if isinstance(value, BlockFormat):
+        return _block_to_json(value)
     return _format_to_json(value) if isinstance(value, Format) else value
+
+
+def _block_to_json(fmt: BlockFormat) -> dict[str, Any]:
+    element = fmt.element
+    return {
+        "name": fmt.name,
+        "element": dataclasses.asdict(element)
+        if isinstance(element, IntegerFormat)
+        else _format_to_json(element),
+        "block": fmt.block,
+        "scale": _format_to_json(fmt.scale),
+        "rule": fmt.rule.value,
+        "tensor_scale": fmt.tensor_scale,
+    }
+
+
+def _block_from_json(fields: dict[str, Any]) -> BlockFormat:
+    element = fields["element"]
+    is_integer = "fraction_bits" in element
+    return BlockFormat(
+        **fields
+        | {
+            "element": IntegerFormat(**element) if is_integer else _format_from_json(element),
+            "scale": _format_from_json(fields["scale"]),
+        }
+    )
 
 
 def _field_from_json(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
+    if "element" in value:
+        return _block_from_json(value)
     return _sum_from_json(value) if "order" in value else _format_from_json(value)
 
 
 def _policy_from_json(fields: dict[str, Any]) -> Policy:
     scale, accumulate = fields["loss_scale"], fields["accumulate"]
+    blocks = {name: _block_from_json(fmt) for name, fmt in fields.get("blocks", {}).items()}
+    fields = {name: value for name, value in fields.items() if name != "blocks"}
     formats = ("params", "compute", "gradients", "state")
     return Policy(
         **fields
         | {name: _format_from_json(fields[name]) for name in formats}
+        | blocks
         | {
             "accumulate": _sum_from_json(accumulate)
             if "order" in accumulate
