@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowprec.accumulation.accumulator import Accumulator, AccumulatorLike, as_accumulator
+from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     from lowprec.formats import Format
@@ -101,5 +102,5 @@ def _kahan_bound(n: int, u: float) -> float:
 
 
 def _rounding_error(fmt: Format, how: Accumulator) -> float:
-    is_nearest = str(getattr(how.rounding, "value", how.rounding)).startswith("ties")
+    is_nearest = Rounding(how.rounding).is_nearest
     return fmt.unit_roundoff if is_nearest else fmt.eps

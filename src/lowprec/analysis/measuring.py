@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.analysis.counting import draw_keys, measure_blocks, measure_pieces, merge_measurements
 from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks
 from lowprec.arrays.sources import InBlocks, as_array
-from lowprec.formats import Format, FormatLike, get_format
+from lowprec.formats import Format, FormatLike, checked_overflow, get_format
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -84,10 +84,13 @@ def measure_each(
     rng: Any = None,
 ) -> list[Measurement]:
     """Measure one array in several formats, read once."""
+    rounding, overflow = Rounding(rounding), Overflow(overflow)
+    for fmt in formats:
+        checked_overflow(overflow, fmt)
     if is_chunked(x):
-        return _measure_chunks(x, formats, Rounding(rounding), Overflow(overflow), rng)
+        return _measure_chunks(x, formats, rounding, overflow, rng)
     blocks = x.__lowprec_blocks__() if isinstance(x, InBlocks) else [as_array(x)]
-    return measure_blocks(blocks, formats, Rounding(rounding), Overflow(overflow), rng)
+    return measure_blocks(blocks, formats, rounding, overflow, rng)
 
 
 def _measure_chunks(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from lowprec.formats import FormatLike, float64, get_format
+from lowprec.formats import FormatLike, checked_overflow, float64, get_format
 from lowprec.kernels.compiler import intrinsic, types
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import compile_as, from_text, to_text
@@ -57,7 +57,8 @@ def scalar_rounder(
     >>> rounded_sum(np.ones(1000))
     256.0
     """
-    return _make_rounder(get_format(fmt), Rounding(rounding), Overflow(overflow))
+    fmt = get_format(fmt)
+    return _make_rounder(fmt, Rounding(rounding), checked_overflow(overflow, fmt))
 
 
 @functools.cache

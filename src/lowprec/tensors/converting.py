@@ -8,7 +8,7 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowprec.formats import FormatLike, get_format
+from lowprec.formats import FormatLike, checked_overflow, get_format
 from lowprec.rounding import Overflow, Rounding
 from lowprec.tensors.journal import Journal
 from lowprec.tensors.opening import find_files, read_file, write_index
@@ -124,9 +124,10 @@ def convert(
     ...     print(open_tensors(f"{folder}/w16.safetensors")["w"].read(), done.unchanged)
     [0.100098 -0] 1
     """
+    fmt = get_format(to)
     how = Request(
-        get_format(to),
-        (Rounding(rounding), Overflow(overflow)),
+        fmt,
+        (Rounding(rounding), checked_overflow(overflow, fmt)),
         seed_sequence(rng),
         scale,
         _patterns(include),

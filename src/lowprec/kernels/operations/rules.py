@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.rules import Constants, Plan, convert
+from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ __all__ = [
     "coded_bits",
     "compute",
     "infinity",
+    "is_tiny",
     "magnitude",
     "magnitude_bits",
     "read_operand",
@@ -56,6 +58,8 @@ class Limits(NamedTuple):
     smallest_normal: Any
     overflow_positive: Any  # the least positive x that overflows, in a deterministic mode
     overflow_negative: Any  # the magnitude of the least negative one
+    normal_positive: Any  # the least positive x that is not tiny, before or after rounding
+    normal_negative: Any  # the magnitude of the least negative one
 
 
 class Task(NamedTuple):
@@ -70,6 +74,7 @@ class Task(NamedTuple):
     flush_to_zero: bool
     denormals_are_zero: bool
     flags: bool  # whether to count events
+    draws_tininess: bool  # whether the same random bits decide which x is tiny: after rounding
 
     @property
     def width(self) -> int:
@@ -143,7 +148,7 @@ def to_odd(rounded: Lanes, error: Lanes, sign: Lanes | None = None) -> Lanes:
 
 def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
     total = a + b
-    if task.plan.mode == "toward_negative":  # x + (-x) is -0 (section 6.3)
+    if Rounding(task.plan.mode).gives_negative_zero:
         signs_differ = (a.as_integers() ^ b.as_integers()) >= sign_bit(a)
         total = select(total.equals(0.0) & signs_differ, -0.0, total)
     if task.fits:
@@ -276,17 +281,36 @@ def read_operand(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
     x = x.float_resized(task.width)
     if task.converts:
         x = convert(x, task.plan, c, c.emin)  # a deterministic mode looks at no random bits
-    return flushed(x, task, limits) if task.denormals_are_zero else x
+    if not task.denormals_are_zero:
+        return x
+    return flushed(x, magnitude_bits(x) < limits.smallest_normal, task)
 
 
-def flushed(x: Lanes, task: Task, limits: Limits) -> Lanes:
-    """Return zero of the same sign, if the format has it, for less than the smallest normal number.
+def is_tiny(x: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+    """Return where x is tiny: less than the smallest normal number, before or after rounding.
+
+    After rounding means that the exponent is taken as unbounded below. Then 2x, where the format
+    still has its full precision, is rounded as x is: up to twice that number, or not.
+    """
+    bits = magnitude_bits(x)
+    if not task.draws_tininess:
+        return bits < select(x < 0.0, limits.normal_negative, limits.normal_positive)
+    c = c._replace(max_code=c.max_code.constant((1 << (task.width - 1)) - 1))
+    twice = magnitude_bits(convert(x + x, task.plan, c, R))
+    least_normal = limits.smallest_normal + (1 << {32: 23, 64: 52}[task.width])
+    return (bits < limits.smallest_normal) & (twice < least_normal)
+
+
+def flushed(x: Lanes, tiny: Lanes, task: Task) -> Lanes:
+    """Return zero of the same sign, if the format has it, where x is tiny.
 
     Negative numbers that have no code stay, and become NaN.
     """
     bits = x.as_integers()
     zero = bits.constant(0) if task.plan.variant.startswith("fnuz") else bits & sign_bit(x)
-    return select(coded_bits(x, task) < limits.smallest_normal, zero, bits).as_floats()
+    if task.plan.variant.startswith(("unsigned", "scale")):
+        tiny = tiny & (bits < sign_bit(x))
+    return select(tiny, zero, bits).as_floats()
 
 
 def compute(operands: list[Lanes], task: Task) -> Lanes:
@@ -298,5 +322,5 @@ def compute(operands: list[Lanes], task: Task) -> Lanes:
 def round_result(x: Lanes, task: Task, c: Constants, limits: Limits, R: Lanes) -> Lanes:
     """Return y, in a float as wide as x."""
     if task.flush_to_zero and not task.selects:
-        x = flushed(x, task, limits)
+        x = flushed(x, is_tiny(x, R, task, c, limits), task)
     return convert(x, task.plan, c, R)
