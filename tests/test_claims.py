@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lowprec as lp
+from lowprec import train
 
 ROOT = Path(__file__).parents[1]
 HALF, BRAIN = lp.float16, lp.bfloat16
@@ -114,3 +115,48 @@ def test_the_words_about_overflow_policies_hold_in_every_format(overflow):
         for rounding in ("toward_zero", "to_odd", "toward_negative"):
             if np.isfinite(wide):
                 assert lp.round_to(wide, fmt, rounding=rounding, overflow=overflow) == fmt.max
+
+
+BASIC = {"add", "subtract", "multiply", "divide", "sqrt", "fma", "remainder", "minimum", "maximum"}
+METHODS = {name for name in dir(lp.Arithmetic) if callable(getattr(lp.Arithmetic, name))}
+FUNCTIONS = {name for name in METHODS if not name.startswith("_")} - BASIC
+WORDS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+]
+COUNTS = {  # what is counted, and how pages say it
+    r"(\w+) (?:rounding )?modes": len(lp.Rounding),
+    r"(\w+) deterministic modes": sum(not mode.is_stochastic for mode in lp.Rounding),
+    r"(\w+) overflow policies": len(lp.Overflow),
+    r"(?:under )?(\w+) policies": len(train.named_policies()),
+    r"(\w+) named": len(lp.named_formats()),
+    r"(\w+) elementary functions": len(FUNCTIONS),
+    r"(\w+) notebooks": len(list((ROOT / "notebooks").glob("[0-9]*.ipynb"))),
+}
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/guides/verification.md"])
+@pytest.mark.parametrize("words", COUNTS)
+def test_pages_count_right(name, words):
+    for found in re.findall(words, page(name)):
+        number = WORDS.index(found.lower()) if found.lower() in WORDS else found
+        if str(number).isdigit():
+            assert int(number) == COUNTS[words], f"{found} in {words!r}"
+
+
+def test_every_count_is_somewhere():
+    """The test above would not notice that the words have changed."""
+    pages = page("README.md") + page("docs/index.md") + page("docs/guides/verification.md")
+    for words in COUNTS:
+        assert re.search(words, pages), words

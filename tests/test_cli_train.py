@@ -285,8 +285,8 @@ def test_a_job_that_fails_says_why_in_one_line(arguments, words, capsys, tmp_pat
     ("arguments", "words"),
     [
         (["--policies", "bfloat17"], "'bfloat17' is no policy"),
-        (["--hidden", "10,x"], "'x' is no whole number from 1 on"),
-        (["--seeds", "0"], "'0' is no whole number from 1 on"),
+        (["--hidden", "10,x"], "'x' is not a whole number from 1 on"),
+        (["--seeds", "0"], "'0' is not a whole number from 1 on"),
         (["--learning-rate", "0"], "it must be positive"),
         (["--resume", "a.npz", "--seeds", "2"], "--resume goes on with one run"),
     ],

@@ -258,7 +258,7 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(files, capsys, monkeypa
         assert captured.err.count("\n") == 1
         return captured.err
 
-    assert "'nowhere' is no address of a scheduler, such as tcp://" in message("nowhere")
+    assert "'nowhere' is not the address of a scheduler, such as tcp://" in message("nowhere")
     with (
         monkeypatch.context() as patch,
         distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,

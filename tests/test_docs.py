@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lowprec.cli import COMMANDS, _parser
+from lowprec.cli import COMMANDS, parsed
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -97,7 +97,7 @@ def test_pages_link_to_files_that_exist(page):
 def test_the_commands_of_a_page_are_taken(page):
     """Every one is parsed by the command itself, which exits where an option is not its own."""
     for arguments in commands(page.read_text(encoding="utf-8")):
-        _parser().parse_args(arguments)
+        parsed(arguments)
 
 
 def test_every_command_is_on_a_page():
@@ -134,7 +134,7 @@ def test_a_wrong_output_and_code_without_a_prompt_are_found(capsys):
     (unknown,) = commands("```bash\n$ lowprec compare 'a b' --format bfloat16  # --formats\n```\n")
     assert unknown == ["compare", "a b", "--format", "bfloat16"]
     with pytest.raises(SystemExit):
-        _parser().parse_args(unknown)
+        parsed(unknown)
 
 
 def test_there_are_pages_and_pictures():

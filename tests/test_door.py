@@ -299,7 +299,7 @@ def torch():
 
 def test_torch_tensors_serve(torch):
     x = torch.tensor([[0.1, 1e9], [3.0, -2.0]])
-    for tensor in (x, x.T, x[:, ::1][1:], x.clone().requires_grad_()):
+    for tensor in (x, x.T, x[:, ::1][1:], x.clone().requires_grad_().detach()):
         y = lp.round_to(tensor, "float16")
         assert isinstance(y, np.ndarray)
         assert_same(y, lp.round_to(tensor.detach().numpy(), "float16"))
@@ -317,7 +317,67 @@ def test_torch_narrow_tensors_serve(torch):
             y = lp.round_to(given, "float32")
             assert y.dtype == np.float32
             assert_same(y, expected)
-    assert lp.round_to(x.bfloat16().requires_grad_(), "float8_e5m2").tolist() == [0.09375, 256, -3]
+    assert lp.round_to(x.bfloat16(), "float8_e5m2").tolist() == [0.09375, 256, -3]
+    both = lp.round_to([x.bfloat16(), x.bfloat16()], "float8_e5m2")
+    assert both.tolist() == [[0.09375, 256, -3]] * 2
+
+
+def test_no_gradient_is_lost_without_a_word(torch):
+    """What NumPy cannot see, `numpy.asarray` refuses too."""
+    w = torch.ones(3, requires_grad=True)
+    calls = [
+        lambda x: lp.round_to(x, "bfloat16"),
+        lambda x: lp.encode(x, "bfloat16"),
+        lambda x: lp.cast(x, "bfloat16"),
+        lambda x: lp.ulp(x, "bfloat16"),
+        lambda x: lp.sum(x, "bfloat16"),
+        lambda x: lp.matmul(x, np.ones(3)),
+        lambda x: lp.Arithmetic("bfloat16").add(1, x),
+        lambda x: lp.measure(x, "bfloat16"),
+    ]
+    for call in calls:
+        for given in (w, torch.nn.Parameter(w.detach().bfloat16()), [w, w], (w[0], w[1], w[2])):
+            with pytest.raises(TypeError, match=r"pass x\.detach\(\), or use lowprec\.torch"):
+                call(given)
+        call(w.detach())
+
+
+def test_the_memory_of_a_tensor_is_no_place_for_results(torch):
+    """Torch counts a tensor's changes, so that backward knows what is stale; NumPy's it misses."""
+    w = torch.ones(3, requires_grad=True)
+    x, half = np.float32([1, 2, 3]), lp.Arithmetic("bfloat16")
+    views = [
+        w.detach().numpy(),
+        w.detach().numpy()[::1],
+        np.asarray(w.detach()).view("u4").view("f4"),
+        np.frombuffer(w.detach().numpy().data, np.float32),
+        np.from_dlpack(w.detach()),
+    ]
+    for out in views:
+        calls = [
+            lambda out=out: lp.round_to(w.detach(), "bfloat16", out=out),
+            lambda out=out: lp.round_to(out, "bfloat16", out=out),
+            lambda out=out: lp.round_to(x, "bfloat16", out=out),
+            lambda out=out: lp.encode(x, "float32", out=out.view("u4")),
+            lambda out=out: lp.cast(x, "float32", out=out),
+            lambda out=out: lp.decode(np.uint16([1, 2, 3]), "bfloat16", out=out),
+            lambda out=out: lp.round_to(np.float32([1, 2, 3]), "mxfp8_e4m3", out=out),
+            lambda out=out: half.add(x, x, out=out),
+            lambda out=out: half.exp(x, out=out),
+            lambda out=out: half.fma(x, x, 1, out=out),
+        ]
+        for call in calls * 2:  # the second time by the short way
+            with pytest.raises(ValueError, match="the memory of a torch tensor"):
+                call()
+    assert w.tolist() == [1, 1, 1]
+    mine = np.float32([1 / 3, 2, 3])
+    with pytest.raises(ValueError, match="the memory of a torch tensor"):
+        lp.round_to(torch.from_numpy(mine), "bfloat16", out=mine)
+    with pytest.raises(ValueError, match="the memory of a torch tensor"):
+        half.add(torch.from_numpy(mine), 1, out=mine)
+    base = np.zeros((2, 3), np.float32)
+    for out in (base[0], base.T[:, 1], np.frombuffer(bytearray(12), np.float32)):
+        assert lp.round_to(w.detach(), "bfloat16", out=out) is out
 
 
 def test_torch_dtypes_name_formats(torch):

@@ -27,7 +27,7 @@ def test_the_buttons_are_the_bits_of_the_number():
 def test_a_click_flips_one_bit_and_a_second_click_flips_it_back(fmt):
     explorer = Explorer("1.5", fmt)
     code = explorer.inspection.code
-    for place in range(explorer.inspection.format.bits):
+    for place in range(explorer.inspection.fmt.bits):
         explorer.bits.children[-1 - place].click()
         assert explorer.inspection.code == code ^ 1 << place
         explorer.bits.children[-1 - place].click()

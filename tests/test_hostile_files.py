@@ -355,7 +355,7 @@ def test_a_bomb_is_read_in_little_memory(tmp_path):
 def test_a_pipe_is_refused_not_waited_for(tmp_path, kind):
     os.mkfifo(tmp_path / f"x{kind}")
     for path in (tmp_path / f"x{kind}", tmp_path):
-        with pytest.raises(ValueError, match="it is no regular file"):
+        with pytest.raises(ValueError, match="it is not a regular file"):
             open_tensors(path)
 
 

@@ -45,7 +45,7 @@ def generally(a, b, inputs, how):
     fmt = lp.get_format(inputs)
     result = np.zeros((a.shape[0], b.shape[1]), np.float32)
     sums = RunningSums.of(how, a.shape[1], products=True)
-    multiply_generally(a, b, result, fmt, sums, 0)
+    multiply_generally((fmt, fmt), sums, a, b, result, None, 0)
     return result
 
 

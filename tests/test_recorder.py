@@ -325,7 +325,7 @@ def test_observing_says_what_is_wrong():
 def test_the_torch_example_names_the_underflow():
     pytest.importorskip("torch", reason="the example records a training in torch")
     example = _example("torch_recorder")
-    assert "Nothing to worry about" in example.run(1.0, epochs=1).verdict[0]
+    assert "Nothing was lost in what was recorded" in example.run(1.0, epochs=1).verdict[0]
     assert "vanish in float16" in example.run(2.0**-18, epochs=1).verdict[0]
 
 

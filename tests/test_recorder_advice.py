@@ -125,7 +125,26 @@ def test_every_advised_scale_is_a_loss_scale(policy, largest):
         assert train.LossScale.static(scale).value == scale
     assert advice.low <= advice.recommended <= advice.high
     assert advice.recommended * largest <= fmt.max / 4
-    assert advice.recommended == 2.0**127 or advice.recommended * largest * 2 > fmt.max / 4
+    if fmt.emax == 127 and not advice.is_needed:  # a wide range asks for no scale
+        assert advice.recommended == 1
+    else:
+        assert advice.recommended * largest * 2 > fmt.max / 4
+
+
+@pytest.mark.parametrize("gradients", [[0.0, 0.0], [np.inf, -np.inf], [np.nan, 0.0]], ids=str)
+def test_without_a_usable_gradient_there_is_no_advice(gradients):
+    recorder = train.Recorder(policy="compute=float16")
+    recorder.observe(0, "weight_gradient", "w", gradients)
+    with pytest.raises(ValueError, match="no gradient was recorded that is"):
+        recorder.loss_scale()
+
+
+def test_the_advice_says_what_it_does_not_know():
+    recorder = train.Recorder(policy="compute=float16")
+    recorder.observe(0, "weight_gradient", "w", [1.0])
+    assert "every recorded step allows" in str(recorder.loss_scale())
+    recorder.observe(30, "weight_gradient", "w", [1.0])
+    assert "one step in 16 was recorded" in str(recorder.loss_scale())
 
 
 def test_without_gradients_there_is_no_advice():

@@ -276,7 +276,7 @@ def test_an_index_does_not_lead_elsewhere(tmp_path):
             open_tensors(index)
     for text in ("", "[]", "{}", '{"weight_map": 1}', "[" * 10_000):
         index.write_text(text)
-        with pytest.raises(ValueError, match="is no index of shards"):
+        with pytest.raises(ValueError, match="is not an index of shards"):
             open_tensors(index)
 
 

@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from lowprec.accumulation import error_bound as error_bound
     from lowprec.accumulation import matmul as matmul
     from lowprec.accumulation import sum as sum  # noqa: A004 - numpy.sum's name, for the same thing
+    from lowprec.accumulation import tensor_core as tensor_core
+    from lowprec.accumulation import tensor_cores as tensor_cores
     from lowprec.analysis import Advice as Advice
     from lowprec.analysis import Comparison as Comparison
     from lowprec.analysis import Measurement as Measurement
@@ -82,7 +84,15 @@ __version__ = "0.1.0"
 # Rooms that are loaded when one of their names is first asked for: a program that only converts
 # does not wait for the rest.
 _LATER = {
-    "accumulation": ["Accumulator", "dot", "error_bound", "matmul", "sum"],
+    "accumulation": [
+        "Accumulator",
+        "dot",
+        "error_bound",
+        "matmul",
+        "sum",
+        "tensor_core",
+        "tensor_cores",
+    ],
     "analysis": ["Advice", "Comparison", "Measurement", "advise", "compare", "measure"],
     "arithmetic": ["Arithmetic", "Events", "Flags"],
     "exact": ["FInfo", "Inspection", "finfo", "inspect"],

@@ -202,7 +202,7 @@ def _value(found: Inspection | None) -> str:
         return "–"
     if found.value is None or found.value == 0:
         return found.decimal
-    digits = 2 + found.format.precision * 30103 // 100000
+    digits = 2 + found.fmt.precision * 30103 // 100000
     return f"{float(found.value):.{digits}g}"
 
 

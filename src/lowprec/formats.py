@@ -18,6 +18,7 @@ import enum
 import math
 import operator
 import re
+import struct
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 
@@ -381,7 +382,12 @@ class Format:
     @cached_property
     def smallest_subnormal(self) -> float:
         """The smallest positive value: `smallest_normal` where there are no subnormals."""
-        return math.ldexp(1.0, self.emin - self._subnormal_bits)
+        exponent = self.emin - self._subnormal_bits
+        if exponent >= -1022:
+            return math.ldexp(1.0, exponent)
+        # ldexp would give 0 where the processor flushes subnormal numbers
+        value: float = struct.unpack("<d", struct.pack("<Q", 1 << (exponent + 1074)))[0]
+        return value
 
     @property
     def eps(self) -> float:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Accumulator", "AccumulatorLike", "as_accumulator", "result_dtype"]
 
-ORDERS = ("sequential", "blocked", "pairwise", "kahan", "exact", "blas")
+ORDERS = ("sequential", "blocked", "pairwise", "kahan", "exact", "aligned", "blas")
+LOWEST_EXPONENT = -132  # of aligned sums; published models have -132, -133 and -126
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,16 @@ class Accumulator:
         ``pairwise``: adjacent pairs, level by level, an odd one carried up.
         ``kahan``: y = ○(x - c), t = ○(s + y), c = ○(○(t - s) - y), s = t; the sum is s.
         ``exact``: one rounding of the exact sum.
-        ``blas``: float32 alone, in NumPy's own order, which may change with the machine.
+        ``aligned``: as tensor cores do. Every `block` terms and the sum so far are cut to
+        `fraction_bits` below the largest exponent among them, toward zero, added exactly as
+        integers, and rounded once; `tensor_core` has the parameters of real ones.
+        ``blas``: float32 alone, in NumPy's own order, which may change with the machine: for
+        products that of two separate buffers (NumPy hands the product of an array and its own
+        transpose to another routine of the BLAS).
     block : int, optional
         Terms of a block.
-    inner : Format, str or dtype, optional
-        The format within blocks; `fmt` by default.
+    inner : Format, str, dtype or Accumulator, optional
+        The format within blocks, `fmt` by default; or how a block is summed.
     fused : bool
         Whether products are added exactly; otherwise each is rounded first (within blocks: to
         `inner`).
@@ -55,6 +61,12 @@ class Accumulator:
         As for `round_to`. NaN stays NaN, also in a format without it.
     rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
         Where the stochastic modes draw one key from, at every call.
+    fraction_bits : int, optional
+        Of ``aligned``: the bits k that are kept below the largest exponent.
+    lowest_exponent : int
+        Of ``aligned``: the least exponent that terms are aligned to.
+    inputs : Format, str or dtype, or two of them, optional
+        The only factors whose products are taken; `dot` and `matmul` convert to them by default.
 
     Raises
     ------
@@ -78,11 +90,14 @@ class Accumulator:
     fmt: FormatLike = "float32"
     order: str = "sequential"
     block: int | None = None
-    inner: FormatLike | None = None
+    inner: FormatLike | Accumulator | None = None
     fused: bool = True
     rounding: Rounding | str = "ties_to_even"
     overflow: Overflow | str = "ieee"
     rng: RNGLike = None
+    fraction_bits: int | None = None
+    lowest_exponent: int = LOWEST_EXPONENT
+    inputs: FormatLike | tuple[FormatLike, FormatLike] | None = None
 
     def __post_init__(self) -> None:
         fields: dict[str, Any] = {
@@ -92,16 +107,25 @@ class Accumulator:
             "overflow": Overflow(self.overflow),
         }
         one_of(self.order, ORDERS, "order")
-        if self.order == "blocked":
-            fields["block"] = _checked_block(self.block)
-            fields["inner"] = get_format(self.fmt if self.inner is None else self.inner)
-        elif self.block is not None or self.inner is not None:
+        if self.order in ("blocked", "aligned"):
+            fields["block"] = _checked_block(self.block, self.order)
+        elif self.block is not None:
             raise ValueError(
-                f"block and inner belong to order='blocked', not to {self.order!r}; leave them out"
+                f"block belongs to order='blocked' and 'aligned', not to {self.order!r}; "
+                "leave it out"
             )
+        if self.order == "blocked":
+            fields["inner"] = self._checked_inner(fields["fmt"])
+        elif self.inner is not None:
+            raise ValueError(
+                f"inner belongs to order='blocked', not to {self.order!r}; leave it out"
+            )
+        if self.inputs is not None or isinstance(fields.get("inner"), Accumulator):
+            fields["inputs"] = self._checked_inputs(fields.get("inner"))
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         self._check_formats()
+        self._check_alignment()
 
     def __hash__(self) -> int:
         return hash((self.fmt, self.block))  # these tell most apart, and others are slow to hash
@@ -123,19 +147,76 @@ class Accumulator:
                 "or unfused products; use order='sequential'"
             )
 
+    def _checked_inner(self, fmt: Format) -> Format | Accumulator:
+        if not isinstance(self.inner, Accumulator):
+            return get_format(fmt if self.inner is None else self.inner)
+        if not self.fused:
+            raise ValueError(
+                "products are formed within blocks; ask inner for fused=False, not the outer sum"
+            )
+        return self.inner
+
+    def _checked_inputs(self, inner: Format | Accumulator | None) -> tuple[Format, Format] | None:
+        asked = self.inputs
+        if asked is None:
+            return inner.inputs if isinstance(inner, Accumulator) else None  # type: ignore[return-value]
+        pair = asked if isinstance(asked, tuple) else (asked, asked)
+        if len(pair) != 2:
+            raise ValueError(f"inputs has {len(pair)} formats; a product has two factors")
+        return get_format(pair[0]), get_format(pair[1])
+
+    def _check_alignment(self) -> None:
+        if self.order != "aligned":
+            if self.fraction_bits is not None or self.lowest_exponent != LOWEST_EXPONENT:
+                raise ValueError(
+                    "fraction_bits and lowest_exponent belong to order='aligned', not to "
+                    f"{self.order!r}; leave them out"
+                )
+            return
+        assert isinstance(self.rounding, Rounding)
+        assert self.block is not None
+        if self.rounding.is_stochastic:
+            raise ValueError(
+                f"an aligned sum has one rounding, which is deterministic, not "
+                f"{self.rounding.value!r}; use 'ties_to_even' or 'toward_zero'"
+            )
+        if self.fraction_bits is None:
+            raise ValueError(
+                "order='aligned' needs fraction_bits, the bits that are kept below the largest "
+                "exponent; tensor_core('h100', …) has those of a real one"
+            )
+        k, lowest = operator.index(self.fraction_bits), operator.index(self.lowest_exponent)
+        width = k + 2 + self.block.bit_length()
+        if k < 1 or width > 62:
+            raise ValueError(
+                f"fraction_bits is {k} with {self.block} terms a block: integers of 62 bits hold "
+                f"k + 2 + ⌈log2(block + 1)⌉, here {width}; use 1 to {60 - self.block.bit_length()}"
+            )
+        if not -800 <= lowest <= 800:
+            raise ValueError(f"lowest_exponent is {lowest}; use -800 to 800")
+        object.__setattr__(self, "fraction_bits", k)
+        object.__setattr__(self, "lowest_exponent", lowest)
+
     @property
     def formats(self) -> tuple[Format, Format]:
         """The format of the running sum, and the one within blocks."""
         assert isinstance(self.fmt, Format)
+        if isinstance(self.inner, Accumulator):
+            return self.fmt, self.inner.formats[0]
         return self.fmt, self.inner if isinstance(self.inner, Format) else self.fmt
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether blocks are summed by an accumulator of their own."""
+        return isinstance(self.inner, Accumulator)
 
 
 AccumulatorLike = Accumulator | FormatLike
 
 
-def _checked_block(block: int | None) -> int:
+def _checked_block(block: int | None, order: str) -> int:
     if block is None:
-        raise ValueError("order='blocked' needs block, the number of terms that are summed first")
+        raise ValueError(f"order={order!r} needs block, the number of terms that are summed first")
     block = operator.index(block)
     if block < 1:
         raise ValueError(f"block is {block}; use 1 or more terms")
@@ -149,12 +230,12 @@ def as_accumulator(accumulator: AccumulatorLike) -> Accumulator:
     return _plain(get_format(accumulator))
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def _plain(fmt: Format) -> Accumulator:
     return Accumulator(fmt)
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def result_dtype(fmt: Format) -> np.dtype[Any]:
     """Return the dtype of sums in a format: float32 where it holds them all, else float64."""
     return np.dtype(np.float32 if fmt.fits(float32) else np.float64)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lowprec.accumulation.accumulator import Accumulator, AccumulatorLike, as_accumulator
+from lowprec.common.processor_state import in_exact_state
 from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["error_bound"]
 
 
+@in_exact_state
 def error_bound(n: int, accumulator: AccumulatorLike = "float32") -> float:
     """Bound the error of a sum or an inner product of n terms, before it is computed.
 
@@ -35,7 +37,8 @@ def error_bound(n: int, accumulator: AccumulatorLike = "float32") -> float:
         roundoff (twice that for modes that do not round to nearest) and m roundings between a
         term and the sum, (1 + u)**m - 1: m is n for ``sequential`` and ``blas``, ⌈log2 n⌉ for
         ``pairwise``, 1 for ``exact``; for ``blocked`` as many in `inner` as a block has terms and
-        as many in `fmt` as there are blocks. For ``kahan`` 3u + 4n·u² and what is of higher order:
+        as many in `fmt` as there are blocks. For ``aligned`` every group of L terms, cut to k
+        bits, adds u + (1 + u)(L + 1)·2**-k. For ``kahan`` 3u + 4n·u² and what is of higher order:
         one u more than in the references, whose terms are numbers of the format.
 
     Raises
@@ -62,7 +65,16 @@ def error_bound(n: int, accumulator: AccumulatorLike = "float32") -> float:
     if n == 0:
         return 0.0
     product = 0.0 if how.fused else math.log1p(v)
+    if isinstance(how.inner, Accumulator):
+        assert how.block is not None
+        within = math.log1p(error_bound(min(n, how.block), how.inner))
+        return _grown(within - (-n // how.block) * math.log1p(u))
     match how.order:
+        case "aligned":
+            assert how.block is not None
+            assert how.fraction_bits is not None
+            cut = (how.block + 1) * math.ldexp(1.0, -how.fraction_bits)
+            exponent = -(-n // how.block) * math.log1p(u + (1 + u) * cut)
         case "sequential" | "blas":
             exponent = n * math.log1p(u)
         case "blocked":
@@ -74,8 +86,12 @@ def error_bound(n: int, accumulator: AccumulatorLike = "float32") -> float:
             exponent = math.log1p(_kahan_bound(n, u))
         case _:
             exponent = math.log1p(u)
+    return _grown(exponent + product)
+
+
+def _grown(exponent: float) -> float:
     try:
-        return math.expm1(exponent + product)
+        return math.expm1(exponent)
     except OverflowError:
         return math.inf
 

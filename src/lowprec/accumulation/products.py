@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,21 +14,25 @@ from lowprec.accumulation.accumulator import (
     as_accumulator,
     result_dtype,
 )
-from lowprec.accumulation.sums import RunningSums
+from lowprec.accumulation.aligned import Aligned, widened
+from lowprec.accumulation.sums import RunningSums, inner_at, outer_sums
 from lowprec.accumulation.tiled_products import Tiles, as_inputs
 from lowprec.arrays.sources import as_array
+from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion.door import round_to
 from lowprec.conversion.requests import refuse_specials, without_code
-from lowprec.formats import Format, FormatLike, float64, get_format
+from lowprec.formats import Format, FormatLike, bfloat16, float64, get_format
+from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import ArrayLike
 
 __all__ = ["dot", "matmul"]
 
 Array = np.ndarray[Any, Any]
+Inputs = FormatLike | tuple[FormatLike, FormatLike]
 
 _ROWS, _TERMS = 64, 256  # blocks of the general kernel
 
@@ -36,7 +41,8 @@ def dot(
     a: ArrayLike,
     b: ArrayLike,
     *,
-    inputs: FormatLike = "bfloat16",
+    c: ArrayLike | None = None,
+    inputs: Inputs | None = None,
     accumulator: AccumulatorLike = "float32",
     output: FormatLike | None = None,
 ) -> Any:
@@ -46,7 +52,7 @@ def dot(
     ----------
     a, b : array_like of real numbers, one- or two-dimensional
         The factors.
-    inputs, accumulator, output
+    c, inputs, accumulator, output
         As for `matmul`.
 
     Returns
@@ -70,14 +76,15 @@ def dot(
             f"dot takes vectors and matrices, not shapes {a.shape} and {b.shape}; "
             "use matmul for stacks of matrices"
         )
-    return matmul(a, b, inputs=inputs, accumulator=accumulator, output=output)
+    return matmul(a, b, c=c, inputs=inputs, accumulator=accumulator, output=output)
 
 
 def matmul(
     a: ArrayLike,
     b: ArrayLike,
     *,
-    inputs: FormatLike = "bfloat16",
+    c: ArrayLike | None = None,
+    inputs: Inputs | None = None,
     accumulator: AccumulatorLike = "float32",
     output: FormatLike | None = None,
 ) -> Any:
@@ -88,8 +95,14 @@ def matmul(
     a, b : array_like of real numbers
         Matrices, stacks of them that broadcast, or vectors, as for `numpy.matmul`, with any
         strides: a transposed matrix is as good as another.
-    inputs : Format, str or dtype
-        What elements are rounded to first, to nearest with ties to even.
+    c : array_like of real numbers, optional
+        What is added, of the product's shape or one that broadcasts to it. Sequential, blocked and
+        Kahan's sums begin with it, rounded; it is the first leaf of a pairwise sum and one more
+        term of an exact one. An aligned sum takes it as float32, or rounded to float16 where the
+        sum is of float16.
+    inputs : Format, str or dtype, or two of them
+        What elements of `a` and of `b` are rounded to first, to nearest with ties to even; by
+        default bfloat16, or what the accumulator is for.
     accumulator : Accumulator, or Format, str or dtype
         How products are summed, in the order of k; a format stands for ``Accumulator(fmt)``.
     output : Format, str or dtype, optional
@@ -116,17 +129,25 @@ def matmul(
     >>> float(matmul(a, b, accumulator=how, output="float16")[0, 0])
     4000.0
     """
-    how = _plan(inputs, accumulator, output)
-    if how.direct is not None and type(a) is type(b) is np.ndarray:
+    how = _planned(inputs, accumulator, output)
+    if how.direct is not None and c is None and type(a) is type(b) is np.ndarray:
         product = how.direct(a, b)
         if product is not None:
             return product
-    left, right, shape, squeezed = _matched(as_array(a), as_array(b))
-    for operand in (left, right):
-        refuse_specials(operand, how.refuses)
+    return _multiplied(how, as_array(a), as_array(b), c)
+
+
+@in_exact_state
+def _multiplied(how: _Plan, a: Array, b: Array, c: ArrayLike | None) -> Any:
+    left, right, shape, squeezed = _matched(a, b)
+    for operand, refused in zip((left, right), how.refuses, strict=True):
+        refuse_specials(operand, refused)
+    addend = None if c is None else how.addend(c, shape, squeezed)
     result = np.empty(shape, how.dtype) if left.shape[-1] else np.zeros(shape, how.dtype)
     if result.size and left.shape[-1]:
-        how.multiply(left, right, result)
+        how.multiply(left, right, result, addend)
+    elif result.size and addend is not None:
+        result[...] = how.begun(addend)
     if how.output is not None:
         result = _rounded_output(result, how.output)
     if squeezed:
@@ -163,65 +184,206 @@ class _Plan(NamedTuple):
     """What a product's keywords ask for, checked."""
 
     how: Accumulator
-    fmt: Format  # of the inputs
+    inputs: tuple[Format, Format]
     output: Format | None
     dtype: np.dtype[Any]
-    refuses: str  # what has no code in the inputs' format
+    refuses: tuple[str, str]  # what has no code in the inputs' formats
     tiles: Tiles | None  # where there are micro-kernels
     direct: Callable[[Array, Array], Array | None] | None  # theirs, where it gives the result
 
-    def multiply(self, a: Array, b: Array, result: Array) -> None:
-        """Multiply matrices, or stacks of them."""
-        stack, fmt = result.shape[:-2], self.fmt
+    def multiply(self, a: Array, b: Array, result: Array, c: Array | None = None) -> None:
+        """Multiply matrices, or stacks of them; sums begin with c where there is one."""
+        stack = result.shape[:-2]
         if self.tiles is not None and not stack:
-            self.tiles.multiply(a, b, result)
-        elif self.tiles is not None:
-            for index in np.ndindex(stack):
-                self.tiles.multiply(a[index], b[index], result[index])
-        elif self.how.order == "blas":
-            for index in np.ndindex(stack):
-                np.matmul(as_inputs(a[index], fmt), as_inputs(b[index], fmt), out=result[index])
-        else:
-            sums = RunningSums.of(self.how, a.shape[-1], products=True)
-            size = result.shape[-2] * result.shape[-1]
-            for number, index in enumerate(np.ndindex(stack)):
-                multiply_generally(a[index], b[index], result[index], fmt, sums, number * size)
+            self.tiles.multiply(a, b, result, None if c is None else self.begun(c))
+            return
+        compute = self._matrices(a.shape[-1], c is not None)
+        size = result.shape[-2] * result.shape[-1]
+        for number, index in enumerate(np.ndindex(stack)):
+            addend = None if c is None else c[index]
+            compute(a[index], b[index], result[index], addend, number * size)
+
+    def _matrices(self, terms: int, has_addend: bool) -> Callable[..., None]:
+        """Return what multiplies two matrices into a third, whose first output has an index."""
+        (first, second), how = self.inputs, self.how
+        if self.tiles is not None:
+            tiles, begun = self.tiles, self.begun
+            return lambda a, b, result, c, _: tiles.multiply(
+                a, b, result, None if c is None else begun(c)
+            )
+        if how.order == "blas":
+            return lambda a, b, result, c, _: np.matmul(
+                as_inputs(a, first), as_inputs(b, second), out=result
+            )
+        if how.order == "aligned":
+            return functools.partial(_multiply_aligned, self.inputs, Aligned.of(how, self.inputs))
+        if how.is_nested or (has_addend and how.order == "blocked"):
+            return functools.partial(_multiply_nested, self.inputs, _nested(how))
+        sums = RunningSums.of(how, terms + has_addend, products=True)
+        return functools.partial(multiply_generally, self.inputs, sums)
+
+    def addend(self, c: ArrayLike, shape: tuple[int, ...], squeezed: tuple[int, ...]) -> Array:
+        """Return c in the shape of the product of matrices."""
+        if self.how.order == "blas":
+            raise ValueError(
+                "order='blas' is NumPy's own product, which begins with nothing; add c afterwards, "
+                "or use order='sequential'"
+            )
+        array = as_array(c)
+        own = tuple(n for d, n in enumerate(shape, -len(shape)) if d not in squeezed)
+        try:
+            array = np.broadcast_to(array, own)
+        except ValueError:
+            raise ValueError(
+                f"c has shape {array.shape}, which does not broadcast to the product's {own}"
+            ) from None
+        refuse_specials(array, without_code(self.how.formats[0]))
+        return array.reshape(shape)
+
+    def begun(self, c: Array) -> Array:
+        """Return sums that have only begun: c rounded as the accumulator rounds."""
+        how = self.how
+        assert isinstance(how.rounding, Rounding)
+        assert isinstance(how.overflow, Overflow)
+        source = c if c.dtype == self.dtype else c.astype(np.result_type(c.dtype, self.dtype))
+        begun: Array = round_to(
+            source, how.formats[0], rounding=how.rounding, overflow=how.overflow, rng=how.rng
+        )
+        return begun.astype(self.dtype, copy=False)
+
+
+def _planned(
+    inputs: Inputs | None, accumulator: AccumulatorLike, output: FormatLike | None
+) -> _Plan:
+    """Return the plan that is kept for these arguments; say what is wrong with a list, say."""
+    try:
+        return _plan(inputs, accumulator, output)
+    except TypeError:
+        for fmt in (*(inputs if isinstance(inputs, tuple) else (inputs,)), output):
+            if fmt is not None:
+                get_format(fmt)
+        as_accumulator(accumulator)
+        raise
 
 
 @functools.lru_cache(256)
-def _plan(inputs: FormatLike, accumulator: AccumulatorLike, output: FormatLike | None) -> _Plan:
-    how, fmt = as_accumulator(accumulator), get_format(inputs)
-    _check_products(fmt, how)
-    tiles = Tiles.of(how, fmt)
+@in_exact_state
+def _plan(inputs: Inputs | None, accumulator: AccumulatorLike, output: FormatLike | None) -> _Plan:
+    how = as_accumulator(accumulator)
+    pair = _checked_inputs(inputs, how)
+    _check_products(pair, how)
+    tiles = Tiles.of(how, pair[0]) if pair[0] == pair[1] else None
     return _Plan(
         how,
-        fmt,
+        pair,
         None if output is None else get_format(output),
         result_dtype(how.formats[0]),
-        without_code(fmt),
+        (without_code(pair[0]), without_code(pair[1])),
         tiles,
         tiles.direct if tiles is not None and tiles.reads_float32 and output is None else None,
     )
 
 
-def _check_products(fmt: Format, how: Accumulator) -> None:
-    lowest = fmt.emin - (fmt.trailing_bits if fmt.subnormals else 0)
-    if 2 * fmt.precision <= 53 and fmt.emax < 512 and lowest >= -537:
+def _checked_inputs(inputs: Inputs | None, how: Accumulator) -> tuple[Format, Format]:
+    """Return the formats of both factors; those of the accumulator where none are asked for."""
+    wanted = how.inputs if isinstance(how.inputs, tuple) else None
+    if inputs is None:
+        return wanted or (bfloat16, bfloat16)  # type: ignore[return-value]
+    pair = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+    if len(pair) != 2:
+        raise ValueError(f"inputs has {len(pair)} formats; a product has two factors")
+    found = get_format(pair[0]), get_format(pair[1])
+    if wanted is not None and found != wanted:
+        names = " and ".join(dict.fromkeys(map(str, wanted)))
+        raise ValueError(
+            f"this accumulator takes products of {names}, not of "
+            f"{' and '.join(dict.fromkeys(map(str, found)))}; leave inputs out, or ask "
+            "tensor_core for these inputs"
+        )
+    return found
+
+
+def _check_products(pair: tuple[Format, Format], how: Accumulator) -> None:
+    lowest = sum(fmt.emin - (fmt.trailing_bits if fmt.subnormals else 0) for fmt in pair)
+    highest = sum(fmt.emax for fmt in pair)
+    if sum(fmt.precision for fmt in pair) <= 53 and highest < 1023 and lowest >= -1074:
         return
-    is_native = all(f == float64 for f in how.formats)
+    is_native = all(f == float64 for f in how.formats) and not how.is_nested
     if is_native and (not how.fused or how.order in ("sequential", "blocked", "kahan")):
         return
+    names = " and ".join(repr(str(fmt)) for fmt in dict.fromkeys(pair))
     raise ValueError(
-        f"float64 does not hold every product of {str(fmt)!r}; use inputs='float32' or narrower, "
+        f"float64 does not hold every product of {names}; use inputs='float32' or narrower, "
         "or accumulator='float64' with order 'sequential', 'blocked' or 'kahan', or fused=False"
     )
+
+
+def _multiply_aligned(
+    inputs: tuple[Format, Format],
+    aligned: Aligned,
+    a: Array,
+    b: Array,
+    result: Array,
+    c: Array | None,
+    first: int,
+) -> None:
+    sums = np.empty(result.shape)
+    start = None if c is None else aligned.addend(c)
+    aligned.multiply(as_inputs(a, inputs[0]), as_inputs(b, inputs[1]), start, sums)
+    with np.errstate(over="ignore"):
+        result[...] = sums
+
+
+def _nested(how: Accumulator) -> Accumulator:
+    """Return a blocked accumulator with one that sums its blocks."""
+    if how.is_nested:
+        return how
+    inner = Accumulator(
+        how.formats[1], fused=how.fused, rounding=how.rounding, overflow=how.overflow, rng=how.rng
+    )
+    return dataclasses.replace(how, inner=inner, fused=True)
+
+
+def _multiply_nested(
+    inputs: tuple[Format, Format],
+    how: Accumulator,
+    a: Array,
+    b: Array,
+    result: Array,
+    c: Array | None,
+    first: int,
+) -> None:
+    """Multiply block by block with the inner accumulator, and add the blocks' products in order."""
+    assert how.block is not None
+    terms, (key, outer) = a.shape[1], outer_sums(how)
+
+    def products() -> Iterator[tuple[Array, Array]]:
+        one = np.ones((1, 1))
+        if c is not None:
+            yield one, widened(np.asarray(c, np.float64).reshape(1, -1))
+        for number, k in enumerate(range(0, terms, how.block or 1)):
+            rows = slice(k, k + (how.block or 1))
+            part = np.empty(result.shape, result_dtype(how.formats[1]))
+            inner = _plan(inputs, inner_at(how, key, number, first), None)
+            inner.multiply(a[:, rows], b[rows], part)
+            yield one, widened(part.reshape(1, -1))
+
+    sums = RunningSums.of(outer, -(-terms // how.block) + (c is not None))
+    totals = sums.run(products(), np.array([first]), result.size)
+    result[...] = totals.reshape(result.shape)
 
 
 # The general kernel ------------------------------------------------------------------------------
 
 
 def multiply_generally(
-    a: Array, b: Array, result: Array, fmt: Format, sums: RunningSums, first: int
+    inputs: tuple[Format, Format],
+    sums: RunningSums,
+    a: Array,
+    b: Array,
+    result: Array,
+    c: Array | None,
+    first: int,
 ) -> None:
     """Multiply two matrices block by block; output (0, 0) has the index `first`."""
     (rows, columns), terms = result.shape, a.shape[1]
@@ -230,13 +392,14 @@ def multiply_generally(
         for j in range(0, columns, _ROWS):
             blocks = (
                 (
-                    as_inputs(a[i : i + _ROWS, k : k + _TERMS], fmt).astype(np.float64),
-                    as_inputs(b[k : k + _TERMS, j : j + _ROWS], fmt).astype(np.float64),
+                    as_inputs(a[i : i + _ROWS, k : k + _TERMS], inputs[0]).astype(np.float64),
+                    as_inputs(b[k : k + _TERMS, j : j + _ROWS], inputs[1]).astype(np.float64),
                 )
                 for k in range(0, terms, _TERMS)
             )
             target = result[i : i + _ROWS, j : j + _ROWS]
-            target[...] = sums.run(blocks, outputs + j, target.shape[1])
+            start = None if c is None else widened(c[i : i + _ROWS, j : j + _ROWS])
+            target[...] = sums.run(blocks, outputs + j, target.shape[1], start)
             target[np.isnan(target)] = np.nan  # without a sign, as everywhere
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,8 +15,11 @@ from lowprec.accumulation.accumulator import (
     as_accumulator,
     result_dtype,
 )
+from lowprec.accumulation.aligned import Aligned
 from lowprec.arrays.sources import as_array
+from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
+from lowprec.formats import Format, Specials, float64, get_format
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -28,9 +32,11 @@ __all__ = ["RunningSums", "sum"]
 Array = np.ndarray[Any, Any]
 
 _ELEMENTS = 1 << 16  # of a temporary block of terms
+_ONE = Format("one", exponent_bits=2, precision=1, specials=Specials.FINITE)  # factors of 1
 _PRODUCT_KEY = 0x9E3779B97F4A7C15  # products draw from another stream than sums
 
 
+@in_exact_state
 def sum(  # noqa: A001
     x: ArrayLike,
     accumulator: AccumulatorLike,
@@ -74,11 +80,12 @@ def sum(  # noqa: A001
     shape = [array.shape[d] for d in kept]
     terms = math.prod(array.shape[d] for d in axes)
     if how.order == "blas":
-        result = np.add.reduce(array, axis=axes, dtype=np.float32)
+        result = np.asarray(np.add.reduce(array, axis=axes, dtype=np.float32))
     else:
         result = np.zeros(math.prod(shape), result_dtype(how.formats[0]))
         if terms and result.size:
             _sum_rows(array.transpose(kept + list(axes)), terms, how, result)
+    result[np.isnan(result)] = np.nan  # whose sign differs between processors
     if keepdims:
         shape = [1 if d in axes else array.shape[d] for d in range(array.ndim)]
     return result.reshape(shape)[()]
@@ -102,6 +109,12 @@ def _reduced_axes(ndim: int, axis: int | tuple[int, ...] | None) -> tuple[int, .
 def _sum_rows(x: Array, terms: int, how: Accumulator, result: Array) -> None:
     """Sum every `terms` elements of `x` in C order into an element of `result`."""
     elements = x.reshape(-1) if x.flags.c_contiguous else x.flat
+    if how.order == "aligned":
+        _sum_rows_aligned(elements, x.dtype, terms, how, result)
+        return
+    if how.is_nested:
+        _sum_rows_nested(elements, terms, how, result)
+        return
     work = RunningSums.of(how, terms)
     sums = max(1, _ELEMENTS // terms)
     for start in range(0, result.size, sums):
@@ -118,6 +131,64 @@ def _sum_rows(x: Array, terms: int, how: Accumulator, result: Array) -> None:
         result[start:stop] = work.run(blocks(), outputs, stop - start)[0]
 
 
+def _sum_rows_aligned(
+    elements: Any, dtype: np.dtype[Any], terms: int, how: Accumulator, result: Array
+) -> None:
+    """Sum as products with 1, whose first factors have the exponents of the array's format."""
+    assert how.block is not None
+    own = get_format(dtype) if dtype.kind == "f" or dtype.kind == "V" else float64
+    work = Aligned.of(how, (own, _ONE))
+    step = max(1, _ELEMENTS // how.block) * how.block  # whole groups
+    for start in range(0, result.size, rows := max(1, _ELEMENTS // min(terms, step))):
+        stop = min(start + rows, result.size)
+        sums: Array | None = None
+        for k in range(0, terms, min(terms, step)):
+            last = min(k + step, terms)
+            end = stop * terms if terms <= step else start * terms + last
+            block = _exactly(elements[start * terms + k : end]).reshape(stop - start, -1)
+            sums, before = np.empty((1, stop - start)), sums
+            work.multiply(np.ones((1, block.shape[1])), block.T, before, sums)
+        result[start:stop] = np.asarray(sums)[0]
+
+
+def _sum_rows_nested(elements: Any, terms: int, how: Accumulator, result: Array) -> None:
+    """Sum each block by the inner accumulator, and the blocks' sums in order."""
+    assert how.block is not None
+    size, (key, outer) = how.block, outer_sums(how)
+    for row in range(result.size):  # a row at a time: its blocks in order
+
+        def parts(row: int = row) -> Iterator[tuple[Array, Array]]:
+            for number, k in enumerate(range(0, terms, size)):
+                stop = row * terms + min(k + size, terms)
+                block = elements[row * terms + k : stop]
+                part = np.zeros(1, result_dtype(how.formats[1]))
+                _sum_rows(np.asarray(block), len(block), inner_at(how, key, number, row), part)
+                yield np.ones((1, 1)), part.astype(np.float64)[np.newaxis]
+
+        running = RunningSums.of(outer, -(-terms // size))
+        result[row] = running.run(parts(), np.array([row]), 1)[0, 0]
+
+
+def outer_sums(how: Accumulator) -> tuple[int, Accumulator]:
+    """Return a key for the blocks of a nested accumulator, and how their sums are added."""
+    inner = how.inner
+    assert isinstance(inner, Accumulator)
+    is_random = isinstance(inner.rounding, Rounding) and inner.rounding.is_stochastic
+    outer = Accumulator(how.fmt, rounding=how.rounding, overflow=how.overflow, rng=how.rng)
+    return draw_key(inner.rng) if is_random else 0, outer
+
+
+def inner_at(how: Accumulator, key: int, *place: int) -> Accumulator:
+    """Return the accumulator of a block; a stochastic one has random bits of its own there."""
+    inner = how.inner
+    assert isinstance(inner, Accumulator)
+    assert isinstance(inner.rounding, Rounding)
+    if not inner.rounding.is_stochastic:
+        return inner
+    return dataclasses.replace(inner, rng=np.random.SeedSequence([key, *place]))
+
+
+@np.errstate(invalid="ignore")  # a NaN that signals is widened
 def _exactly(x: Array) -> Array:
     """Return numbers as float64, which must hold them."""
     numbers = x.astype(np.float64)
@@ -163,13 +234,26 @@ class RunningSums(NamedTuple):
             np.uint64(draw_key(how.rng) if rounding.is_stochastic else 0),
         )
 
-    def run(self, blocks: Iterable[tuple[Array, Array]], outputs: Array, columns: int) -> Array:
+    def run(
+        self,
+        blocks: Iterable[tuple[Array, Array]],
+        outputs: Array,
+        columns: int,
+        c: Array | None = None,
+    ) -> Array:
         """Return the sums of terms ``a[i, k] * b[k, j]`` that come in blocks along k.
 
-        `outputs` holds the index of each row's first output in the whole result.
+        `outputs` holds the index of each row's first output in the whole result; `c`, where there
+        is one, the first term of each output, which `terms` counts.
         """
         state = np.zeros((len(outputs), columns, self.state_size))
         first = 0
+        if c is not None:
+            one = np.ones((1, 1))
+            for i in range(len(outputs)):
+                row = slice(i, i + 1)
+                self._accumulate(one, c[row], state[row], 0, self.terms == 1, outputs[row])
+            first = 1
         for a, b in blocks:
             last = first + len(b) == self.terms
             if self.multiply is None:

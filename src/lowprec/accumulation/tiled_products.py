@@ -40,7 +40,9 @@ class Tiles(NamedTuple):
     def of(cls, how: Accumulator, fmt: Format) -> Tiles | None:
         """Return the micro-kernels, or None where there are none."""
         is_blocked = how.order == "blocked"
-        if not (is_blocked or how.order == "sequential") or not how.fused or not fmt.fits(float32):
+        if not (is_blocked or how.order == "sequential") or how.is_nested or not how.fused:
+            return None
+        if not fmt.fits(float32):
             return None
         from lowprec.kernels.products import matmul as kernels  # imports Numba
 
@@ -76,18 +78,24 @@ class Tiles(NamedTuple):
         self.loop(a, b, result, True, self.block, self.constants)
         return result
 
-    def multiply(self, a: Array, b: Array, result: Array) -> None:
-        """Multiply two matrices."""
-        if self.reads_float32 and _is_plain(a) and _is_plain(b):
-            self.loop(a, b, result, True, self.block, self.constants)
-        elif self.is_half:
+    def multiply(self, a: Array, b: Array, result: Array, begun: Array | None = None) -> None:
+        """Multiply two matrices; the sums begin with `begun`, values of their format."""
+        is_new = begun is None
+        if self.is_half:
             codes = np.empty(result.shape, np.uint16)
-            self._multiply_blocks(a, b, codes)
+            if begun is not None:
+                encode(begun, float16, out=codes)
+            self._multiply_blocks(a, b, codes, is_new)
             decode(codes.reshape(-1), float16, out=result.reshape(-1))
+            return
+        if begun is not None:
+            result[...] = begun
+        if self.reads_float32 and _is_plain(a) and _is_plain(b):
+            self.loop(a, b, result, is_new, self.block, self.constants)
         else:
-            self._multiply_blocks(a, b, result)
+            self._multiply_blocks(a, b, result, is_new)
 
-    def _multiply_blocks(self, a: Array, b: Array, result: Array) -> None:
+    def _multiply_blocks(self, a: Array, b: Array, result: Array, is_new: bool) -> None:
         """Multiply matrices that are converted block by block, unless they are small."""
         (rows, columns), terms = result.shape, a.shape[1]
         read_a, read_b = self._reader(a), self._reader(b)
@@ -100,7 +108,8 @@ class Tiles(NamedTuple):
                 for i in range(0, rows, side):
                     left = read_a(slice(i, i + side), slice(k, k + depth))
                     target = result[i : i + side, j : j + side]
-                    self.loop(left, right, target, k == 0, self.block, self.constants)
+                    starts = is_new and k == 0
+                    self.loop(left, right, target, starts, self.block, self.constants)
 
     def _reader(self, x: Array) -> Callable[[slice, slice], Array]:
         """Return what gives converted blocks of a matrix; a small one is converted at once."""

@@ -17,6 +17,7 @@ from lowprec.analysis.counting import measure_blocks
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure
 from lowprec.arrays.dask_arrays import is_chunked
 from lowprec.arrays.sources import InBlocks, as_array
+from lowprec.common.processor_state import in_exact_state
 from lowprec.exact.number import floor_log2_ratio
 from lowprec.formats import scaled
 from lowprec.rounding import Overflow, Rounding
@@ -66,11 +67,13 @@ class FormatAdvice:
     scaled: Measurement | None = None
 
     @property
+    @in_exact_state
     def holds(self) -> bool:
         """Whether nothing is lost and every relative error is within the tolerance."""
         return _holds(self.measured, self.tolerance)
 
     @property
+    @in_exact_state
     def holds_scaled(self) -> bool:
         """Whether it holds the tensor once scaled (or without)."""
         return self.holds or (self.scaled is not None and _holds(self.scaled, self.tolerance))
@@ -95,6 +98,7 @@ class Advice:
     formats: tuple[FormatAdvice, ...]
 
     @property
+    @in_exact_state
     def holding(self) -> tuple[Format, ...]:
         """The formats that hold the tensor as it is."""
         return tuple(advice.fmt for advice in self.formats if advice.holds)
@@ -104,6 +108,7 @@ class Advice:
         """The helpful scale of each format that has one, by the format's name."""
         return {a.fmt.name: a.scale for a in self.formats if a.scale is not None}
 
+    @in_exact_state
     def to_dict(self) -> dict[str, Any]:
         """Return the advice as plain data for JSON."""
         return {
@@ -123,10 +128,12 @@ class Advice:
         return "\n".join(map(str, self.formats))
 
 
+@in_exact_state
 def advise(
     x: npt.ArrayLike | InBlocks,
+    formats: FormatLike | Iterable[FormatLike] | None = None,
+    *,
     tolerance: float = 0.01,
-    formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
 ) -> Advice:
     """Say which formats hold a tensor and which power-of-two scale helps one that does not.
 
@@ -138,10 +145,10 @@ def advise(
     ----------
     x : array_like, lowprec.tensors.Tensor or dask.array.Array
         The tensor; read by block, a dask array by chunk and at once.
+    formats : Format, str or dtype, or an iterable of them, optional
+        The formats to try; bfloat16, float16, float8_e4m3fn and float8_e5m2 by default.
     tolerance : float
         The largest relative error to accept, 1 % by default.
-    formats : iterable of Format, str or dtype
-        The formats to try.
 
     Returns
     -------
@@ -155,14 +162,15 @@ def advise(
 
     Examples
     --------
-    >>> print(advise([0.25, 0.02, 119716.0], formats=["bfloat16", "float16"]))
+    >>> print(advise([0.25, 0.02, 119716.0], ["bfloat16", "float16"]))
     bfloat16 keeps every value within 0.098 %
     float16 loses 1 of 3 values to overflow: it ends at 65,504, they at 119,716; multiplied by \
 2⁻¹ it keeps all within 0.023 %
     """
     if not tolerance > 0:
         raise ValueError(f"a tolerance of {tolerance} holds nothing; use a positive one, as 0.01")
-    return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in as_formats(formats)))
+    chosen = as_formats(DEFAULT_FORMATS if formats is None else formats)
+    return Advice(tolerance, tuple(_advise(x, fmt, tolerance) for fmt in chosen))
 
 
 def _advise(x: npt.ArrayLike | InBlocks, fmt: Format, tolerance: float) -> FormatAdvice:
@@ -242,6 +250,7 @@ def _shifted(fmt: Format, exponent: int) -> Format | None:
 # Words -------------------------------------------------------------------------------------------
 
 
+@in_exact_state
 def describe(advice: FormatAdvice) -> str:
     """Return what the format does to the tensor, and what a scale changes, as a verb phrase."""
     measured = advice.measured

@@ -7,8 +7,11 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure_each
 from lowprec.arrays.dask_arrays import delayed_call, is_chunked
+from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,6 +34,7 @@ class Comparison:
 
     measurements: Mapping[str, Mapping[str, Measurement]]
 
+    @in_exact_state
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return all figures as plain data for JSON: by array, by format, by figure."""
         from lowprec.analysis.judgement import verdict_word
@@ -43,17 +47,20 @@ class Comparison:
             for name, row in self.measurements.items()
         }
 
+    @in_exact_state
     def to_html(self) -> str:
         """Return a whole page with this table, styled, that refers to nothing outside itself."""
         from lowprec.analysis.comparison_views import comparison_page
 
         return comparison_page(self.measurements)
 
+    @in_exact_state
     def __rich__(self) -> RenderableType:
         from lowprec.analysis.comparison_views import comparison_table
 
         return comparison_table(self.measurements)
 
+    @in_exact_state
     def __repr__(self) -> str:
         from rich.console import Console
 
@@ -62,12 +69,28 @@ class Comparison:
             console.print(self)
         return "\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines())
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         from lowprec.analysis.comparison_views import comparison_fragment
 
         return comparison_fragment(self.measurements)
 
 
+def _by_name(arrays: Any) -> Mapping[str, Any]:
+    """Return named arrays: a mapping, the columns of a data frame, or one array."""
+    if isinstance(arrays, Mapping):
+        return arrays
+    columns = getattr(arrays, "columns", None)
+    if columns is None or not hasattr(arrays, "__getitem__"):
+        return {"x": arrays}
+    names = [str(name) for name in columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two columns are called {twice!r}; give them different names")
+    return {str(name): np.asarray(arrays[name]) for name in columns}
+
+
+@in_exact_state
 def compare(
     arrays: npt.ArrayLike | InBlocks | Mapping[str, npt.ArrayLike | InBlocks],
     formats: FormatLike | Iterable[FormatLike] = DEFAULT_FORMATS,
@@ -77,9 +100,10 @@ def compare(
 
     Parameters
     ----------
-    arrays : array_like or mapping of str to array_like or Tensor
-        A single array is called ``"x"``. `lowprec.tensors.open_tensors` returns such a mapping;
-        the tensors of files are read once, by block.
+    arrays : array_like, mapping of str to array_like or Tensor, or data frame
+        A single array is called ``"x"``; the columns of a data frame (of pandas or polars) are
+        arrays of their names. `lowprec.tensors.open_tensors` returns a mapping whose tensors are
+        read once, by block.
     formats : sequence of Format, str or dtype
         The formats, in the order of the table.
     **how
@@ -99,7 +123,7 @@ def compare(
     >>> table.to_dict()["weights"]["bfloat16"]["overflows"]
     0
     """
-    named = arrays if isinstance(arrays, Mapping) else {"x": arrays}
+    named = _by_name(arrays)
     chosen = as_formats(formats)
     for fmt, other in itertools.combinations(chosen, 2):
         if fmt.name == other.name and fmt != other:

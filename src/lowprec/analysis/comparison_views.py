@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowprec.analysis.judgement import findings, rule, tallies, verdict_word, worst_first
+from lowprec.common.outputs import generator_tag, json_kind, page_kind
 from lowprec.show.pages import stylesheet
 from lowprec.show.words import percent
 
@@ -28,6 +29,15 @@ class _Column(NamedTuple):
     text: Callable[[Measurement], str]
     is_loss: bool = False
 
+
+PAGE = page_kind("lowprec compare")
+JSON = json_kind(
+    "the figures of lowprec compare",
+    lambda content: (
+        all("new_zeros" in figures for row in content.values() for figures in row.values())
+        and len(content) > 0
+    ),
+)
 
 _MOST_SHOWN = 20  # arrays in a terminal
 _MOST_FINDINGS = 8
@@ -197,6 +207,7 @@ def comparison_page(rows: Rows) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"{generator_tag('lowprec compare')}"
         f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
         f"<body><main><h1>What each format does to these numbers</h1>"
         f"{_summary_html(rows)}{comparison_table_html(rows)}{_legend()}"

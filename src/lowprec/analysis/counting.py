@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.analysis.measurement import Measurement
+from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
 from lowprec.conversion.door import decode
 from lowprec.conversion.requests import round_piece
@@ -71,6 +72,7 @@ def draw_keys(formats: Sequence[Format], rounding: Rounding, rng: Any) -> list[i
     return [draw_key(rng) if rounding.is_stochastic else 0 for _ in formats]
 
 
+@in_exact_state
 def measure_pieces(
     pieces: Iterable[tuple[Array, int | None]],
     formats: Sequence[Format],
@@ -97,6 +99,7 @@ def measure_pieces(
     return [tally.result() for tally in tallies]
 
 
+@in_exact_state
 def merge_measurements(parts: Iterable[list[Measurement]]) -> list[Measurement]:
     """Return the measurements of all parts together, in the order of the formats."""
     return [functools.reduce(operator.add, each) for each in zip(*parts, strict=True)]
@@ -181,7 +184,7 @@ class _Tally:
             self._add_piece(_as_source(piece, self.fmt), None)
 
     def add_weighted(self, values: Array, weights: Array) -> None:
-        """Add numbers that are there so many times each."""
+        """Add numbers, each as often as its count says."""
         self._add_piece(_as_source(values, self.fmt), weights)
 
     def _add_piece(self, piece: Array, weights: Array | None) -> None:

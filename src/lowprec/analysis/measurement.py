@@ -8,6 +8,8 @@ from collections import Counter
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from lowprec.common.processor_state import in_exact_state
+
 if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.rounding import Overflow, Rounding
@@ -79,6 +81,7 @@ class Measurement:
     exponent_histogram: dict[int, int] = dataclasses.field(repr=False, hash=False)
 
     @property
+    @in_exact_state
     def headroom_bits(self) -> float:
         """How many doublings fit between the data and the largest value: log2(max / max_abs)."""
         if self.max_abs == 0.0:
@@ -89,11 +92,13 @@ class Measurement:
         return math.log2(self.fmt.max) - math.log2(self.max_abs)
 
     @property
+    @in_exact_state
     def mean_relative_error(self) -> float:
         """Mean of ``|y - x| / |x|``; NaN where nothing was measured."""
         return float(self.relative_error_sum / self.measured) if self.measured else math.nan
 
     @property
+    @in_exact_state
     def sqnr_db(self) -> float:
         """Signal to quantisation noise, 10·log10(Σx² / Σ(y - x)²) in decibels.
 
@@ -112,6 +117,7 @@ class Measurement:
         nans = 0 if self.fmt.has_nan else self.nans
         return self.overflows + self.new_zeros + nans + (0 if self.fmt.has_infinity else self.infs)
 
+    @in_exact_state
     def merge(self, other: Measurement) -> Measurement:
         """Return the measurement of both inputs together; ``+`` does the same.
 
@@ -137,6 +143,7 @@ class Measurement:
     def __add__(self, other: object) -> Measurement:
         return self.merge(other) if isinstance(other, Measurement) else NotImplemented
 
+    @in_exact_state
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as plain data for JSON, None in place of infinity and NaN."""
         data: dict[str, Any] = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.analysis.counting import draw_keys, measure_blocks, measure_pieces, merge_measurements
 from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks
 from lowprec.arrays.sources import InBlocks, as_array
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, FormatLike, checked_overflow, get_format
 from lowprec.rounding import Overflow, Rounding
 
@@ -31,6 +32,7 @@ def as_formats(formats: FormatLike | Iterable[FormatLike]) -> list[Format]:
     return [get_format(formats)]
 
 
+@in_exact_state
 def measure(
     x: npt.ArrayLike | InBlocks,
     fmt: FormatLike,

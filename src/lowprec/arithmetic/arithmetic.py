@@ -10,10 +10,11 @@ import numpy as np
 from lowprec.arithmetic.elementwise import is_simple, refuse_nan, run
 from lowprec.arithmetic.flags import Flags
 from lowprec.arithmetic.methods import Operations
-from lowprec.arrays.layouts import check_out
+from lowprec.arrays.layouts import check_out, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar, kernel_dtype
 from lowprec.common.names import one_of
-from lowprec.common.randomness import draw_key
+from lowprec.common.processor_state import in_exact_state
+from lowprec.common.randomness import as_generator, draw_key
 from lowprec.conversion.door import round_to
 from lowprec.formats import Format, FormatLike, checked_overflow, float32, get_format
 from lowprec.rounding import Rounding
@@ -118,7 +119,7 @@ class Arithmetic(Operations):
         self._denormals_are_zero = bool(denormals_are_zero)
         self._tininess = str(one_of(tininess, _TININESS, "tininess"))
         self._flags = Flags() if flags else None
-        self._generator = np.random.default_rng(rng) if self._rounding.is_stochastic else None
+        self._generator = as_generator(rng) if self._rounding.is_stochastic else None
         self._result = np.dtype(np.float32 if self._format.fits(float32) else np.float64)
         # kernels to which simple calls may go at once
         self._ready: dict[tuple[str, np.dtype[Any]], ElementKernel] = {}
@@ -127,7 +128,7 @@ class Arithmetic(Operations):
             raise ValueError(f"{self._format} has no zero; use flush_to_zero=False")
 
     @property
-    def format(self) -> Format:
+    def fmt(self) -> Format:
         """The format of operands and results."""
         return self._format
 
@@ -170,7 +171,7 @@ class Arithmetic(Operations):
         return self._flags
 
     def __repr__(self) -> str:
-        words = [repr(self.format), f"rounding={self.rounding.value!r}"]
+        words = [repr(self.fmt), f"rounding={self.rounding.value!r}"]
         words.append(f"overflow={self.overflow.value!r}")
         switches = ("flush_to_zero", "denormals_are_zero")
         words += [f"{name}=True" for name in switches if getattr(self, name)]
@@ -201,6 +202,7 @@ class Arithmetic(Operations):
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
         if out is not None:
             check_out(out, shape, self._result)
+            refuse_foreign_memory(out, *arrays)
         key = 0 if self._generator is None else draw_key(self._generator)
         arrays = [self._prepared(array, key, place) for place, array in enumerate(arrays)]
         kernel = self._kernel(operation, np.result_type(*map(_kernel_dtype, arrays)))
@@ -221,7 +223,7 @@ class Arithmetic(Operations):
         if not self._converts_beforehand and dtype.kind == "f":
             return array
         if dtype != self._result and dtype == np.float32:
-            array = array.astype(np.float64)
+            array = _widened(array)
         seed = np.random.SeedSequence([key, place]) if self._rounding.is_stochastic else None
         return round_to(  # type: ignore[no-any-return]
             array, self._format, rounding=self._rounding, overflow=self._overflow, rng=seed
@@ -253,6 +255,12 @@ class Arithmetic(Operations):
         return kernel
 
 
+@in_exact_state
+def _widened(array: Array) -> Array:
+    return array.astype(np.float64)
+
+
+@in_exact_state
 def _check_format(fmt: Format) -> None:
     lowest = math.frexp(fmt.smallest_subnormal)[1]
     if fmt.precision > _LONGEST or fmt.emax >= _LARGEST or lowest <= -_LARGEST:

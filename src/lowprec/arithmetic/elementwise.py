@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lowprec.arithmetic.flags import Events
-from lowprec.arrays.layouts import blocks_in_c_order, is_same_memory
+from lowprec.arrays.layouts import blocks_in_c_order, is_numpys_own, is_same_memory
+from lowprec.common.processor_state import exact_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,7 @@ def is_simple(operands: Sequence[Any], out: Any, result: np.dtype[Any]) -> bool:
         and out.ndim == 1
         and out.dtype == result
         and out.flags.carray
+        and is_numpys_own(out)
         and _are_readable(operands, operands[0].dtype, out)
     )
 
@@ -77,7 +79,8 @@ def run(kernel: ElementKernel, arrays: Sequence[Array], out: Array, key: int) ->
     events = np.zeros(len(Events._fields), np.int64)
     if out.size:
         first = 0
-        with blocks_in_c_order(arrays, out, source, _BLOCK) as blocks:
+        # NumPy widens what it puts into the buffers
+        with exact_state(), blocks_in_c_order(arrays, out, source, _BLOCK) as blocks:
             for *operands, target in blocks:
                 events += kernel(operands, target, key, first)
                 first += target.size

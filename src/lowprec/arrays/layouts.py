@@ -35,6 +35,55 @@ def check_is_array(out: Any) -> None:
         raise TypeError(f"out is a {type(out).__name__}; pass a numpy.ndarray")
 
 
+def is_numpys_own(out: Array) -> bool:
+    """Whether NumPy alone keeps an array's memory, so that nobody else can hold it unseen."""
+    base = out.base
+    return base is None or (type(base) is np.ndarray and base.base is None)
+
+
+def refuse_foreign_memory(out: Any, *operands: Array) -> None:
+    """Raise if results written to `out` would change a torch tensor behind its back.
+
+    Torch counts the changes of a tensor to know whether what backward has saved is still valid; one
+    that NumPy makes is not counted. Memory that came through DLPack may be a tensor's too.
+
+    Parameters
+    ----------
+    out : ndarray
+        What will be written.
+    *operands : ndarray
+        What is read; of those that are a tensor's memory `out` must not share any.
+
+    Raises
+    ------
+    ValueError
+        If `out` is a tensor's memory.
+    """
+    if not isinstance(out, np.ndarray):
+        return
+    owner = _owner(out)
+    if (
+        _is_torchs(owner)
+        or type(owner).__name__ == "PyCapsule"  # of DLPack, which does not say whose memory it is
+        or any(_is_torchs(_owner(x)) and np.may_share_memory(out, x) for x in operands)
+    ):
+        raise ValueError(
+            "out is the memory of a torch tensor, whose gradients would silently take the new "
+            "values for the old; pass an array of NumPy's own, or use lowprec.torch"
+        )
+
+
+def _owner(array: Any) -> Any:
+    """Return what keeps the memory of an array; None where that is an array."""
+    while isinstance(array, np.ndarray | memoryview):
+        array = array.base if isinstance(array, np.ndarray) else array.obj
+    return array
+
+
+def _is_torchs(x: Any) -> bool:
+    return any(kind.__module__.partition(".")[0] == "torch" for kind in type(x).__mro__)
+
+
 def is_same_memory(x: Array, out: Array) -> bool:
     """Whether arrays of one size lie in the same place, element on element."""
     return x.itemsize == out.itemsize and x.ctypes.data == out.ctypes.data

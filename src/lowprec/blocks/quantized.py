@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.blocks.layouts import as_view, layout_of
+from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion import decode
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Quantized:
     axis: int
     shape: tuple[int, ...]
 
+    @in_exact_state
     def dequantize(self, dtype: DTypeLike | None = None) -> Array:
         """Return the values: element times scale times tensor scale, exact, then rounded once.
 
@@ -122,6 +124,7 @@ class Quantized:
         bits = self.codes.size * self.fmt.element.bits + self.scales.size * self.fmt.scale.bits
         return (bits + (0 if self.tensor_scale is None else 32)) / self.codes.size
 
+    @in_exact_state
     def pack(self) -> dict[str, Any]:
         """Return the arrays with no bit unused between codes, as files and hardware keep them.
 
@@ -155,6 +158,7 @@ class Quantized:
         flags = flags.reshape(*codes.shape[:-1], count * bits)
         return np.packbits(flags, axis=-1, bitorder="little")
 
+    @in_exact_state
     def __repr__(self) -> str:
         scale = (
             "" if self.tensor_scale is None else f", tensor scale {float(self.tensor_scale):.6g}"
@@ -165,6 +169,7 @@ class Quantized:
             f"{self.bits_per_value:.6g} bits a value)"
         )
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         from lowprec.blocks.views import quantized_html  # loaded only where one is shown
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.arrays.layouts import check_out, is_same_memory
+from lowprec.arrays.layouts import check_out, is_same_memory, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, kernel_dtype
 from lowprec.blocks.formats import AnyFormatLike, BlockFormat, find_block_format, get_format
 from lowprec.blocks.layouts import Layout, as_view, layout_of
 from lowprec.blocks.quantized import Quantized
+from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
 from lowprec.conversion import encode
 from lowprec.rounding import Overflow, Rounding
@@ -39,6 +40,7 @@ _NOTHING_FOUND = np.empty((1, 1, 1))
 _NO_PLACE = np.zeros(4, np.int64)
 
 
+@in_exact_state
 def quantize(
     x: ArrayLike,
     fmt: AnyFormatLike,
@@ -113,6 +115,7 @@ def quantize(
     return Quantized(codes, scales, tensor_scale, block_format, operator.index(axis), array.shape)
 
 
+@in_exact_state
 def round_blocks(
     x: Any,
     fmt: BlockFormat,
@@ -140,6 +143,7 @@ def round_blocks(
     dtype = np.dtype(np.float32 if single else np.float64)
     if out is not None:
         check_out(out, array.shape, dtype)
+        refuse_foreign_memory(out, array)
     work = _work(fmt, array, rounding, rng, tensor_amax)
     result = np.empty(array.shape, dtype) if out is None else out
     if (

@@ -1,12 +1,14 @@
 """The command line: ``lowprec formats | inspect | compare | convert | train | verify | report``.
 
 Each command is a module with a `register` that adds it. Exit codes: 0 done, 1 the job failed (one
-line on stderr says why), 2 wrong usage. Results go to stdout, progress and errors to stderr.
+line on stderr says why), 2 wrong usage, 130 interrupted (Control-C). Results go to stdout, progress
+and errors to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
 import sys
@@ -14,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import lowprec
 from lowprec.cli import compare, convert, formats, inspect, report, train, verify
+from lowprec.common.names import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
+INTERRUPTED = 128 + 2  # as shells have it of a program that SIGINT ends
 COMMANDS = (formats, inspect, compare, convert, train, verify, report)
 
 
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if done, 1 if the job failed.
+        0 if done, 1 if the job failed, 130 if Control-C interrupted it.
 
     Raises
     ------
@@ -50,14 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["inspect"]:
         arguments = [_protect(argument) for argument in arguments]
-    options = _parser().parse_args(arguments)
+    options = parsed(arguments)
     try:
         options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        return _fail("interrupted")
+        _fail("interrupted")
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         missing = f"{error.name} is missing; run: python -m pip install 'lowprec[report]'"
         return _fail(str(error) if "pip install" in str(error) else missing)
@@ -66,6 +71,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, MemoryError) as error:
         return _fail(str(error) or type(error).__name__)
     return 0
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """Read the arguments; of a misspelt command or option, say which one may have been meant."""
+    parser, commands = _parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+        near = difflib.get_close_matches(arguments[0].lower(), commands, n=1)
+        parser.error(
+            f"invalid choice: {arguments[0]!r} is not a command; {did_you_mean(near)}use one of "
+            f"{', '.join(commands)}"
+        )
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [name for action in options.command._actions for name in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+        options.command.error(
+            f"unrecognized arguments: {' '.join(unknown)}; {did_you_mean(near)}"
+            f"{options.command.prog} --help lists all"
+        )
+    return options
 
 
 def _protect(argument: str) -> str:
@@ -78,7 +103,8 @@ def _fail(message: str) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """Return the parser, and the names of the commands."""
     parser = argparse.ArgumentParser(
         prog="lowprec",
         description="What happens to my numbers in 16 bits (or 8), where, and what to do about it.",
@@ -102,4 +128,4 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in COMMANDS:
         command.register(add)
-    return parser
+    return parser, list(commands.choices)

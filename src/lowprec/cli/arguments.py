@@ -11,7 +11,7 @@ from lowprec.rounding import Overflow, Rounding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Add", "add_formats", "add_modes", "checked"]
+__all__ = ["Add", "add_formats", "add_modes", "add_overwrite", "checked"]
 
 _T = TypeVar("_T")
 
@@ -45,6 +45,15 @@ def add_formats(command: argparse.ArgumentParser) -> None:
         type=checked(lambda text: [lowprec.get_format(name) for name in text.split(",")]),
         default=usual,
         help=f"names with commas between (default: {usual})",
+    )
+
+
+def add_overwrite(command: argparse.ArgumentParser) -> None:
+    """Add the argument that lets a file be replaced which lowprec did not write."""
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a file that exists even if this command did not write it",
     )
 
 

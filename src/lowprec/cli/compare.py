@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from lowprec.cli.arguments import Add, add_formats
-from lowprec.cli.terminal import show, tell_written, transfer_progress
+from lowprec.cli.arguments import Add, add_formats, add_overwrite
+from lowprec.cli.terminal import note, show, tell_written, transfer_progress
 
 if TYPE_CHECKING:
     import argparse
@@ -44,19 +44,30 @@ def register(add: Add) -> None:
     )
     compare.add_argument("--json", metavar="FILE", help="also write the figures as JSON")
     compare.add_argument("--html", metavar="FILE", help="also write the table as an HTML page")
+    add_overwrite(compare)
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from lowprec.common.whole_files import write_atomically
+    from lowprec.analysis.comparison_views import JSON, PAGE
+    from lowprec.common.outputs import Output, check_outputs, write_output
+    from lowprec.tensors.naming import input_files
 
     if options.scheduler is not None and not options.files:
         options.command.error("--scheduler is for files; name the files that workers shall read")
+    from lowprec.tensors.opening import notes_on_folders
+
+    for sentence in notes_on_folders(options.files):
+        note(sentence)
+    figures, page = Output(options.json, JSON, "--json"), Output(options.html, PAGE, "--html")
+    outputs = [output for output in (figures, page) if output.path]
+    check_outputs(outputs, input_files(options.files), overwrite=options.overwrite)
     with transfer_progress() as progress:
         comparison = _comparison(options, progress)
     if options.json:
-        write_atomically(options.json, json.dumps(comparison.to_dict(), indent=2) + "\n")
+        text = json.dumps(comparison.to_dict(), indent=2) + "\n"
+        write_output(figures, text, overwrite=options.overwrite)
     if options.html:
-        write_atomically(options.html, comparison.to_html())
+        write_output(page, comparison.to_html(), overwrite=options.overwrite)
     show(comparison)
     tell_written(options.json, options.html)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import lowprec
 from lowprec.cli.arguments import Add, add_modes, checked
-from lowprec.cli.terminal import show, transfer_progress
+from lowprec.cli.terminal import note, show, transfer_progress
 
 if TYPE_CHECKING:
     import argparse
@@ -93,11 +94,17 @@ def _seed(text: str) -> int:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from lowprec.tensors import convert
+    from lowprec.tensors.converting import convert
+    from lowprec.tensors.opening import find_files, notes_on_folders
 
     if options.rng is not None and not options.rounding.is_stochastic:
         options.command.error(f"{options.rounding.value} draws no random bits; leave out --rng")
-    files = options.files[0] if len(options.files) == 1 else options.files
+    files: Any = []
+    for name in options.files:
+        files += find_files(name)[0] if Path(name).is_dir() else [name]
+    files = files[0] if files == options.files[:1] else files
+    for sentence in notes_on_folders(options.files):
+        note(sentence)
     with _executor(options.scheduler) as executor, transfer_progress() as progress:
         done = convert(
             files,

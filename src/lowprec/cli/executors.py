@@ -39,7 +39,7 @@ def executor_for(options: argparse.Namespace) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _processes(processes: int) -> Iterator[Executor]:
-    """Give an executor of so many new processes."""
+    """Give an executor with this number of new processes."""
     import multiprocessing
     from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 

@@ -39,9 +39,7 @@ def register(add: Add) -> None:
         metavar="F",
         help="a format's name, or eXmY (default: %(default)s)",
     )
-    inspect.add_argument(
-        "--code", type=checked(lambda text: int(text, 0)), metavar="C", help="a code, as 0x3dcd"
-    )
+    inspect.add_argument("--code", type=checked(_code), metavar="C", help="a code, as 0x3dcd")
     add_modes(inspect, "a deterministic rounding mode, as RNE or toward_zero")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 
@@ -70,6 +68,17 @@ def _inspect(options: argparse.Namespace) -> None:
         print(json.dumps(inspection.to_dict(), indent=2))
     else:
         show(inspection)
+
+
+def _code(text: str) -> int:
+    """Read an integer, decimal or with a prefix."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        digits = text.lower().strip("_")
+        is_hexadecimal = digits and set(digits) <= set("0123456789abcdef")
+        hint = f"0x{digits}" if is_hexadecimal else "0x3dcd, 0b11 or 15821"
+        raise ValueError(f"{text!r} is not a code; write {hint}") from None
 
 
 def _number(text: str) -> str:

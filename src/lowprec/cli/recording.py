@@ -36,11 +36,11 @@ def recorder_for(policy: Policy, steps: int, fit: Callable[..., History]) -> Rec
     return train.Recorder(every, reference=fit(policy="float32", verbose=False))
 
 
-def write_record(recorder: Recorder, path: str) -> None:
+def write_record(recorder: Recorder, path: str, *, overwrite: bool) -> None:
     """Write the page, where there is a path, and print the verdict."""
     from lowprec.train.recorder.views import MARKS, graded
 
     if path:
-        recorder.report(path)
+        recorder.report(path, overwrite=overwrite)
     for level, sentence in graded(recorder):
         say(f"{MARKS[level]} {sentence}", "  ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lowprec.cli.arguments import add_overwrite
 from lowprec.cli.terminal import progress, show
 
 if TYPE_CHECKING:
@@ -29,11 +30,13 @@ def register(add: Add) -> None:
         default="lowprec-report.html",
         help="the page to write (default: %(default)s)",
     )
+    add_overwrite(report)
 
 
 def _report(options: argparse.Namespace) -> None:
     from lowprec.report.page import write_report
 
+    how = {"overwrite": True} if options.overwrite else {}
     with progress(begin="loading the data sets", lines=True) as show_progress:
-        summary = write_report(options.output, progress=show_progress)
+        summary = write_report(options.output, progress=show_progress, **how)
     show(summary)

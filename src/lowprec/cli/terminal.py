@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import ProgressColumn
 
-__all__ = ["console_on", "progress", "say", "show", "tell_written", "transfer_progress"]
+__all__ = ["console_on", "note", "progress", "say", "show", "tell_written", "transfer_progress"]
 
 
 def console_on(stream: Any) -> Console:
@@ -47,6 +47,11 @@ def say(text: str, indent: str = "") -> None:
             break_on_hyphens=False,
         )
     print(text)
+
+
+def note(text: str) -> None:
+    """Print a sentence on stderr about what a command does."""
+    print("lowprec: note:", text, file=sys.stderr)
 
 
 def tell_written(*paths: str | None) -> None:

@@ -104,14 +104,59 @@ def _train(options: argparse.Namespace) -> None:
         options.command.error("--scheduler divides several runs: give more --policies or --seeds")
     if options.scheduler is not None and options.processes != 1:
         options.command.error("--processes is for this machine, --scheduler for a cluster")
-    for path in filter(None, (options.html, options.json, options.save, options.record)):
-        folder = Path(path).absolute().parent
-        if not folder.is_dir():  # known now, and not only after all the work
-            raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
+    _check_outputs(options, single)
     if goes_on:
         options.resume = _saved_run(options)
     data = _data(options)
     (_train_one if single else _compare)(_model(data, options), data, options)
+
+
+def _check_outputs(options: argparse.Namespace, single: bool) -> None:
+    """Raise, before any work is done, unless every file that was asked for may be written."""
+    from lowprec.common.outputs import Output, check_outputs
+    from lowprec.train.recorder.page import PAGE as RECORD
+    from lowprec.train.running.history import SAVED
+    from lowprec.train.studies.comparison import run_file
+    from lowprec.train.studies.page import JSON, PAGE
+    from lowprec.train.studies.results import BASELINE
+
+    outputs = [
+        Output(path, kind, option)
+        for path, kind, option in (
+            (options.json, JSON, "--json"),
+            (options.html, PAGE, "--html"),
+            (options.record, RECORD, "--record"),
+        )
+        if path
+    ]
+    inputs = [path for path in (options.data, options.resume) if path and Path(path).exists()]
+    check_outputs(outputs, inputs, overwrite=options.overwrite)
+    if not options.save:
+        return
+    if single:  # --resume F --save F name one training
+        inputs = [path for path in inputs if path != options.resume or path == options.data]
+        saved = [Output(options.save, SAVED, "--save")]
+    else:
+        folder = Path(options.save)
+        if not folder.is_dir():  # one is made when all else is known to be right
+            _check_new_folder(folder)
+            return
+        policies = {BASELINE, *options.policies}
+        saved = [
+            Output(run_file(folder, policy, seed), SAVED, "--save")
+            for policy in policies
+            for seed in options.seeds
+        ]
+    check_outputs([*outputs, *saved], inputs, overwrite=options.overwrite)
+
+
+def _check_new_folder(folder: Path) -> None:
+    if folder.exists():
+        raise NotADirectoryError(
+            errno.ENOTDIR, "several runs are saved in a folder, and this is a file", str(folder)
+        )
+    if not folder.absolute().parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder.absolute().parent))
 
 
 def _saved_run(options: argparse.Namespace) -> History:
@@ -160,7 +205,6 @@ def _formats_of(policy: Policy) -> str:
 def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
     from lowprec import train
     from lowprec.cli.recording import recorder_for, write_record
-    from lowprec.common.whole_files import write_atomically
     from lowprec.show.pages import page_environment
     from lowprec.train.studies.runs import default_loss
 
@@ -183,16 +227,18 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
         recorder = recorder_for(policy, steps, fit)
     history = fit(
         policy=policy,
-        callbacks=[train.Checkpoint(options.save)] if options.save else [],
+        callbacks=[train.Checkpoint(options.save, overwrite=options.overwrite)]
+        if options.save
+        else [],
         recorder=recorder,
         resume=options.resume,
         verbose=True,
     )
     if options.json:
-        write_atomically(options.json, json.dumps(_as_dict(history), indent=2) + "\n")
+        _write_json(options, _as_dict(history))
     say(_summary(history, options))
     if recorder is not None:
-        write_record(recorder, options.record)
+        write_record(recorder, options.record, overwrite=options.overwrite)
     tell_written(options.json, options.save, options.record)
 
 
@@ -244,6 +290,7 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
             validation_split=options.validation_split,
             executor=executor,
             folder=options.save,
+            overwrite=options.overwrite,
             progress=show_progress,
         )
     _write(comparison, options)
@@ -252,12 +299,22 @@ def _compare(model: Sequential, data: Dataset, options: argparse.Namespace) -> N
 
 
 def _write(comparison: PolicyComparison, options: argparse.Namespace) -> None:
-    from lowprec.common.whole_files import write_atomically
+    from lowprec.common.outputs import Output, write_output
+    from lowprec.train.studies.page import PAGE
 
     if options.json:
-        write_atomically(options.json, json.dumps(comparison.to_dict(), indent=2) + "\n")
+        _write_json(options, comparison.to_dict())
     if options.html:
-        write_atomically(options.html, comparison.to_html())
+        output = Output(options.html, PAGE, "--html")
+        write_output(output, comparison.to_html(), overwrite=options.overwrite)
+
+
+def _write_json(options: argparse.Namespace, content: dict[str, Any]) -> None:
+    from lowprec.common.outputs import Output, write_output
+    from lowprec.train.studies.page import JSON
+
+    output = Output(options.json, JSON, "--json")
+    write_output(output, json.dumps(content, indent=2) + "\n", overwrite=options.overwrite)
 
 
 def _columns() -> list[ProgressColumn | str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowprec.cli.arguments import checked
+from lowprec.cli.arguments import add_overwrite, checked
 
 if TYPE_CHECKING:
     import argparse
@@ -113,6 +113,7 @@ def _add_outputs(train: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="one run: the file to save it to after each epoch; several: a folder for them",
     )
+    add_overwrite(train)
     train.add_argument(
         "--resume",
         metavar="FILE",
@@ -146,7 +147,7 @@ def _add_outputs(train: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{text!r} is no whole number from 1 on")
+        raise ValueError(f"{text!r} is not a whole number from 1 on")
     return int(text)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from lowprec.cli.arguments import Add, add_formats, checked
+from lowprec.cli.arguments import Add, add_formats, add_overwrite, checked
 from lowprec.cli.terminal import progress, show
 from lowprec.rounding import Rounding
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.progress import ProgressColumn
 
-    from lowprec.verification import Report
+    from lowprec.verification import Check, Report
 
 __all__ = ["register"]
 
@@ -66,6 +66,7 @@ def register(add: Add) -> None:
         help="how many share the work (default: one a processor)",
     )
     verify.add_argument("-o", "--output", metavar="FILE", help="also write the results as JSON")
+    add_overwrite(verify)
 
 
 def _thread_count(text: str) -> int:
@@ -75,19 +76,24 @@ def _thread_count(text: str) -> int:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    from lowprec.common.outputs import check_outputs
     from lowprec.verification import OPERATIONS, checks, verify
-    from lowprec.verification.results import incomplete_path, save
+    from lowprec.verification.results import incomplete_path, outputs, save
 
     try:
         wanted = options.operations or OPERATIONS
         listed = checks(options.formats, wanted, options.rounding, options.sample)
     except ValueError as error:
         options.command.error(str(error))
+    if options.operations:
+        _require_oracles(listed)
+    if options.output:
+        check_outputs(outputs(options.output), overwrite=options.overwrite)
     reports: list[Report] = []
 
     def keep(report: Report) -> None:
         if options.output:
-            save(report, options.output)
+            save(report, options.output, overwrite=options.overwrite)
         reports.append(report)
 
     try:
@@ -99,6 +105,17 @@ def _verify(options: argparse.Namespace) -> None:
         if options.output and reports and not reports[-1].is_complete:
             print(f"what was done is in {incomplete_path(options.output)}", file=sys.stderr)
     _require_agreement(reports[-1])
+
+
+def _require_oracles(listed: list[Check]) -> None:
+    """Raise if what was asked for by name cannot be checked here."""
+    for check in listed:
+        if check.missing is not None:
+            raise ModuleNotFoundError(
+                f"{check.name} needs {check.missing}, which is not installed; run: "
+                f"python -m pip install {check.missing}",
+                name=check.missing,
+            )
 
 
 def _tell(report: Report) -> None:

@@ -1,1 +1,1 @@
-"""Names and near misses, random keys, forks, files written whole, recorded rows."""
+"""Names and near misses, random keys, forks, files written whole, where results go, rows."""

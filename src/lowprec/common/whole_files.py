@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["target_of", "whole_file"]
-
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -56,7 +54,7 @@ def target_of(path: str | os.PathLike[str]) -> Path:
 def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file (UTF-8) so that nobody ever sees half of it.
 
-    What is no regular file, such as ``/dev/stdout``, is written directly.
+    What is not a regular file, such as ``/dev/stdout``, is written directly.
 
     Parameters
     ----------

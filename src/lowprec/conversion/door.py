@@ -5,12 +5,13 @@ Everything is checked once, and then handed to one kernel pass.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lowprec.arrays.dask_arrays import is_chunked
-from lowprec.arrays.layouts import check_is_array
+from lowprec.arrays.layouts import check_is_array, is_numpys_own, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar
 from lowprec.common.randomness import draw_key
 from lowprec.conversion.requests import (
@@ -19,7 +20,7 @@ from lowprec.conversion.requests import (
     convert_chunks,
     decode_chunks,
     decoding_work,
-    known,
+    kept,
     run,
     run_simple,
 )
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
 
 __all__ = ["cast", "decode", "encode", "round_to"]
 
-_single: set[Any] = set()  # what was asked for, and is a format of single numbers
+_family_format = functools.lru_cache(1024)(family_format)
+
+
+def _blocks(fmt: FormatLike) -> Any:
+    """Return the block format that is meant; None where each number stands alone."""
+    try:
+        return _family_format(fmt)
+    except TypeError:  # of a list, say, which get_format explains
+        get_format(fmt)
+        raise
 
 
 def round_to(
@@ -73,7 +83,8 @@ def round_to(
         Random bits per element of the stochastic modes, 1 to 32; by default 16 for float32 to
         bfloat16, where they make the probability exact, else 32.
     out : numpy.ndarray, optional
-        Where to write: an array of the result's shape and dtype. It may be `x` itself.
+        Where to write: an array of the result's shape and dtype. It may be `x` itself, but not the
+        memory of a torch tensor.
     axis : int
         Of block formats: the axis along which elements share a scale.
     tensor_amax : float, optional
@@ -103,18 +114,16 @@ def round_to(
     ----------
     IEEE 754-2019, sections 4.3 and 7.4.
     """
-    if type(x) is np.ndarray and type(out) is np.ndarray:
-        work = known.get((fmt, rounding, overflow, random_bits, x.dtype, "round"))
+    if type(x) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
+        work = kept((fmt, rounding, overflow, random_bits, x.dtype, "round"))
         is_plain = axis == -1 and tensor_amax is None
         if work is not None and work.is_simple and is_plain and run_simple(work, x, out):
             return out
-    if fmt not in _single:
-        blocks = family_format(fmt)
-        if blocks is not None:
-            options = {"rounding": rounding, "overflow": overflow, "random_bits": random_bits}
-            given = {"rng": rng, "out": out, "axis": axis, "tensor_amax": tensor_amax}
-            return blocks.round_array(x, **options, **given)
-        _single.add(fmt)
+    blocks = _blocks(fmt)
+    if blocks is not None:
+        options = {"rounding": rounding, "overflow": overflow, "random_bits": random_bits}
+        given = {"rng": rng, "out": out, "axis": axis, "tensor_amax": tensor_amax}
+        return blocks.round_array(x, **options, **given)
     if axis != -1 or tensor_amax is not None:
         name, value = ("axis", axis) if axis != -1 else ("tensor_amax", tensor_amax)
         raise ValueError(
@@ -156,8 +165,8 @@ def encode(
     >>> [hex(code) for code in encode([1.0, 65504, 1e-8], "float16")]
     ['0x3c00', '0x7bff', '0x0']
     """
-    if type(x) is np.ndarray and type(out) is np.ndarray:
-        work = known.get((fmt, rounding, overflow, random_bits, x.dtype, "encode"))
+    if type(x) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
+        work = kept((fmt, rounding, overflow, random_bits, x.dtype, "encode"))
         if work is not None and work.is_simple and run_simple(work, x, out):
             return out
     return _convert(x, fmt, rounding, overflow, random_bits, "encode", rng, out)
@@ -246,13 +255,14 @@ def decode(
     >>> decode([0x3DCD, 0x7F80], "bfloat16")
     array([0.10009766,        inf], dtype=float32)
     """
-    if type(codes) is np.ndarray and type(out) is np.ndarray:
-        work = known.get((fmt, dtype, codes.dtype, "decode"))
+    if type(codes) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
+        work = kept((fmt, dtype, codes.dtype, "decode"))
         if work is not None and work.is_simple and run_simple(work, codes, out):
             return out
     if is_chunked(codes):
         return decode_chunks(codes, fmt, dtype, out)
     array = as_codes(codes, get_format(fmt))
+    refuse_foreign_memory(out, array)
     work = decoding_work(fmt, dtype, array.dtype)
     return run(work, array, out, is_scalar(codes), 0)
 
@@ -270,6 +280,7 @@ def _convert(
     if is_chunked(x):
         return convert_chunks(x, fmt, rounding, overflow, random_bits, task, rng, out)
     array = as_array(x)
+    refuse_foreign_memory(out, array)
     work = conversion_work(fmt, rounding, overflow, random_bits, array.dtype, task)
     key = draw_key(rng) if work.is_stochastic else 0
     return run(work, array, out, is_scalar(x), key)

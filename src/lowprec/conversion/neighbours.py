@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.arrays.sources import as_array
+from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion.door import decode, encode, round_to
 from lowprec.formats import Format, FormatLike, get_format
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["next_down", "next_up", "ulp"]
 
 
+@in_exact_state
 @np.errstate(all="ignore")  # subnormal results and NaN are no errors of the caller's
 def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     """Return the spacing of the format's values in the binade of each number.
@@ -101,6 +103,7 @@ def next_down(x: ArrayLike, fmt: FormatLike) -> Any:
     return _next(x, get_format(fmt), -1)
 
 
+@in_exact_state
 @np.errstate(all="ignore")
 def _next(x: ArrayLike, fmt: Format, direction: int) -> Any:
     is_scalar, x = np.isscalar(x), as_array(x)

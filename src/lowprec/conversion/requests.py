@@ -14,6 +14,7 @@ import numpy as np
 from lowprec.arrays.dask_arrays import map_chunks, pieces_in_c_order
 from lowprec.arrays.layouts import blocks_in_c_order, check_out, is_same_memory
 from lowprec.arrays.sources import as_array, kernel_dtype, to_array
+from lowprec.common.processor_state import exact_state, in_exact_state
 from lowprec.common.randomness import draw_key
 from lowprec.formats import Format, FormatLike, checked_overflow, float32, float64, get_format
 from lowprec.rounding import Overflow, Rounding
@@ -33,7 +34,7 @@ __all__ = [
     "convert_chunks",
     "decode_chunks",
     "decoding_work",
-    "known",
+    "kept",
     "refuse_specials",
     "round_piece",
     "run",
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 16  # elements of a temporary
+_MOST_KEPT = 4096  # works, a few hundred bytes each
 
 
 class Work(NamedTuple):
@@ -65,7 +67,7 @@ def conversion_work(*asked: Any) -> Work:
 
     The task is "round" or "encode".
     """
-    return known.get(asked) or known.setdefault(asked, _conversion_work(*asked))
+    return kept(asked) or _keep(asked, _conversion_work(*asked))
 
 
 def decoding_work(
@@ -73,12 +75,30 @@ def decoding_work(
 ) -> Work:
     """Return the work that decodes codes of dtype `source` to `dtype`."""
     asked = (fmt, dtype, source, "decode")
-    return known.get(asked) or known.setdefault(asked, _decoding_work(fmt, dtype))
+    return kept(asked) or _keep(asked, _decoding_work(fmt, dtype))
+
+
+def kept(asked: tuple[Any, ...]) -> Work | None:
+    """Return what was kept for these arguments; of a list, say, there is nothing to be kept."""
+    try:
+        return known.get(asked)
+    except TypeError:  # the checks say what is wrong with it
+        return None
+
+
+def _keep(asked: tuple[Any, ...], work: Work) -> Work:
+    """Keep work under its arguments; the oldest goes where there are too many."""
+    if len(known) >= _MOST_KEPT:
+        # another thread may be faster
+        with contextlib.suppress(KeyError, RuntimeError, StopIteration):
+            del known[next(iter(known))]
+    return known.setdefault(asked, work)
 
 
 # Checks ------------------------------------------------------------------------------------------
 
 
+@in_exact_state
 def _conversion_work(
     fmt: FormatLike,
     rounding: RoundingLike,
@@ -108,13 +128,17 @@ def _conversion_work(
     return Work(kernel, source, result, rounding.is_stochastic, refuses, is_simple)
 
 
+@in_exact_state
 def _decoding_work(fmt: FormatLike, dtype: np.dtype[Any] | type | str | None) -> Work:
     from lowprec.kernels.plans import decoding_kernel  # imports Numba
 
     fmt = get_format(fmt)
     if dtype is None:
         dtype = np.float32 if fmt.fits(float32) else np.float64
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"dtype is {dtype!r}; use float32 or float64") from None
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"codes decode to float32 or float64, not {dtype}; use astype afterwards")
     if not fmt.fits(float32 if dtype == np.float32 else float64):
@@ -145,6 +169,8 @@ def as_codes(codes: Any, fmt: Format) -> Array:
     _refuse_other_than_codes(array, fmt)
     if _has_its_dtype(array, fmt):
         return array.astype(fmt.dtype, copy=False).view(fmt.code_dtype)
+    if array.dtype.kind == "i" and 8 * array.dtype.itemsize == fmt.bits:
+        array = array.view(fmt.code_dtype)  # bit patterns, as torch's view(torch.int16) gives them
     limit = (1 << fmt.bits) - 1
     has_room = array.dtype != fmt.code_dtype or fmt.bits < 8 * array.dtype.itemsize
     if has_room and array.size and not (int(array.min()) >= 0 and int(array.max()) <= limit):
@@ -161,6 +187,11 @@ def _has_its_dtype(codes: Any, fmt: Format) -> bool:
 
 def _refuse_other_than_codes(codes: Any, fmt: Format) -> None:
     """Raise if an array, of NumPy or dask, holds neither integers nor values of the format."""
+    if codes.dtype.kind == "V" and codes.dtype.names is None and not _has_its_dtype(codes, fmt):
+        raise TypeError(
+            f"codes have dtype {codes.dtype}, bytes without a meaning; pass "
+            f"x.view('u{codes.dtype.itemsize}')"
+        )
     if codes.dtype.kind not in "iu" and not _has_its_dtype(codes, fmt) and codes.size:
         raise TypeError(
             f"codes have dtype {codes.dtype}; decode takes integers"
@@ -177,8 +208,12 @@ def without_code(fmt: Format) -> str:
 
 def refuse_specials(array: Array, what: str) -> None:
     """Raise if elements are what the format has no code for, in the words of `without_code`."""
-    if not what:
-        return
+    if what:
+        _refuse_specials(array, what)
+
+
+@in_exact_state
+def _refuse_specials(array: Array, what: str) -> None:
     count, first, position = 0, -1, 0
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
     blocks: Any = np.nditer(array, flags, order="C", buffersize=_BLOCK)
@@ -234,7 +269,8 @@ def run(work: Work, x: Array, out: Array | None, scalar: bool, key: int) -> Any:
         work.kernel(source.reshape(-1), target.reshape(-1), key)
     elif x.size:
         first = 0
-        with blocks_in_c_order([x], result, work.source, _BLOCK) as blocks:
+        # NumPy widens what it puts into the buffers
+        with exact_state(), blocks_in_c_order([x], result, work.source, _BLOCK) as blocks:
             for source, target in blocks:
                 work.kernel(source, target, key, first)
                 first += target.size
@@ -246,6 +282,7 @@ def _is_transposed(x: Array, out: Array) -> bool:
     return x.ndim > 1 and x.flags.f_contiguous and out.flags.f_contiguous
 
 
+@in_exact_state
 def round_piece(
     piece: Array, fmt: Format, how: tuple[Rounding, Overflow], key: int, first: int
 ) -> Array:
@@ -316,6 +353,7 @@ def _decode_chunk(chunk: Array, *, fmt: Format, result: np.dtype[Any]) -> Any:
     return run(work, as_codes(chunk, fmt), None, False, 0)
 
 
+@in_exact_state
 def _convert_placed(chunk: Array, *, asked: Any, key: int, start: Any, shape: Any) -> Any:
     """Convert a chunk with the random bits of its elements' places in the whole array."""
     work = conversion_work(*asked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import SupportsIndex
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.exact.inspection import Inspection
 from lowprec.exact.number import read_number
 from lowprec.exact.reference import round_exact
@@ -14,6 +15,7 @@ from lowprec.rounding import Overflow, Rounding
 __all__ = ["inspect"]
 
 
+@in_exact_state
 def inspect(
     x: object = None,
     fmt: FormatLike = "bfloat16",

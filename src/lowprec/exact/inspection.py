@@ -13,6 +13,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.exact.number import Number, floor_log2
 from lowprec.exact.reference import decode_exact, round_exact, spacing
 from lowprec.formats import Format, Specials
@@ -33,7 +34,7 @@ class Inspection:
 
     Attributes
     ----------
-    format : Format
+    fmt : Format
         The format.
     code : int
         The code, right-aligned.
@@ -45,7 +46,7 @@ class Inspection:
         How it was rounded.
     """
 
-    format: Format
+    fmt: Format
     code: int
     given: Number | None = None
     spelling: str = ""
@@ -57,7 +58,7 @@ class Inspection:
     @property
     def fields(self) -> dict[str, str]:
         """The bits of the code by field: sign (absent if unsigned), exponent and trailing."""
-        fmt, bits = self.format, f"{self.code:0{self.format.bits}b}"
+        fmt, bits = self.fmt, f"{self.code:0{self.fmt.bits}b}"
         start = int(fmt.signed)
         end = start + fmt.exponent_bits
         fields = {"sign": bits[:start], "exponent": bits[start:end], "trailing": bits[end:]}
@@ -65,7 +66,7 @@ class Inspection:
 
     @property
     def bits(self) -> str:
-        """The code in binary, ``format.bits`` digits."""
+        """The code in binary, ``fmt.bits`` digits."""
         return "".join(self.fields.values())
 
     @property
@@ -88,7 +89,7 @@ class Inspection:
     @cached_property
     def number(self) -> Number:
         """What the code stands for, with the sign of zero and NaN."""
-        return decode_exact(self.code, self.format)
+        return decode_exact(self.code, self.fmt)
 
     @property
     def value(self) -> Fraction | None:
@@ -100,14 +101,14 @@ class Inspection:
         """One of zero, subnormal, normal, infinity, quiet NaN, signaling NaN."""
         magnitude = self.number.magnitude
         if self.number.is_nan:
-            is_ieee = self.format.specials is Specials.IEEE
-            is_quiet = not is_ieee or self.trailing >> (self.format.trailing_bits - 1)
+            is_ieee = self.fmt.specials is Specials.IEEE
+            is_quiet = not is_ieee or self.trailing >> (self.fmt.trailing_bits - 1)
             return "quiet NaN" if is_quiet else "signaling NaN"
         if self.number.is_infinite:
             return "infinity"
         if magnitude == 0:
             return "zero"
-        return "normal" if magnitude >= self.format.smallest_normal else "subnormal"
+        return "normal" if magnitude >= self.fmt.smallest_normal else "subnormal"
 
     @property
     def decimal(self) -> str:
@@ -122,7 +123,7 @@ class Inspection:
     @property
     def ulp(self) -> Fraction | None:
         """The spacing of values from this one away from zero; None for infinities and NaN."""
-        return None if self.value is None else spacing(abs(self.value), self.format)
+        return None if self.value is None else spacing(abs(self.value), self.fmt)
 
     @property
     def above(self) -> Inspection | None:
@@ -136,7 +137,7 @@ class Inspection:
 
     def _neighbour(self, negative: bool) -> Inspection | None:
         """Step half the finest spacing and round onward (IEEE 754-2019, section 5.3.1, nextUp)."""
-        fmt, number = self.format, self.number
+        fmt, number = self.fmt, self.number
         if number.is_infinite:  # its only neighbour is the largest finite value
             return Inspection(fmt, self.code - 1) if number.negative != negative else None
         if number.value is None:
@@ -172,15 +173,16 @@ class Inspection:
         """The error over the spacing of values around the exact one: at most 1/2 to nearest."""
         if self.error is None or self.exact is None:
             return None
-        return self.error / spacing(abs(self.exact), self.format)
+        return self.error / spacing(abs(self.exact), self.fmt)
 
     # Views -------------------------------------------------------------------------------------
 
+    @in_exact_state
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON-ready values; exact ones as text, errors as floats."""
         neighbours = {"above": self.above, "below": self.below}
         return {
-            "format": self.format.name,
+            "format": self.fmt.name,
             "input": self.spelling or None,
             "rounding": self.rounding.value if self.given else None,
             "overflow": self.overflow.value if self.given else None,
@@ -205,13 +207,15 @@ class Inspection:
     @property
     def code_text(self) -> str:
         """The code in hexadecimal with all its digits, as in ``0x3dcd``."""
-        return f"0x{self.code:0{-(-self.format.bits // 4)}x}"
+        return f"0x{self.code:0{-(-self.fmt.bits // 4)}x}"
 
+    @in_exact_state
     def __repr__(self) -> str:
         bits = f"{' '.join(self.fields.values())}   {self.code_text}"
         lines = [("bits", bits), *rows(self)]
         return "\n".join([title(self), *(f"  {label:<7} {text}" for label, text in lines)])
 
+    @in_exact_state
     def __rich__(self) -> Group:
         from rich.console import Group
         from rich.table import Table
@@ -226,6 +230,7 @@ class Inspection:
             table.add_row(f"  {label}", Text(line, "bold" if label == "value" else ""))
         return Group(Text(title(self), "bold"), table)
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         from lowprec.show.cards import bits_html, card
 
@@ -245,7 +250,7 @@ def _float(value: Fraction | None) -> float | None:
 
 def title(inspection: Inspection) -> str:
     """Return what was asked for, in words."""
-    fmt = inspection.format
+    fmt = inspection.fmt
     if inspection.given is None:
         return f"code {inspection.code_text} of {fmt}"
     how = inspection.rounding.value
@@ -276,7 +281,7 @@ def rows(inspection: Inspection) -> list[tuple[str, str]]:
 
 
 def _formula(inspection: Inspection) -> str:
-    fmt, fields = inspection.format, inspection.fields
+    fmt, fields = inspection.fmt, inspection.fields
     is_small = inspection.exponent == 0 and fmt.has_zero
     if is_small and not fmt.subnormals:
         return "zero, as every code with exponent 0: no subnormals here"
@@ -288,7 +293,7 @@ def _formula(inspection: Inspection) -> str:
 
 
 def _error(inspection: Inspection, given: Number) -> str:
-    fmt, error = inspection.format, inspection.error
+    fmt, error = inspection.fmt, inspection.error
     if error == 0 or given.is_nan or (given.is_infinite and inspection.number.is_infinite):
         return "none: exact"
     if error is not None:

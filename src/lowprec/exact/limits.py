@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, FormatLike, get_format
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class FInfo:
         return self.smallest_normal
 
 
+@in_exact_state
 def finfo(fmt: FormatLike) -> FInfo:
     """Describe a format as `numpy.finfo` does.
 

@@ -26,7 +26,7 @@ __all__ = ["decode_exact", "round_exact", "spacing"]
 def spacing(magnitude: Fraction, fmt: Format) -> Fraction:
     """Return the distance between the two values of `fmt` around a magnitude, `max` ignored."""
     if magnitude < Fraction(fmt.smallest_normal):
-        return Fraction(fmt.smallest_subnormal)
+        return Fraction(2) ** (fmt.emin - (fmt.trailing_bits if fmt.subnormals else 0))
     return Fraction(2) ** (floor_log2(magnitude) - fmt.trailing_bits)
 
 

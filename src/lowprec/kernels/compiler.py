@@ -5,6 +5,7 @@ and Numba's own modules do not survive that. They all wait here instead, until i
 """
 
 import contextlib
+import functools
 import gc
 import os
 import signal
@@ -19,6 +20,14 @@ from numba.core.cgutils import get_or_insert_function as get_or_insert_function
 from numba.core.registry import cpu_target as cpu_target
 from numba.extending import intrinsic as intrinsic
 from numba.np.numpy_support import from_dtype as from_dtype
+
+
+@functools.cache
+def processor_has(feature: str) -> bool:
+    """Whether Numba compiles for a processor with these instructions, and so may use them."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return f"+{feature}" in features.split(",")
+
 
 _held: list[int] = []  # signals that came in the meantime
 

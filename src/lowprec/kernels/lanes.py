@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lowprec.kernels.compiler import get_or_insert_function, ir
+from lowprec.kernels.compiler import get_or_insert_function, ir, processor_has
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,6 +161,8 @@ class Lanes:
     def to_half(self, mode: str) -> Lanes:
         """Return the bits of float32 lanes rounded to float16 in a direction (needs F16C)."""
         direction = ir.Constant(ir.IntType(32), _DIRECTIONS[mode])
+        if self.count % 16 == 0 and processor_has("avx512f"):
+            return self._to_half_by_16(direction)
         width = 8 if self.count > 1 else 4
         vector = ir.VectorType(_FLOATS[32], width)
         signature = ir.FunctionType(ir.VectorType(ir.IntType(16), 8), [vector, ir.IntType(32)])
@@ -172,16 +174,27 @@ class Lanes:
         halves = self.builder.call(function, [alone, direction])
         return self._wrap(self.builder.extract_element(halves, first))
 
-    def add_rounded(self, other: Lanes, mode: str) -> Lanes:
-        """Return the sum of vectors of floats rounded in a direction (needs AVX-512F)."""
+    def _to_half_by_16(self, direction: Any) -> Lanes:
+        halves, mask = ir.VectorType(ir.IntType(16), 16), ir.IntType(16)
+        kinds = [ir.VectorType(_FLOATS[32], 16), ir.IntType(32), halves, mask]
+        signature = ir.FunctionType(halves, kinds)
+        function = self._intrinsic(signature, "llvm.x86.avx512.mask.vcvtps2ph.512")
+        rest = [direction, ir.Constant(halves, None), mask(0xFFFF)]
+        return self._in_pieces(16, lambda v: self.builder.call(function, [v, *rest]))
+
+    def in_direction(self, operation: str, mode: str, *others: Lanes) -> Lanes:
+        """Return an operation on vectors of floats rounded in a direction (needs AVX-512F).
+
+        Operations are those of the instructions: add, sub, mul, div, sqrt, vfmadd.
+        """
         direction = ir.Constant(ir.IntType(32), _DIRECTIONS[mode] | 8)  # and no exceptions
         count = 512 // self.bits
         vector = ir.VectorType(_FLOATS[self.bits], count)
-        signature = ir.FunctionType(vector, [vector, vector, ir.IntType(32)])
-        name = "llvm.x86.avx512.add." + {32: "ps", 64: "pd"}[self.bits] + ".512"
-        function = self._intrinsic(signature, name)
+        kinds = [vector] * (1 + len(others)) + [ir.IntType(32)]
+        name = f"llvm.x86.avx512.{operation}." + {32: "ps", 64: "pd"}[self.bits] + ".512"
+        function = self._intrinsic(ir.FunctionType(vector, kinds), name)
         return self._in_pieces(
-            count, lambda a, b: self.builder.call(function, [a, b, direction]), other
+            count, lambda *values: self.builder.call(function, [*values, direction]), *others
         )
 
     def _intrinsic(self, signature: Any, name: str) -> Any:

@@ -48,7 +48,6 @@ __all__ = [
 kernel = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
 _CACHE_LINE = 64  # bytes
-EXACT_FLOATS = 0x1F80  # x86's initial state: to nearest, subnormal numbers kept, no traps
 _FIELDS = len(Constants._fields)
 
 # Numba's cache looks at the time stamp of one file, but a loop depends on all of these.
@@ -77,6 +76,28 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
 def _processor() -> str:
     """Return the processor and the instructions that Numba compiles for."""
     return "|".join(cpu_target.target_context.codegen().magic_tuple())
+
+
+def exact_floats(triple: str) -> int:
+    """Return the state in which a processor rounds to nearest, flushes nothing and never traps.
+
+    The state is MXCSR on x86-64, whose masks of traps are set bits, and FPCR on aarch64.
+    """
+    return 0x1F80 if is_x86_64(triple) else 0
+
+
+def is_x86_64(triple: str) -> bool:
+    """Whether LLVM's name of a machine is one of an x86-64."""
+    return triple.startswith(("x86_64", "amd64"))
+
+
+def is_aarch64(triple: str) -> bool:
+    """Whether LLVM's name of a machine is one of a 64-bit ARM."""
+    return triple.startswith(("aarch64", "arm64"))
+
+
+#: what `swap_float_state` sets in kernels, on the machine that Numba compiles for
+EXACT_FLOATS = exact_floats(cpu_target.target_context.codegen().magic_tuple()[0])
 
 
 # Between Numba's values and lanes ------------------------------------------------------------
@@ -183,27 +204,50 @@ def swap_float_state(_: Any, state: Any) -> Any:
     """Set how the processor rounds and treats subnormal numbers; return what was set before.
 
     Libraries compiled for speed, and torch on request, have it flush subnormal numbers to zero in
-    every later computation of the thread. x86 only; elsewhere nothing is changed.
+    every later computation of the thread. x86-64 and aarch64; elsewhere nothing is changed.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if "x86_64" not in builder.module.triple:
-            return args[0]
-        word, address = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [address])
-        save, load = (
-            cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}")
-            for name in ("stmxcsr", "ldmxcsr")
-        )
-        slot = cgutils.alloca_once(builder, word)
-        pointer = builder.bitcast(slot, address)
-        builder.call(save, [pointer])
-        before = builder.load(slot)
-        builder.store(builder.trunc(args[0], word), slot)
-        builder.call(load, [pointer])
-        return builder.zext(before, args[0].type)
+        return swap_state(builder, args[0])
 
     return types.int64(types.int64), generate
+
+
+def swap_state(builder: Any, state: Any) -> Any:
+    """Write what `swap_float_state` does, for the machine that the module is for."""
+    if is_x86_64(builder.module.triple):
+        return _swap_mxcsr(builder, state)
+    return _swap_fpcr(builder, state) if is_aarch64(builder.module.triple) else state
+
+
+def _swap_mxcsr(builder: Any, state: Any) -> Any:
+    word, address = ir.IntType(32), ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [address])
+    save, load = (
+        cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}")
+        for name in ("stmxcsr", "ldmxcsr")
+    )
+    slot = cgutils.alloca_once(builder, word)
+    pointer = builder.bitcast(slot, address)
+    builder.call(save, [pointer])
+    before = builder.load(slot)
+    builder.store(builder.trunc(state, word), slot)
+    builder.call(load, [pointer])
+    return builder.zext(before, state.type)
+
+
+def _swap_fpcr(builder: Any, state: Any) -> Any:
+    word = ir.IntType(64)
+    read, write = (
+        cgutils.get_or_insert_function(builder.module, kind, f"llvm.aarch64.{name}.fpcr")
+        for name, kind in {
+            "get": ir.FunctionType(word, []),
+            "set": ir.FunctionType(ir.VoidType(), [word]),
+        }.items()
+    )
+    before = builder.call(read, [])
+    builder.call(write, [state])
+    return before
 
 
 @intrinsic

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, assert_never
 import numpy as np
 
 from lowprec.formats import Format, Specials, checked_overflow, float16, float32
-from lowprec.kernels.compiler import cpu_target
+from lowprec.kernels.compiler import processor_has as processor_has
 from lowprec.kernels.loops import make_loop
 from lowprec.kernels.rules import Constants, Plan
 from lowprec.kernels.threads import thread_count
@@ -192,17 +192,12 @@ def _thresholds(value: float, step: float, rounding: Rounding, is_odd: bool, wor
 
     def bits(negative: bool) -> int:
         reach = overflow_rule(rounding, negative=negative, is_odd=is_odd).possible
-        place = float_bits(value + reach.steps * step, word)
-        return place if reach.is_included else place + 1
+        place = value + reach.steps * step
+        if word == 32 and place == 2.0**128:  # float32's largest number stands for all beyond
+            place = float32.max
+        return float_bits(place, word) + (not reach.is_included)
 
     return Sides(bits(False), bits(True))
-
-
-@functools.cache
-def processor_has(feature: str) -> bool:
-    """Whether Numba compiles for a processor with these instructions, and so may use them."""
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return f"+{feature}" in features.split(",")
 
 
 # Plans -------------------------------------------------------------------------------------------

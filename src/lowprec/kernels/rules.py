@@ -76,12 +76,16 @@ def code_to_bits(code: Lanes, plan: Plan, c: Constants) -> Lanes:
     return select(is_below, subnormal, normal)
 
 
-def convert(x: Lanes, plan: Plan, c: Constants, R: Lanes) -> Lanes:
-    """Round a source once; return its code, or the float that the code stands for."""
+def convert(x: Lanes, plan: Plan, c: Constants, R: Lanes, nan_is_canonical: bool = False) -> Lanes:
+    """Round a source once; return its code, or the float that the code stands for.
+
+    `nan_is_canonical` says that no NaN among the sources but the quiet one without payload needs
+    a thought, which saves one in the twins that keep it.
+    """
     if plan.twin == "aligned":
-        return convert_aligned(x, plan, c, R)
+        return convert_aligned(x, plan, c, R, nan_is_canonical)
     if plan.twin == "hardware":
-        return convert_hardware(x, plan, c)
+        return convert_hardware(x, plan, c, nan_is_canonical)
     source = read(x, plan)
     if plan.twin in ("adder", "avx512"):
         magnitude = round_by_addition(source, plan, c)

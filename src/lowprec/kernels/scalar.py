@@ -41,8 +41,8 @@ def scalar_rounder(
         ``f(x) -> float64``; for the stochastic modes ``f(x, random) -> float64``, where `random`
         is an unsigned integer of 32 random bits. Rounds the float64 once, as `lowprec.round_to`
         does (an integer argument is first converted to float64 by Numba). NaN stays NaN also for
-        a format that has none, as nothing can be refused here. The processor's state is taken as
-        it is: where subnormal numbers are flushed to zero, they are flushed here.
+        a format that has none, as nothing can be refused here. The rule works on integers, so that
+        the processor's rounding mode and its flushing of subnormal numbers change nothing.
 
     Examples
     --------
@@ -64,6 +64,10 @@ def scalar_rounder(
 @functools.cache
 def _make_rounder(fmt: Any, rounding: Rounding, overflow: Overflow) -> Callable[..., float]:
     plan, constants = conversion_plan(fmt, "float64", float64.name, rounding, overflow, 32)
+    if plan.twin not in ("aligned", "general"):  # those add floats
+        plan, constants = conversion_plan(
+            fmt, "float64", float64.name, rounding, overflow, 32, twin="general"
+        )
     text = f"{to_text(plan)}|{','.join(map(str, constants))}"
     if rounding.is_stochastic:
 

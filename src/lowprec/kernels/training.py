@@ -105,8 +105,10 @@ class Sum:
 @functools.cache
 def _mask_loop() -> Any:
     def loop(x, y, out):  # type: ignore[no-untyped-def]
+        state = swap_float_state(EXACT_FLOATS)  # a subnormal y that is flushed is not above 0
         for i in range(x.size):
             out[i] = x[i] if y[i] > 0 else np.float32(0)
+        swap_float_state(state)
 
     return compile_as("mask", loop, types.void(_input, _input, _vector))
 

@@ -11,25 +11,32 @@ from lowprec.rounding import Rounding
 __all__ = ["convert_aligned", "convert_hardware", "decode_hardware", "round_by_addition"]
 
 
-def convert_aligned(x: Lanes, plan: Plan, c: Constants, R: Lanes) -> Lanes:
+def convert_aligned(
+    x: Lanes, plan: Plan, c: Constants, R: Lanes, nan_is_canonical: bool = False
+) -> Lanes:
     """Twin for a format with the source's exponents and fewer bits, where overflow is infinity.
 
     The sign, the exponent and the kept bits of the source are the code, so a constant number of
     bits is rounded off, and the carry out of the largest number is infinity. Where a mode wants
-    the largest number instead, it rounds toward zero and there is no carry.
+    the largest number instead, it rounds toward zero and there is no carry. A canonical NaN has
+    none of the bits that are rounded off.
     """
     u = x.float_resized(plan.word).as_integers()
     sign = 1 << (plan.word - 1)
     rounded = adjust(u, u.constant(plan.shift), u >= sign, plan, R)
     nan = c.nan << plan.shift if plan.is_encoding else c.nan
-    rounded = select(x.is_nan(), nan | (u & sign), rounded)
+    if not nan_is_canonical:
+        rounded = select(x.is_nan(), nan | (u & sign), rounded)
     if not plan.is_encoding:
         return (rounded & -(1 << plan.shift)).as_floats()
     return rounded.high_halves() if 2 * plan.shift == plan.word else rounded >> plan.shift
 
 
-def convert_hardware(x: Lanes, plan: Plan, c: Constants) -> Lanes:
-    """Twin for float32 to float16 by the processor; its NaNs are made canonical."""
+def convert_hardware(x: Lanes, plan: Plan, c: Constants, nan_is_canonical: bool = False) -> Lanes:
+    """Twin for float32 to float16 by the processor; its NaNs are made canonical.
+
+    The processor keeps the leading bits of a NaN, and so a canonical one.
+    """
     sign = x.as_integers() & (1 << 31)
     if plan.mode == "away_from_zero":
         magnitude = (x.as_integers() & ~(1 << 31)).as_floats()
@@ -38,7 +45,8 @@ def convert_hardware(x: Lanes, plan: Plan, c: Constants) -> Lanes:
         half = x.to_half(plan.mode)
     if plan.is_encoding:
         return select(x.is_nan(), (c.nan | (sign >> 16)).resized(16), half)
-    return select(x.is_nan(), (c.nan | sign).as_floats(), half.as_floats().float_resized(32))
+    y = half.as_floats().float_resized(32)
+    return y if nan_is_canonical else select(x.is_nan(), (c.nan | sign).as_floats(), y)
 
 
 def round_by_addition(x: Magnitude, plan: Plan, c: Constants) -> Lanes:
@@ -72,7 +80,7 @@ def add_in_direction(x: Magnitude, power: Lanes, plan: Plan) -> tuple[Lanes, Lan
     elif direction != "toward_zero":  # the direction depends on the sign
         sign = select(x.negative, f.constant(1 << (plan.word - 1)), 0)
         f, power = f | sign, power | sign
-    total = f.as_floats().add_rounded(power.as_floats(), direction)
+    total = f.as_floats().in_direction("add", direction, power.as_floats())
     return total - power.as_floats(), total.as_integers() - power
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowprec.analysis.advice import advise
 from lowprec.analysis.judgement import cell, grade, tally
+from lowprec.common.outputs import Output, check_outputs, page_kind, write_output
 from lowprec.formats import get_format
 from lowprec.report.sections import Findings, sections
 from lowprec.report.summary import ReportSummary
@@ -32,21 +31,28 @@ if TYPE_CHECKING:
 
 __all__ = ["ReportSummary", "write_report"]
 
+PAGE = page_kind("lowprec report")
+
 TOLERANCE = 0.01
 """A format holds a tensor if nothing is lost and no relative error exceeds this."""
 
 FORMATS = tuple(map(get_format, ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")))
 
 
-def write_report(path: str | os.PathLike[str], progress: Progress | None = None) -> ReportSummary:
+def write_report(
+    path: str | os.PathLike[str], progress: Progress | None = None, *, overwrite: bool = False
+) -> ReportSummary:
     """Measure scikit-learn's bundled data and this machine, and write one HTML file.
 
     Parameters
     ----------
     path : str or path
-        The page to write, whole or not at all. It refers to nothing outside itself.
+        The page to write, whole or not at all. It refers to nothing outside itself. The page of an
+        earlier report is replaced.
     progress : callable, optional
         Called as ``progress(description, done, total)``.
+    overwrite : bool
+        Whether a file that is not such a page may be replaced.
 
     Returns
     -------
@@ -58,16 +64,15 @@ def write_report(path: str | os.PathLike[str], progress: Progress | None = None)
     ModuleNotFoundError
         Without matplotlib, Jinja2 or scikit-learn, naming the extra to install.
     OSError
-        If the page cannot be written.
+        If the page cannot be written, or the file exists and is not the page of a report; nothing
+        has been measured then.
     """
-    from lowprec.common.whole_files import write_atomically
     from lowprec.report.datasets import load
     from lowprec.report.throughput import OPERATIONS, measure_throughput
 
     start = time.perf_counter()
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():  # known now, and not only after all the work
-        raise FileNotFoundError(errno.ENOENT, "no such folder", str(folder))
+    output = Output(path, PAGE)
+    check_outputs([output], overwrite=overwrite)
     environment = page_environment("lowprec.report")
     environment.filters |= {"cell": cell, "grade": grade, "short": short_name, "tint": _tint}
     tensors = load()
@@ -78,11 +83,11 @@ def write_report(path: str | os.PathLike[str], progress: Progress | None = None)
     advice = {}
     for name, x in tensors.items():
         step(f"measuring {name}")
-        advice[name] = advise(x, TOLERANCE, FORMATS)
+        advice[name] = advise(x, FORMATS, tolerance=TOLERANCE)
     timings = measure_throughput(FORMATS, lambda: step("timing conversions"))
     trained = training.train_policies(step)
     found = Findings(FORMATS, tensors, advice, timings, trained, TOLERANCE)
-    write_atomically(path, _page(found, environment, step))
+    write_output(output, _page(found, environment, step), overwrite=overwrite)
     return ReportSummary(os.fspath(path), time.perf_counter() - start, advice, timings, trained)
 
 

@@ -185,8 +185,8 @@ def _training(comparison: PolicyComparison, step: Callable[[str], None]) -> Sect
         f"with a learning rate of {facts['learning_rate']:g}, {facts['epochs']} epochs, "
         f"{len(facts['seeds'])} seeds. A mixed policy keeps float32 parameters and computes with "
         "their copies in a narrow format; a pure one keeps everything in it. The same seed gives "
-        "the same initial parameters and batches under all of them, so that differences are the "
-        "rounding's doing.",
+        "the same initial parameters and batches under all of them, so that rounding alone makes "
+        "the differences.",
         training_body(comparison, step),
     )
 

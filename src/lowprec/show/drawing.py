@@ -96,7 +96,7 @@ def short_name(name: str) -> str:
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return an empty figure of so many inches and its axes."""
+    """Return an empty figure, its size in inches, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")

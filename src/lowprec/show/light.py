@@ -46,7 +46,7 @@ _STYLE: Any = drawing.style(INK, MUTED, LINE) | {
 
 @contextlib.contextmanager
 def light_figure(height: float) -> Iterator[Figure]:
-    """Give an empty figure, so many inches high, and the style to draw on it with.
+    """Give an empty figure, its height in inches, and the style to draw on it with.
 
     Raises
     ------

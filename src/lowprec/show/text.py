@@ -12,7 +12,7 @@ __all__ = ["as_text"]
 
 
 def as_text(view: RenderableType, width: int = 100) -> str:
-    """Return a view as plain text of so many columns, without blanks at the ends of lines."""
+    """Return a view as plain text in this number of columns, without trailing blanks."""
     from rich.console import Console
 
     buffer = io.StringIO()

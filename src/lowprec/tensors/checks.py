@@ -37,7 +37,7 @@ def checked_size(name: str, shape: Any, itemsize: int) -> int:
     Raises
     ------
     ValueError
-        If the shape is no list of integers from 0 on, or no array can have it.
+        If the shape is not a list of integers from 0 on, or no array can have it.
     """
     if not isinstance(shape, list | tuple) or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError(f"{name!r:.100} has shape {shape!r:.100}; use integers from 0 on")

@@ -39,7 +39,7 @@ def connected(address: str) -> Iterator[Any]:
         ) from None
     except ValueError as error:
         raise ValueError(
-            f"{address!r} is no address of a scheduler, such as tcp://127.0.0.1:8786: {error}"
+            f"{address!r} is not the address of a scheduler, such as tcp://127.0.0.1:8786: {error}"
         ) from None
     with (
         _silent("distributed.client"),  # what it logs of lost connections, an error here says

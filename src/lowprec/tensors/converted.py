@@ -37,7 +37,7 @@ class Converted:
     key: int
 
     def blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all codes, so many at a time, as elements of the format's dtype if it has one."""
+        """Yield all codes, in blocks of this many, in the format's dtype if it has one."""
         first = 0
         for block in self.tensor.values(elements * self.tensor.dtype.itemsize):
             yield self._encode(_widened(block, self.coding), first).view(self.dtype)

@@ -8,10 +8,12 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lowprec.common.outputs import NEVER_REPLACED, Output, check_outputs, is_same_file
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import FormatLike, checked_overflow, get_format
 from lowprec.rounding import Overflow, Rounding
 from lowprec.tensors.journal import Journal
-from lowprec.tensors.opening import find_files, read_file, write_index
+from lowprec.tensors.opening import find_files, read_file, say_what_is_left, write_index
 from lowprec.tensors.request import Request, seed_sequence
 from lowprec.tensors.sources import watched
 from lowprec.tensors.writing import WRITERS, checked_file, storable, write_file
@@ -53,6 +55,7 @@ class Conversion:
     bytes_written: int
 
 
+@in_exact_state
 def convert(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],
@@ -93,6 +96,7 @@ def convert(
         overflows nowhere; the file's note keeps the inverse and `open_tensors` undoes it.
     include, exclude : str or iterable of str
         Patterns (as in `fnmatch`) of names that are converted, and of those of them that are not.
+        Each must match a name.
     overwrite : bool
         Whether files that exist may be replaced.
     executor : concurrent.futures.Executor, optional
@@ -111,7 +115,7 @@ def convert(
     OSError
         If a file is missing, or exists already.
     ValueError
-        If a file is damaged; if NaN goes to a format without NaN.
+        If a file is damaged; if NaN goes to a format without NaN; if a pattern matches no name.
 
     Examples
     --------
@@ -133,10 +137,13 @@ def convert(
         _patterns(include),
         _patterns(exclude),
     )
+    say_what_is_left(source)
     paths, index = find_files(source)
     is_set = index is not None or len(paths) > 1 or Path(target).is_dir()
     if not is_set:
         targets = {paths[0]: Path(target)}
+        if not overwrite:
+            check_outputs([Output(target, NEVER_REPLACED)])
         files = _checked(how, targets)
         return _convert_files(how, files, targets, None, overwrite, executor, progress)
     folder = Path(target)
@@ -150,6 +157,8 @@ def convert(
     files = _checked(how, targets)
     folder.mkdir(exist_ok=True)
     if len(paths) == 1 and index is None:
+        if not overwrite:
+            check_outputs([Output(targets[paths[0]], NEVER_REPLACED)])
         return _convert_files(how, files, targets, None, overwrite, executor, progress)
     new_index = folder / index.name if index else None
     journal = Journal.open(
@@ -175,13 +184,14 @@ def _check_targets(targets: dict[Path, Path]) -> None:
     if len(set(targets.values())) < len(targets):
         raise ValueError("several files have one name; convert them into different folders")
     for path, target in targets.items():
-        if path.resolve() == target.resolve():
+        if is_same_file(path, target):
             raise ValueError(f"{path} would replace itself; give another folder")
 
 
 def _checked(how: Request, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
     """Open all files, and refuse targets that cannot be written before one is."""
     files = {path: read_file(path) for path in targets}
+    how.check_patterns([tensor for file in files.values() for tensor in file.tensors])
     for path, target in targets.items():
         plan = [how.planned(tensor) for tensor in files[path].tensors]
         if how.scale:  # some scale, which is known only when all numbers have been read

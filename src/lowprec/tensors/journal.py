@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.outputs import NEVER_REPLACED, exists_error
 from lowprec.tensors.opening import read_file
 from lowprec.tensors.writing import replacing
 
@@ -67,8 +67,7 @@ class Journal:
                 )
             for target in targets:
                 if target is not None and target.exists():
-                    message = "it exists; replace it with overwrite=True (--overwrite)"
-                    raise FileExistsError(errno.EEXIST, message, str(target))
+                    raise exists_error(target, NEVER_REPLACED)
         content = {
             "version": _VERSION,
             "request": request,

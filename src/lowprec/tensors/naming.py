@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lowprec.tensors import open_tensors
+from lowprec.tensors.opening import files_in_folder, find_files, is_shard, open_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lowprec.tensors import Tensor, TensorFile
-
-__all__ = ["name_tensors"]
-
+    from lowprec.tensors import Tensor, TensorFile, Tensors
 
 _ARRAY_FILES = (".npy", ".npz")
 
@@ -40,7 +38,7 @@ def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
     ValueError
         If a file is damaged or of another kind, holds no array, or one that is not of real numbers.
     """
-    opened = [open_tensors(path) for path in dict.fromkeys(paths)]
+    opened = [tensors for path in dict.fromkeys(paths) for tensors in _sets(path)]
     files = [file for tensors in opened for file in tensors.files]
     uses = Counter(file.path.name for file in files)
     is_model = len(opened) == 1 and files[0].path.suffix not in _ARRAY_FILES
@@ -55,6 +53,25 @@ def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
     if files and not arrays:
         raise ValueError(f"{files[0].path} holds no tensors of real numbers")
     return arrays
+
+
+def _sets(path: str) -> list[Tensors]:
+    """Open what a path stands for: one model, or files that share a folder and nothing else."""
+    files, index = find_files(path)
+    if Path(path).is_dir() and index is None and not all(map(is_shard, files)):
+        return [open_quietly(file) for file in files]
+    return [open_quietly(path)]
+
+
+def input_files(paths: Iterable[str]) -> list[Path]:
+    """Return every file that belongs to what is read: shards, indexes, all tensors of a folder."""
+    found: list[Path] = []
+    for path in paths:
+        files, index = find_files(path)
+        found += [*files, *([index] if index else [])]
+        if Path(path).is_dir():
+            found += files_in_folder(Path(path))
+    return list(dict.fromkeys(found))
 
 
 def _measurable(file: TensorFile) -> Iterable[Tensor]:

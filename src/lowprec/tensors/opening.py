@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -23,10 +24,21 @@ if TYPE_CHECKING:
 
     from lowprec.tensors.tensor import TensorFile
 
-__all__ = ["INDEX_SUFFIX", "find_files", "open_tensors", "read_file", "write_index"]
+__all__ = [
+    "INDEX_SUFFIX",
+    "files_in_folder",
+    "find_files",
+    "is_shard",
+    "notes_on_folders",
+    "open_quietly",
+    "open_tensors",
+    "read_file",
+    "say_what_is_left",
+    "write_index",
+]
 
 INDEX_SUFFIX = ".safetensors.index.json"
-_READERS: dict[str, Callable[[Path], TensorFile]] = {  # of a folder, the first kind that is there
+_READERS: dict[str, Callable[[Path], TensorFile]] = {
     ".safetensors": read_safetensors,
     ".npz": read_npz,
     ".npy": read_npy,
@@ -35,6 +47,11 @@ _READERS: dict[str, Callable[[Path], TensorFile]] = {  # of a folder, the first 
     ".ckpt": read_torch,
     ".bin": read_torch,
 }
+_TOGETHER = (  # of a folder, the first of these that is there; the other files are left
+    (".safetensors",),
+    (".npz", ".npy"),
+    (".pt", ".pth", ".ckpt", ".bin"),
+)
 _SHARD = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(\.\w+)$")
 _MOST_INDEX_BYTES = 100_000_000
 
@@ -48,7 +65,9 @@ def open_tensors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
         A file ``.safetensors``, ``.npz``, ``.npy`` or, where torch is installed, one that
         ``torch.save`` wrote (``.pt``, ``.pth``, ``.ckpt``, ``.bin``); an index
         ``model.safetensors.index.json``, a pattern such as ``"model-*-of-*.safetensors"``, or a
-        folder, of which the files of one kind are taken: the first of these that is there.
+        folder. Of a folder the files of one kind are taken, the first that is there of safetensors,
+        NumPy's and torch's, and of safetensors with an index only those that it names; the log
+        (``logging``, on stderr) names the files of tensors that are left.
 
     Returns
     -------
@@ -72,6 +91,18 @@ def open_tensors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     ...     print(tensors["w"], [block.tolist() for block in tensors["w"].blocks()])
     Tensor(name='w', shape=(2,), dtype=dtype('float32'), fmt=float32, scale=1.0) [[1.5, -2.0]]
     """
+    say_what_is_left(path)
+    return open_quietly(path)
+
+
+def say_what_is_left(path: Any) -> None:
+    """Log the `notes_on_folders`: Python shows them on stderr, unless a program says otherwise."""
+    for note in notes_on_folders(path):
+        logging.getLogger("lowprec.tensors").warning(note)
+
+
+def open_quietly(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Tensors:
+    """Open tensors for a caller that shows `notes_on_folders` itself; see `open_tensors`."""
     paths, index = find_files(path)
     return Tensors(tuple(map(read_file, paths)), index)
 
@@ -108,12 +139,12 @@ def find_files(path: Any) -> tuple[list[Path], Path | None]:
 def _indexed(index: Path) -> list[Path]:
     """Return the shards that an index file names, in order."""
     if index.stat().st_size > _MOST_INDEX_BYTES:
-        raise ValueError(f"{index} has {index.stat().st_size:,} bytes; that is no index")
+        raise ValueError(f"{index} has {index.stat().st_size:,} bytes, too many for an index")
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
         names = sorted(set(content["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{index} is no index of shards: {error}") from None
+        raise ValueError(f"{index} is not an index of shards: {error}") from None
     for name in names:
         if Path(checked_name(name)).name != name:
             raise ValueError(f"{index} names {name!r:.100}, which is not a file beside it")
@@ -124,12 +155,53 @@ def _in_folder(folder: Path) -> tuple[list[Path], Path | None]:
     indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
     if len(indexes) == 1:
         return _indexed(indexes[0]), indexes[0]
-    for suffix in _READERS:
-        files = sorted(folder.glob(f"*{suffix}"))
+    there = files_in_folder(folder)
+    for kinds in _TOGETHER:
+        files = [file for file in there if file.suffix.lower() in kinds]
         if files:
             _check_complete(files)
             return files, None
     raise FileNotFoundError(errno.ENOENT, "No files of tensors in this folder", str(folder))
+
+
+def files_in_folder(folder: Path) -> list[Path]:
+    """Return the files of a folder whose names are those of files of tensors, in order."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _READERS)
+
+
+def is_shard(file: Path) -> bool:
+    """Whether a file's name is that of a shard: ``model-00001-of-00003.safetensors``."""
+    return _SHARD.match(file.name) is not None
+
+
+def notes_on_folders(path: Any) -> list[str]:
+    """Return a sentence for each folder of whose files of tensors some are left."""
+    if not isinstance(path, str | os.PathLike):
+        return [note for one in path for note in notes_on_folders(one)]
+    folder = Path(path)
+    if not folder.is_dir():
+        return []
+    taken, _ = _in_folder(folder)
+    left = [file for file in files_in_folder(folder) if file not in taken]
+    if not left:
+        return []
+    sentence = (
+        f"of the folder {folder}, {_names(taken)} {_verb(taken)} taken and {_names(left)} left; to "
+        "take others, name the files themselves"
+    )
+    return [sentence]
+
+
+def _names(files: list[Path]) -> str:
+    """Return the names of a few files, or of the first and how many more there are."""
+    names = [file.name for file in files]
+    if len(names) > 4:
+        return f"{', '.join(names[:3])} and {len(names) - 3:,} more"
+    return ", ".join(names)
+
+
+def _verb(files: list[Path]) -> str:
+    return "is" if len(files) == 1 else "are"
 
 
 def _index_beside(files: list[Path]) -> Path | None:
@@ -168,7 +240,7 @@ def read_file(path: Path) -> TensorFile:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a folder", str(path))
     if path.exists() and not path.is_file():
-        raise ValueError(f"{path} cannot be read: it is no regular file")
+        raise ValueError(f"{path} cannot be read: it is not a regular file")
     try:
         return reader(path)
     except ValueError as error:

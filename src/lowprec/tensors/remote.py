@@ -153,7 +153,7 @@ class _ArchivedArray:
             return cls(path, Stamp.of(file), member.info.filename.removesuffix(".npy"))
 
     def blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all elements, so many at a time."""
+        """Yield all elements, in blocks of this many."""
         return self._source().blocks(elements)
 
     def array(self) -> Array:

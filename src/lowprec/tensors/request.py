@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.names import did_you_mean
 from lowprec.common.randomness import draw_key
 from lowprec.formats import scaled
 from lowprec.tensors.converted import Converted, scale_for
@@ -68,6 +70,29 @@ class Request:
             return None if rng is None else "a generator"
         return plain_seed(self.seed)
 
+    def check_patterns(self, tensors: Sequence[Tensor]) -> None:
+        """Raise unless every pattern matches a name, and something is left to convert.
+
+        Raises
+        ------
+        ValueError
+            It names the pattern and the names that come near.
+        """
+        names = [tensor.name for tensor in tensors]
+        for option, patterns in (("include", self.include), ("exclude", self.exclude)):
+            for pattern in patterns:
+                if pattern != "*" and not fnmatch.filter(names, pattern):
+                    raise ValueError(
+                        f"{option} {pattern!r} matches none of the {len(names):,} names; "
+                        f"{_near(pattern, names)}"
+                    )
+        if (self.include != ("*",) or self.exclude) and not any(map(self.selects, tensors)):
+            raise ValueError(
+                f"nothing is left to convert: include {', '.join(self.include)} "
+                f"{f'and exclude {chr(44).join(self.exclude)} ' if self.exclude else ''}select no "
+                "tensor of real numbers; widen include or drop exclude"
+            )
+
     def selects(self, tensor: Tensor) -> bool:
         """Whether a tensor holds real numbers that are to be converted."""
         return (
@@ -91,6 +116,16 @@ class Request:
         dtype = self.fmt.dtype or self.fmt.code_dtype
         source = Converted(tensor, scaled(self.fmt, scale), dtype, self.modes, key)
         return Tensor(tensor.name, tensor.shape, dtype, source, self.fmt, scale)
+
+
+def _near(pattern: str, names: Sequence[str]) -> str:
+    """Return which names come near a pattern, else the first ones."""
+    near = difflib.get_close_matches(pattern.strip("*?"), names, n=3, cutoff=0.5)
+    near = near or [name for name in names if pattern.strip("*?.").lower() in name.lower()][:3]
+    if near:
+        return did_you_mean(near).strip()
+    shown = ", ".join(names[:3])
+    return f"the names are {shown}" + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def tensor_seed(rng: RNGLike, name: str) -> np.random.SeedSequence:

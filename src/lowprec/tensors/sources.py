@@ -39,7 +39,7 @@ __all__ = [
 
 
 class Stamp(NamedTuple):
-    """What tells that a file is still the one that was looked at."""
+    """The size, time and identity of a file, by which a change is noticed."""
 
     size: int
     mtime_ns: int
@@ -62,7 +62,7 @@ class FileRange:
     stamp: Stamp
 
     def blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all elements, so many at a time."""
+        """Yield all elements, in blocks of this many."""
         with self.path.open("rb", buffering=0) as file:
             self._check(file)
             file.seek(self.offset)
@@ -92,7 +92,7 @@ class ArraySource:
     whole: Array
 
     def blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all elements, so many at a time."""
+        """Yield all elements, in blocks of this many."""
         if self.whole.flags.c_contiguous:
             flat = self.whole.reshape(-1)
             for first in range(0, flat.size, elements):
@@ -106,7 +106,7 @@ class ArraySource:
 
 
 def in_c_order(x: Array, elements: int) -> Iterator[Array]:
-    """Yield the elements of an array of any layout in C order, so many at a time."""
+    """Yield the elements of an array of any layout in C order, in blocks of this many."""
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
     kinds: Any = [["readonly", "nbo", "contig"]]
     blocks: Any = np.nditer(x, flags, kinds, order="C", buffersize=elements)
@@ -142,7 +142,7 @@ class _Watched:
     tell: Callable[[int], None]
 
     def blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all elements, so many at a time."""
+        """Yield all elements, in blocks of this many."""
         for block in self.source.blocks(elements):
             yield block
             self.tell(block.nbytes)

@@ -29,7 +29,7 @@ class Source(Protocol):
     """Where elements come from: one-dimensional, in C order, in native byte order."""
 
     def blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all elements, so many at a time, each time into an array of its own."""
+        """Yield all elements, in blocks of this many, each time into an array of its own."""
 
     def array(self) -> Array:
         """Return all elements as one array, mapped into memory where the file allows it."""
@@ -50,7 +50,7 @@ class Tensor:
     source : Source
         Where the elements come from.
     fmt : Format or None
-        The format of its numbers; None for integers, bool and what are no real numbers. A format
+        The format of its numbers; None for integers, bool and complex numbers. A format
         that has no dtype of its own, or none in this kind of file, is stored as unsigned codes.
     scale : float
         The power of two that stored values are to be multiplied by.

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from lowprec.common.outputs import NEVER_REPLACED, exists_error
+from lowprec.common.processor_state import in_exact_state
 from lowprec.common.whole_files import target_of
 from lowprec.tensors.checks import checked_name, refuse_duplicates
 from lowprec.tensors.kinds.safetensors import DTYPES, METADATA
@@ -33,6 +35,7 @@ _REGISTERED = 2  # dtypes that a package has added to NumPy, which NumPy's files
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+@in_exact_state
 def write_tensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, npt.ArrayLike | Tensor],
@@ -134,7 +137,7 @@ def _check_texts(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, s
         )
     for key, text in metadata.items():
         if not isinstance(key, str) or not isinstance(text, str):
-            raise TypeError(f"metadata {key!r:.50}: {text!r:.50} is no pair of texts; use texts")
+            raise TypeError(f"metadata {key!r:.50}: {text!r:.50} is not a pair of texts; use texts")
 
 
 # What a kind of file can hold --------------------------------------------------------------------
@@ -148,7 +151,7 @@ class _Codes:
     dtype: np.dtype[Any]
 
     def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield all codes, so many at a time."""
+        """Yield all codes, in blocks of this many."""
         return (block.view(self.dtype) for block in self.source.blocks(elements))
 
     def array(self) -> npt.NDArray[Any]:
@@ -274,9 +277,7 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
 
 def _check_free(target: Path, overwrite: bool) -> None:
     if target.exists() and not (overwrite and target.is_file()):
-        raise FileExistsError(
-            errno.EEXIST, "it exists; replace it with overwrite=True (--overwrite)", str(target)
-        )
+        raise exists_error(target, NEVER_REPLACED)
 
 
 def _lock(file: BinaryIO, partial: Path) -> None:

@@ -15,5 +15,6 @@ except ModuleNotFoundError as _error:
     ) from None
 
 from lowprec.torch.door import cast, decode, encode, round_to, round_to_
+from lowprec.torch.watching import watch
 
-__all__ = ["cast", "decode", "encode", "round_to", "round_to_"]
+__all__ = ["cast", "decode", "encode", "round_to", "round_to_", "watch"]

@@ -74,3 +74,11 @@ def decode_tensor(codes: torch.Tensor, fmt: str, dtype: torch.dtype) -> torch.Te
     target = out.numpy()
     _run(decoding_work(read(fmt), target.dtype, array.dtype), array, target, 0)
     return out
+
+
+def as_array(x: torch.Tensor) -> Array:
+    """Return the numbers of a CPU tensor as a contiguous array, float32 or wider."""
+    x = x.detach().resolve_neg()
+    if x.dtype in NARROW:
+        x = decode_tensor(x.view(VIEW[x.dtype.itemsize]), spell(FORMAT_OF[x.dtype]), torch.float32)
+    return np.ascontiguousarray(x.numpy())

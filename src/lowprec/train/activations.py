@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.common.names import named
+from lowprec.common.processor_state import in_exact_state
+from lowprec.train.exponentials import elu, exp, sigmoid, softplus_tanh, tanh
 from lowprec.train.gaussian import normal_density, normal_distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy.typing as npt
 
 __all__ = ["SELU_ALPHA", "SELU_SCALE", "ActivationFunction", "get", "linear", "relu"]
 
@@ -47,6 +51,16 @@ class ActivationFunction:
     backward: Callable[[Array, Array, Array], Array] = dataclasses.field(repr=False)
     rounds: bool = True
 
+    def __call__(self, z: npt.ArrayLike) -> Array:
+        """Return the activation of an array: its `forward`.
+
+        Examples
+        --------
+        >>> get("softmax")([[0.0, 0.0]])
+        array([[0.5, 0.5]])
+        """
+        return self.forward(np.asarray(z))
+
     def __reduce__(self) -> Any:
         """Pickle the named ones by name, so that they stay what they are in other processes."""
         if _NAMED.get(self.name) is self:
@@ -65,10 +79,12 @@ def _linear_backward(dy: Array, z: Array, y: Array) -> Array:
     return dy
 
 
+@in_exact_state
 def _relu(z: Array) -> Array:
     return np.where(z <= 0, 0, z)  # NaN stays NaN, and -0 becomes 0
 
 
+@in_exact_state
 def _relu_backward(dy: Array, z: Array, y: Array) -> Array:
     return np.where(y > 0, dy, 0)
 
@@ -76,11 +92,13 @@ def _relu_backward(dy: Array, z: Array, y: Array) -> Array:
 _SLOPE = 0.2  # of leaky ReLU, as in Keras
 
 
+@in_exact_state
 def _leaky_relu(z: Array) -> Array:
     leaky: Array = np.maximum(z, _SLOPE * z)
     return leaky
 
 
+@in_exact_state
 def _leaky_relu_backward(dy: Array, z: Array, y: Array) -> Array:
     return np.where(z > 0, dy, _SLOPE * dy)
 
@@ -88,33 +106,36 @@ def _leaky_relu_backward(dy: Array, z: Array, y: Array) -> Array:
 # With exponentials -------------------------------------------------------------------------------
 
 
+@in_exact_state
 def _sigmoid(z: Array) -> Array:
-    small = np.exp(-np.abs(z))  # never overflows
-    y: Array = np.where(z >= 0, 1, small) / (1 + small)
-    return y
+    return sigmoid(z)
 
 
+@in_exact_state
 def _sigmoid_backward(dy: Array, z: Array, y: Array) -> Array:
     dz: Array = dy * y * (1 - y)
     return dz
 
 
+@in_exact_state
 def _tanh(z: Array) -> Array:
-    y: Array = np.tanh(z)
-    return y
+    return tanh(z)
 
 
+@in_exact_state
 def _tanh_backward(dy: Array, z: Array, y: Array) -> Array:
     dz: Array = dy * (1 - y * y)
     return dz
 
 
+@in_exact_state
 def _elu(z: Array) -> Array:
-    return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))
+    return elu(z)
 
 
+@in_exact_state
 def _elu_backward(dy: Array, z: Array, y: Array) -> Array:
-    dz: Array = dy * np.exp(np.minimum(z, 0))
+    dz: Array = dy * exp(np.minimum(z, 0))
     return dz
 
 
@@ -123,45 +144,48 @@ SELU_ALPHA = 1.6732632423543772
 SELU_SCALE = 1.0507009873554805
 
 
+@in_exact_state
 def _selu(z: Array) -> Array:
-    return SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(np.minimum(z, 0)))
+    return SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * elu(z))
 
 
+@in_exact_state
 def _selu_backward(dy: Array, z: Array, y: Array) -> Array:
-    return SELU_SCALE * dy * np.where(z > 0, 1, SELU_ALPHA * np.exp(np.minimum(z, 0)))
+    return SELU_SCALE * dy * np.where(z > 0, 1, SELU_ALPHA * exp(np.minimum(z, 0)))
 
 
+@in_exact_state
 def _swish(z: Array) -> Array:
     return z * _sigmoid(z)
 
 
+@in_exact_state
 def _swish_backward(dy: Array, z: Array, y: Array) -> Array:
-    sigmoid = _sigmoid(z)
-    dz: Array = dy * sigmoid * (1 + z * (1 - sigmoid))
+    share = sigmoid(z)
+    dz: Array = dy * share * (1 + z * (1 - share))
     return dz
 
 
-def _tanh_of_softplus(z: Array) -> Array:
-    softplus = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
-    return _tanh(softplus)
-
-
+@in_exact_state
 def _mish(z: Array) -> Array:
-    return z * _tanh_of_softplus(z)
+    return z * softplus_tanh(z)
 
 
+@in_exact_state
 def _mish_backward(dy: Array, z: Array, y: Array) -> Array:
-    t = _tanh_of_softplus(z)
+    t = softplus_tanh(z)
     dz: Array = dy * (t + z * _sigmoid(z) * (1 - t * t))
     return dz
 
 
+@in_exact_state
 def _softmax(z: Array) -> Array:
-    exponentials = np.exp(z - z.max(axis=-1, keepdims=True))
+    exponentials = exp(z - z.max(axis=-1, keepdims=True))
     y: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return y
 
 
+@in_exact_state
 def _softmax_backward(dy: Array, z: Array, y: Array) -> Array:
     dz: Array = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
     return dz
@@ -170,10 +194,12 @@ def _softmax_backward(dy: Array, z: Array, y: Array) -> Array:
 # With the normal distribution --------------------------------------------------------------------
 
 
+@in_exact_state
 def _gelu(z: Array) -> Array:
     return z * normal_distribution(z)
 
 
+@in_exact_state
 def _gelu_backward(dy: Array, z: Array, y: Array) -> Array:
     dz: Array = dy * (normal_distribution(z) + z * normal_density(z))
     return dz

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from lowprec.common.outputs import Output, check_outputs
+from lowprec.train.running.history import SAVED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -197,11 +200,16 @@ class Checkpoint(_Monitor):
         Whether to save only after an epoch that is better than all before.
     mode : {"auto", "min", "max"}
         As for `EarlyStopping`.
+    overwrite : bool
+        Whether a file that is not a saved training may be replaced.
 
     Raises
     ------
     ValueError
         If the mode is unknown; at the end of an epoch if there is nothing of the name.
+    OSError
+        When the training begins, if the file exists and is not a saved training, or cannot be
+        written.
 
     Examples
     --------
@@ -214,14 +222,21 @@ class Checkpoint(_Monitor):
         monitor: str = "val_loss",
         save_best_only: bool = False,
         mode: str = "auto",
+        overwrite: bool = False,
     ) -> None:
         super().__init__(monitor, mode)
-        self.path, self.save_best_only = os.fspath(path), save_best_only
+        self.path, self.save_best_only, self.overwrite = os.fspath(path), save_best_only, overwrite
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Refuse a file that may not be replaced, before any work is done for it."""
+        if "{" not in self.path:
+            check_outputs([Output(self.path, SAVED)], overwrite=self.overwrite)
+        super().on_train_begin(run)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float], run: TrainingRun) -> None:
         """Save, or not."""
         if not self.save_best_only or self.observe(epoch, self.value(logs)):
-            run.snapshot().save(self._name(epoch, logs))
+            run.snapshot().save(self._name(epoch, logs), overwrite=self.overwrite)
 
     def _name(self, epoch: int, logs: Mapping[str, float]) -> str:
         try:

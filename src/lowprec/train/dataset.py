@@ -10,6 +10,8 @@ import numpy as np
 
 from lowprec.arrays.sources import as_array
 from lowprec.common.names import named
+from lowprec.common.processor_state import in_exact_state
+from lowprec.common.randomness import as_generator
 
 __all__ = ["FIELDS", "Dataset", "split_samples"]
 
@@ -87,6 +89,7 @@ class Dataset:
         """How many units a network's last layer needs: classes, or targets of a sample."""
         return self.classes or math.prod(self.y_train.shape[1:])
 
+    @in_exact_state
     def scaled(self, how: str) -> Dataset:
         """Return the data with features scaled as fitted on the training set alone.
 
@@ -115,6 +118,7 @@ class Dataset:
             self, x_train=(self.x_train - shift) / scale, x_test=(self.x_test - shift) / scale
         )
 
+    @in_exact_state
     def split(self, fraction: float, rng: Any = 0) -> Dataset:
         """Return the training set in two: a part to train on, and a part to judge on as test set.
 
@@ -258,7 +262,7 @@ def split_samples(x: Array, y: Array, fraction: float, rng: Any, name: str) -> D
         If a part would be empty.
     """
     in_test = np.zeros(len(x), bool)
-    in_test[_choose(y, fraction, np.random.default_rng(rng))] = True
+    in_test[_choose(y, fraction, as_generator(rng))] = True
     return Dataset(x[~in_test], y[~in_test], x[in_test], y[in_test], name)
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state
+from lowprec.train.exponentials import exp
+
 __all__ = ["normal_density", "normal_distribution"]
 
 Array = np.ndarray[Any, Any]
@@ -49,6 +52,7 @@ def _erfc_polynomial(dtype: np.dtype[Any]) -> list[float]:
     return [float(c) for c in np.polynomial.chebyshev.cheb2poly(_ERFC[:terms])]
 
 
+@in_exact_state
 def normal_distribution(z: Array) -> Array:
     """Return the probability Φ(z) that a standard normal number is less than z.
 
@@ -75,10 +79,11 @@ def normal_distribution(z: Array) -> Array:
     for coefficient in rest:
         series *= u
         series += coefficient
-    beyond = 0.5 * s * np.exp(-x * x) * series
+    beyond = 0.5 * s * exp(-x * x) * series
     return np.where(z > 0, 1 - beyond, beyond)
 
 
+@in_exact_state
 def normal_density(z: Array) -> Array:
     """Return the density of standard normal numbers at z, in z's dtype.
 
@@ -87,5 +92,5 @@ def normal_density(z: Array) -> Array:
     >>> float(normal_density(np.array(0.0)).round(12))
     0.398942280401
     """
-    density: Array = np.exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi))
+    density: Array = exp(-0.5 * z * z) * (1 / math.sqrt(2 * math.pi))
     return density

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lowprec.common.names import named, one_of
+from lowprec.common.processor_state import in_exact_state
 
 __all__ = [
     "Constant",
@@ -74,6 +75,7 @@ class VarianceScaling:
         one_of(self.mode, _MODES, "mode")
         one_of(self.distribution, _DISTRIBUTIONS, "distribution")
 
+    @in_exact_state
     def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
         """Draw float32 weights of a shape."""
         fan_in, fan_out = fans(shape)
@@ -107,6 +109,7 @@ class RandomNormal:
         if not self.stddev >= 0:
             raise ValueError(f"stddev is {self.stddev}; use 0 or more")
 
+    @in_exact_state
     def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
         """Draw float32 weights of a shape."""
         return rng.normal(self.mean, self.stddev, shape).astype(np.float32)
@@ -124,6 +127,7 @@ class Constant:
 
     value: float = 0.0
 
+    @in_exact_state
     def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
         """Return float32 weights of a shape; `rng` is left alone."""
         return np.full(shape, self.value, np.float32)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.common.names import named
+from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -71,6 +72,7 @@ class LossScale:
     good_steps: int = 0
     hysteresis_left: int | None = None
 
+    @in_exact_state
     def __post_init__(self) -> None:
         if self.hysteresis_left is None:
             object.__setattr__(self, "hysteresis_left", self.hysteresis)
@@ -170,11 +172,13 @@ class LossScale:
         return self.growth_factor == self.backoff_factor == 1
 
     @property
+    @in_exact_state
     def inverse(self) -> np.float32:
         """What `unscale` multiplies by; 1/0 is infinity here, for PyTorch's scale may reach 0."""
         with np.errstate(all="ignore"):
             return np.float32(np.float64(1) / np.float64(self.value))
 
+    @in_exact_state
     def scale(self, loss: ArrayLike) -> Any:
         """Return the loss, or its gradient, times the value: one rounding, at least in float32.
 
@@ -196,6 +200,7 @@ class LossScale:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return np.multiply(loss, np.float32(self.value))
 
+    @in_exact_state
     def unscale(
         self, gradients: Mapping[str, Array], *, out: dict[str, Array] | None = None
     ) -> dict[str, Array]:
@@ -226,6 +231,7 @@ class LossScale:
                 np.multiply(g, inverse, out=out[name])
         return out
 
+    @in_exact_state
     def adjust(self, finite: bool) -> LossScale:
         """Return the scale of the next step.
 

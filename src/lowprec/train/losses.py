@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from lowprec.common.names import named
+from lowprec.common.processor_state import in_exact_state
+from lowprec.train.exponentials import exp, log, log1p
 from lowprec.train.running.targets import alike, check_probabilities, class_numbers, floating
 
 __all__ = [
@@ -41,6 +43,7 @@ _silent = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 # Regression --------------------------------------------------------------------------------------
 
 
+@in_exact_state
 @_silent
 def mean_squared_error(y_true: Array, y_pred: Array) -> tuple[float, Array]:
     """Return the mean of (y_pred - y_true)² over the batch and the outputs.
@@ -77,6 +80,7 @@ def mean_squared_error(y_true: Array, y_pred: Array) -> tuple[float, Array]:
     return value, error
 
 
+@in_exact_state
 @_silent
 def mean_absolute_error(y_true: Array, y_pred: Array) -> tuple[float, Array]:
     """Return the mean of abs(y_pred - y_true); its gradient is 0 where they are equal.
@@ -97,6 +101,7 @@ def mean_absolute_error(y_true: Array, y_pred: Array) -> tuple[float, Array]:
     return value, gradient
 
 
+@in_exact_state
 @_silent
 def huber(y_true: Array, y_pred: Array, delta: float = 1.0) -> tuple[float, Array]:
     """Return the mean Huber loss: e²/2 up to abs(e) = `delta`, then delta·(abs(e) - delta/2).
@@ -127,6 +132,7 @@ def huber(y_true: Array, y_pred: Array, delta: float = 1.0) -> tuple[float, Arra
 # Classification ----------------------------------------------------------------------------------
 
 
+@in_exact_state
 @_silent
 def binary_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
     """Return the mean of -log of the probability, sigmoid(y_pred), of the true answer.
@@ -158,14 +164,15 @@ def binary_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
     """
     y_true, logits = alike(y_true, y_pred)
     check_probabilities(y_true, "binary_crossentropy")
-    tail = np.exp(-np.abs(logits))
-    value = _mean(np.maximum(logits, 0) - logits * y_true + np.log1p(tail))
+    tail = exp(-np.abs(logits))
+    value = _mean(np.maximum(logits, 0) - logits * y_true + log1p(tail))
     gradient = np.where(logits >= 0, 1, tail) / (1 + tail)
     gradient -= y_true
     gradient /= gradient.size
     return value, gradient
 
 
+@in_exact_state
 @_silent
 def categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
     """Return the mean over the batch of -Σ y_true·log softmax(y_pred).
@@ -221,6 +228,7 @@ def categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array
     return value, probabilities
 
 
+@in_exact_state
 @_silent
 def sparse_categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
     """Return the mean over the batch of -log softmax(y_pred) at the true class.
@@ -265,9 +273,9 @@ def sparse_categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float
 def _softmax(logits: Array) -> tuple[Array, Array]:
     """Return the softmax of the last axis and its logarithm."""
     shifted = logits - _row_maxima(logits)
-    powers = np.exp(shifted)
+    powers = exp(shifted)
     sums = powers.sum(axis=-1, keepdims=True)
-    shifted -= np.log(sums)
+    shifted -= log(sums)
     powers /= sums
     return powers, shifted
 

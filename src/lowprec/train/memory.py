@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.train.policy import get_policy
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class BytesPerParameter(NamedTuple):
         return f"{self.total:g} = {self.params:g} + {self.state:g} + {self.copy:g}"
 
 
+@in_exact_state
 def bytes_per_parameter(policy: Policy | str, optimizer: Optimizer) -> BytesPerParameter:
     """Return the bytes that a policy and an optimizer take for each trained parameter.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.train import losses
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Metric:
     mean: Callable[[Array, Array], float]
     finish: Callable[[float], float] = float
 
+    @in_exact_state
     def __call__(self, y_true: Array, y_pred: Array) -> float:
         """Return the metric of these predictions."""
         return self.finish(self.mean(y_true, y_pred))
@@ -133,6 +135,7 @@ class Averages:
         self.samples = 0
         self.sums = [0.0] * (1 + len(self.metrics))
 
+    @in_exact_state
     def add(self, loss: float, y_true: Array, y_pred: Array) -> None:
         """Add a batch: its mean loss, and its metrics from targets and predictions."""
         count = len(y_pred)
@@ -141,6 +144,7 @@ class Averages:
         for place, metric in enumerate(self.metrics, 1):
             self.sums[place] += count * metric.mean(y_true, y_pred)
 
+    @in_exact_state
     def result(self) -> dict[str, float]:
         """Return the means by name, the loss first; NaN before the first batch."""
         loss, *values = (s / self.samples if self.samples else math.nan for s in self.sums)

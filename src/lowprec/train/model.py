@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state, in_exact_state_but_users_code
+from lowprec.common.randomness import as_generator
 from lowprec.train.layers.input import Input
 from lowprec.train.layers.layer import Array, Layer, Shape
 
@@ -180,6 +182,7 @@ class Sequential:
 
     # Computing -----------------------------------------------------------------------------------
 
+    @in_exact_state
     def init(self, rng: RNGLike = None, *, input_shape: Shape | None = None) -> Params:
         """Draw the parameters.
 
@@ -200,7 +203,7 @@ class Sequential:
         ValueError
             If the shape of the inputs is not known, or a layer cannot take what it would get.
         """
-        generator = np.random.default_rng(rng)
+        generator = as_generator(rng)
         params: Params = {}
         for number, (layer, shape) in enumerate(
             zip(self.layers, self.shapes(input_shape), strict=False)
@@ -209,6 +212,7 @@ class Sequential:
             params.update({f"{number}/{name}": values for name, values in drawn.items()})
         return params
 
+    @in_exact_state_but_users_code
     def apply(
         self,
         params: Mapping[str, ArrayLike],

@@ -56,6 +56,10 @@ class Numerics:
         self._is_fused = self.dtype == np.float32 and not scaled
         self._product = _product(policy)
 
+    def at(self, policy: Policy) -> Numerics:
+        """Return the numerics of a place that follows another policy."""
+        return self if policy == self.policy else numerics_of(policy)
+
     def array(self, x: Any) -> Array:
         """Return numbers as an array of the dtype in which training computes."""
         return np.ascontiguousarray(x, self.dtype)

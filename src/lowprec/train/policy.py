@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from lowprec.accumulation import Accumulator
 from lowprec.common.names import named, one_of
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "get_policies", "get_policy", "named_policies"]
 
 UPDATES = ("nearest", "stochastic", "kahan")
+INPUTS = "inputs"
+"""The key of `Policy.layers` that means the network's inputs."""
+
+LAYER_FIELDS = ("params", "compute", "gradients", "accumulate", "state", "update")
+"""What `Policy.layers` may change for a layer."""
+
+PARAMETER_FIELDS = ("params", "state", "update")
+"""What it may change for a single parameter."""
+
+Layers = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +56,13 @@ class Policy:
     tensor_scales : bool
         Whether every tensor in `compute` and `gradients` is rounded under a power of two that
         brings its largest element just below the format's maximum, saturating.
+    layers : mapping of str to mapping, optional
+        What is different in some places: ``{"Dense 2": {"compute": "float32"}}``. Keys are a
+        layer's label (its class, counted by class), its index (``"2"``), a parameter (``"1/bias"``:
+        params, state, update only) or ``"inputs"`` (compute only: the network's inputs); fields are
+        compute, gradients, accumulate, params, state and update. It is kept as sorted tuples, so
+        that a policy can be hashed. `Dense` and `Conv2D` round what they read to their own
+        compute; all other layers read it as it is.
     name : str, optional
         What the policy is called; policies are equal without regard to it.
 
@@ -61,6 +79,8 @@ class Policy:
     65536.0
     >>> str(get_policy("compute=float16,gradients=bfloat16"))
     'compute=float16,gradients=bfloat16'
+    >>> str(Policy(compute="bfloat16", layers={"Dense 2": {"compute": "float32"}}))
+    'compute=bfloat16,Dense 2.compute=float32'
 
     References
     ----------
@@ -77,9 +97,10 @@ class Policy:
     loss_scale: LossScale | str | float | None = None
     tensor_scales: bool = False
     name: str = dataclasses.field(default="", compare=False)
+    layers: Mapping[str, Mapping[str, Any]] | Layers = ()
 
     def __post_init__(self) -> None:
-        compute, params = get_format(self.compute), get_format(self.params)
+        compute, params = get_format(self.compute), _params_format(self.params)
         accumulate = self.accumulate
         if not isinstance(accumulate, Accumulator):
             accumulate = get_format(accumulate)
@@ -92,6 +113,7 @@ class Policy:
             "update": one_of(self.update, UPDATES, "kind of update"),
             "loss_scale": LossScale.get(self.loss_scale),
             "tensor_scales": bool(self.tensor_scales),
+            "layers": _checked_layers(self.layers),
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -121,6 +143,11 @@ class Policy:
         return {name: get_format(part) for name, part in parts.items()}
 
     @property
+    def places(self) -> Layers:
+        """What is different where, as sorted tuples of key and fields."""
+        return cast("Layers", self.layers)
+
+    @property
     def accumulator(self) -> Accumulator:
         """How matrix products are summed."""
         if isinstance(self.accumulate, Accumulator):
@@ -133,15 +160,53 @@ class Policy:
         return all(fmt == float64 for fmt in self.formats.values())
 
     def __str__(self) -> str:
-        if self.name:
-            return self.name
+        spelled = self.name or self._fields_spelled()
+        places = [
+            f"{key}.{name}={_spelled(value)}"
+            for key, fields in self.places
+            for name, value in fields
+        ]
+        return ",".join([spelled, *places] if spelled or not places else places) or "float32"
+
+    def _fields_spelled(self) -> str:
+        """Return the fields that differ from float32's, or nothing."""
         usual, changed = Policy(), []
         defaults = {"gradients": self.compute, "state": self.params}
-        for field in dataclasses.fields(self)[:-1]:
+        for field in dataclasses.fields(self)[:-2]:
             value = getattr(self, field.name)
             if value != defaults.get(field.name, getattr(usual, field.name)):
                 changed.append(f"{field.name}={_spelled(value)}")
-        return ",".join(changed) or "float32"
+        return ",".join(changed)
+
+
+def _checked_layers(layers: Any) -> Layers:
+    """Return what is different in some places as sorted tuples, its formats looked up."""
+    pairs = layers.items() if isinstance(layers, Mapping) else layers
+    found: dict[str, tuple[tuple[str, Any], ...]] = {}
+    for key, changes in pairs:
+        if not isinstance(key, str):
+            key = str(key)
+        fields = dict(changes)
+        allowed: tuple[str, ...] = ("compute",) if key == INPUTS else LAYER_FIELDS
+        allowed = PARAMETER_FIELDS if "/" in key else allowed
+        for name in fields:
+            if name not in allowed:
+                raise ValueError(
+                    f"layers={{{key!r}: {{{name!r}: …}}}}: {key} takes {', '.join(allowed)}"
+                )
+        found[key] = tuple(sorted((name, _field(name, value)) for name, value in fields.items()))
+    return tuple(sorted(found.items()))
+
+
+def _field(name: str, value: Any) -> Any:
+    if name == "update":
+        return one_of(value, UPDATES, "kind of update")
+    if isinstance(value, Accumulator):
+        return value
+    fmt = get_format(value)
+    if not fmt.signed or not fmt.fits(float64):
+        raise ValueError(f"{name}={str(fmt)!r} cannot serve a layer; use a signed format")
+    return fmt
 
 
 def _spelled(value: Any) -> str:
@@ -233,6 +298,19 @@ def get_policies(policies: Iterable[Policy | str] | Policy | str) -> list[Policy
     return [get_policy(policy) for policy in policies]
 
 
+def _params_format(params: FormatLike) -> Format:
+    """Return the format of the parameters; answer those who write ``Policy("mixed_float16")``."""
+    try:
+        return get_format(params)
+    except ValueError:
+        if params in named_policies():
+            raise ValueError(
+                f"{params!r} is the name of a policy, and Policy takes formats; use "
+                f"train.get_policy({params!r})"
+            ) from None
+        raise
+
+
 def _is_format(name: str) -> bool:
     try:
         get_format(name)
@@ -242,18 +320,33 @@ def _is_format(name: str) -> bool:
 
 
 def _parse(text: str) -> Policy:
+    first, _, rest = text.partition(",")
+    if "=" not in first:  # a named policy, and what is different from it
+        base = get_policy(first.strip())
+        changed = _parse_fields(rest)
+        name = base.name if set(changed) == {"layers"} else ""
+        return dataclasses.replace(base, **changed, name=name)
+    return Policy(**_parse_fields(text))
+
+
+def _parse_fields(text: str) -> dict[str, Any]:
     readers = {"loss_scale": _read_loss_scale, "tensor_scales": _read_bool}
     fields: dict[str, Any] = {}
+    layers: dict[str, dict[str, str]] = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise ValueError(f"{part.strip()!r} is no field=value; write compute=float16, say")
-        known = [field.name for field in dataclasses.fields(Policy)[:-1]]
+        place, dot, part_name = name.rpartition(".")
+        if dot:
+            layers.setdefault(place, {})[part_name] = value
+            continue
+        known = [field.name for field in dataclasses.fields(Policy)[:-2]]
         name = one_of(name, known, "field of a policy")
         if name in fields:
             raise ValueError(f"{name} is given twice in {text!r}")
         fields[name] = readers.get(name, str)(value)
-    return Policy(**fields)
+    return fields | ({"layers": layers} if layers else {})
 
 
 def _read_loss_scale(text: str) -> str | float | None:

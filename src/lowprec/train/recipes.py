@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.train.layers import (
     Activation,
     AlphaDropout,
@@ -42,6 +43,7 @@ class Recipe(NamedTuple):
     optimizer: Optimizer
 
 
+@in_exact_state
 def default(
     widths: Sequence[int | tuple[int, ...]],
     steps: int | None = None,
@@ -97,6 +99,7 @@ def default(
     return Recipe(Sequential([*inputs, *layers, Dense(outputs)]), optimizer)
 
 
+@in_exact_state
 def self_normalizing(
     widths: Sequence[int | tuple[int, ...]],
     steps: int | None = None,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lowprec.common.names import named
+from lowprec.common.processor_state import in_exact_state
 
 __all__ = ["L1", "L1L2", "L2", "Constraint", "MaxNorm", "Regularizer", "get"]
 
@@ -57,6 +58,7 @@ class L1L2:
             if not 0 <= factor < np.inf:
                 raise ValueError(f"{name} is {factor}; use a finite number, 0 or more")
 
+    @in_exact_state
     def value(self, w: Array) -> float:
         """Return the penalty, summed in float64."""
         total = 0.0
@@ -66,6 +68,7 @@ class L1L2:
             total += self.l2 * float(np.sum(np.square(w, dtype=np.float64)))
         return total
 
+    @in_exact_state
     def gradient(self, w: Array) -> Array:
         """Return ``l1 · sign(w) + 2 · l2 · w`` in w's dtype."""
         gradient: Array = 2 * self.l2 * w
@@ -117,6 +120,7 @@ class MaxNorm:
         if not self.max_value > 0:
             raise ValueError(f"max_value is {self.max_value}; use a positive norm, such as 2")
 
+    @in_exact_state
     def __call__(self, w: Array) -> Array:
         """Return weights of the same shape and dtype, within the bound but for rounding."""
         norms = np.sqrt(np.square(w).sum(axis=self.axis, keepdims=True))

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.train.optimizing.optimizer import require_not_negative
 from lowprec.train.performance import Performance
 
@@ -59,6 +60,7 @@ class Power:
         require_not_negative(learning_rate=self.learning_rate, power=self.power)
         _require_positive(steps=self.steps)
 
+    @in_exact_state
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""
         return float(self.learning_rate / (1 + step / self.steps) ** self.power)
@@ -73,7 +75,7 @@ class Exponential:
     learning_rate : float
         The rate at first.
     decay_rate : float
-        What it is multiplied by every so many steps; PyTorch's ``gamma``.
+        What it is multiplied by every so many steps, at most 1; PyTorch's ``gamma``.
     steps : float
         How many.
 
@@ -90,7 +92,14 @@ class Exponential:
     def __post_init__(self) -> None:
         require_not_negative(learning_rate=self.learning_rate, decay_rate=self.decay_rate)
         _require_positive(steps=self.steps)
+        if self.decay_rate > 1:
+            raise ValueError(
+                f"decay_rate={self.decay_rate}: the rate would grow, and a decay is at most 1; if "
+                f"{self.decay_rate} is the number of steps, write "
+                f"Exponential({self.learning_rate}, decay_rate=0.5, steps={self.decay_rate})"
+            )
 
+    @in_exact_state
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""
         return float(self.learning_rate * self.decay_rate ** (step / self.steps))
@@ -131,6 +140,7 @@ class PiecewiseConstant:
         for value in self.values:
             require_not_negative(value=value)
 
+    @in_exact_state
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""
         return self.values[bisect_right(self.boundaries, step)]
@@ -163,6 +173,7 @@ class Cosine:
         require_not_negative(learning_rate=self.learning_rate, minimum=self.minimum)
         _require_positive(steps=self.steps)
 
+    @in_exact_state
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""
         return _anneal(self.learning_rate, self.minimum, min(step / self.steps, 1.0))
@@ -213,6 +224,7 @@ class OneCycle:
         if not 0 <= self.pct_start <= 1:
             raise ValueError(f"pct_start={self.pct_start}: it is a part of the steps, in [0, 1]")
 
+    @in_exact_state
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""
         first = self.learning_rate / self.div_factor
@@ -258,6 +270,7 @@ class WarmUp:
         if not 0 <= self.start <= 1:
             raise ValueError(f"start={self.start}: it is a part of the first rate, in [0, 1]")
 
+    @in_exact_state
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""
         rate = self.schedule

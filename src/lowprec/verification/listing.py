@@ -25,7 +25,7 @@ OPERATIONS = (*OPERATIONS_ON_INTEGERS, "encode", *FUNCTIONS)
 
 _LARGEST = 1 << 32  # cases in a mode that a full run takes
 _DRAWN = 1 << 27  # in a full run where there are more
-_COST = 64  # a value to 120 bits takes longer than so many sums
+_COST = 64  # a value to 120 bits takes longer than this number of sums
 
 
 def checks(

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lowprec.common.whole_files import write_atomically
+from lowprec.common.outputs import Output, json_kind, write_output
 from lowprec.show.machine import processor
 from lowprec.verification.checks import Mismatch, Part
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from lowprec.verification.checks import Check
 
-__all__ = ["Report", "Result", "facts", "incomplete_path", "save"]
+__all__ = ["Report", "Result", "facts", "incomplete_path", "outputs", "save"]
 
 _PACKAGES = ("lowprec", "numpy", "numba", "ml_dtypes", "mpmath")
 
@@ -43,7 +43,7 @@ class Result:
 
     @classmethod
     def of(cls, check: Check, part: Part, seconds: float) -> Result:
-        """Return the result of a check that found this in so many seconds."""
+        """Return the result of a check, with the seconds that it took."""
         found = (part.cases, part.mismatches, round(seconds, 6), check.missing, part.first)
         return cls(check.name, check.claim, check.exhaustive, check.cases, *found)
 
@@ -187,10 +187,18 @@ def incomplete_path(path: str | os.PathLike[str]) -> Path:
     return target.with_name(f"{target.stem}.incomplete{target.suffix}")
 
 
-def save(report: Report, path: str | os.PathLike[str]) -> None:
+REPORT = json_kind("the results of lowprec verify", lambda content: bool(Report.from_dict(content)))
+
+
+def outputs(path: str | os.PathLike[str]) -> list[Output]:
+    """Return the files that `save` writes."""
+    return [Output(place, REPORT, "--output") for place in (path, incomplete_path(path))]
+
+
+def save(report: Report, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write a report as JSON, under a name of its own until it is complete.
 
-    So the file of an earlier run stays until a later one has come to its end. What is no regular
+    So the file of an earlier run stays until a later one has come to its end. What is not a regular
     file, such as ``/dev/stdout``, is given the complete report only.
 
     Parameters
@@ -198,18 +206,21 @@ def save(report: Report, path: str | os.PathLike[str]) -> None:
     report : Report
         What was found so far.
     path : str or path
-        Where the complete report goes.
+        Where the complete report goes. An earlier one is replaced.
+    overwrite : bool
+        Whether a file that is not such a report may be replaced.
 
     Raises
     ------
     OSError
-        If the folder does not exist or cannot be written.
+        If the folder does not exist or cannot be written, or the file exists and is not a report.
     """
+    complete, incomplete = outputs(path)
     text = json.dumps(report.to_dict(), indent=1) + "\n"
     is_file = Path(path).is_file() or not Path(path).exists()
     if report.is_complete:
-        write_atomically(path, text)
+        write_output(complete, text, overwrite=overwrite)
         if is_file:
             incomplete_path(path).unlink(missing_ok=True)
     elif is_file:
-        write_atomically(incomplete_path(path), text)
+        write_output(incomplete, text, overwrite=overwrite)

@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.verification.checks import Part
 from lowprec.verification.results import Report, Result, facts
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["verify"]
 
 
+@in_exact_state
 def verify(
     checks: Sequence[Check],
     *,

@@ -9,6 +9,7 @@ import numpy as np
 
 from lowprec.arithmetic.elementary.standins import StandIns, power, unary
 from lowprec.arithmetic.flags import Events
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, Specials, float32
 from lowprec.kernels.operations.lookup import KINDS, LOW_BITS, make_lookup, pack
 from lowprec.kernels.plans import (
@@ -61,6 +62,7 @@ class Task(NamedTuple):
 
 
 @functools.cache
+@in_exact_state
 def elementary_kernel(
     function: str,
     fmt: Format,
@@ -108,6 +110,7 @@ class ElementaryKernel:
         if task.function != "power" and not task.rounding.is_stochastic and _suits_table(fmt):
             self._table = _packed_results(task._replace(source="", operands_are_values=False))
 
+    @in_exact_state
     def __call__(self, operands: Sequence[Any], out: Any, key: int = 0, first: int = 0) -> Array:
         """Compute `out`; return how often each of `Events` happened.
 

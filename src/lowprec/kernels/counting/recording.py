@@ -13,7 +13,7 @@ import numpy as np
 
 from lowprec.common.recorded_rows import BINS, FIELDS, GAPS, LOWEST_EXPONENT, LOWEST_GAP
 from lowprec.kernels.compiler import types
-from lowprec.kernels.loops import compile_as, kernel
+from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kernel, swap_float_state
 
 __all__ = ["tally", "tally_changes"]
 
@@ -83,6 +83,7 @@ def _count(x, y, normal, counts, extrema):  # type: ignore[no-untyped-def]
 
 def _tally(x, y, smallest_normal, scale, numbers, exponents):  # type: ignore[no-untyped-def]
     # x are the numbers before rounding, y after it; both were multiplied by `scale`.
+    state = swap_float_state(EXACT_FLOATS)
     normal = np.array([smallest_normal], np.float32).view(np.uint32)[0]
     bins = np.zeros((4, 512), np.int64)
     counts = np.zeros(4, np.int64)
@@ -124,6 +125,7 @@ def _tally(x, y, smallest_normal, scale, numbers, exponents):  # type: ignore[no
     numbers[_MAX_ABS] = max(numbers[_MAX_ABS], np.float64(found[0]) * back)
     numbers[_LARGEST] = max(numbers[_LARGEST], np.float64(found[0]))
     numbers[_MIN_ABS] = min(numbers[_MIN_ABS], np.float64(found[1]) * back)
+    swap_float_state(state)
 
 
 @kernel
@@ -139,12 +141,14 @@ def _count_changes(w, update, new):  # type: ignore[no-untyped-def]
 
 def _tally_changes(w, update, new, numbers, gaps):  # type: ignore[no-untyped-def]
     ws, us = w.view(np.uint32), update.view(np.uint32)
+    state = swap_float_state(EXACT_FLOATS)
     for begin in range(0, w.size, _BLOCK):
         end = begin + _BLOCK
         changes, lost = _count_changes(w[begin:end], update[begin:end], new[begin:end])
         numbers[_CHANGES] += changes
         numbers[_LOST] += lost
     if gaps.size == 0:
+        swap_float_state(state)
         return
     bins, energies = np.zeros((2, 512)), np.zeros((2, 512))
     magnitude = np.uint32(0x7FFFFFFF)
@@ -159,6 +163,7 @@ def _tally_changes(w, update, new, numbers, gaps):  # type: ignore[no-untyped-de
         place = min(max(column - 256 - LOWEST_GAP, 0), GAPS - 1)
         gaps[0, place] += bins[0, column] + bins[1, column]
         gaps[1, place] += energies[0, column] + energies[1, column]
+    swap_float_state(state)
 
 
 @functools.cache

@@ -60,7 +60,13 @@ def range_events(
 
 
 def every_event(
-    operands: list[Lanes], x: Lanes, y: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits
+    operands: list[Lanes],
+    x: Lanes,
+    inexact: Lanes,
+    R: Lanes,
+    task: Task,
+    c: Constants,
+    limits: Limits,
 ) -> Events:
     """Return where each event happened. Underflow is tiny and inexact (see `is_tiny`)."""
     is_nan = x.is_nan()
@@ -75,7 +81,7 @@ def every_event(
         if task.plan.variant.startswith("scale"):
             has_no_code = x <= 0.0
         invalid, finite = invalid | has_no_code, finite & ~has_no_code
-    inexact = finite & ~y.equals(x)
+    inexact = finite & inexact
     events = range_events(x, inexact, R, task, c, limits)
     events["overflow"] = events["overflow"] & finite
     events |= {"invalid": invalid, "inexact": inexact}

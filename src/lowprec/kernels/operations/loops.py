@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, float32, get_format
 from lowprec.kernels.compiler import from_dtype, numba, types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
 from lowprec.kernels.operations.events import EVENTS
-from lowprec.kernels.operations.rules import OPERATIONS, Limits, Task, suffices_float32
+from lowprec.kernels.operations.rules import OPERATIONS, Limits, Task, is_wide, suffices_float32
 from lowprec.kernels.operations.vector_step import (
     COUNTERS,
     apply,
@@ -29,23 +30,28 @@ from lowprec.kernels.operations.vector_step import (
 from lowprec.kernels.plans import (
     Sides,
     conversion_plan,
+    fits_float32_words,
     float_bits,
     infinity_magnitude,
     overflow_thresholds,
+    processor_has,
     result_random_bits,
     tiny_thresholds,
 )
 from lowprec.kernels.rules import Constants
 from lowprec.kernels.threads import thread_count
+from lowprec.rounding import Overflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lowprec.rounding import Overflow, Rounding
+    from lowprec.rounding import Rounding
 
 __all__ = ["OperationKernel", "operation_kernel"]
 
 _PARALLEL_FROM = 50_000  # elements
+_CACHE_LINE = 64  # bytes
+_ALIGNED_FROM = 1024  # elements
 _PRECISION = {32: 24, 64: 53}
 _INEXACT = EVENTS.index("inexact")
 
@@ -76,9 +82,13 @@ def _make_plain_loop(work: str, lanes: int) -> Callable[..., None]:
         for k in numba.prange(chunks):
             begin = k * out.size // chunks >> 6 << 6
             end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
-            whole = end - (end - begin) % lanes
             inexact = 0
             state = swap_float_state(EXACT_FLOATS)
+            head = -(out.ctypes.data + begin * out.itemsize) % _CACHE_LINE // out.itemsize
+            if 0 < head <= lanes and end - begin >= _ALIGNED_FROM:  # no vector on two cache lines
+                first, begin = begin, begin + head
+                inexact += apply_masked(a, b, c, out, first, fields, counts, k, first, begin, work)
+            whole = end - (end - begin) % lanes
             for i in range(begin, whole, lanes):
                 inexact += apply(a, b, c, out, i, fields, counts, k, work)
             if whole < end:
@@ -151,6 +161,7 @@ class OperationKernel:
 
 
 @functools.cache
+@in_exact_state
 def operation_kernel(
     operation: str,
     fmt: Format,
@@ -166,7 +177,14 @@ def operation_kernel(
 ) -> OperationKernel:
     """Return the kernel of an operation on operands of dtype `source`."""
     r = result_random_bits(fmt, rounding)
-    is_narrow = source == "float32" and r is None and suffices_float32(fmt, operation)
+    is_paired = processor_has("avx512f")
+    is_narrow = (
+        source == "float32"
+        and r is None
+        and fits_float32_words(fmt)
+        and suffices_float32(fmt, operation, is_paired, rounding)
+        and not (fmt.emax == 127 and _overflows_beyond_float32(rounding, overflow))
+    )
     x = "float32" if is_narrow else "float64"
     plan, constants = conversion_plan(fmt, x, x, rounding, overflow, r)
     width = plan.word
@@ -177,6 +195,8 @@ def operation_kernel(
         target="float32" if fmt.fits(float32) else "float64",
         converts=not operands_are_values and not _holds_values_only(fmt, source, overflow),
         fits=_has_exact_sums(fmt, width),
+        is_wide=is_narrow and is_wide(fmt),
+        is_paired=is_narrow and is_paired,
         flush_to_zero=flush_to_zero,
         denormals_are_zero=denormals_are_zero,
         flags=flags,
@@ -196,6 +216,12 @@ def operation_kernel(
         normal_negative=normal.negative,
     )
     return OperationKernel(task, np.array([*fields, *limits], np.uint64))
+
+
+def _overflows_beyond_float32(rounding: Rounding, overflow: Overflow) -> bool:
+    """Whether an infinity is asked for where float32's largest number stands for the result."""
+    stays = any(rounding.overflows_to_max(negative) for negative in (False, True))
+    return overflow is Overflow.INFINITE and stays
 
 
 def _has_exact_sums(fmt: Format, width: int) -> bool:

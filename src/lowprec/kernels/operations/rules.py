@@ -6,21 +6,34 @@ of the exact result together with the sign of what that left out, and from both 
 most 24 bits never sees the difference: the conversion rule then rounds once, in every mode. With
 `r` random bits, r at most 52 - p, the fraction that a stochastic mode compares is untouched too.
 
-For formats of few bits and few exponents, such as float16 and float8_e4m3fn, float32 takes the
-place of float64 in the deterministic modes, and half the time (see `suffices_float32`).
+For formats of at most 11 bits float32 takes the place of float64 in the deterministic modes, and
+less than half the time (see `suffices_float32`). There a result comes about in one of three ways:
+
+- To nearest, float32's own rounding serves: of twice the format's bits and two, rounding once more
+  gives what one rounding gives. Only what float32 leaves out is gone, which `inexact` counts:
+  `is_inexact` finds it again.
+- Where the processor takes a direction from the instruction, an operation is made twice, rounded
+  down and up. Where the two differ they are neighbours, one of them odd, and that is the result.
+- Otherwise what is left out is computed, as in float64.
+
+Results of a format with float32's own exponents may leave float32's normal numbers, where it has
+fewer bits; a vector that does so is computed the second way.
 
 Letters: `a`, `b`, `c` operands; `x` the exact result rounded to odd; `y` that result in the format.
 
 References
 ----------
-Boldo, Melquiond: Emulation of FMA and correctly rounded sums: proved algorithms using rounding to
-odd (IEEE Transactions on Computers, 2008), theorem 3. Knuth: TAOCP 2, section 4.2.2, theorem B
-(the error of a sum). IEEE 754-2019, sections 5.3.1, 5.4.1, 6.2, 6.3, 7 and 9.6.
+Figueroa: When is double rounding innocuous? (SIGNUM Newsletter, 1995). Boldo, Melquiond: Emulation
+of FMA and correctly rounded sums: proved algorithms using rounding to odd (IEEE Transactions on
+Computers, 2008), theorem 3. Knuth: TAOCP 2, section 4.2.2, theorem B (the error of a sum). IEEE
+754-2019, sections 5.3.1, 5.4.1, 6.2, 6.3, 7 and 9.6.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.kernels.lanes import Lanes, select
@@ -39,17 +52,21 @@ __all__ = [
     "coded_bits",
     "compute",
     "infinity",
+    "is_inexact",
     "is_tiny",
+    "is_wide",
     "magnitude",
     "magnitude_bits",
-    "read_operand",
+    "read_operands",
     "round_result",
     "suffices_float32",
 ]
 
 _INFINITY = {32: 0xFF << 23, 64: 0x7FF << 52}
 _NAN = {32: 0x1FF << 22, 64: 0xFFF << 51}
-_TO_INTEGER = 1.5 * 2.0**52  # what is added to this is rounded to an integer, ties to even
+_TRAILING = {32: 23, 64: 52}
+_NORMAL = 1 << 23  # bits of float32's smallest normal number
+_LONGEST = 11  # bits of a significand: float32's 24 are twice as many and two
 
 
 class Limits(NamedTuple):
@@ -71,6 +88,8 @@ class Task(NamedTuple):
     target: str  # dtype of results
     converts: bool  # whether operands are rounded first; stochastic ones never are
     fits: bool  # whether every sum of two values is a float of that width
+    is_wide: bool  # whether results may leave the normal numbers of float32, which holds them
+    is_paired: bool  # whether the processor rounds operations in directions: float32, AVX-512
     flush_to_zero: bool
     denormals_are_zero: bool
     flags: bool  # whether to count events
@@ -100,6 +119,11 @@ class Task(NamedTuple):
         return not (self.flush_to_zero or self.plan.variant.endswith("flush"))
 
     @property
+    def rounds_twice(self) -> bool:
+        """Whether float32's nearest to an exact result may take its place."""
+        return self.width == 32 and Rounding(self.plan.mode).is_nearest
+
+    @property
     def is_exact(self) -> bool:
         """Whether no result needs rounding."""
         return self.operation == "remainder" and self.keeps_subnormals
@@ -111,21 +135,34 @@ class Task(NamedTuple):
         return not (is_multiple and self.keeps_subnormals)
 
 
-def suffices_float32(fmt: Format, operation: str) -> bool:
-    """Whether an operation in float32 gives results rounded to odd, as one in float64 does.
+def suffices_float32(fmt: Format, operation: str, is_paired: bool, rounding: Rounding) -> bool:
+    """Whether an operation in float32 gives the results that one in float64 gives.
 
-    Products of 12 bits are exact in 24, and so are the remainders of quotients, roots and sums, if
+    Products of 11 bits are exact in 24, and so are the remainders of quotients, roots and sums, if
     nothing leaves float32's exponents: values between 2**-32 and 2**32 give quotients from 2**-64
     on, whose remainders are multiples of 2**-119.
+
+    With float32's own exponents, formats of at most 8 bits need operations in two directions; then
+    a - y·b, for a result y, is a multiple of 2**-148. No exact result of two operands is nearer to
+    2**128 than 2**103, so that float32's largest number, odd, stands for all that overflow; an fma
+    is, and where an overflow begins at 2**128 takes float64.
     """
+    if fmt.precision > _LONGEST or not fmt.has_zero:
+        return False
+    if not is_wide(fmt):
+        return True
+    if fmt.precision > 8 or fmt.emax > 127 or fmt.emin - fmt.trailing_bits < -133:
+        return False
+    if operation in ("remainder", "minimum", "maximum"):
+        return True
+    begins_at_power = not rounding.is_nearest
+    return is_paired and not (operation == "fma" and fmt.emax == 127 and begins_at_power)
+
+
+def is_wide(fmt: Format) -> bool:
+    """Whether quotients and products of values may leave float32's normal numbers."""
     lowest = math.frexp(fmt.smallest_subnormal)[1] - 1
-    return (
-        fmt.has_zero
-        and fmt.precision <= 12
-        and lowest >= -32
-        and fmt.emax < 32
-        and operation != "remainder"
-    )
+    return lowest < -32 or fmt.emax >= 32
 
 
 # Operations --------------------------------------------------------------------------------------
@@ -146,12 +183,46 @@ def to_odd(rounded: Lanes, error: Lanes, sign: Lanes | None = None) -> Lanes:
     return select(error.differs(0.0), odd, bits).as_floats()
 
 
+def in_both_directions(operation: str, task: Task, a: Lanes, *others: Lanes) -> Lanes:
+    """Return an operation's exact result rounded to odd: of the results rounded down and up.
+
+    Where those are one number, or zeros, which are even, the first is right: -0 is what x - x gives
+    toward_negative alone.
+    """
+    up = a.in_direction(operation, "toward_positive", *others)
+    down = a.in_direction(operation, "toward_negative", *others)
+    first, second = (down, up) if Rounding(task.plan.mode).gives_negative_zero else (up, down)
+    return select((second.as_integers() & 1).equals(0), first, second)
+
+
+def in_range_or(x: Lanes, compute_again: Callable[[], Lanes], task: Task) -> Lanes:
+    """Return x, or what a function gives for a vector that leaves float32's normal numbers."""
+    if not task.is_wide:
+        return x
+    is_outside = (magnitude_bits(x) - (_NORMAL + 1)) >= infinity(x) - (_NORMAL + 1)
+    return either(is_outside, compute_again, x)
+
+
+def either(condition: Lanes, compute_again: Callable[[], Lanes], x: Lanes) -> Lanes:
+    """Return x, or if a condition holds in a lane of the vector, what a function gives."""
+    builder, before = x.builder, x.builder.block
+    with builder.if_then((condition.count_true() > 0).value, likely=False):
+        again = compute_again()
+        after = builder.block
+    result = builder.phi(x.value.type)
+    result.add_incoming(x.value, before)
+    result.add_incoming(again.value, after)
+    return Lanes(builder, result)
+
+
 def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    if task.is_paired and (task.flags or not task.rounds_twice) and not task.fits:
+        return in_both_directions("add", task, a, b)
     total = a + b
     if Rounding(task.plan.mode).gives_negative_zero:
         signs_differ = (a.as_integers() ^ b.as_integers()) >= sign_bit(a)
         total = select(total.equals(0.0) & signs_differ, -0.0, total)
-    if task.fits:
+    if task.fits or (task.rounds_twice and not task.flags):
         return total
     shift = total - a
     return to_odd(total, (a - (total - shift)) + (b - shift))
@@ -162,44 +233,56 @@ def subtract(a: Lanes, b: Lanes, task: Task) -> Lanes:
 
 
 def multiply(a: Lanes, b: Lanes, task: Task) -> Lanes:
-    return a * b  # exact: twice the format's bits
+    product = a * b  # exact: twice the format's bits
+    return in_range_or(product, lambda: in_both_directions("mul", task, a, b), task)
 
 
 def divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    if task.is_wide and not task.rounds_twice:
+        return in_both_directions("div", task, a, b)
     quotient = a / b
-    remainder = negated(quotient).fused(b, a)  # exact
-    return to_odd(quotient, remainder, b)
+    if task.rounds_twice:
+        return in_range_or(quotient, lambda: in_both_directions("div", task, a, b), task)
+    return to_odd(quotient, left_of_quotient(quotient, a, b), b)
+
+
+def left_of_quotient(quotient: Lanes, a: Lanes, b: Lanes) -> Lanes:
+    """Return a - q·b, which is exact."""
+    return negated(quotient).fused(b, a)
 
 
 def sqrt(a: Lanes, task: Task) -> Lanes:
+    if task.is_wide and not task.rounds_twice:
+        return in_both_directions("sqrt", task, a)
     root = a.square_root()
-    return to_odd(root, negated(root).fused(root, a))  # the remainder is exact
+    return root if task.rounds_twice else to_odd(root, left_of_quotient(root, a, root))
 
 
 def fma(a: Lanes, b: Lanes, c: Lanes, task: Task) -> Lanes:
-    return add(a * b, c, task._replace(fits=False))
+    if task.is_paired:
+        return in_both_directions("vfmadd", task, a, b, c)
+    return add(a * b, c, task._replace(fits=False, flags=True))
 
 
 def remainder(a: Lanes, b: Lanes, task: Task) -> Lanes:
-    """Return a - n·b with n the integer nearest to a/b, of two the even one; exact, as a double.
+    """Return a - n·b with n the integer nearest to a/b, of two the even one; exact.
 
-    With a and b of 24 bits, a/b is a multiple of 1/2 or farther than 2**-25 from any (relatively,
-    if it is small): float64's quotient is on the same side, as long as it is below 2**28.
+    With a and b of p bits, a/b is a multiple of 1/2 or farther than 2**-(p + 1) from any
+    (relatively, if it is small): a quotient of P bits is on the same side, as long as it is below
+    2**(P - p - 1). So is float32's for 11 bits below 2**12, and float64's for 24 below 2**28.
     """
     quotient = a / b
-    n = (quotient + _TO_INTEGER) - _TO_INTEGER
-    left = negated(n).fused(b, a)
+    to_integer = 1.5 * 2.0 ** _TRAILING[a.bits]  # what is added is rounded, ties to even
+    n = (quotient + to_integer) - to_integer
+    left = left_of_quotient(n, a, b)
     sign = select(left.equals(0.0), a.as_integers() & sign_bit(a), 0)
     near = (left.as_integers() | sign).as_floats()
-    is_far = ~((magnitude(quotient) < 2.0**28) & (magnitude(b) < math.inf))  # NaN is far as well
-    before, builder = near.builder.block, near.builder
-    with builder.if_then((is_far.count_true() > 0).value, likely=False):
-        far = _remainder_of_far(a, b)
-        after = builder.block
-    result = builder.phi(near.value.type)
-    result.add_incoming(near.value, before)
-    result.add_incoming(far.value, after)
-    return Lanes(builder, result)
+    limit = 2.0**12 if a.bits == 32 else 2.0**28
+    is_far = ~((magnitude(quotient) < limit) & (magnitude(b) < math.inf))  # NaN is far as well
+    if a.bits == 64:
+        return either(is_far, lambda: _remainder_of_far(a, b), near)
+    x, y = (operand.float_resized(64) for operand in (a, b))
+    return either(is_far, lambda: remainder(x, y, task).float_resized(32), near)
 
 
 def _remainder_of_far(a: Lanes, b: Lanes) -> Lanes:
@@ -276,14 +359,36 @@ def magnitude(x: Lanes) -> Lanes:
 # Before and after --------------------------------------------------------------------------------
 
 
-def read_operand(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
-    """Return an operand as a value of the format."""
-    x = x.float_resized(task.width)
-    if task.converts:
-        x = convert(x, task.plan, c, c.emin)  # a deterministic mode looks at no random bits
+def read_operands(xs: list[Lanes], task: Task, c: Constants, limits: Limits) -> list[Lanes]:
+    """Return operands as values of the format."""
+    xs = [x.float_resized(task.width) for x in xs]
+    if task.converts and task.plan.twin == "aligned":
+        xs = _converted_if_need_be(xs, task, c)
+    elif task.converts:  # what NaN is does not matter: results have one of their own
+        xs = [convert(x, task.plan, c, c.emin, nan_is_canonical=True) for x in xs]
     if not task.denormals_are_zero:
-        return x
-    return flushed(x, magnitude_bits(x) < limits.smallest_normal, task)
+        return xs
+    return [flushed(x, magnitude_bits(x) < limits.smallest_normal, task) for x in xs]
+
+
+def _converted_if_need_be(xs: list[Lanes], task: Task, c: Constants) -> list[Lanes]:
+    """Convert a vector of each operand unless all are values: none has a bit that is rounded off.
+
+    A deterministic mode looks at no random bits.
+    """
+    builder, before = xs[0].builder, xs[0].builder.block
+    bits = functools.reduce(operator.or_, [x.as_integers() for x in xs])
+    has_more = (bits & ((1 << task.plan.shift) - 1)).differs(0)
+    with builder.if_then((has_more.count_true() > 0).value, likely=False):
+        converted = [convert(x, task.plan, c, c.emin) for x in xs]
+        after = builder.block
+    values = []
+    for x, y in zip(xs, converted, strict=True):
+        value = builder.phi(x.value.type)
+        value.add_incoming(x.value, before)
+        value.add_incoming(y.value, after)
+        values.append(Lanes(builder, value))
+    return values
 
 
 def is_tiny(x: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
@@ -297,7 +402,7 @@ def is_tiny(x: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lan
         return bits < select(x < 0.0, limits.normal_negative, limits.normal_positive)
     c = c._replace(max_code=c.max_code.constant((1 << (task.width - 1)) - 1))
     twice = magnitude_bits(convert(x + x, task.plan, c, R))
-    least_normal = limits.smallest_normal + (1 << {32: 23, 64: 52}[task.width])
+    least_normal = limits.smallest_normal + (1 << _TRAILING[task.width])
     return (bits < limits.smallest_normal) & (twice < least_normal)
 
 
@@ -314,13 +419,26 @@ def flushed(x: Lanes, tiny: Lanes, task: Task) -> Lanes:
 
 
 def compute(operands: list[Lanes], task: Task) -> Lanes:
-    """Return x; NaN without a sign."""
+    """Return x; NaN without a sign, chosen among integers, for LLVM takes any NaN for another."""
     x = OPERATIONS[task.operation][1](*operands, task)
-    return select(x.is_nan(), x.as_integers().constant(_NAN[x.bits]).as_floats(), x)
+    return select(x.is_nan(), _NAN[x.bits], x.as_integers()).as_floats()
 
 
 def round_result(x: Lanes, task: Task, c: Constants, limits: Limits, R: Lanes) -> Lanes:
     """Return y, in a float as wide as x."""
     if task.flush_to_zero and not task.selects:
         x = flushed(x, is_tiny(x, R, task, c, limits), task)
-    return convert(x, task.plan, c, R)
+    return convert(x, task.plan, c, R, nan_is_canonical=True)
+
+
+def is_inexact(operands: list[Lanes], x: Lanes, y: Lanes, task: Task) -> Lanes:
+    """Return where y, a number, is not the exact result that was rounded to x.
+
+    A float32 to nearest may be y though the exact result is not; what y leaves of the operands
+    is exact.
+    """
+    inexact = ~y.equals(x)
+    if not task.rounds_twice or task.operation not in ("divide", "sqrt"):
+        return inexact
+    left = left_of_quotient(y, operands[0], operands[1] if task.operation == "divide" else y)
+    return inexact | left.differs(0.0)

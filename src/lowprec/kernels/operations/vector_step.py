@@ -23,7 +23,8 @@ from lowprec.kernels.operations.rules import (
     Limits,
     Task,
     compute,
-    read_operand,
+    is_inexact,
+    read_operands,
     round_result,
 )
 from lowprec.kernels.philox import block_bits
@@ -141,21 +142,22 @@ def _compute_vector(
     def elements(n: int) -> _Elements:
         return _Elements(context, builder, kinds[n], args[n], i, task.lanes, mask)
 
-    operands = [read_operand(elements(n).load(), task, constants, limits) for n in range(arity)]
+    loaded = [elements(n).load() for n in range(arity)]
+    operands = read_operands(loaded, task, constants, limits)
     x = compute(operands, task)
     y = round_result(x, task, constants, limits, R)
     result = y.float_resized(kinds[3].dtype.bitwidth)
     elements(3).store(result)
     if not task.flags or task.selects:
         return ir.Constant(_COUNT, 0)
-    inexact = ~y.equals(x)
+    inexact = is_inexact(operands, x, y, task)
     seen = _Counters(context.make_array(kinds[6])(context, builder, counts).data, k, mask)
     usual = ir.Constant(_COUNT, 0) if task.is_exact else seen.count(inexact)
     before = builder.block
     with builder.if_then(seen.any(leaves_range(x, task, constants, limits)), likely=False):
         with builder.if_else(seen.any(is_exceptional(x, task))) as (exceptional, ordinary):
             with exceptional:
-                events = every_event(operands, x, y, R, task, constants, limits)
+                events = every_event(operands, x, inexact, R, task, constants, limits)
                 corrected = seen.count(events.pop("inexact"))
                 seen.add(events)
                 first = builder.block

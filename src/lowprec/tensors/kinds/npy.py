@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 import mmap
+import re
 import warnings
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -49,7 +50,7 @@ class FortranRange:
     shape: tuple[int, ...]
 
     def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield all elements in C order, so many at a time."""
+        """Yield all elements in C order, in blocks of this many."""
         mapped = self.array_in_place()
         pages = mapped.base if isinstance(mapped.base, mmap.mmap) else None
         seen = 0
@@ -117,10 +118,16 @@ def read_header(stream: IO[bytes]) -> Header:
     shape, is_fortran, dtype = _parse(field + content, width)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects, which could run any program")
+    if dtype.names is not None:
+        raise ValueError(
+            f"it holds records with the fields {', '.join(dtype.names)}; save each field, as in "
+            f"x[{dtype.names[0]!r}], in a file of its own, or all in an .npz file"
+        )
     if dtype.kind == "V":
         raise ValueError(
             f"it holds {dtype}, bytes without a meaning, as NumPy saves bfloat16 and other "
-            "ml_dtypes; save it as float32"
+            f"ml_dtypes (np.load(path).view('u{dtype.itemsize}') are its codes); save it as "
+            "float32, or write it with lowprec.tensors.write_tensors to an .npz file"
         )
     checked_size("the array", shape, dtype.itemsize)
     return Header(shape, is_fortran, dtype, 8 + width + length)
@@ -134,4 +141,11 @@ def _parse(text: bytes, width: int) -> tuple[tuple[int, ...], bool, np.dtype[Any
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
             return versions[width](io.BytesIO(text))
     except Exception as error:
+        fp8 = re.search(rb"'descr': '([<|]f1)'", text)
+        if fp8:
+            raise ValueError(
+                f"it holds {fp8[1].decode()}, as NumPy saves ml_dtypes' float8_e5m2 and does not "
+                "read again; save it as float32, or write it with lowprec.tensors.write_tensors to "
+                "an .npz file"
+            ) from None
         raise ValueError(f"its header is damaged ({error!s:.200})") from None

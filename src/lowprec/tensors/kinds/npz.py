@@ -44,7 +44,7 @@ class Member:
     header: Header
 
     def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield all elements, so many at a time, in C order."""
+        """Yield all elements, in blocks of this many, in C order."""
         if self.header.is_fortran and len(self.header.shape) > 1:
             yield from self._unpacked_blocks(elements)
         else:

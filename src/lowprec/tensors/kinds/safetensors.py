@@ -69,7 +69,7 @@ class PackedPairs:
     dtype: np.dtype[Any]
 
     def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield all elements, about so many at a time."""
+        """Yield all elements, in blocks of about this many."""
         for block in self.packed.blocks(max(1, elements // 2)):
             yield np.stack([block & 15, block >> 4], axis=1).reshape(-1).view(self.dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from lowprec.tensors.checks import checked_name, refuse_duplicates
@@ -43,13 +44,24 @@ def read_torch(path: Path) -> TensorFile:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # of many kinds: the unpickler's, the archive's, torch's own
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"torch does not load it as tensors alone: {reason:.200}") from None
+        raise ValueError(f"torch does not load it as tensors alone: {_reason(error)}") from None
     tensors = tuple(_tensors("", content))
     if not tensors:
         raise ValueError("it holds no tensors")
     refuse_duplicates(tensor.name for tensor in tensors)
     return TensorFile(path, tensors, {})
+
+
+def _reason(error: Exception) -> str:
+    """Return what torch says in one line, without the codes that colour a terminal."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    refused = re.search(r"Unsupported global: GLOBAL (\S+)", text)
+    if refused:
+        return (
+            f"beside tensors it holds a {refused[1]}, which might run a program when it is made; "
+            "in a program that trusts it, save its state_dict() alone with torch.save"
+        )
+    return f"{text.partition(chr(10))[0] or type(error).__name__:.200}"
 
 
 def _tensors(prefix: str, content: Any) -> Iterator[Tensor]:
@@ -58,8 +70,10 @@ def _tensors(prefix: str, content: Any) -> Iterator[Tensor]:
     if isinstance(content, torch.Tensor):
         name = checked_name(prefix or "tensor")
         if content.layout != torch.strided or content.is_quantized or content.is_meta:
-            raise ValueError(f"{name!r:.100} is no plain tensor: {content.layout} {content.dtype}")
-        yield as_tensor(name, content)
+            raise ValueError(
+                f"{name!r:.100} is not a plain tensor: {content.layout} {content.dtype}"
+            )
+        yield as_tensor(name, content.detach())
     elif isinstance(content, dict | list | tuple):
         items = content.items() if isinstance(content, dict) else enumerate(content)
         for key, part in items:

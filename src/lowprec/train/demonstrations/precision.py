@@ -24,7 +24,8 @@ def stalling_sums() -> Demonstration:
     start = {"0/kernel": np.full((2048, 1), 1 / 2048, np.float32), "0/bias": np.zeros(1)}
     how: dict[str, Any] = {"loss": "mse", "optimizer": SGD(1e-5), "epochs": 3, "params": start}
     narrow, recorder = recorded(model, data, policy="accumulate=bfloat16", every=1, **how)
-    wide, cured = recorded(model, data, policy="float32", every=1, **how)
+    wide, _ = recorded(model, data, policy="float32", every=1, **how)
+    _, cured = recorded(model, data, policy="float32", every=1, reference=wide, **how)
     total = float(summed(np.ones(2048), "bfloat16"))
     ends = [history.history["rmse"][0] for history in (wide, narrow)]
     return Demonstration(

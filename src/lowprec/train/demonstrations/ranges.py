@@ -44,7 +44,8 @@ def small_loss() -> Demonstration:
     plain, recorder = recorded(model, digits, policy="compute=float16", **how)
     advice = recorder.loss_scale()
     policy = Policy(compute="float16", loss_scale=advice.recommended)
-    scaled, cured = recorded(model, digits, policy=policy, **how)
+    wide, _ = recorded(model, digits, policy="float32", **how)
+    scaled, cured = recorded(model, digits, policy=policy, reference=wide, **how)
     worst = max(recorder.of_kind(*GRADIENTS), key=lambda track: track.whole.new_zero_rate)
     share = worst.whole.new_zero_rate
     accuracies = [history.history["val_accuracy"][-1] for history in (plain, scaled)]
@@ -66,7 +67,9 @@ def float16_adam() -> Demonstration:
     model = network(digits, [100, 100])
     how: dict[str, Any] = {"loss": _CROSSENTROPY, "optimizer": Adam(1e-3), "epochs": 3}
     _, recorder = recorded(model, digits, policy="float16", every=1, **how)
-    _, cured = recorded(model, digits, policy="params=float16,compute=float16,state=float32", **how)
+    wide, _ = recorded(model, digits, policy="float32", **how)
+    mixed = "params=float16,compute=float16,state=float32"
+    _, cured = recorded(model, digits, policy=mixed, reference=wide, every=1, **how)
     step = recorder.events[0].step
     moving, starved = recorder.facts["starved"]
     return Demonstration(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -76,6 +76,8 @@ class Conv2D(Activated):
     bias_regularizer: str | Regularizer | None = None
     kernel_constraint: Constraint | None = None
     bias_constraint: Constraint | None = None
+
+    reads_rounded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lowprec.train.layers.activation import Activated, activate, activation_gradient
 from lowprec.train.layers.layer import Array, Run, Shape, column_sums, positive
@@ -63,6 +63,8 @@ class Dense(Activated):
     bias_regularizer: str | Regularizer | None = None
     kernel_constraint: Constraint | None = None
     bias_constraint: Constraint | None = None
+
+    reads_rounded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

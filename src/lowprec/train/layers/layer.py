@@ -83,17 +83,40 @@ class Layer:
     ----------
     trainable : bool
         False freezes the layer's parameters: they have no gradients and are not regularised.
+    policy : str or Policy, optional
+        The precision policy of this layer, where it is not the network's: ``"float32"`` keeps it
+        wide. `Policy.layers` says the same from outside, and wins.
+    dtype : str, optional
+        Keras' word for `policy`.
     """
 
     trainable: bool = True
+    policy: Any = None
+    dtype: Any = None
 
     statistics: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that are not trained."""
 
+    reads_rounded: ClassVar[bool] = False
+    """Whether the layer's inputs are rounded to its compute format where another wrote them."""
+
     def __post_init__(self) -> None:
+        self._take_dtype()
         for name in self.parameters:
             initializers.get(self._option(name, "initializer"))
         _ = self.regularizers, self.constraints  # spelling mistakes show here
+
+    def _take_dtype(self) -> None:
+        """Let `dtype` stand for `policy`, as in Keras."""
+        if self.dtype is None:
+            return
+        if self.policy is not None and self.policy != self.dtype:
+            raise ValueError(
+                f"{type(self).__name__} has policy={self.policy!r} and dtype={self.dtype!r}; they "
+                "are two words for one thing: pass one"
+            )
+        object.__setattr__(self, "policy", self.dtype)
+        object.__setattr__(self, "dtype", None)
 
     @property
     def parameters(self) -> tuple[str, ...]:

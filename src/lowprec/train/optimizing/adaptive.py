@@ -205,10 +205,17 @@ def _divide(
 
 
 def _average(step: Step, mean: Array, x: Array, beta: float, t: Array) -> None:
-    """Move a running mean: mean ← mean + (1 - beta)·(x - mean)."""
+    """Move a running mean: mean ← mean + (1 - beta)·(x - mean).
+
+    From the nearer end, as PyTorch's lerp: without memory (beta = 0) the mean is x exactly.
+    """
     np.subtract(x, mean, out=t)
-    t *= 1 - beta
-    mean += t
+    if beta > 0.5:
+        t *= 1 - beta
+        mean += t
+    else:
+        t *= beta
+        np.subtract(x, t, out=mean)
     step.keep(mean)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.train.optimizing.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from lowprec.train.optimizing.transforms import as_it_is, chain
 
@@ -62,6 +63,7 @@ class Optimizer:
         """Return the state before the first step: ``"first_moment/0/kernel"``, …, flat."""
         return self.transform.init(params)
 
+    @in_exact_state
     def update(
         self,
         gradients: Params,
@@ -97,10 +99,12 @@ class Optimizer:
         with np.errstate(all="ignore"):
             return self.transform.update(gradients, state, params, step, rate, store)
 
+    @in_exact_state
     def rate(self, step: int) -> float:
         """Return the learning rate after so many applied steps: ``rate(0)`` is the first step's."""
         return self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
 
+    @in_exact_state
     def observe(self, metric: float) -> Optimizer:
         """Return the optimizer for the next epoch, after one that ended with this metric.
 

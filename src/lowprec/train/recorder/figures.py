@@ -27,6 +27,7 @@ __all__ = ["depth", "heat_maps", "learning_curves", "loss_scales", "lost_updates
 _SHADE = (52, 136, 196)  # reads on light and dark pages
 _FORMATS = tuple(map(get_format, ("float16", "float8_e4m3fn", "float8_e5m2")))
 _MOST = 12  # tensors in one picture
+_NO_SCALE = 2.0**-149  # where a scale that fell to 0 is drawn: float32 holds nothing smaller
 _FEW = 30  # epochs whose values are marked: a line through one of them is none
 
 
@@ -144,7 +145,7 @@ def _draw_range(axes: Axes, track: Track, recorder: Recorder, low: int, high: in
     if not track.kind.endswith("gradient") or not scales:
         scales = [(0, 1.0)]
     steps = [step for step, _ in scales] + [max(recorder.steps, 1)]
-    shifts = np.log2([scale for _, scale in scales])
+    shifts = np.log2([scale or _NO_SCALE for _, scale in scales])
     for level, style in ((fmt.emax + 1, "-"), (fmt.emin, "-"), (_floor(fmt), (0, (3, 2)))):
         levels = level - np.append(shifts, shifts[-1])
         look: Any = {"color": colour(fmt.name), "linewidth": 1.1, "linestyle": style}
@@ -217,7 +218,7 @@ def _draw_scales(width: float, recorder: Recorder, skips: list[int]) -> Figure:
     figure = _figure(width, 2.0)
     axes = figure.add_subplot()
     steps, scales = zip(*recorder.scales, strict=True)
-    exponents = np.log2([*scales, scales[-1]])
+    exponents = np.log2([scale or _NO_SCALE for scale in (*scales, scales[-1])])
     axes.step([*steps, recorder.steps], exponents, where="post", color=colour("bfloat16"))
     at = np.interp(skips, steps, range(len(steps)))
     levels = [exponents[int(place)] for place in at]

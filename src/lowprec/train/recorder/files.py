@@ -13,15 +13,18 @@ from lowprec.common.recorded_rows import FIELDS
 from lowprec.formats import Format, Specials
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.policy import Policy
-from lowprec.train.recorder.kinds import Event
+from lowprec.train.recorder.kinds import Event, account_of_reference
 from lowprec.train.recorder.recorder import Recorder
 from lowprec.train.recorder.tracks import ROWS, Track
-from lowprec.train.running.archive import read_archive, write_archive
+from lowprec.train.running.archive import archive_kind, read_archive, write_archive
+from lowprec.train.running.outcome import Account
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["load", "save"]
+__all__ = ["SAVED", "load", "save"]
+
+SAVED = archive_kind("recorder")
 
 R = TypeVar("R", bound=Recorder)
 Array = np.ndarray[Any, Any]
@@ -48,7 +51,11 @@ def save(recorder: Recorder, path: str | os.PathLike[str]) -> None:
                 "first_gap": gap,
             }
         )
+    arrays["step_losses"] = np.array(recorder.step_losses, np.float64)
+    arrays["skipped_steps"] = np.array(recorder.skipped_steps, np.int64)
     header = {name: getattr(recorder, name) for name in _PLAIN}
+    account = recorder.reference_account
+    header["reference_account"] = None if account is None else dataclasses.asdict(account)
     header |= {"content": "recorder", "fields": FIELDS, "tracks": listed}
     header |= {"policy": _policy_to_json(recorder.policy), "scales": recorder.scales}
     header["events"] = [event._asdict() for event in recorder.events]
@@ -67,6 +74,13 @@ def load(cls: type[R], path: str | os.PathLike[str]) -> R:
     recorder = cls(header["every"], policy=_policy_from_json(header["policy"]))
     for name in _PLAIN:
         setattr(recorder, name, header[name])
+    recorder.step_losses = arrays.get("step_losses", np.zeros(0)).tolist()
+    recorder.skipped_steps = arrays.get("skipped_steps", np.zeros(0, np.int64)).tolist()
+    account = header.get("reference_account")  # a file of lowprec 0.1 has losses alone
+    if account is None:
+        recorder.reference_account = account_of_reference(recorder.reference)
+    else:
+        recorder.reference_account = Account(**account | {"epochs": tuple(account["epochs"])})
     recorder.events = [Event(**event) for event in header["events"]]
     recorder.scales = [(step, scale) for step, scale in header["scales"]]
     for number, listed in enumerate(header["tracks"]):
@@ -114,7 +128,24 @@ def _policy_to_json(policy: Policy) -> dict[str, Any]:
         "loss_scale": dataclasses.asdict(scale) if isinstance(scale, LossScale) else None,
         "tensor_scales": policy.tensor_scales,
         "name": policy.name,
+        "layers": {
+            key: {name: _field_to_json(value) for name, value in fields}
+            for key, fields in policy.places
+        },
     }
+
+
+def _field_to_json(value: Any) -> Any:
+    """Return what a policy has in one place as JSON holds it."""
+    if isinstance(value, Accumulator):
+        return _sum_to_json(value)
+    return _format_to_json(value) if isinstance(value, Format) else value
+
+
+def _field_from_json(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return _sum_from_json(value) if "order" in value else _format_from_json(value)
 
 
 def _policy_from_json(fields: dict[str, Any]) -> Policy:
@@ -128,6 +159,10 @@ def _policy_from_json(fields: dict[str, Any]) -> Policy:
             if "order" in accumulate
             else _format_from_json(accumulate),
             "loss_scale": None if scale is None else LossScale(**scale),
+            "layers": {
+                key: {name: _field_from_json(value) for name, value in changes.items()}
+                for key, changes in fields.get("layers", {}).items()
+            },
         }
     )
 

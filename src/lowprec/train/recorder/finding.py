@@ -50,7 +50,8 @@ def name_of(recorder: Recorder, kind: str, name: str) -> str:
     layer, _, short = rest.partition("/")
     label = recorder.labels.get(layer)
     if prefix:
-        words = f"{prefix.replace('_', ' ')}s"
+        words = f"{prefix.replace('_', ' ')}"
+        words = words.replace("sum of", "sums of") if words.startswith("sum") else f"{words}s"
     if label is None:
         return f"the {words} of {rest}"
     place = f" ({rest})" if short else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.train.recorder.kinds import Event, largest
+from lowprec.train.recorder.kinds import Event, largest, made_by
 from lowprec.train.running.plain import plain
 
 if TYPE_CHECKING:
@@ -49,13 +49,28 @@ def facts_of(training: Training) -> dict[str, Any]:
         "batch_size": training.batch_size,
         "order": training.policy.accumulator.order,
         "block": training.policy.accumulator.block,
+        "kinds": _kinds_of(training),
+        "outcome": training.known,
     }
+
+
+def _kinds_of(training: Training) -> list[str]:
+    """Return the kinds of tensors that a training has."""
+    layers = training.model.layers
+    trained = [layer for layer in layers if layer.trained]
+    kinds = ["activation"]
+    kinds += ["weight"] if any(hasattr(layer, "function") for layer in trained) else []
+    kinds += ["weight_gradient", "update"] if trained else []
+    kinds += ["activation_gradient"] if trained else []
+    return kinds + (["moment"] if training.state else [])
 
 
 def first_not_finite(
     training: Training, repeat: Callable[[Watch], Pass], inquest: Inquest, *, skipped: bool
-) -> Event | None:
+) -> tuple[Event | None, list[str]]:
     """Return the first tensor of the last step that is not finite; `repeat` runs its passes again.
+
+    With it comes what made it so (`made_by`), and the operation as far as that is known.
 
     Parameters
     ----------
@@ -71,7 +86,8 @@ def first_not_finite(
     found = repeat(inquest)
     if inquest.found is not None:
         kind, name, before, _ = inquest.found
-        return Event(training.seen, skipped, kind, name, largest(before))
+        made = [made_by(before), inquest.operation]
+        return Event(training.seen, skipped, kind, name, largest(before)), made
     unheard = {  # such as the gradients of penalties, and what the optimizer made
         "weight_gradient": found.gradients,
         "moment": training.state,
@@ -80,5 +96,5 @@ def first_not_finite(
     for kind, arrays in unheard.items():
         for name, array in arrays.items():
             if not np.isfinite(array).all():
-                return Event(training.seen, skipped, kind, name, np.inf)
-    return None
+                return Event(training.seen, skipped, kind, name, np.inf), [made_by(array), ""]
+    return None, []

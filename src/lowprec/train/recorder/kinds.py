@@ -7,13 +7,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.common.names import one_of
+from lowprec.train.running.history import History
+from lowprec.train.running.outcome import Account
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lowprec.train.running.history import History
 
-__all__ = ["KINDS", "Event", "as_float32", "kind_of", "labels_of", "largest", "losses_of"]
+__all__ = [
+    "KINDS",
+    "Event",
+    "account_of_reference",
+    "as_float32",
+    "kind_of",
+    "labels_of",
+    "largest",
+    "losses_of",
+    "made_by",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -79,6 +90,20 @@ def losses_of(reference: History | Sequence[float] | None) -> list[float] | None
     return [float(loss) for loss in losses]
 
 
+def account_of_reference(reference: History | Sequence[float] | None) -> Account | None:
+    """Return by what a reference is judged; of mere losses only their ends are known."""
+    if reference is None:
+        return None
+    if isinstance(reference, History):
+        return Account.of(reference)
+    losses = tuple(float(loss) for loss in reference)
+    if not losses:
+        raise ValueError(
+            "reference=[] holds no loss; pass what fit returned for float32, or its losses by epoch"
+        )
+    return Account("float32", "", end=losses[-1], epochs=losses)
+
+
 def as_float32(x: Array) -> Array:
     """Return an array as contiguous float32, what leaves its range as its first or last number.
 
@@ -91,6 +116,13 @@ def as_float32(x: Array) -> Array:
         y = np.where((y == 0) & (x != 0), np.copysign(ends.smallest_subnormal, y), y)
         y = np.where(np.isinf(y) & np.isfinite(x), np.copysign(ends.max, y), y)
     return y
+
+
+def made_by(before: Array) -> str:
+    """Return what made a tensor not finite: rounding, or arithmetic an infinity or NaN."""
+    if np.isfinite(before).all():
+        return "rounding"
+    return "NaN" if np.isnan(before).any() and not np.isinf(before).any() else "infinity"
 
 
 def largest(before: Array) -> float:

@@ -48,6 +48,18 @@ class Listening(Numerics):
         super().__init__(policy)
         self.rounded: list[tuple[Array, Array]] = []
         self.longest = 0
+        self._root = self  # who remembers
+        self._places: dict[Policy, Listening] = {}
+
+    def at(self, policy: Policy) -> Numerics:
+        """Return the numerics of a place, whose roundings are remembered here."""
+        if policy == self.policy:
+            return self
+        found = self._places.get(policy)
+        if found is None:
+            found = self._places[policy] = Listening(policy)
+            found._root = self
+        return found
 
     def take(self) -> list[tuple[Array, Array]]:
         """Return what was rounded, and forget it."""
@@ -75,11 +87,11 @@ class Listening(Numerics):
 
     def matmul(self, a: Array, b: Array) -> Array:
         """As the policy's; remember how many terms the sums have."""
-        self.longest = max(self.longest, a.shape[1])
+        self._root.longest = max(self._root.longest, a.shape[1])
         return super().matmul(a, b)
 
     def _heard(self, before: Array, after: Array) -> Array:
-        self.rounded.append((before, after))
+        self._root.rounded.append((before, after))
         return after
 
 

@@ -28,6 +28,8 @@ def merge(one: Recorder, other: Recorder) -> Recorder:
     merged.events = sorted({*one.events, *other.events})[:MOST_EVENTS]
     merged.scales = sorted({*one.scales, *other.scales})
     merged.steps, merged.curves = later.steps, later.curves
+    merged.step_losses, merged.skipped_steps = later.step_losses, later.skipped_steps
+    merged.reference_account = later.reference_account or earlier.reference_account
     merged.recorded = one.recorded + other.recorded
     merged.skips = one.skips + other.skips
     merged.tracks = _merged_tracks(one.tracks, other.tracks)

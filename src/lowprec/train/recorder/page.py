@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lowprec.common.outputs import page_kind
 from lowprec.show.pages import page_environment, stylesheet
 from lowprec.train.recorder.views import (
     COLUMNS,
@@ -12,6 +13,7 @@ from lowprec.train.recorder.views import (
     WHAT_IF_HEADINGS,
     WORDS,
     caption,
+    graded,
     kind_name,
     short_label,
     shown,
@@ -51,6 +53,9 @@ class Row(NamedTuple):
     cells: tuple[str, ...] = ()
 
 
+PAGE = page_kind("lowprec train --record")
+
+
 def recorder_page(recorder: Recorder) -> str:
     """Return the page.
 
@@ -74,13 +79,10 @@ def recorder_page(recorder: Recorder) -> str:
     environment = page_environment("lowprec.train.recorder")
     from markupsafe import Markup
 
-    found = recorder.findings
-    sentences = recorder.verdict
     return environment.get_template("recorder.html").render(
         style=Markup(stylesheet("page.css", "recorder.css")),
         caption=caption(recorder),
-        healthy=sentences[0] if len(sentences) > len(found) else "",
-        findings=found,
+        verdict=graded(recorder),
         marks=MARKS,
         words=WORDS,
         pictures=[p._replace(svg=Markup(p.svg)) for p in _pictures(recorder)],

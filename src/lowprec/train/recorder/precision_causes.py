@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.conversion.door import round_to
 from lowprec.formats import Format, get_format
+from lowprec.train.recorder.coverage import is_watched
 from lowprec.train.recorder.finding import Finding, percent, starved_share
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STARVED",
+    "costs",
     "long_sums",
-    "loss_gap",
     "lost_updates",
     "offset",
     "optimizer_numbers",
@@ -27,7 +28,6 @@ __all__ = [
 
 LOST = 0.8
 SOME_LOST = 0.5
-GAP = 0.05
 SHRUNK = 0.01
 STARVED = 0.01
 STUCK = 0.5
@@ -55,33 +55,28 @@ def lost_updates(recorder: Recorder) -> Iterator[Finding]:
     if share <= SOME_LOST or recorder.policy.update != "nearest" or recorder.is_broken:
         return
     text = f"{percent(share)} of updates are lost in {fmt} weights"
-    gap = loss_gap(recorder)
-    if gap is None and share > LOST:
+    is_costly = costs(recorder)
+    if is_costly is None and share > LOST:
         cure = (
             "if the loss falls behind float32's (pass reference= to see), keep float32 master "
             "weights, or round updates stochastically or with Kahan's sum"
         )
-        yield Finding("note", "lost updates", text, cure)
-    elif gap is not None and gap > GAP:
+        yield Finding("red" if is_watched(recorder) else "note", "lost updates", text, cure)
+    elif is_costly:
         yield Finding(
             "red" if share > LOST else "amber",
             "lost updates",
-            f"{text}, and the loss ends {_times(gap)} float32's",
+            text,
             "keep float32 master weights, or round updates stochastically or with Kahan's sum",
         )
 
 
-def _times(gap: float) -> str:
-    return f"{100 * gap:.0f} % above" if gap < 2 else f"at {gap + 1:.3g} times"
-
-
-def loss_gap(recorder: Recorder) -> float | None:
-    """Return by how much the last loss exceeds the reference's, as a share; None without one."""
-    losses = recorder.curves.get("loss", [])
-    if not recorder.reference or not losses:
+def costs(recorder: Recorder) -> bool | None:
+    """Return whether the run ends worse than its reference; None without one."""
+    if recorder.reference_account is None:
         return None
-    reference = recorder.reference[min(len(losses), len(recorder.reference)) - 1]
-    return losses[-1] / reference - 1 if reference > 0 else math.inf
+    outcome = recorder.outcome
+    return outcome.is_red and outcome.kind != "float32 too"
 
 
 def optimizer_numbers(recorder: Recorder) -> Iterator[Finding]:
@@ -125,9 +120,8 @@ def _betas(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iterat
         kind = averages[tracks[0].name.partition("/")[0]]
         changes = sum(track.whole["changes"] for track in tracks)
         stuck = sum(track.whole["lost"] for track in tracks) / changes if changes else 0.0
-        gap = loss_gap(recorder) or 0.0
         yield Finding(
-            "amber" if stuck > STUCK and gap > GAP else "note",
+            "amber" if stuck > STUCK and costs(recorder) else "note",
             "numbers of the optimizer",
             f"{word}={beta:g} is 1 in {state}: {percent(stuck)} of the changes of {kind} "
             "were lost, so that they hardly decay",
@@ -165,9 +159,9 @@ def starved_moments(recorder: Recorder) -> Iterator[Finding]:
         state = recorder.policy.formats["state"]
         smallest = math.sqrt(state.smallest_subnormal)
         epsilon = recorder.facts.get("hyperparameters", {}).get("epsilon", 0)
-        gap = loss_gap(recorder)
-        level = "note" if gap is not None and gap <= GAP else "amber"
-        if recorder.is_broken or (gap or 0) > GAP or _rounded(epsilon, state) == 0:
+        is_costly = costs(recorder)
+        level = "note" if is_costly is False else "amber"
+        if recorder.is_broken or is_costly or _rounded(epsilon, state) == 0:
             level = "red"
         yield Finding(
             level,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lowprec.formats import float32
 from lowprec.train.loss_scale import LossScale
+from lowprec.train.recorder.coverage import is_watched
 from lowprec.train.recorder.finding import Finding, capital, name_of, percent, starved_share
 from lowprec.train.recorder.kinds import KINDS
 from lowprec.train.recorder.precision_causes import STARVED
@@ -40,20 +41,58 @@ def not_finite(recorder: Recorder) -> Iterator[Finding]:
             if math.isfinite(event.value):
                 fmt = recorder.track(event.kind, event.name).fmt
                 text += f": {event.value:.6g} is beyond the {fmt.max:g} of {fmt}"
+            text += _arithmetic_of(recorder, event)
             yield Finding("red", "not finite", text, _cure_for(recorder, event))
             return
-    if recorder.skips > max(SKIPS * recorder.steps, FIRST_SKIPS):
+    if is_watched(recorder):
+        return  # whose skipped steps have a rule of their own
+    is_mostly_skipped = 2 * recorder.skips > recorder.steps
+    if is_mostly_skipped or recorder.skips > max(SKIPS * recorder.steps, FIRST_SKIPS):
         text = f"{percent(recorder.skips / recorder.steps)} of the steps were skipped"
         first = next((event for event in recorder.events if event.skipped), None)
         if first is not None:
             tensor = name_of(recorder, first.kind, first.name)
             text += f"; the first tensor that was not finite, at step {first.step}, was {tensor}"
+            text += _arithmetic_of(recorder, first)
+        made, operation = ("rounding", "") if first is None else made_of(recorder, first)
         yield Finding(
             "amber",
             "not finite",
             text,
-            "start from a smaller loss scale, or look at what overflows without one",
+            _cure_for_arithmetic(operation)
+            if operation or made == "NaN"
+            else _DIVERGES
+            if recorder.outcome.kind == "float32 too"
+            else "start from a smaller loss scale, or look at what overflows without one",
         )
+
+
+def made_of(recorder: Recorder, event: Event) -> tuple[str, str]:
+    """Return what made a tensor not finite, as `made_by` names it, and the operation or nothing."""
+    usual = ["infinity" if math.isinf(event.value) else "rounding", ""]
+    made, operation = recorder.facts.get("made", {}).get(str(event.step), usual)
+    return made, operation
+
+
+def _arithmetic_of(recorder: Recorder, event: Event) -> str:
+    """Say that arithmetic made a tensor not finite, and by which operation, as far as known."""
+    made, operation = made_of(recorder, event)
+    if made == "rounding":
+        return ""
+    what = "an infinity" if made == "infinity" else made
+    by = f" ({operation})" if operation else ""
+    return f": arithmetic made {what} of finite numbers{by}"
+
+
+def _cure_for_arithmetic(operation: str) -> str:
+    """Return what keeps an operation from making NaN or an infinity: no rate and no clip does."""
+    if "log" in operation and "of 0" in operation:
+        return "keep the argument of the logarithm above 0, as np.log(np.maximum(x, 1e-6)) does"
+    if "square root" in operation or "negative" in operation:
+        return "keep the argument at or above 0, as np.sqrt(np.maximum(x, 0)) does"
+    if "0/0" in operation or "division by 0" in operation:
+        return "add a small number to the divisor, as x / (y + 1e-6) does"
+    return "look at what is computed there: 0/0, log 0, 0·∞ and ∞ - ∞ are NaN in every format"
 
 
 def _is_to_blame(recorder: Recorder, fmt: Format) -> bool:
@@ -87,6 +126,9 @@ def _cure_for_divergence(
 
 def _cure_for(recorder: Recorder, event: Event) -> str:
     kind = event.kind
+    made, operation = made_of(recorder, event)
+    if operation or made == "NaN":
+        return _cure_for_arithmetic(operation)
     if starved_share(recorder) > STARVED:
         return "the update before it was enormous, for second moments were zero"
     fmt = recorder.policy.formats.get(KINDS[kind], float32)

@@ -7,6 +7,8 @@ import operator
 import weakref
 from typing import TYPE_CHECKING, Any, Self
 
+from lowprec.common.outputs import Output, check_outputs, write_output
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, get_format
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.following import (
@@ -15,7 +17,14 @@ from lowprec.train.recorder.following import (
     facts_of,
     first_not_finite,
 )
-from lowprec.train.recorder.kinds import KINDS, Event, kind_of, labels_of, losses_of
+from lowprec.train.recorder.kinds import (
+    KINDS,
+    Event,
+    account_of_reference,
+    kind_of,
+    labels_of,
+    losses_of,
+)
 from lowprec.train.recorder.tracks import Track
 from lowprec.train.recorder.watching import Inquest, Recording, Watch
 
@@ -28,10 +37,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lowprec.formats import FormatLike
+    from lowprec.train.layer_policies import LayerPolicies
     from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.scaling import ScaleAdvice
     from lowprec.train.recorder.whatif import WhatIf
     from lowprec.train.running.history import History
+    from lowprec.train.running.outcome import Outcome
     from lowprec.train.running.passes import Pass
     from lowprec.train.running.training import Training
 
@@ -61,6 +72,7 @@ class Recorder:
 
     Examples
     --------
+    >>> import textwrap
     >>> from lowprec import train
     >>> model = train.Sequential([train.Input((4,)), train.Dense(3)])
     >>> recorder = Recorder(every=2)
@@ -73,8 +85,10 @@ class Recorder:
     ...     epochs=5,
     ...     recorder=recorder,
     ... )
-    >>> print(recorder.verdict[0])
-    Nothing to worry about: 10 recorded steps of 20 in mixed_bfloat16 show no loss that matters.
+    >>> print(textwrap.fill(recorder.verdict[0], 96))
+    Nothing was lost in what was recorded (weights, activations, activation gradients, weight
+    gradients, optimizer state, updates; 10 recorded steps of 20 in mixed_bfloat16); pass reference=
+    to hold the outcome against float32.
     """
 
     def __init__(
@@ -89,6 +103,7 @@ class Recorder:
         self.every = operator.index(every)
         self.policy = get_policy("float32" if policy is None else policy)
         self.reference = losses_of(reference)
+        self.reference_account = account_of_reference(reference)
         self.tracks: dict[tuple[str, str], Track] = {}
         self.facts: dict[str, Any] = {"starved": [0, 0], "rates": [0.0, 0.0]}
         self.labels: dict[str, str] = {}
@@ -98,7 +113,10 @@ class Recorder:
         self.recorded = 0
         self.skips = 0
         self.curves: dict[str, list[float]] = {}
+        self.step_losses: list[float] = []
+        self.skipped_steps: list[int] = []
         self._numerics: Any = None
+        self._places: LayerPolicies | None = None
         self._training: weakref.ref[Training] | None = None  # a recorder outlives the data
 
     # Recording -----------------------------------------------------------------------------------
@@ -107,7 +125,9 @@ class Recorder:
         """Return what looks at this step of a training, or None where it is not recorded."""
         if self._training is None or self._training() is not training:
             self._attach(training)
-        self.curves = training.history.history
+        history = training.history
+        self.curves, self.step_losses = history.history, history.step_losses
+        self.skipped_steps = history.skipped_steps
         scale = 1.0 if training.loss_scale is None else training.loss_scale.value
         if not self.scales or self.scales[-1][1] != scale:
             self.scales.append((training.seen, scale))
@@ -133,9 +153,10 @@ class Recorder:
                 return
         elif len(self.events) >= MOST_EVENTS:
             return
-        event = first_not_finite(training, repeat, Inquest(self._numerics), skipped=skipped)
+        event, made = first_not_finite(training, repeat, Inquest(self._numerics), skipped=skipped)
         if event is not None:
             self.events.append(event)
+            self.facts.setdefault("made", {})[str(event.step)] = made
 
     def _attach(self, training: Training) -> None:
         """Begin to record a training, or go on with one that was resumed."""
@@ -143,7 +164,7 @@ class Recorder:
 
         check_goes_on(self, training)
         self.policy, self._training = training.policy, weakref.ref(training)
-        self._numerics = Listening(training.policy)
+        self._numerics, self._places = Listening(training.policy), training.places
         self.labels |= labels_of(training.model.layers)
         self.facts |= facts_of(training)
 
@@ -151,6 +172,7 @@ class Recorder:
         """Return what is copied and pickled: all but the run in progress."""
         return self.__dict__ | {"_numerics": None, "_training": None}
 
+    @in_exact_state
     def observe(
         self,
         step: int,
@@ -205,7 +227,7 @@ class Recorder:
         """Return the track of a tensor, a new one where there is none."""
         found = self.tracks.get((kind, name))
         if found is None:
-            found = self.tracks[kind, name] = Track(kind, name, self._format(kind))
+            found = self.tracks[kind, name] = Track(kind, name, self.format_of(kind, name))
         return found
 
     def add_starved(self, counts: tuple[int, int]) -> None:
@@ -213,8 +235,22 @@ class Recorder:
         for place, count in enumerate(counts):
             self.facts["starved"][place] += count
 
-    def _format(self, kind: str) -> Format:
-        return self.policy.formats.get(KINDS[kind]) or get_format("float32")
+    def format_of(self, kind: str, name: str) -> Format:
+        """Return the format that a tensor is rounded to."""
+        policy = self.policy if self._places is None else self._policy_at(kind, name)
+        return policy.formats.get(KINDS[kind]) or get_format("float32")
+
+    def _policy_at(self, kind: str, name: str) -> Policy:
+        """Return the policy of the place that a tensor belongs to."""
+        assert self._places is not None
+        if kind == "moment":
+            name = name.partition("/")[2]
+        layer = name.partition("/")[0]
+        if name == "input":
+            return self._places.inputs
+        if not layer.isdecimal() or int(layer) >= len(self._places.layers):
+            return self.policy
+        return self._places.of(name)
 
     # Reading -------------------------------------------------------------------------------------
 
@@ -242,6 +278,14 @@ class Recorder:
         return f"{self.labels[layer]} ({name})" if layer in self.labels else name
 
     @property
+    def outcome(self) -> Outcome:
+        """What became of the run, beside the reference where there is one."""
+        from lowprec.train.recorder.verdict import outcome_of
+
+        return outcome_of(self)
+
+    @property
+    @in_exact_state
     def findings(self) -> list[Finding]:
         """What the rules have to say, the worst first; a healthy run has none but notes."""
         from lowprec.train.recorder.rules import findings
@@ -249,12 +293,14 @@ class Recorder:
         return findings(self)
 
     @property
+    @in_exact_state
     def verdict(self) -> list[str]:
         """What happened and what to do, in words: a sentence or two a finding, the worst first."""
         from lowprec.train.recorder.verdict import verdict
 
         return verdict(self)
 
+    @in_exact_state
     def loss_scale(self, fmt: FormatLike | None = None) -> ScaleAdvice:
         """Return which loss scales keep the gradients of this run in a format.
 
@@ -272,6 +318,7 @@ class Recorder:
 
         return advise_scale(self, self.policy.formats["gradients"] if fmt is None else fmt)
 
+    @in_exact_state
     def what_if(self, policies: Iterable[Policy | str] | Policy | str | None = None) -> WhatIf:
         """Predict what each policy would lose in this training, before anyone trains in it.
 
@@ -289,24 +336,31 @@ class Recorder:
 
         return what_if(self, policies)
 
-    def report(self, path: str | os.PathLike[str]) -> None:
+    @in_exact_state
+    def report(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a page with the verdict and the pictures; it refers to nothing outside itself.
 
         Parameters
         ----------
         path : str or path
-            The .html file to write, whole or not at all.
+            The .html file to write, whole or not at all. The page of a recorder is replaced.
+        overwrite : bool
+            Whether a file that is not the page of a recorder may be replaced.
 
         Raises
         ------
         ModuleNotFoundError
             Without matplotlib or Jinja2, naming the extra to install.
+        OSError
+            If the page cannot be written, or the file exists and is not the page of a recorder.
         """
-        from lowprec.common.whole_files import write_atomically
-        from lowprec.train.recorder.page import recorder_page
+        from lowprec.train.recorder.page import PAGE, recorder_page
 
-        write_atomically(path, recorder_page(self))
+        output = Output(path, PAGE)
+        check_outputs([output], overwrite=overwrite)
+        write_output(output, recorder_page(self), overwrite=overwrite)
 
+    @in_exact_state
     def plot(self, kind: str = "activation_gradient", fmt: FormatLike = "float16") -> Figure:
         """Draw how large the tensors of a kind are, with what a format cannot hold shaded.
 
@@ -335,16 +389,24 @@ class Recorder:
 
     # Keeping -------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything to an .npz file, whole or not at all.
 
         Parameters
         ----------
         path : str or path
-            The file; one that exists is replaced. It gets exactly this name.
-        """
-        from lowprec.train.recorder.files import save
+            The file, which gets exactly this name. A saved recorder is replaced.
+        overwrite : bool
+            Whether a file that is not a saved recorder may be replaced.
 
+        Raises
+        ------
+        OSError
+            If the file cannot be written, or exists and is not a saved recorder.
+        """
+        from lowprec.train.recorder.files import SAVED, save
+
+        check_outputs([Output(path, SAVED)], overwrite=overwrite)
         save(self, path)
 
     @classmethod
@@ -362,6 +424,7 @@ class Recorder:
 
         return load(cls, path)
 
+    @in_exact_state
     def merge(self, other: Recorder) -> Recorder:
         """Return a recorder of both: the two halves of a resumed run, or runs side by side.
 
@@ -377,16 +440,19 @@ class Recorder:
 
         return merge(self, other)
 
+    @in_exact_state
     def __rich__(self) -> RenderableType:
         from lowprec.train.recorder.views import recorder_view
 
         return recorder_view(self)
 
+    @in_exact_state
     def __repr__(self) -> str:
         from lowprec.show.text import as_text
 
         return as_text(self.__rich__()).strip("\n")
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict)
         return f"<div><b>Recorder</b><ul>{items}</ul></div>"

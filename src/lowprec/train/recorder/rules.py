@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from lowprec.train.recorder import precision_causes, range_causes
+from lowprec.train.recorder import coverage, learning_causes, precision_causes, range_causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "Rule", "findings"]
 
 _ORDER = ("red", "amber", "note")
+_WITHOUT_ROUNDING = ("not finite", "no learning")
 
 
 class Rule(NamedTuple):
@@ -45,8 +46,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     Rule(
         "starved moments",
         "more than 1 % of the first moments that are not zero have a second moment that is (a "
-        "warning; a note beside a float32 run whose loss is as high; a problem where the loss ends "
-        "more than 5 % above it or is not finite, and where epsilon is zero too)",
+        "warning; a note beside a float32 run that ends no better; a problem where this one ends "
+        "worse or is not finite, and where epsilon is zero too)",
         "the square of a gradient leaves the range first, and the step becomes the first moment "
         "over epsilon: enormous",
         "squares halve the range in bits: float16 holds none of numbers below 2.4e-4",
@@ -62,8 +63,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     Rule(
         "lost updates",
         "more than 80 % of the updates leave the weight as it was (a problem; more than half: a "
-        "warning), and the loss ends more than 5 % above float32's; without a float32 run beside "
-        "it, a note",
+        "warning), and the run ends worse than float32's; without a float32 run beside it, a note",
         "an update of less than half a spacing is lost to nearest; but 77 % alone was harmless in "
         "a measured case, for the others were rounded up",
         "Micikevicius et al. (2018), section 3.1; Zamirai et al. (2020), Revisiting BFloat16 "
@@ -105,12 +105,28 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         range_causes.not_finite,
     ),
     Rule(
+        "skipped steps",
+        "in a training elsewhere that was watched: more than 5 % of the steps are skipped, or one "
+        "of the last 100 (a problem; otherwise a note)",
+        "skipped steps teach nothing; a scaler that finds its level skips a few at first",
+        "Micikevicius et al. (2018), section 3.2; PyTorch's documentation of GradScaler",
+        coverage.skipped,
+    ),
+    Rule(
         "targets",
         "the largest target exceeds the root of the format's maximum (a warning)",
         "its squared error overflows where the loss is computed in this format, while the "
         "gradients, which are linear in it, stay finite",
         "the maximum of float16 is 65504, its root 256",
         range_causes.targets,
+    ),
+    Rule(
+        "no learning",
+        "float32 fails as well (a problem), and activations of a layer are all zero, gradients are "
+        "clipped below a thousandth of their size, or a loss grew tenfold",
+        "what float32 cannot do either is no matter of rounding",
+        "Glorot and Bengio (2010), on units that saturate; Pascanu et al. (2013), on clipping",
+        learning_causes.no_learning,
     ),
     Rule(
         "offset",
@@ -134,4 +150,13 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
 def findings(recorder: Recorder) -> list[Finding]:
     """Return what the rules find, the worst first."""
     found = [finding for rule in RULES for finding in rule.find(recorder)]
+    if recorder.reference_account is not None:
+        outcome = recorder.outcome
+        if not outcome.is_red:  # whatever rounding did, it did no harm
+            found = [finding._replace(level="note") for finding in found]
+        elif outcome.kind == "float32 too":  # then rounding is not to blame
+            found = [
+                finding if finding.rule in _WITHOUT_ROUNDING else finding._replace(level="note")
+                for finding in found
+            ]
     return sorted(found, key=lambda finding: _ORDER.index(finding.level))

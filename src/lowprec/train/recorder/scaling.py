@@ -47,11 +47,13 @@ class ScaleAdvice:
     is_needed : bool
         Whether gradients lose what matters without a scale.
     low, high : float
-        The smallest and the largest power of two that work; the smallest is at least 1, the largest
-        at most 2¹²⁷: a loss scale is a float32 number.
+        The smallest and the largest power of two that every recorded step allows; the smallest is
+        at least 1, the largest at most 2¹²⁷: a loss scale is a float32 number.
     recommended : float
         The largest power of two that keeps every gradient two bits below the maximum; `low` where
-        so much room cannot be spared.
+        so much room cannot be spared, and 1 in a format of float32's range that needs none.
+    caveat : str
+        What the interval does not know: steps that were not recorded, or that the run failed.
     """
 
     fmt: Format
@@ -59,6 +61,7 @@ class ScaleAdvice:
     low: float
     high: float
     recommended: float
+    caveat: str = ""
 
     @property
     def works(self) -> bool:
@@ -69,13 +72,16 @@ class ScaleAdvice:
         if not self.works:
             return (
                 f"no loss scale keeps these gradients in {self.fmt}: their range is too wide; use "
-                "bfloat16 for gradients"
+                f"bfloat16 for gradients{self.caveat}"
             )
         low, high, recommended = map(power, (self.low, self.high, self.recommended))
         words = f"between {low} and {high} (recommended {recommended})"
         if self.is_needed:
-            return f"use a loss scale {words}"
-        return f"no loss scale is needed in {self.fmt}; any {words} works"
+            return f"use a loss scale {words}{self.caveat}"
+        return (
+            f"no loss scale is needed in {self.fmt}; every recorded step allows one between {low} "
+            f"and {high}{self.caveat}"
+        )
 
 
 def power(value: float) -> str:
@@ -113,25 +119,45 @@ def advise_scale(recorder: Recorder, fmt: FormatLike) -> ScaleAdvice:
         If no gradient was recorded.
     """
     chosen = get_format(fmt)
-    rows = [row for track in recorder.of_kind(*GRADIENTS) for row in track.rows if row.nonzero]
-    if not rows:
+    tracks = recorder.of_kind(*GRADIENTS)
+    largest = max((row["max_abs"] for track in tracks for row in track.rows), default=0.0)
+    if not largest:
+        what = (
+            "that is not zero"
+            if not any(t.whole["nans"] + t.whole["infs"] for t in tracks)
+            else ("that is finite and not zero")
+        )
         raise ValueError(
-            "no gradient was recorded that is not zero; record a training with fit(recorder=…), or "
+            f"no gradient was recorded {what}; record a training with fit(recorder=…), or "
             "observe weight_gradient and activation_gradient"
         )
-    largest = max(row["max_abs"] for row in rows)
     fits = math.floor(math.log2(min(chosen.max / largest, float64.max)))
     high = min(fits, float32.emax)  # loss scales are float32 numbers
-    wholes = [track.whole for track in recorder.of_kind(*GRADIENTS)]
+    wholes = [track.whole for track in tracks]
     scales = range(min(high, 0), high + 1)
     low = next((k for k in scales if _keeps(wholes, chosen, k, _CLEAN)), high + 1)
+    is_needed = not _keeps(wholes, chosen, 0, TOLERATED_NOISE)
+    recommended = min(max(fits - MARGIN, low), max(high, low))
+    if not is_needed and high >= 0 and chosen.emax >= float32.emax:
+        recommended = 0
     return ScaleAdvice(
         chosen,
-        is_needed=not _keeps(wholes, chosen, 0, TOLERATED_NOISE),
+        is_needed=is_needed,
         low=2.0 ** max(low, 0) if high >= 0 else 2.0**low,
         high=2.0**high,
-        recommended=2.0 ** min(max(fits - MARGIN, low), max(high, low)),
+        recommended=2.0**recommended,
+        caveat=_caveat(recorder),
     )
+
+
+def _caveat(recorder: Recorder) -> str:
+    """Say what an interval of scales does not know."""
+    if recorder.is_broken or 2 * recorder.skips > recorder.steps > 0:
+        return "; this run failed, and one that trains has other gradients"
+    if 0 < recorder.recorded < recorder.steps:
+        share = recorder.steps / recorder.recorded
+        return f"; one step in {share:.0f} was recorded, and the others may need more room"
+    return ""
 
 
 def _keeps(tallies: list[Tally], fmt: Format, scale: int, noise: float) -> bool:

@@ -1,26 +1,173 @@
-"""The verdict in words."""
+"""The verdict in words: the outcome first, then its causes, each with a level."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
+from lowprec.train.recorder.coverage import coverage, sees_all
+from lowprec.train.recorder.finding import name_of
+from lowprec.train.running.outcome import Account, Outcome, judge
+
 if TYPE_CHECKING:
+    from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.recorder import Recorder
 
-__all__ = ["verdict"]
+__all__ = ["account_of", "graded", "outcome_of", "unseen", "verdict"]
+
+_KINDS = {  # the kinds of tensors that every training has, as a sentence names them
+    "weight": "weights",
+    "activation": "activations",
+    "activation_gradient": "activation gradients",
+    "weight_gradient": "weight gradients",
+    "moment": "optimizer state",
+    "update": "updates",
+}
+_MOST_NAMED = 3
+_HOW = (
+    "train.diagnose(model, data, …) with the arguments of this fit trains with one part, one layer "
+    "and one cure at a time, and names those that decide"
+)
 
 
 def verdict(recorder: Recorder) -> list[str]:
-    """Return what happened and what to do, a sentence a finding, the worst first."""
-    if not recorder.tracks:
-        return ["Nothing was recorded: give the recorder to fit(recorder=…), or observe tensors."]
-    found = recorder.findings
-    sentences = [str(finding) for finding in found]
+    """Return what happened and what to do, in sentences: the outcome, then the findings."""
+    return [sentence for _, sentence in graded(recorder)]
+
+
+def graded(recorder: Recorder) -> list[tuple[str, str]]:
+    """Return the sentences of the verdict, each after its level.
+
+    Levels are ``red``, ``amber`` and ``note``, or ``healthy`` where all is well. What was seen of a
+    model that was watched from outside comes last.
+    """
+    return [*_graded(recorder), *(("note", sentence) for sentence in coverage(recorder))]
+
+
+def _graded(recorder: Recorder) -> list[tuple[str, str]]:
+    if not recorder.tracks and not recorder.step_losses:
+        words = "Nothing was recorded: give the recorder to fit(recorder=…), or observe tensors."
+        return [("note", words)]
+    outcome, found = recorder.outcome, recorder.findings
+    if outcome.is_red:
+        return _of_failure(recorder, outcome, found)
+    told = [(finding.level, str(finding)) for finding in found]
+    if outcome.kind == "healthy" and sees_all(recorder):
+        return [_of_health(recorder, outcome), *told]
     if any(finding.level != "note" or finding.rule == "lost updates" for finding in found):
-        return sentences  # lost updates without a reference: nobody knows whether to worry
-    healthy = (
-        f"Nothing to worry about: {recorder.recorded} recorded step"
-        f"{'' if recorder.recorded == 1 else 's'} of {recorder.steps} in {recorder.policy} show no "
-        "loss that matters."
+        return told  # lost updates without a reference: nobody knows whether to worry
+    return [("note", _without_reference(recorder)), *told]
+
+
+def _of_failure(
+    recorder: Recorder, outcome: Outcome, found: list[Finding]
+) -> list[tuple[str, str]]:
+    """Return the red outcome with its first cause, the other findings, and where to look."""
+    causes = [finding for finding in found if finding.level != "note"]
+    first = causes[0] if causes else None
+    words = outcome.text.removesuffix(".")
+    if first is not None:
+        words += f". {first}"
+    elif outcome.kind == "float32 too":
+        words += "."
+    else:
+        words += f"; no rule explains it{_most_changed(recorder)}."
+    rest = [finding for finding in found if finding is not first]
+    told = [(finding.level, str(finding)) for finding in rest]
+    how = [] if "model" not in recorder.facts else [("note", f"To find the cause: {_HOW}.")]
+    return [("red", words), *told, *how]
+
+
+def _of_health(recorder: Recorder, outcome: Outcome) -> tuple[str, str]:
+    """Return the first sentence of a run that does what its reference does."""
+    missing = unseen(recorder)
+    seen = f"{_steps(recorder)} in {recorder.policy}"
+    if outcome.level == "note":
+        return "note", f"As well as the format can: {outcome.text}."
+    if missing:
+        return "note", (
+            f"The outcome is that of float32 ({outcome.text}), but not every kind of tensor was "
+            f"seen in {seen}: {', '.join(missing)} were not."
+        )
+    return "healthy", (
+        f"Nothing to worry about: {outcome.text}, and {seen} show no loss that matters."
     )
-    return [healthy, *sentences]
+
+
+def _without_reference(recorder: Recorder) -> str:
+    seen = {track.kind for track in recorder.tracks.values()}
+    kinds = ", ".join(words for kind, words in _KINDS.items() if kind in seen) or "losses alone"
+    missing = unseen(recorder)
+    not_seen = f" Not seen: {', '.join(missing)}." if missing else ""
+    is_wide = all(fmt.name == "float32" for fmt in recorder.policy.formats.values())
+    how = "" if is_wide else "; pass reference= to hold the outcome against float32"
+    return (
+        f"Nothing was lost in what was recorded ({kinds}; {_steps(recorder)} in "
+        f"{recorder.policy}){how}.{not_seen}"
+    )
+
+
+def _steps(recorder: Recorder) -> str:
+    plural = "" if recorder.recorded == 1 else "s"
+    return f"{recorder.recorded} recorded step{plural} of {recorder.steps}"
+
+
+def unseen(recorder: Recorder) -> list[str]:
+    """Return the kinds of tensors that the training has and that were not seen, in words."""
+    kinds = recorder.facts.get("kinds", list(_KINDS))
+    seen = {track.kind for track in recorder.tracks.values() if track.length}
+    return [words for kind, words in _KINDS.items() if kind in kinds and kind not in seen]
+
+
+def _most_changed(recorder: Recorder) -> str:
+    """Name the tensors whose rounding errors are largest beside themselves."""
+    noise = []
+    for track in recorder.of_kind("weight", "activation", "weight_gradient", "moment"):
+        whole = track.whole
+        if whole["noise"] and whole["squares"]:
+            noise.append((whole["noise"] / whole["squares"], track))
+    worst = sorted(noise, key=lambda pair: pair[0], reverse=True)[:_MOST_NAMED]
+    if not worst:
+        return ""
+    names = ", ".join(name_of(recorder, track.kind, track.name) for _, track in worst)
+    return f"; the tensors that rounding changed most are {names}"
+
+
+# The outcome -------------------------------------------------------------------------------------
+
+
+def outcome_of(recorder: Recorder) -> Outcome:
+    """Return what became of the recorded run, beside its reference where there is one."""
+    mine, reference = account_of(recorder), recorder.reference_account
+    if reference is None:
+        return judge(mine)
+    if reference.start is None or len(reference.epochs) != len(mine.epochs):
+        mine, reference = _at_the_same_epoch(mine, reference)
+    return judge(mine, reference)
+
+
+def account_of(recorder: Recorder) -> Account:
+    """Return the numbers by which a recorded run is judged."""
+    return Account.made(
+        policy=str(recorder.policy),
+        loss=str(recorder.facts.get("loss", "")),
+        curves=recorder.curves,
+        step_losses=recorder.step_losses,
+        skipped_steps=recorder.skipped_steps or range(recorder.skips),
+        steps=recorder.steps,
+        params_are_finite=not recorder.is_broken,
+        known=recorder.facts.get("outcome", {}),
+    )
+
+
+def _at_the_same_epoch(mine: Account, reference: Account) -> tuple[Account, Account]:
+    """Return both as of the last epoch that both have: a list of losses tells nothing finer."""
+    count = min(len(mine.epochs), len(reference.epochs))
+    if not count:
+        return mine, reference
+    its = reference.epochs[:count]
+    metrics = reference.metrics if count == len(reference.epochs) else {}
+    return (
+        dataclasses.replace(mine, end=mine.epochs[count - 1]),
+        dataclasses.replace(reference, end=its[-1], epochs=its, metrics=metrics),
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from lowprec.train.recorder.verdict import graded
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -116,13 +118,6 @@ def recorder_view(recorder: Recorder) -> RenderableType:
     if recorder.tracks:
         lines += [Text(), _table(recorder)]
     return Group(*lines)
-
-
-def graded(recorder: Recorder) -> list[tuple[str, str]]:
-    """Return the sentences of the verdict, each after its level, ``healthy`` where all is well."""
-    levels, sentences = [finding.level for finding in recorder.findings], recorder.verdict
-    healthy = ["healthy"] * (len(sentences) - len(levels))
-    return list(zip(healthy + levels, sentences, strict=True))
 
 
 def _table(recorder: Recorder) -> RenderableType:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import abc
+import linecache
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lowprec.formats import Format
+    from lowprec.train.numerics import Numerics
     from lowprec.train.recorder.recorder import Recorder
 
 __all__ = ["Inquest", "Recording", "Watch"]
@@ -45,6 +49,9 @@ class Watch(abc.ABC):
     numerics : Listening
         The same.
     """
+
+    hears: Callable[[str, int], None] | None = None
+    """What is called for each of NumPy's floating-point errors; None ignores them."""
 
     def __init__(self, numerics: Listening) -> None:
         self.numerics = numerics
@@ -94,6 +101,7 @@ class Recording(Watch):
         self.recorder, self.step, self.scale = recorder, step, scale
         self._names: dict[int, str] = {}
         self._old: Params = {}
+        self._at: Callable[[str], Numerics] = lambda name: self.numerics
 
     def see(self, heard: Heard) -> None:
         """Add a tensor; only gradients carry the loss scale."""
@@ -124,8 +132,14 @@ class Recording(Watch):
 
     # The update ----------------------------------------------------------------------------------
 
-    def store(self, state: Params) -> Callable[[Array], Array]:
-        """Return what rounds the optimizer's state, which is now as it was before the update."""
+    def store(
+        self, state: Params, at: Callable[[str], Numerics] | None = None
+    ) -> Callable[[Array], Array]:
+        """Return what rounds the optimizer's state, which is now as it was before the update.
+
+        `at` gives the numerics of a parameter, where they are not those of the policy.
+        """
+        self._at = at or (lambda name: self.numerics)
         self._names = {id(array): name for name, array in state.items()}
         if self._rounds_state:
             self._old = {name: array.copy() for name, array in state.items()}
@@ -133,11 +147,13 @@ class Recording(Watch):
 
     @property
     def _rounds_state(self) -> bool:
-        return self.numerics.policy.formats["state"] != float32
+        states = {self.recorder.format_of("moment", name) for name in self._names.values()}
+        return bool(states - {float32})
 
     def _store(self, array: Array) -> Array:
-        stored = self.numerics.state(array)
         name = self._names.get(id(array))
+        parameter = (name or "").partition("/")[2]
+        stored = (self._at(parameter) if parameter else self.numerics).state(array)
         if name is not None:
             self.see(Heard("moment", name, array, stored))
             if self._old:
@@ -146,13 +162,20 @@ class Recording(Watch):
                 track.add_changes(self.step, old, wanted - old, new, with_gaps=False)
         return stored
 
-    def update(self, updates: Params, params: Params, state: Params) -> None:
+    def update(
+        self,
+        updates: Params,
+        params: Params,
+        state: Params,
+        at: Callable[[str], Numerics] | None = None,
+    ) -> None:
         """Look at an update and at the weights as they were before it."""
         for name, update in updates.items():
             w = params[name]
             track = self.recorder.track("update", name)
             self.see(Heard("update", name, update, update))
-            new = self.numerics.updated(w, update.copy())  # it takes the place of its argument
+            numerics = self.numerics if at is None else at(name)
+            new = numerics.updated(w, update.copy())  # it takes the place of its argument
             track.add_changes(self.step, *map(_single, (w, update, new)))
         if self._rounds_state:
             self.recorder.add_starved(_starved(state))
@@ -165,19 +188,95 @@ class Inquest(Watch):
     ----------
     found : Heard or None
         That tensor.
+    operation : str
+        What arithmetic made it, such as ``log of 0``; empty where that is not known.
     """
 
     def __init__(self, numerics: Listening) -> None:
         super().__init__(numerics)
         self.found: Heard | None = None
+        self.operation = ""
+        self._read: tuple[Array, ...] = ()  # what the layer, or the loss, reads
+        self._errors: list[str] = []  # NumPy's, since the last tensor that was finite
+
+    def hears(self, error: str, flag: int) -> None:
+        """Note a floating-point error, with the line of code that made it."""
+        if error in ("divide by zero", "invalid value") and self.found is None:
+            self._errors.append(_where(error))
+
+    def inputs(self) -> None:
+        """Look at the inputs; the first layer reads them."""
+        if self.numerics.rounded:
+            self._read = (self.numerics.rounded[0][1],)
+        super().inputs()
+
+    def forward(self, layer: int, own: Mapping[str, Array], outputs: Array) -> None:
+        """Look at what a layer wrote; the next one reads it."""
+        super().forward(layer, own, outputs)
+        if self.found is None and not np.isfinite(outputs).all():  # a layer that rounds nothing
+            self.see(Heard("activation", str(layer), outputs, outputs))
+        self._read = (outputs,)
 
     def loss(self, targets: Array, outputs: Array) -> None:
-        """Pass by: the loss is never checked."""
+        """Note what the loss reads; its value is never checked."""
+        if targets.dtype.kind == "f" and targets.size == outputs.size:
+            self._read = (outputs, np.reshape(targets, outputs.shape))
 
     def see(self, heard: Heard) -> None:
-        """Keep the first that is not finite."""
-        if self.found is None and not np.isfinite(heard.after).all():
-            self.found = heard
+        """Keep the first that is not finite, and what made it."""
+        if self.found is not None:
+            return
+        if np.isfinite(heard.after).all():
+            self._errors.clear()
+            return
+        self.found = heard
+        if not np.isfinite(heard.before).all():
+            told = next(iter(self._errors), "")
+            self.operation = told or _operation(self._read, heard.before)
+
+
+_OPERATIONS = {"log": "log", "sqrt": "square root", "divide": "division", "power": "power"}
+
+
+def _where(error: str) -> str:
+    """Return the operation of the line of code that made a floating-point error."""
+    frame: Any = sys._getframe(2)
+    while frame is not None and "numpy" in frame.f_code.co_filename.replace("\\", "/").split("/"):
+        frame = frame.f_back
+    if frame is None:
+        return error
+    code = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    of_zero = error == "divide by zero"
+    for word, name in _OPERATIONS.items():
+        if f"{word}(" in code or (word == "log" and re.search(r"\blog\w*\(", code)):
+            argument = "0" if of_zero else "a negative number"
+            told = f"{name} of {argument}" if name != "division" else ""
+            break
+    else:
+        told = ""
+    told = told or ("division by 0" if of_zero else "0/0" if "/" in code else error)
+    return f"{told} in {frame.f_code.co_name}: {code}" if code else told
+
+
+def _operation(read: tuple[Array, ...], made: Array) -> str:
+    """Guess the operation from what was read and made where the result is not finite."""
+    if not read or not all(np.isfinite(x).all() for x in read):
+        return ""
+    wrong = ~np.isfinite(made)
+    if len(read) == 2:  # a loss
+        same = bool((read[0] == read[1]).all())
+        return "0/0, as the predictions equal the targets" if same else ""
+    x = read[0]
+    if x.shape != made.shape:
+        return ""
+    at, values = x[wrong], made[wrong]
+    if not at.any():
+        return "log of 0" if (values == -np.inf).all() else "division by 0 or 0/0"
+    if np.isnan(values).all() and (at < 0).all():
+        return "square root or log of a negative number"
+    if (at <= 0).all():
+        return "log of 0 and of negative numbers"
+    return ""
 
 
 def _single(x: Array) -> Array:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.outputs import Kind
 from lowprec.common.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["read_archive", "write_archive"]
+__all__ = ["archive_kind", "read_archive", "write_archive"]
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
@@ -112,6 +113,23 @@ def read_archive(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
         except _DAMAGE as error:
             raise ValueError(f"{path} is damaged or no archive of lowprec: {error}") from None
     return arrays, envelope["header"]
+
+
+def archive_kind(content: str) -> Kind:
+    """Return the kind of the archives whose header calls its content so: "history", "recorder".
+
+    Only the header is read, so that a file of an older or newer version is known again too.
+    """
+
+    def wrote(path: Path) -> bool:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                envelope = json.loads(archive.read(_HEADER))
+            return bool(envelope["kind"] == MAGIC and envelope["header"]["content"] == content)
+        except _DAMAGE:
+            return False
+
+    return Kind(f"a {content} that lowprec saved", wrote)
 
 
 class _Unreadable(Exception):

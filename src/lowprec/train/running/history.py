@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from lowprec.train.running.archive import read_archive, write_archive
+from lowprec.common.outputs import Output, check_outputs
+from lowprec.train.running.archive import archive_kind, read_archive, write_archive
 
 if TYPE_CHECKING:
     import os
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["History"]
+__all__ = ["SAVED", "History"]
+
+SAVED = archive_kind("history")
 
 Array = np.ndarray[Any, Any]
 
@@ -45,6 +48,8 @@ class History:
         What `fit` needs to go on from here, beside the parameters; may be empty.
     recorder : object
         The recorder that was given to `fit`; it is not saved.
+    step_losses : list of float
+        The training loss of each step, of skipped ones too.
 
     Examples
     --------
@@ -62,24 +67,29 @@ class History:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     state: dict[str, Array] = dataclasses.field(default_factory=dict)
     recorder: Any = None
+    step_losses: list[float] = dataclasses.field(default_factory=list)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything but the recorder to an .npz file, whole or not at all.
 
         Parameters
         ----------
         path : str or path
-            The file; one that exists is replaced. It gets exactly this name.
+            The file, which gets exactly this name. A saved history is replaced.
+        overwrite : bool
+            Whether a file that is not a saved history may be replaced.
 
         Raises
         ------
         TypeError
             If `facts` holds what JSON cannot.
         OSError
-            If the file cannot be written.
+            If the file cannot be written, or exists and is not a saved history.
         """
+        check_outputs([Output(path, SAVED)], overwrite=overwrite)
         numbers = {f"history/{name}": np.array(v, np.float64) for name, v in self.history.items()}
         numbers["loss_scales"] = np.array(self.loss_scales, np.float64)
+        numbers["step_losses"] = np.array(self.step_losses, np.float64)
         numbers["skipped_steps"] = np.array(self.skipped_steps, np.int64)
         params = {f"params/{name}": array for name, array in self.params.items()}
         state = {f"state/{name}": array for name, array in self.state.items()}
@@ -110,6 +120,7 @@ class History:
             params=dict(_below("params/", arrays)),
             state=dict(_below("state/", arrays)),
             loss_scales=arrays["loss_scales"].tolist(),
+            step_losses=arrays.get("step_losses", np.zeros(0)).tolist(),  # older files have none
             skipped_steps=arrays["skipped_steps"].tolist(),
             **header,
         )

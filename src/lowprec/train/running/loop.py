@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING
 
+from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.common.randomness import draw_key
 from lowprec.train.running.history import History
 from lowprec.train.running.progress import Progress
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["fit"]
 
 
+@in_exact_state_but_users_code
 def fit(
     model: Sequential,
     data: Dataset,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state_but_users_code, in_its_state, is_lowprecs
 from lowprec.common.randomness import draw_key
 from lowprec.train import losses
+from lowprec.train.layer_policies import policies_of
 from lowprec.train.layers.dropout import AlphaDropout, Dropout
 from lowprec.train.layers.flatten import Flatten
 from lowprec.train.layers.layer import Run
@@ -30,10 +32,12 @@ __all__ = ["Forward", "Pass", "apply", "gradients", "refuse_softmax", "run_forwa
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
+_THAT_DROP = (AlphaDropout, Dropout)
 _THAT_PASS_ON = (AlphaDropout, Dropout, Flatten)  # what the layer before has computed
 Seed = tuple[int, ...]  # of a pass; a layer's generator is seeded by it and the layer's number
 
 
+@in_exact_state_but_users_code
 def gradients(
     model: Sequential,
     params: Mapping[str, ArrayLike],
@@ -94,7 +98,7 @@ def gradients(
         arrays,
         x,
         np.asarray(y),
-        losses.get(loss),
+        in_its_state(losses.get(loss)),
         numerics,
         scale=scale,
         seed=(draw_key(rng),),
@@ -142,27 +146,52 @@ def run_forward(
     training: bool,
     seed: Seed,
     watch: Watch | None = None,
+    *,
+    is_plain: bool = False,
 ) -> Forward:
-    """Compute the outputs; `params` are checked and stored as the policy stores them."""
+    """Compute the outputs; `params` are checked and stored as the policy stores them.
+
+    A plain pass leaves out dropout and the layers' own policies: it is the start of a training.
+    """
+    places = None if is_plain else policies_of(numerics.policy, model.layers)
     saved: list[tuple[Params, Run, Any]] = []
     updates: Params = {}
-    with np.errstate(all="ignore"):  # overflow and NaN are results
+    with _errors(watch):  # overflow and NaN are results
         lowest = _lowest_trained(model)
         for i, layer in enumerate(model.layers):
-            if i == 0 or _stays_in_float32(model.layers[i - 1]):
-                x = numerics.compute(x)
-                if watch is not None and i == 0:
+            here = numerics if places is None else numerics.at(places.layers[i])
+            if i == 0:
+                first = numerics if places is None else numerics.at(places.inputs)
+                x = first.compute(x)
+                if watch is not None:
                     watch.inputs()
+            elif _stays_in_float32(model.layers[i - 1]):
+                x = here.compute(x)
+            if places is not None and layer.reads_rounded:
+                before = places.layers[i - 1] if i else places.inputs
+                if before.compute != here.policy.compute:
+                    x = here.compute(x)
             own = {name: params[f"{i}/{name}"] for name in layer.parameters}
-            run = Run(numerics, training, functools.partial(_generator, seed, i))
+            is_training = training and not (is_plain and isinstance(layer, _THAT_DROP))
+            run = Run(here, is_training, functools.partial(_generator, seed, i))
             run.wants_input_gradient = i > lowest
-            x, kept = layer.forward(own, x, run)
+            forward = layer.forward
+            if not is_lowprecs(type(layer)):
+                forward = in_its_state(forward)
+            x, kept = forward(own, x, run)
             if watch is not None:
                 watch.forward(i, own, x)
             saved.append((own, run, kept))
             for name, value in run.updates.items():
                 updates[f"{i}/{name}"] = value
     return Forward(x, saved, updates)
+
+
+def _errors(watch: Watch | None) -> np.errstate:
+    """Return what becomes of NumPy's floating-point errors: nothing, or a watch hears of them."""
+    if watch is None or watch.hears is None:
+        return np.errstate(all="ignore")
+    return np.errstate(all="call", call=watch.hears)
 
 
 def _generator(seed: Seed, layer: int) -> np.random.Generator:
@@ -205,10 +234,13 @@ def run_backward(
 ) -> Params:
     """Return the gradients, layer by layer from the last."""
     found: Params = {}
-    with np.errstate(all="ignore"):
+    with _errors(watch):
         for i in reversed(range(_lowest_trained(model), len(model.layers))):
             own, run, kept = forward.saved[i]
-            dx, grads = model.layers[i].backward(own, kept, dy, run)
+            backward = model.layers[i].backward
+            if not is_lowprecs(type(model.layers[i])):
+                backward = in_its_state(backward)
+            dx, grads = backward(own, kept, dy, run)
             if watch is not None:
                 watch.backward(i, dx, grads)
             for name, gradient in grads.items():
@@ -238,14 +270,14 @@ def run_pass(
     if watch is not None:
         numerics = watch.numerics
     forward = run_forward(model, params, x, numerics, True, seed, watch)
-    with np.errstate(all="ignore"):
+    with _errors(watch):
         if watch is not None:
             watch.loss(y, forward.outputs)
         value, dy = loss(y, forward.outputs)
         dy = np.asarray(dy, numerics.dtype)
         if scale != 1.0:
             dy = dy * numerics.dtype.type(scale)
-        dy = numerics.gradient(dy)
+        dy = (forward.saved[-1][1].numerics if forward.saved else numerics).gradient(dy)
         if watch is not None:
             watch.backward(len(model.layers), dy, {})
     found = run_backward(model, forward, dy, watch)

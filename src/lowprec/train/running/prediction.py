@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state_but_users_code, in_its_state
 from lowprec.common.randomness import draw_key
 from lowprec.train import losses, metrics
 from lowprec.train.dataset import Dataset
@@ -29,6 +30,7 @@ Params = dict[str, Array]
 _EVALUATED = 1024  # samples at once
 
 
+@in_exact_state_but_users_code
 def evaluate(
     model: Sequential,
     params: Mapping[str, ArrayLike],
@@ -73,7 +75,7 @@ def evaluate(
     reported = metrics.for_loss(loss)
     if not reported and len(x):
         reported = metrics_for(Dataset(x, y, x, y))
-    return evaluate_batches(model, checked, x, y, losses.get(loss), reported, found)
+    return evaluate_batches(model, checked, x, y, in_its_state(losses.get(loss)), reported, found)
 
 
 def evaluate_batches(
@@ -99,6 +101,7 @@ def evaluate_batches(
     return found
 
 
+@in_exact_state_but_users_code
 def predict(
     model: Sequential,
     params: Mapping[str, ArrayLike],

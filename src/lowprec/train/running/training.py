@@ -6,23 +6,25 @@ import dataclasses
 import functools
 import math
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from lowprec.common.processor_state import InUsersState, in_its_state, is_lowprecs
 from lowprec.train import losses, metrics, optimizers
+from lowprec.train.layer_policies import policies_of
 from lowprec.train.loss_scale import LossScale
-from lowprec.train.numerics import numerics_of
+from lowprec.train.numerics import Numerics, numerics_of
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.recorder import Recorder
-from lowprec.train.running import passes
+from lowprec.train.running import baselines, passes
 from lowprec.train.running.history import History
 from lowprec.train.running.plain import plain
 from lowprec.train.running.prediction import evaluate_batches, metrics_for
 from lowprec.train.running.targets import class_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import ArrayLike
 
@@ -86,11 +88,12 @@ class Training:
                 "y_test), or one of train.data, such as train.data.digits()"
             )
         self.model, self.seed, self.batch_size = model, seed, batch_size
-        self.loss = losses.get(loss)
+        self.loss = in_its_state(losses.get(loss))
         self.loss_name = plain(loss)
         passes.refuse_softmax(model, loss)
         self.policy = get_policy(policy)
         self.numerics = numerics_of(self.policy)
+        self.places = policies_of(self.policy, model.layers)
         self.optimizer = optimizers.get(optimizer)
         self.optimizer_facts = _facts_of(self.optimizer)
         self.validation_split = validation_split
@@ -110,7 +113,17 @@ class Training:
         self.epoch = self.step = self.seen = 0
         self.history = History(recorder=recorder)
         self.observed: list[float] = []
+        self.known: dict[str, float | None] = {}
+        self._initial: Params | None = None  # until the loss of the start is known
         self.stop_training = False
+
+    def _at(self, name: str) -> Numerics:
+        """Return the numerics of a parameter."""
+        return self.numerics if self.places is None else numerics_of(self.places.of(name))
+
+    def _update_of(self, name: str) -> str:
+        """Return how an update is rounded into a parameter."""
+        return self._at(name).policy.update
 
     def _check_labels(self) -> None:
         """Refuse labels that are no class of the model, by their row in the data, not a batch."""
@@ -137,13 +150,49 @@ class Training:
             drawn = self.model.init(_generator(self.seed, _INIT), input_shape=shape)
             params = dict(drawn)
         checked = self.model.check_params(params, self.numerics.dtype, shape)
+        self._initial = {name: w.copy() for name, w in checked.items()}
+        if self._is_all_of_lowprec():
+            self._learn_what_is_known()
         # copies: whatever becomes of the caller's arrays, the training keeps its own
         self.params = {name: w.copy() for name, w in checked.items()}
-        self.params |= {name: self.numerics.params(w) for name, w in self._trained().items()}
+        self.params |= {name: self._at(name).params(w) for name, w in self._trained().items()}
         trained = self._trained()
         self.state = self.optimizer.init(trained)
-        if self.policy.update == "kahan":
-            self.state |= {f"kahan/{name}": np.zeros_like(w) for name, w in trained.items()}
+        self.state |= {
+            f"kahan/{name}": np.zeros_like(w)
+            for name, w in trained.items()
+            if self._update_of(name) == "kahan"
+        }
+
+    def _is_all_of_lowprec(self) -> bool:
+        """Return whether loss and layers are lowprec's own: a user's may count its calls."""
+        return all(
+            type(part).__module__.startswith("lowprec.") for part in self.model.layers
+        ) and getattr(self.loss, "__module__", "").startswith("lowprec.")
+
+    def _learn_what_is_known(self) -> None:
+        """Note the losses that a run must fall below to have learnt anything."""
+        if self._initial is None:
+            return
+        params, self._initial = self._initial, None
+        order = self._order(0)[: baselines.BATCHES * self.batch_size]
+        rows = (order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size))
+        batches = ((self.data.x_train[some], self.data.y_train[some]) for some in rows)
+        is_float64 = self.policy.is_float64
+        constant = baselines.constant_loss(self.loss, self.data.y_train)
+        start = baselines.start_loss(self.model, params, batches, self.loss, is_float64=is_float64)
+        self.known = {
+            "start": start,
+            "constant": constant,
+            "deviation": baselines.deviation_of(self.data.y_train),
+            "unit_roundoff": self.policy.formats["compute"].unit_roundoff,
+        }
+        if self.recorder is not None:
+            self.recorder.facts["outcome"] = self.known
+
+    def _order(self, epoch: int) -> Array:
+        """Return the order of the samples in an epoch."""
+        return _generator(self.seed, _SHUFFLE, epoch).permutation(len(self.data.x_train))
 
     def resume(self, earlier: History) -> None:
         """Go on where another run ended."""
@@ -161,6 +210,7 @@ class Training:
                 "with the same data"
             )
         self.start(earlier.params)
+        self.known, self._initial = its.get("outcome", self.known), None
         self.state = {name: np.array(values) for name, values in earlier.state.items()}
         self.epoch, self.step, self.seen = its["epoch"], its["step"], its["seen"]
         self.history = _copied(earlier, recorder=self.recorder)
@@ -196,12 +246,17 @@ class Training:
             "seen": self.seen,
             "loss_scale": None if scale is None else dataclasses.asdict(scale),
             "observed": list(self.observed),
+            "outcome": self.known,
         }
 
     # Running -------------------------------------------------------------------------------------
 
     def run(self, epochs: int, callbacks: list[Callback], progress: Progress) -> None:
         """Run until so many epochs are finished, or a callback stops it."""
+        callbacks = [
+            callback if is_lowprecs(type(callback)) else cast("Callback", InUsersState(callback))
+            for callback in callbacks
+        ]
         for callback in callbacks:
             callback.on_train_begin(self)
         with progress:
@@ -215,11 +270,12 @@ class Training:
                 progress.end_epoch(logs)
                 for callback in callbacks:
                     callback.on_epoch_end(self.epoch - 1, logs, self)
+        self._learn_what_is_known()
         for callback in callbacks:
             callback.on_train_end(self)
 
     def _run_epoch(self, callbacks: list[Callback], progress: Progress) -> dict[str, float]:
-        order = _generator(self.seed, _SHUFFLE, self.epoch).permutation(len(self.data.x_train))
+        order = self._order(self.epoch)
         averages = metrics.Averages(self.metrics)
         progress.begin_epoch(self.epoch)
         for start in range(0, len(order), self.batch_size):
@@ -251,6 +307,7 @@ class Training:
         watch = None if recorder is None else recorder.watch(self)
         result = self._passes(before, x, y, watch)
         self.history.loss_scales.append(1.0 if scale is None else scale.value)
+        self.history.step_losses.append(result.loss)
         if scale is None:
             self._update(result, result.gradients, watch)
         else:
@@ -285,45 +342,57 @@ class Training:
         self, result: passes.Pass, gradients: Params, watch: Recording | None = None
     ) -> None:
         """Apply the optimizer's updates and the new moving statistics."""
-        numerics, kept = self.numerics, self.state
-        kahan = self.policy.update == "kahan"
+        kept = self.state
         trained = self._trained()
         state = {name: value for name, value in kept.items() if not name.startswith("kahan/")}
         rate = self.optimizer.rate(self.step)
         self.step += 1
-        store = numerics.state if watch is None else watch.store(state)
+        store = self._store(state) if watch is None else watch.store(state, self._at)
         updates, self.state = self.optimizer.update(
             gradients, state, trained, self.step, rate, store
         )
         if watch is not None:
-            watch.update(updates, trained, self.state)
+            watch.update(updates, trained, self.state, self._at)
         with np.errstate(all="ignore"):
-            if kahan:
-                self._add_with_compensation(updates, kept)
-            elif self.policy.update == "stochastic":
-                self._add_at_random(updates)
-            else:
-                for name, update in updates.items():
-                    self.params[name] = numerics.updated(self.params[name], update)
+            self._add(updates, kept)
             self._constrain(updates)
         self.params |= result.updates  # statistics are float32 whatever the parameters are
 
-    def _add_with_compensation(self, updates: Params, kept: Params) -> None:
-        """Add updates as Kahan's sum adds terms; what was lost is kept for the next step."""
-        rounded = self.numerics.params
-        for name, update in updates.items():
-            w, c = self.params[name], kept[f"kahan/{name}"]
-            y = rounded(update - c)
-            total = rounded(w + y)
-            self.state[f"kahan/{name}"] = rounded(rounded(total - w) - y)
-            self.params[name] = total
+    def _store(self, state: Params) -> Callable[[Array], Array]:
+        """Return what rounds an array of the state to the format of its parameter's state."""
+        if self.places is None:
+            return self.numerics.state
+        numerics = {id(x): self._at(name.partition("/")[2]) for name, x in state.items()}
 
-    def _add_at_random(self, updates: Params) -> None:
-        keys = _generator(self.seed, _UPDATE, self.step).integers(
-            0, 2**64 - 1, len(updates), np.uint64, endpoint=True
-        )
-        for (name, update), key in zip(updates.items(), keys.tolist(), strict=True):
-            self.params[name] = self.numerics.updated_at_random(self.params[name], update, key)
+        def store(array: Array) -> Array:
+            return numerics.get(id(array), self.numerics).state(array)
+
+        return store
+
+    def _add(self, updates: Params, kept: Params) -> None:
+        """Add updates to the parameters, each rounded as its policy says."""
+        keys: list[int] = []
+        if any(self._update_of(name) == "stochastic" for name in updates):
+            generator = _generator(self.seed, _UPDATE, self.step)
+            keys = generator.integers(0, 2**64 - 1, len(updates), np.uint64, endpoint=True).tolist()
+        for place, (name, update) in enumerate(updates.items()):
+            numerics, w = self._at(name), self.params[name]
+            match numerics.policy.update:
+                case "kahan":
+                    self.params[name] = self._compensated(numerics, name, update, kept)
+                case "stochastic":
+                    self.params[name] = numerics.updated_at_random(w, update, keys[place])
+                case _:
+                    self.params[name] = numerics.updated(w, update)
+
+    def _compensated(self, numerics: Numerics, name: str, update: Array, kept: Params) -> Array:
+        """Add an update as Kahan's sum adds a term; what was lost is kept for the next step."""
+        rounded = numerics.params
+        w, c = self.params[name], kept[f"kahan/{name}"]
+        y = rounded(update - c)
+        total = rounded(w + y)
+        self.state[f"kahan/{name}"] = rounded(rounded(total - w) - y)
+        return total
 
     def _constrain(self, updates: Params) -> None:
         for i, layer in enumerate(self.model.layers):
@@ -332,8 +401,8 @@ class Training:
                 if name in updates:
                     free = self.params[name]
                     constrained = self.numerics.array(constraint(free))
-                    self.params[name] = self.numerics.params(constrained)
-                    if self.policy.update == "kahan":  # what was lost belonged to the free ones
+                    self.params[name] = self._at(name).params(constrained)
+                    if self._update_of(name) == "kahan":  # what was lost belonged to the free ones
                         self.state[f"kahan/{name}"][self.params[name] != free] = 0
 
     def _trained(self) -> Params:
@@ -359,7 +428,7 @@ def _copied(history: History, **changes: Any) -> History:
     """Return a history whose lists may be written to."""
     lists = {
         name: list(getattr(history, name))
-        for name in ("loss_scales", "skipped_steps", "skip_reasons", "epoch")
+        for name in ("loss_scales", "step_losses", "skipped_steps", "skip_reasons", "epoch")
     }
     curves = {name: list(values) for name, values in history.history.items()}
     return dataclasses.replace(history, **{"history": curves, **lists, **changes})

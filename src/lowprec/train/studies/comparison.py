@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.outputs import Output, check_outputs
+from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.train import optimizers
 from lowprec.train.memory import bytes_per_parameter
 from lowprec.train.policy import get_policies
+from lowprec.train.running.history import SAVED
 from lowprec.train.running.plain import plain
 from lowprec.train.studies import runs
 from lowprec.train.studies.results import BASELINE, PolicyComparison, PolicyResult
@@ -27,11 +30,12 @@ if TYPE_CHECKING:
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.policy import Policy
 
-__all__ = ["compare_policies"]
+__all__ = ["compare_policies", "run_file"]
 
 _USUAL = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
 
 
+@in_exact_state_but_users_code
 def compare_policies(
     model: Sequential,
     data: Dataset,
@@ -46,6 +50,7 @@ def compare_policies(
     metric: str | None = None,
     executor: Executor | None = None,
     folder: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PolicyComparison:
     """Train a network under each policy with each seed.
@@ -78,7 +83,9 @@ def compare_policies(
         pickled), or the executor of a cluster's client; by default they follow one another here.
     folder : str or path, optional
         An existing folder, to save what each `fit` returned as ``policy-seed.npz``; workers of a
-        cluster must see it under the same path.
+        cluster must see it under the same path. What an earlier comparison saved is replaced.
+    overwrite : bool
+        Whether files of these names that are not saved trainings may be replaced.
     progress : callable, optional
         Called as ``progress(description, done, total)`` after each run.
 
@@ -93,6 +100,8 @@ def compare_policies(
         If the arguments do not fit each other, or there are no or equal policies or seeds.
     FileNotFoundError
         If there is no such folder.
+    FileExistsError
+        If a file has the name of a run and is not a saved training; nothing has been trained then.
 
     Examples
     --------
@@ -125,11 +134,15 @@ def compare_policies(
             batch_size=batch_size,
             seed=seed,
             validation_split=validation_split,
-            file=None if folder is None else Path(folder).absolute() / f"{policy}-{seed}.npz",
+            file=None if folder is None else run_file(folder, policy, seed),
+            overwrite=overwrite,
         )
         for seed in numbers
         for policy in chosen
     ]
+    check_outputs(
+        (Output(task.file, SAVED) for task in tasks if task.file is not None), overwrite=overwrite
+    )
     done = runs.run_all(tasks, executor, progress)
     by_policy = [tuple(done[place :: len(chosen)]) for place in range(len(chosen))]
     results = tuple(
@@ -144,6 +157,11 @@ def compare_policies(
         for policy, its_runs in zip(chosen, by_policy, strict=True)
     )
     return PolicyComparison(results, added, _facts(tasks[0], numbers))
+
+
+def run_file(folder: str | os.PathLike[str], policy: Policy, seed: int) -> Path:
+    """Return where `compare_policies` saves a run in a folder."""
+    return Path(folder).absolute() / f"{policy}-{seed}.npz"
 
 
 def _checked_policies(policies: Iterable[Policy | str] | Policy | str) -> list[Policy]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lowprec.common.outputs import json_kind, page_kind
 from lowprec.show.pages import page_environment, stylesheet
 from lowprec.train.studies import figures as training_figures
 from lowprec.train.studies.tables import (
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from lowprec.train.studies.results import PolicyComparison
 
 __all__ = ["POLICIES", "SEEDS", "train_policies", "training_body", "training_page"]
+
+PAGE = page_kind("lowprec train")
+JSON = json_kind(
+    "the figures of lowprec train",
+    lambda content: {"policies", "verdict"} <= set(content) or {"history", "facts"} <= set(content),
+)
 
 POLICIES = (
     "float32",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.common.randomness import draw_key
 from lowprec.train import optimizers
 from lowprec.train.running.training import Training
@@ -92,6 +93,7 @@ class RateCurve:
         )
 
 
+@in_exact_state_but_users_code
 def find_learning_rate(
     model: Sequential,
     data: Dataset,

@@ -6,8 +6,11 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.train.policy import Policy, get_policy
+from lowprec.train.running.outcome import Outcome, judge
 from lowprec.train.running.plain import as_json
+from lowprec.train.studies.runs import account_of
 from lowprec.train.studies.spread import Spread
 
 if TYPE_CHECKING:
@@ -66,16 +69,19 @@ class PolicyResult:
         return [mine - its for mine, its in zip(self.values, reference, strict=True)]
 
     @property
+    @in_exact_state
     def spread(self) -> Spread:
         """Mean and standard deviation of the metric over the seeds."""
         return Spread.of(self.values)
 
     @property
+    @in_exact_state
     def difference(self) -> Spread:
         """Mean and standard deviation of the paired differences to float32."""
         return Spread.of(self.differences)
 
     @property
+    @in_exact_state
     def noise(self) -> float:
         """How far `difference` may be from what infinitely many seeds would give.
 
@@ -86,6 +92,7 @@ class PolicyResult:
         return found._replace(sd=max(found.sd, self.resolution / math.sqrt(12))).uncertainty
 
     @property
+    @in_exact_state
     def loss_rise(self) -> Spread:
         """How much higher the training loss of the last epoch is than float32's, as a share."""
         pairs = zip(self.runs, self.baseline, strict=True)
@@ -93,16 +100,38 @@ class PolicyResult:
         return Spread.of([mine / its - 1 if its else math.nan for mine, its in ends])
 
     @property
-    def diverged(self) -> list[Run]:
-        """The runs that diverged."""
-        return [run for run in self.runs if run.diverged_at is not None]
+    def outcomes(self) -> list[Outcome]:
+        """What became of each run, beside float32 with the same seed."""
+        if self.is_baseline:
+            return [judge(account_of(run)) for run in self.runs]
+        pairs = zip(self.runs, self.baseline, strict=True)
+        return [judge(account_of(mine), account_of(its)) for mine, its in pairs]
 
     @property
+    def lag(self) -> Spread | None:
+        """The share of float32's progress that is lacking; None where a run does not tell it."""
+        made = [outcome.progress for outcome in self.outcomes]
+        known = [1 - progress for progress in made if progress is not None]
+        return Spread.of(known) if len(known) == len(made) else None
+
+    @property
+    @in_exact_state
+    def diverged(self) -> list[Run]:
+        """The runs that diverged, or skipped more than half of their steps."""
+        return [
+            run
+            for run in self.runs
+            if run.diverged_at is not None or account_of(run).is_mostly_skipped
+        ]
+
+    @property
+    @in_exact_state
     def skipped_share(self) -> float:
         """The share of skipped steps."""
         return sum(len(run.skipped_steps) for run in self.runs) / sum(r.steps for r in self.runs)
 
     @property
+    @in_exact_state
     def unchanged(self) -> float:
         """The share of the parameters that the last epoch left as they were."""
         return math.fsum(run.unchanged for run in self.runs) / len(self.runs)
@@ -112,6 +141,7 @@ class PolicyResult:
         """How long an epoch took, the median run's."""
         return sorted(run.seconds for run in self.runs)[len(self.runs) // 2]
 
+    @in_exact_state
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON holds it; what is not finite is None."""
         memory = {**self.memory._asdict(), "total": self.memory.total}
@@ -123,6 +153,7 @@ class PolicyResult:
                 self.metric: self.spread._asdict(),
                 "difference_to_float32": self.difference._asdict(),
                 "training_loss_rise": self.loss_rise._asdict(),
+                "outcomes": [outcome.to_dict() for outcome in self.outcomes],
                 "bytes_per_parameter": memory,
                 "unchanged": self.unchanged,
                 "seconds_per_epoch": self.seconds,
@@ -164,12 +195,14 @@ class PolicyComparison:
         return self.results[0].metric
 
     @property
+    @in_exact_state
     def verdict(self) -> list[str]:
         """What the numbers say, a sentence or two a policy; causes are guesses and say so."""
         from lowprec.train.studies.verdicts import verdict
 
         return verdict(self)
 
+    @in_exact_state
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON holds it; what is not finite is None."""
         return {
@@ -180,6 +213,7 @@ class PolicyComparison:
             "verdict": self.verdict,
         }
 
+    @in_exact_state
     def to_html(self) -> str:
         """Return a whole page, with charts, that refers to nothing outside itself.
 
@@ -192,6 +226,7 @@ class PolicyComparison:
 
         return training_page(self)
 
+    @in_exact_state
     def plot(self) -> Figure:
         """Draw the learning curves of all policies: means with a band from least to most.
 
@@ -209,16 +244,19 @@ class PolicyComparison:
 
         return curves_figure(self)
 
+    @in_exact_state
     def __rich__(self) -> RenderableType:
         from lowprec.train.studies.tables import comparison_view
 
         return comparison_view(self)
 
+    @in_exact_state
     def __repr__(self) -> str:
         from lowprec.show.text import as_text
 
         return as_text(self.__rich__(), width=80)
 
+    @in_exact_state
     def _repr_html_(self) -> str:
         from lowprec.train.studies.tables import comparison_fragment
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from lowprec.train.callbacks import Callback
 from lowprec.train.running.loop import fit
+from lowprec.train.running.outcome import Account
 from lowprec.train.running.prediction import evaluate
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Run",
     "Task",
+    "account_of",
     "choose_metric",
     "default_loss",
     "is_better_high",
@@ -52,6 +54,7 @@ class Task(NamedTuple):
     seed: int
     validation_split: float = 0.0
     file: str | os.PathLike[str] | None = None  # where to save what `fit` returns
+    overwrite: bool = False  # whether a file there that is not a saved training may be replaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,8 @@ class Run:
         The share of the parameters that the last epoch left as they were.
     seconds : float
         How long an epoch took, validation included; the median.
+    account : Account or None
+        The numbers by which its outcome is judged.
     """
 
     policy: str
@@ -91,6 +96,23 @@ class Run:
     diverged_at: int | None
     unchanged: float
     seconds: float
+    account: Account | None = None
+
+
+def account_of(run: Run) -> Account:
+    """Return the numbers by which a run is judged; without a start where it kept none."""
+    if run.account is not None:
+        return run.account
+    return Account.made(
+        policy=run.policy,
+        loss="",
+        curves=run.history,
+        step_losses=(),
+        skipped_steps=run.skipped_steps,
+        steps=run.steps,
+        params_are_finite=run.diverged_at is None,
+        known={},
+    )
 
 
 def train(task: Task) -> Run:
@@ -110,7 +132,7 @@ def train(task: Task) -> Run:
         verbose=False,
     )
     if task.file is not None:
-        history.save(task.file)
+        history.save(task.file, overwrite=task.overwrite)
     steps = len(history.loss_scales)
     diverged_at = watch.diverged_at
     if diverged_at is None and not watch.is_finite:
@@ -125,6 +147,7 @@ def train(task: Task) -> Run:
         diverged_at=diverged_at,
         unchanged=watch.unchanged,
         seconds=statistics.median(watch.seconds),
+        account=Account.of(history),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.common.randomness import draw_key
 from lowprec.train import optimizers
 from lowprec.train.loss_scale import LossScale
@@ -70,6 +71,7 @@ class SearchResult:
         return search_fragment(self.trials, self.metric)
 
 
+@in_exact_state_but_users_code
 def search(
     model: Sequential,
     data: Dataset,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from lowprec.common.processor_state import in_exact_state
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,6 +31,7 @@ class Spread(NamedTuple):
     samples: int
 
     @classmethod
+    @in_exact_state
     def of(cls, values: Sequence[float]) -> Spread:
         """Return those of some numbers.
 
@@ -46,6 +49,7 @@ class Spread(NamedTuple):
         return cls(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (count - 1)), count)
 
     @property
+    @in_exact_state
     def uncertainty(self) -> float:
         """How far the true mean may be from this one, with 95 % confidence (Student's t).
 
@@ -62,6 +66,7 @@ class Spread(NamedTuple):
 _FIRST = (12.706, 4.303, 3.182, 2.776, 2.571)
 
 
+@in_exact_state
 def student_quantile(freedom: int) -> float:
     """Return the 97.5 % quantile of Student's t to three digits.
 

@@ -6,11 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lowprec.show.words import superscript
-from lowprec.train.studies.runs import is_better_high
+from lowprec.train.running.outcome import TOLERANCE
+from lowprec.train.studies.runs import account_of, is_better_high
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lowprec.train.running.outcome import Outcome
     from lowprec.train.studies.results import PolicyComparison, PolicyResult
     from lowprec.train.studies.spread import Spread
 
@@ -26,9 +28,10 @@ def grade(result: PolicyResult) -> str:
     Returns
     -------
     str
-        ``diverged`` with any seed; ``baseline`` for float32 itself; ``unknown`` with a single seed,
-        which does not say what noise is; ``same`` where the paired differences may be noise;
-        ``lagging`` where they may, but the training loss is higher by more than noise and 3 %; else
+        ``diverged`` with any seed; ``baseline`` for float32 itself; with a single seed, which does
+        not say what noise is, ``lagging`` where its outcome is red (`running.outcome`), else
+        ``unknown``; ``same`` where the paired differences may be noise; ``lagging`` where they may,
+        but most outcomes are red or more of float32's progress is lacking than noise and 5 %; else
         ``better`` or ``worse``. Noise is `PolicyResult.noise`.
     """
     if result.diverged:
@@ -36,12 +39,20 @@ def grade(result: PolicyResult) -> str:
     if result.is_baseline:
         return "baseline"
     difference = result.difference
+    red = sum(outcome.is_red for outcome in result.outcomes)
     if difference.samples == 1 or not math.isfinite(difference.mean):
-        return "unknown"
+        return "lagging" if red else "unknown"
     if abs(difference.mean) <= result.noise:
-        rise = result.loss_rise
-        return "lagging" if rise.mean > max(rise.uncertainty, TOLERATED_RISE) else "same"
+        return "lagging" if 2 * red > len(result.runs) or _lags(result) else "same"
     return "better" if (difference.mean > 0) == is_better_high(result.metric) else "worse"
+
+
+def _lags(result: PolicyResult) -> bool:
+    """Return whether training lags behind float32's by more than noise and what is tolerated."""
+    lag, tolerated = result.lag, TOLERANCE
+    if lag is None:  # nobody noted the losses of the starts
+        lag, tolerated = result.loss_rise, TOLERATED_RISE
+    return lag.mean > max(lag.uncertainty, tolerated)
 
 
 def verdict(comparison: PolicyComparison) -> list[str]:
@@ -53,6 +64,15 @@ def verdict(comparison: PolicyComparison) -> list[str]:
             f"naming the most frequent class gives {comparison.facts['guessing']:.4f}. What a "
             "policy loses does not show before there is something to lose: train longer, or at "
             "another learning rate."
+        )
+        return [words]
+    wide = comparison["float32"].runs
+    failures = [failure for run in wide if (failure := account_of(run).failure)]
+    if 2 * len(failures) > len(wide):
+        words = (
+            f"float32 itself fails with {len(failures)} of {_seeds(len(wide))}: it {failures[0]}. "
+            "What a policy loses does not show before there is something to lose: train longer, or "
+            "at another learning rate."
         )
         return [words]
     return [_on_policy(result, comparison) for result in comparison.results] + _advice(comparison)
@@ -95,6 +115,9 @@ def _finding(result: PolicyResult, word: str) -> str:
                 f"{difference.sd:.4f} beside float32 is within the noise of {seeds}; a change of "
                 f"{result.noise:.4f} would have shown."
             )
+        case "lagging" if result.lag is not None:
+            red = [outcome for outcome in result.outcomes if outcome.is_red]
+            return f"{name} trains worse, with {len(red)} of {seeds}: {_first_of(red, result)}"
         case "lagging":
             return (
                 f"{name} trains worse: its training loss ends {result.loss_rise.mean:.0%} above "
@@ -107,8 +130,22 @@ def _finding(result: PolicyResult, word: str) -> str:
     )
 
 
+def _first_of(red: list[Outcome], result: PolicyResult) -> str:
+    """Return the first red outcome in words; the mean lag where no single one is red."""
+    if red:
+        return red[0].text
+    assert result.lag is not None
+    return f"{result.lag.mean:.0%} of float32's progress is lacking on average."
+
+
 def _divergence(result: PolicyResult) -> str:
     steps = [run.diverged_at + 1 for run in result.diverged if run.diverged_at is not None]
+    if not steps:
+        skipped = max(len(run.skipped_steps) for run in result.diverged)
+        return (
+            f"{len(result.diverged)} of {_seeds(len(result.runs))} skipped more than half of their "
+            f"steps, up to {skipped} of {result.runs[0].steps}"
+        )
     count = f"{len(result.diverged)} of {_seeds(len(result.runs))} diverged"
     return f"{count}, the first at step {min(steps)} of {result.runs[0].steps}"
 

@@ -1,0 +1,260 @@
+"""`watch`: one line hands all that flows through a model's training to a recorder."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lowprec.torch import observing
+from lowprec.torch.stepping import Steps
+from lowprec.torch.walking import mapped, tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lowprec.train.recorder.recorder import Recorder
+
+_OUTER = (torch.nn.MultiheadAttention,)  # whose inside is computed without calling its modules
+
+
+def watch(
+    module: torch.nn.Module,
+    recorder: Recorder,
+    optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None = None,
+    scaler: Any = None,
+    eval: bool = False,  # noqa: A002 - torch's word
+) -> Watching:
+    """Record a training: activations, weights, their gradients, moments and updates.
+
+    No bit of the training changes. What was seen, and what was not, is part of the recorder's
+    verdict, and of what the handle prints.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The model, or a part of it; compiled ones too.
+    recorder : lowprec.train.Recorder
+        Where to. One of policy float32, as by default, takes over the formats that the model
+        computes in.
+    optimizer : torch.optim.Optimizer or several, optional
+        Whose steps count; by default any that owns a parameter of the module.
+    scaler : torch.amp.GradScaler, optional
+        Where given, a step is one call of its ``step``, and gradients are told without the scale.
+    eval : bool
+        Whether passes in evaluation mode are recorded too.
+
+    Returns
+    -------
+    Watching
+        A handle: ``remove()`` ends it, so does the end of a ``with`` statement; ``print`` tells
+        what it has seen.
+
+    Raises
+    ------
+    TypeError
+        If `module` is no module, or `recorder` no recorder.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from lowprec import train
+    >>> model = torch.nn.Linear(3, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    >>> recorder = train.Recorder(every=1)
+    >>> with watch(model, recorder):
+    ...     model(torch.ones(2, 3)).sum().backward()
+    ...     optimizer.step()
+    >>> sorted(kind for kind, name in recorder.tracks if name == "weight")
+    ['update', 'weight', 'weight_gradient']
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module is a {type(module).__name__}; pass a torch.nn.Module")
+    if not hasattr(recorder, "tracks"):
+        raise TypeError(f"recorder is a {type(recorder).__name__}; pass a lowprec.train.Recorder()")
+    return Watching(module, recorder, optimizer, scaler, eval)
+
+
+class Watching:
+    """What `watch` returns: hooks on modules, optimizers and a scaler, until `remove`."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        recorder: Recorder,
+        optimizer: Any,
+        scaler: Any,
+        evaluates: bool,
+    ) -> None:
+        self.recorder, self._evaluates = recorder, evaluates
+        self._depth, self._records, self._handles = 0, False, list[Any]()
+        names = {_plain_name(name): parameter for name, parameter in module.named_parameters()}
+        self.steps = Steps(recorder, {p: name for name, p in names.items()}, optimizer, scaler)
+        self.seen: set[str] = set()
+        self.place = observing.register(self)
+        self._note_compiled(module)
+        self.leaves = [
+            (name, m)
+            for name, m in ((_plain_name(n), m) for n, m in module.named_modules())
+            if isinstance(m, _OUTER) or next(m.children(), None) is None
+        ]
+        inside = [n + "." for n, m in self.leaves if isinstance(m, _OUTER)]
+        self.leaves = [(n, m) for n, m in self.leaves if not n.startswith(tuple(inside))]
+        me = weakref.ref(self)
+        for m in module.modules():
+            self._handles.append(m.register_forward_pre_hook(_entering(me)))
+        for name, m in self.leaves:
+            label = name or type(m).__name__
+            self._handles.append(m.register_forward_hook(_leaf_hook(me, self.place, label)))
+        for m in module.modules():
+            self._handles.append(m.register_forward_hook(_leaving(me), always_call=True))
+        self.steps.coverage = self._coverage
+        self.steps.tell()
+
+    # Passes --------------------------------------------------------------------------------------
+
+    def enter(self, module: torch.nn.Module) -> None:
+        """Note that a module begins; the outermost decides whether the pass is recorded."""
+        self._depth += 1
+        if self._depth > 1:
+            return
+        self._records = False
+        if torch._C._current_graph_task_id() != -1 or not self.steps.is_due:
+            return
+        is_training = torch.is_grad_enabled() and module.training
+        if (is_training or self._evaluates) and self.steps.begins_pass():
+            self.steps.learn_autocast()
+            self._records = True
+
+    def leave(self) -> None:
+        """Note that a module has ended, by an error too."""
+        self._depth -= 1
+        if self._depth == 0 and self._records:
+            self._records = False
+            self.steps.tell()
+
+    def output(self, name: str, output: Any) -> None:
+        """Record what a leaf module returned, and its gradient when that arrives."""
+        is_replay = torch._C._current_graph_task_id() != -1
+        if not (self._records or (is_replay and self.steps.is_due and self.steps.passes)):
+            return
+        for found, tensor in tensors_in(output, name):
+            if not is_replay:
+                self.seen.add(name)
+                self.steps.observe("activation", found, tensor)
+            if tensor.requires_grad:
+                tensor.register_hook(_once(weakref.ref(self), found, self.steps.step))
+
+    def compiled(self, x: torch.Tensor, name: str, is_gradient: bool) -> None:
+        """Record what compiled code shows: a tensor of a training pass, or its gradient."""
+        if not self.steps.is_due:
+            return
+        if is_gradient:
+            self.steps.observe_gradient(name, x, self.steps.step)
+            return
+        label = max((n for n, _ in self.leaves if name.startswith(n)), key=len, default=name)
+        self.seen.add(label)
+        self.steps.observe("activation", name, x)
+
+    # Coverage ------------------------------------------------------------------------------------
+
+    def _note_compiled(self, module: torch.nn.Module) -> None:
+        """Have code that was compiled before be compiled again, with what observes it."""
+        if any(hasattr(m, "_orig_mod") or m._compiled_call_impl for m in module.modules()):
+            torch.compiler.reset()
+            self.steps.note(
+                "compiled code was discarded by torch.compiler.reset(), to be compiled again with "
+                "what observes it"
+            )
+        if not observing.IS_ORDERED:
+            self.steps.note("activations of compiled code are not seen by this version of torch")
+
+    def _coverage(self) -> dict[str, Any]:
+        missing = [name or type(m).__name__ for name, m in self.leaves]
+        missing = [name for name in missing if name not in self.seen]
+        return {"seen": len(self.leaves) - len(missing), "of": len(self.leaves), "unseen": missing}
+
+    def remove(self) -> None:
+        """End the recording: hooks and the scaler's method are as they were before."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.steps.remove()
+        observing.unregister(self.place)
+
+    def __enter__(self) -> Watching:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        found = self._coverage()
+        lines = [
+            (
+                f"watching {found['seen']} of {found['of']} modules, {len(self.steps.names)} "
+                f"parameters: {self.steps.step} steps seen, one in {self.recorder.every} recorded"
+            ),
+            *self.steps.sentences(),
+        ]
+        if self.steps.copies:
+            lines.append(f"tensors on {self.steps.copies} are copied to the CPU when recorded")
+        return "\n".join(lines)
+
+
+def _plain_name(name: str) -> str:
+    """Return a name without what torch.compile puts into it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+# Hooks ---------------------------------------------------------------------------------------
+
+
+def _entering(me: Callable[[], Watching | None]) -> Any:
+    def hook(module: torch.nn.Module, inputs: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        watching = me()
+        if watching is not None:
+            watching.enter(module)
+
+    return hook
+
+
+def _leaving(me: Callable[[], Watching | None]) -> Any:
+    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        watching = me()
+        if watching is not None:
+            watching.leave()
+
+    return hook
+
+
+def _leaf_hook(me: Callable[[], Watching | None], place: int, name: str) -> Any:
+    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+        if torch.compiler.is_compiling():
+            if observing.IS_ORDERED and module.training and torch.is_grad_enabled():
+                return mapped(output, observing.Noticed(place), name)
+            return None
+        watching = me()
+        if watching is not None:
+            watching.steps.quietly(watching.output, name, output)
+        return None
+
+    return hook
+
+
+def _once(me: Callable[[], Watching | None], name: str, step: int) -> Any:
+    """Return a hook that records a gradient, the first time that it arrives."""
+    pending = [True]
+
+    def hook(gradient: torch.Tensor) -> None:
+        watching = me()
+        if pending and watching is not None:
+            pending.clear()
+            watching.steps.quietly(watching.steps.observe_gradient, name, gradient, step)
+
+    return hook

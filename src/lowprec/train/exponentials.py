@@ -1,0 +1,66 @@
+"""exp, log, tanh and their like, with the same bits on every processor.
+
+They come from `lowprec.kernels.functions`, and Numba with them at the first call. Arrays keep their
+dtype: float32, float64 or a narrower float, which is computed in float32 and rounded once more.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+@functools.cache
+def _kernels() -> Any:
+    from lowprec.kernels import functions  # imports Numba
+
+    return functions
+
+
+def _apply(name: str, x: Any) -> Array:
+    x = np.asarray(x)
+    function = getattr(_kernels(), name)
+    if x.dtype.kind == "f" and x.dtype.itemsize < 4:
+        narrow: Array = function(x.astype(np.float32)).astype(x.dtype)
+        return narrow
+    result: Array = function(x)
+    return result
+
+
+def exp(x: Any) -> Array:
+    """Return e**x."""
+    return _apply("exp", x)
+
+
+def log(x: Any) -> Array:
+    """Return the natural logarithm: -inf of 0, NaN of negative numbers."""
+    return _apply("log", x)
+
+
+def log1p(x: Any) -> Array:
+    """Return log(1 + x), as accurate near 0."""
+    return _apply("log1p", x)
+
+
+def tanh(x: Any) -> Array:
+    """Return the hyperbolic tangent."""
+    return _apply("tanh", x)
+
+
+def sigmoid(x: Any) -> Array:
+    """Return 1 / (1 + exp(-x)), which never overflows."""
+    return _apply("sigmoid", x)
+
+
+def elu(x: Any) -> Array:
+    """Return x above 0, else exp(x) - 1."""
+    return _apply("elu", x)
+
+
+def softplus_tanh(x: Any) -> Array:
+    """Return tanh(log(1 + exp(x))), which never overflows."""
+    return _apply("softplus_tanh", x)

@@ -1,0 +1,86 @@
+"""What keeps a training from learning in every format: told where float32 fails as well."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from lowprec.train.recorder.finding import Finding, capital, name_of, percent
+from lowprec.train.running.outcome import DIVERGED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lowprec.train.recorder.recorder import Recorder
+
+__all__ = ["no_learning"]
+
+DEAD = 0.999
+CLIPPED = 1e-3
+_CLIPS = ("clipvalue", "clipnorm", "global_clipnorm")
+
+
+def no_learning(recorder: Recorder) -> Iterator[Finding]:
+    """Tell units that are dead, clips that always act, and rates that diverge."""
+    if recorder.outcome.kind != "float32 too" and recorder.outcome.reason != "learns nothing":
+        return
+    yield from _dead_units(recorder)
+    yield from _clipping(recorder)
+    yield from _divergence(recorder)
+
+
+def _dead_units(recorder: Recorder) -> Iterator[Finding]:
+    for track in recorder.of_kind("activation"):
+        whole = track.whole
+        if track.name == "input" or not whole["count"]:
+            continue
+        share = (whole["zeros"] + whole["new_zeros"]) / whole["count"]
+        if share > DEAD:
+            yield Finding(
+                "red",
+                "no learning",
+                f"{capital(name_of(recorder, 'activation', track.name))} are 0 for {percent(share)}"
+                " of units and samples, so that no gradient passes: its units are dead",
+                "start its biases from zeros and its kernel from he_normal, or lower the rate that "
+                "killed them",
+            )
+            return
+
+
+def _clipping(recorder: Recorder) -> Iterator[Finding]:
+    numbers = recorder.facts.get("hyperparameters", {})
+    for word in _CLIPS:
+        limit = numbers.get(word)
+        if not limit:
+            continue
+        wholes = [track.whole for track in recorder.of_kind("weight_gradient")]
+        if word == "clipvalue":
+            size = max((whole["max_abs"] for whole in wholes), default=0.0)
+        else:
+            records = max((whole["records"] for whole in wholes), default=0.0)
+            total = math.fsum(whole["squares"] for whole in wholes)
+            size = math.sqrt(total / records) if records else 0.0
+        if size and limit < CLIPPED * size:
+            yield Finding(
+                "red",
+                "no learning",
+                f"{word}={limit:g} cuts gradients of {size:.2g} to {percent(limit / size)} of "
+                "their size at every step",
+                f"use {word}={float(f'{size:.1g}'):g} or more, or none",
+            )
+
+
+def _divergence(recorder: Recorder) -> Iterator[Finding]:
+    account = recorder.reference_account
+    if account is None or account.start is None or not account.start > 0 or not account.epochs:
+        return
+    highest = max(account.epochs)
+    if not highest <= DIVERGED * account.start and math.isfinite(account.epochs[0]):
+        rate = recorder.facts.get("hyperparameters", {}).get("learning_rate", math.nan)
+        yield Finding(
+            "red",
+            "no learning",
+            f"The loss of float32 grows from {account.start:.3g} to {highest:.3g}: at a rate of "
+            f"{rate:g} it diverges",
+            "lower the learning rate tenfold",
+        )
