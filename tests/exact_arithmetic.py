@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import oracle
 
-from lowprec import Format, Specials
+from lowprec import Format, Rounding
 
 EVENTS = ("invalid", "divide_by_zero", "overflow", "underflow", "inexact")
 Exact = float | Fraction
@@ -121,12 +121,13 @@ def outcome(
     rounding: str = "ties_to_even",
     overflow: str = "ieee",
     flush_to_zero: bool = False,
+    tininess: str = "before",
 ) -> Outcome:
     """Round the exact result of values of a format, and tell what happened."""
     result = exact(operation, operands, rounding)
     if operation in ("minimum", "maximum"):
         return Outcome(float(result), frozenset())
-    is_tiny = isinstance(result, Fraction) and abs(result) < Fraction(fmt.smallest_normal)
+    is_tiny = isinstance(result, Fraction) and _is_tiny(result, fmt, rounding, tininess)
     rounded = result
     if is_tiny and flush_to_zero and not _has_no_code(result, fmt):
         rounded = math.copysign(0.0, result)
@@ -142,6 +143,14 @@ def outcome(
     return Outcome(value, frozenset(events))
 
 
+def _is_tiny(result: Fraction, fmt: Format, rounding: str, tininess: str) -> bool:
+    """Tell whether a number is tiny: itself, or rounded as if the exponent had no lower end."""
+    size = abs(result)
+    if tininess == "after":
+        size = oracle.pick(size, fmt, Rounding(rounding), result < 0, bounded=False)
+    return size < Fraction(fmt.smallest_normal)
+
+
 def _has_no_code(result: Exact, fmt: Format) -> bool:
     return (result < 0 and not fmt.signed) or (result == 0 and not fmt.has_zero)
 
@@ -154,8 +163,7 @@ def _events_of_rounding(
         events.add("inexact")
         if is_tiny:
             events.add("underflow")
-    unbounded = Format("unbounded", 10, fmt.precision, Specials.FINITE)
-    if abs(oracle.round_exactly(result, unbounded, rounding)) > fmt.max:
+    if oracle.pick(abs(result), fmt, Rounding(rounding), result < 0) > Fraction(fmt.max):
         events.add("overflow")
     return events
 

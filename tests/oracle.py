@@ -33,8 +33,7 @@ def magnitude(code: int, fmt: Format) -> Fraction:
     """Return the exact value of a code without its sign, infinities and NaN read as numbers."""
     exponent, trailing = divmod(code, 2**fmt.trailing_bits)
     scale = Fraction(2) ** (-fmt.bias - fmt.trailing_bits)
-    is_scale = fmt.precision == 1 and not fmt.signed  # no zero: exponent field 0 is a power of two
-    if exponent or is_scale:
+    if exponent or not fmt.has_zero:  # without a zero exponent field 0 is a power of two
         return (2**fmt.trailing_bits + trailing) * 2**exponent * scale
     return trailing * 2 * scale if fmt.subnormals else Fraction(0)
 
@@ -42,9 +41,29 @@ def magnitude(code: int, fmt: Format) -> Fraction:
 def finite_codes(fmt: Format) -> int:
     """Return how many codes with a clear sign are finite numbers."""
     codes = 2 ** (fmt.exponent_bits + fmt.trailing_bits)
-    if fmt.specials is Specials.IEEE:
-        return codes - 2**fmt.trailing_bits
-    return codes - (fmt.specials is Specials.FN)
+    beyond = {
+        Specials.IEEE: 2**fmt.trailing_bits,
+        Specials.FN: 1,
+        Specials.FNUZ: 0,
+        Specials.FINITE: 0,
+        Specials.P3109: 1 if fmt.signed else 2,
+    }
+    return codes - beyond[fmt.specials]
+
+
+def has_infinity(fmt: Format) -> bool:
+    """Whether infinities are values."""
+    return fmt.specials in (Specials.IEEE, Specials.P3109)
+
+
+def is_odd(code: Any, fmt: Format) -> Any:
+    """Whether a finite code without its sign is odd where ties go to even.
+
+    With precision 1 the exponent field tells (IEEE P3109); of float8_e8m0fnu every value is odd, as
+    in ml_dtypes.
+    """
+    is_e8m0 = not fmt.has_zero and (fmt.exponent_bits, fmt.specials) == (8, Specials.FN)
+    return (code % 2 == 1) | is_e8m0
 
 
 class Table(NamedTuple):
@@ -65,23 +84,34 @@ def table(fmt: Format) -> Table:
     exact = [magnitude(int(code), fmt) for code in codes]
     values = np.array([_float(value) for value in exact])
     middles = np.array([_float((a + b) / 2) for a, b in itertools.pairwise(exact)])
-    odd = codes % 2 == 1 if fmt.precision > 1 else values != 0
-    return Table(values, middles, odd, codes)
+    return Table(values, middles, is_odd(codes, fmt), codes)
 
 
 def _float(value: Fraction) -> float:
     return math.inf if value >= 2**1024 else float(value)
 
 
-def neighbours(size: Fraction, fmt: Format) -> tuple[Fraction, Fraction, bool]:
-    """Find the neighbours of a positive number by one division with an integer quotient."""
+def neighbours(
+    size: Fraction, fmt: Format, bounded: bool = True
+) -> tuple[Fraction, Fraction, bool]:
+    """Find the neighbours of a positive number by one division with an integer quotient.
+
+    Unless it is bounded, the exponent has no lower end, and there are no subnormal numbers.
+    """
     smallest = magnitude(2**fmt.trailing_bits if fmt.has_zero else 0, fmt)
-    if size < smallest and not (fmt.subnormals and fmt.has_zero):
+    if bounded and size < smallest and not (fmt.subnormals and fmt.has_zero):
         return (Fraction(0), smallest, False) if fmt.has_zero else (smallest, smallest, True)
-    binade = (size // smallest).bit_length() - 1  # floor(log2), -1 among the subnormals
-    quantum = smallest / 2**fmt.trailing_bits * 2 ** max(binade, 0)
+    ratio = size / smallest
+    binade = ratio.numerator.bit_length() - ratio.denominator.bit_length()
+    binade -= ratio < Fraction(2) ** binade  # floor(log2), below 0 among the subnormals
+    if bounded:
+        binade = max(binade, 0)
+    quantum = smallest / 2**fmt.trailing_bits * Fraction(2) ** binade
     quotient = size // quantum
-    return quotient * quantum, (quotient + (size % quantum != 0)) * quantum, quotient % 2 == 1
+    odd = quotient % 2 == 1
+    if fmt.precision == 1:
+        odd = bool(is_odd(binade + fmt.has_zero, fmt))
+    return quotient * quantum, (quotient + (size % quantum != 0)) * quantum, odd
 
 
 # The modes -----------------------------------------------------------------------------------
@@ -125,7 +155,7 @@ def _stays_finite(rounding: Rounding, negative: Any) -> Any:
 
 def _beyond(fmt: Format) -> float:
     """Return what stands for an infinity in this format: itself, NaN or `max`."""
-    if fmt.specials is Specials.IEEE:
+    if has_infinity(fmt):
         return math.inf
     top = float(magnitude(finite_codes(fmt) - 1, fmt))
     return top if fmt.specials is Specials.FINITE else math.nan
@@ -136,7 +166,7 @@ def _infinity(fmt: Format, overflow: Overflow) -> float:
     top = float(magnitude(finite_codes(fmt) - 1, fmt))
     if overflow is Overflow.SATURATE_FINITE:
         return top
-    if overflow is Overflow.SATURATE and fmt.specials is not Specials.IEEE:
+    if overflow is Overflow.SATURATE and not has_infinity(fmt):
         return top
     return _beyond(fmt)
 
@@ -162,20 +192,43 @@ def round_exactly(
         return _signed(0.0, negative, fmt) if fmt.has_zero else math.nan
     if negative and not fmt.signed:
         return math.nan
-    size = abs(Fraction(x))
-    below, above, odd = neighbours(size, fmt)
-    if above == below:
-        result = below
-    else:
-        middle = (below + above) / 2
-        side = (size > middle) - (size < middle)
-        drawn = toss((size - below) / (above - below)) if toss else None
-        result = above if _goes_away(mode, side, odd, negative, drawn) else below
+    result = pick(abs(Fraction(x)), fmt, mode, negative, toss)
     top = magnitude(finite_codes(fmt) - 1, fmt)
     if result <= top:
         return _signed(float(result), negative, fmt)
-    keeps = _stays_finite(mode, negative) or policy is not Overflow.IEEE
-    return _signed(float(top) if keeps else _beyond(fmt), negative, fmt)
+    return _signed(float(top) if _clamps(mode, negative, policy) else _beyond(fmt), negative, fmt)
+
+
+def pick(
+    size: Fraction,
+    fmt: Format,
+    mode: Rounding,
+    negative: bool,
+    toss: Toss | None = None,
+    bounded: bool = True,
+) -> Fraction:
+    """Return the neighbour of a positive number that a mode picks, as if there were no largest.
+
+    Unless it is bounded, the exponent has no lower end either.
+    """
+    below, above, odd = neighbours(size, fmt, bounded)
+    if above == below:
+        return below
+    middle = (below + above) / 2
+    side = (size > middle) - (size < middle)
+    drawn = toss((size - below) / (above - below)) if toss else None
+    return above if _goes_away(mode, side, odd, negative, drawn) else below
+
+
+def _clamps(mode: Rounding, negative: Any, policy: Overflow) -> Any:
+    """Whether a finite overflow becomes the largest value."""
+    match policy:
+        case Overflow.IEEE:
+            return _stays_finite(mode, negative)
+        case Overflow.INFINITE:
+            return negative & False
+        case Overflow.SATURATE | Overflow.SATURATE_FINITE:
+            return negative | True
 
 
 def _signed(size: float, negative: bool, fmt: Format) -> float:
@@ -214,7 +267,7 @@ class Found:
         away = (self.size > self.below) & away | (self.size >= self.above)
         result = np.where(away, self.above, self.below)
         top = table(fmt).values[-2]
-        keeps = _stays_finite(mode, self.negative) | (policy is not Overflow.IEEE)
+        keeps = _clamps(mode, self.negative, policy)
         result = np.where(result > top, np.where(keeps, top, _beyond(fmt)), result)
         result[np.isinf(x)] = _infinity(fmt, policy)
         result[np.isnan(x) | ((x == 0) & (not fmt.has_zero))] = np.nan
@@ -250,6 +303,7 @@ def encode(result: FloatArray, fmt: Format) -> np.ndarray[Any, np.dtype[np.int64
         Specials.IEEE: finite_codes(fmt) | 1 << max(fmt.trailing_bits - 1, 0),
         Specials.FN: finite_codes(fmt),
         Specials.FNUZ: 1 << (fmt.bits - 1),
+        Specials.P3109: 1 << (fmt.bits - 1) if fmt.signed else 2**fmt.bits - 1,
     }[fmt.specials]
     sign = (np.signbit(result) & fmt.signed).astype(np.int64) << (fmt.bits - 1)
     return np.where(np.isnan(result), nan | sign, found)

@@ -39,6 +39,10 @@ CUSTOM = [
     Format("e8m19", 8, 20),
     Format("e10m20", 10, 21),
     Format("e11m51_no_subnormals", 11, 52, subnormals=False),
+    lp.get_format("p3109_k8p3se"),
+    lp.get_format("p3109_k8p1ue"),
+    lp.get_format("p3109_k7p6se"),
+    Format("e1m2_finite", 1, 3, Specials.FINITE),
 ]
 FORMATS: list[Format] = [*lp.named_formats().values(), *CUSTOM]
 LISTED = [fmt for fmt in FORMATS if fmt.bits <= 19]  # the oracle's table holds every value
@@ -49,6 +53,14 @@ MODES = [mode.value for mode in Rounding]
 DETERMINISTIC = [mode.value for mode in Rounding if not mode.is_stochastic]
 STOCHASTIC = [mode.value for mode in Rounding if mode.is_stochastic]
 POLICIES = [policy.value for policy in Overflow]
+
+
+def policies(fmt: Format) -> list[str]:
+    """Return the overflow policies that a format can follow."""
+    if fmt.has_infinity or fmt.has_nan:
+        return POLICIES
+    return [policy for policy in POLICIES if policy != "infinite"]
+
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 

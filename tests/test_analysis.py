@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from table import CUSTOM, DETERMINISTIC, POLICIES
+from table import CUSTOM, DETERMINISTIC, POLICIES, policies
 
 import lowprec as lp
 from lowprec import Format
@@ -128,7 +128,7 @@ def edges(fmt: Format) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 def test_edges_are_measured_as_defined(fmt, rounding):
     x = edges(fmt)
-    for overflow in POLICIES:
+    for overflow in policies(fmt):
         measured = measure(x, fmt, rounding=rounding, overflow=overflow)
         assert_defined(measured, define(x, fmt, rounding, overflow))
 
@@ -439,6 +439,53 @@ def test_a_scale_is_a_power_of_two_that_float64_holds(bias, x):
         assert math.frexp(advice.scale)[0] == 0.5
         assert advice.scaled == measure(x, dataclasses.replace(fmt, bias=advice.scaled.fmt.bias))
         assert advice.scaled.fmt.bias - bias == math.log2(advice.scale)
+
+
+@pytest.mark.parametrize("fmt", ["bfloat16", "float16", "float8_e5m2", "float32", "e8m0"])
+@pytest.mark.parametrize(
+    "x",
+    [
+        [1e-310],
+        [5e-324, 3e-323],
+        [1e-310, -7e-308, 2e-309],
+        [1.7e308],
+        [1.7e308, 1e307, -1.5e308],
+        [2.0**-1022, 2.0**-1030],
+    ],
+)
+def test_a_scale_is_found_for_numbers_that_only_float64_holds(x, fmt):
+    x = np.array(x)
+    x = np.abs(x) if fmt == "e8m0" else x
+    advice = advise(x, [fmt], tolerance=0.5).formats[0]
+    with np.errstate(all="ignore"):
+        powers = [k for k in range(-1074, 1024) if (np.ldexp(np.ldexp(x, k), -k) == x).all()]
+    best = min(powers, key=lambda k: (*_badness(np.ldexp(x, k), fmt), abs(k)))
+    if advice.scale is None:
+        assert _badness(x, fmt)[0] <= _badness(np.ldexp(x, best), fmt)[0]
+        return
+    told = _badness(np.ldexp(x, int(math.log2(advice.scale))), fmt)
+    assert told[0] == _badness(np.ldexp(x, best), fmt)[0]
+    assert told == (advice.scaled.lost, advice.scaled.max_relative_error)
+    assert "multiplied by 2" in str(advice)
+
+
+def _badness(x, fmt):
+    measured = measure(x, fmt)
+    return measured.lost, measured.max_relative_error
+
+
+def test_a_tiny_number_has_a_scale_in_bfloat16():
+    scale = advise([1e-310]).scales["bfloat16"]
+    assert 2.0**903 <= scale <= 2.0**1023
+    assert measure([1e-310 * scale], "bfloat16").lost == 0
+    assert advise([1e-310], formats="bfloat16").formats[0].holds_scaled
+
+
+def test_a_scale_of_a_dask_array_beyond_float64_is_that_of_the_array():
+    dask_array = pytest.importorskip("dask.array")
+    x = np.array([1e-310, -3e-309, 0.0, 2e-308])
+    chunked = dask_array.from_array(x, chunks=2)
+    assert advise(chunked).scales == advise(x).scales
 
 
 @pytest.mark.parametrize("fmt", ["float16", lp.float16, np.float16, np.dtype("float16"), "torch"])

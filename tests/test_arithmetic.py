@@ -15,7 +15,7 @@ from exact_arithmetic import EVENTS, flushed, outcome
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from softfloatpy import ExceptionFlag, RoundingMode
-from table import DETERMINISTIC, FORMATS, POLICIES, STOCHASTIC, assert_same, name
+from table import DETERMINISTIC, FORMATS, POLICIES, STOCHASTIC, assert_same, name, policies
 
 import lowprec as lp
 from lowprec import Format
@@ -80,7 +80,8 @@ def check(fmt, operation, rounding, overflow="ieee", count=250, **switches):
         for row in zip(*(x.tolist() for x in operands), strict=True)
     ]
     ftz = switches.get("flush_to_zero", False)
-    outcomes = [outcome(operation, row, fmt, rounding, overflow, ftz) for row in taken]
+    tininess = switches.get("tininess", "before")
+    outcomes = [outcome(operation, row, fmt, rounding, overflow, ftz, tininess) for row in taken]
     keeps = np.array([fmt.has_nan or not math.isnan(o.value) for o in outcomes])
     operands = [x[keeps].astype(results_dtype(fmt)) for x in operands]
     arithmetic = Arithmetic(fmt, rounding=rounding, overflow=overflow, **switches)
@@ -136,12 +137,49 @@ def test_tiny_numbers_become_zero_where_asked(operation, switch):
         check(fmt, operation, "toward_positive", **switch)
 
 
+@pytest.mark.parametrize("operation", ["multiply", "divide", "fma"])
+@pytest.mark.parametrize("rounding", DETERMINISTIC)
+def test_tininess_after_rounding_decides_about_underflow_and_flushing(operation, rounding):
+    for fmt in (lp.float16, lp.bfloat16, lp.float8_e4m3fn, lp.get_format("p3109_k7p1se")):
+        check(fmt, operation, rounding, count=400, tininess="after")
+    check(lp.float16, operation, rounding, tininess="after", flush_to_zero=True)
+
+
+def test_tininess_is_before_or_after():
+    least = float(lp.float16.smallest_normal)
+    below = (1 + 2.0**-10, least * (1 - 2.0**-10))  # their product rounds up to the least normal
+    for tininess, count in {"before": 1, "after": 0}.items():
+        arithmetic = Arithmetic("float16", tininess=tininess)
+        assert arithmetic.multiply(*below) == least
+        assert arithmetic.tininess == tininess
+        assert (arithmetic.flags.underflow, arithmetic.flags.inexact) == (count, 1)
+        flushing = Arithmetic("float16", tininess=tininess, flush_to_zero=True)
+        assert flushing.multiply(*below) == (0 if count else least)
+    assert "tininess='after'" in repr(arithmetic)
+    with pytest.raises(ValueError, match=r"'during'.*before, after"):
+        Arithmetic("float16", tininess="during")
+
+
+@pytest.mark.parametrize("rounding", STOCHASTIC)
+def test_stochastic_tininess_after_rounding_is_drawn_with_the_result(rounding):
+    # least·(1 - 2**-12) is a quarter of a step below the least normal number, where the step is
+    # half a subnormal one if the exponent has no lower end: three draws of four reach it
+    fmt, size = lp.float16, 20_000
+    a, b = np.full(size, -(2.0**-13), np.float32), 2.0**-13  # their product is -least·2**-12
+    share = {"stochastic": 0.75, "stochastic_equal": 0.5}[rounding]
+    for tininess, expected in {"before": 1.0, "after": 1 - share}.items():
+        arithmetic = Arithmetic(fmt, rounding=rounding, rng=0, tininess=tininess)
+        arithmetic.fma(a, b, fmt.smallest_normal)
+        underflows = arithmetic.flags.underflow / size
+        assert abs(underflows - expected) < 0.02
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fmt", SUPPORTED, ids=name)
 @pytest.mark.parametrize("operation", ARITY)
 @pytest.mark.parametrize("rounding", DETERMINISTIC)
 def test_the_exact_result_is_rounded_once_everywhere(fmt, operation, rounding):
-    for overflow in POLICIES:
+    for overflow in policies(fmt):
         check(fmt, operation, rounding, overflow, count=400)
     switches = {"flush_to_zero": fmt.has_zero, "denormals_are_zero": True}
     check(fmt, operation, rounding, count=400, **switches)

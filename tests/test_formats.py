@@ -255,10 +255,40 @@ def test_every_spelling_of_a_named_format_gives_the_same_object(fmt):
         ("e11m52", lp.float64),
         ("e8m10", lp.tfloat32),
         ("e5m2", lp.float8_e5m2),
-        ("e4m3", lp.float8_e4m3),
         ("e4m3fn", lp.float8_e4m3fn),
+        ("e3m4", lp.float8_e3m4),
+        ("float8_e4m3", lp.float8_e4m3),
         ("e8m0fnu", lp.float8_e8m0fnu),
+        ("e8m0", lp.float8_e8m0fnu),
         ("bf16", lp.bfloat16),
+        ("half", lp.float16),
+        ("double", lp.float64),
+        ("binary16", lp.float16),
+        # safetensors
+        ("F64", lp.float64),
+        ("F32", lp.float32),
+        ("F16", lp.float16),
+        ("BF16", lp.bfloat16),
+        ("F8_E4M3", lp.float8_e4m3fn),
+        ("F8_E5M2", lp.float8_e5m2),
+        ("F8_E8M0", lp.float8_e8m0fnu),
+        ("F6_E2M3", lp.float6_e2m3fn),
+        ("F6_E3M2", lp.float6_e3m2fn),
+        ("F4", lp.float4_e2m1fn),
+        # ONNX
+        ("FLOAT8E4M3FN", lp.float8_e4m3fn),
+        ("FLOAT8E4M3FNUZ", lp.float8_e4m3fnuz),
+        ("FLOAT8E5M2", lp.float8_e5m2),
+        ("FLOAT8E5M2FNUZ", lp.float8_e5m2fnuz),
+        ("FLOAT8E8M0", lp.float8_e8m0fnu),
+        ("FLOAT4E2M1", lp.float4_e2m1fn),
+        ("BFLOAT16", lp.bfloat16),
+        # OCP
+        ("fp8_e4m3", lp.float8_e4m3fn),
+        ("fp8_e5m2", lp.float8_e5m2),
+        ("fp6_e2m3", lp.float6_e2m3fn),
+        ("fp6_e3m2", lp.float6_e3m2fn),
+        ("fp4_e2m1", lp.float4_e2m1fn),
     ],
 )
 def test_short_spellings(spelling, fmt):
@@ -269,6 +299,62 @@ def test_a_spelling_of_an_unnamed_format_makes_it():
     fmt = lp.get_format("e6m9")
     assert fmt == Format("e6m9", exponent_bits=6, precision=10)
     assert (str(fmt), fmt.bits, fmt.emax) == ("e6m9", 16, 31)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "ocp", "other"),
+    [
+        ("e4m3", "float8_e4m3fn", "float8_e4m3"),
+        ("E3M2", "float6_e3m2fn", "exponent_bits=3, precision=3"),
+        ("e2m3", "float6_e2m3fn", "exponent_bits=2, precision=4"),
+        (" e2m1", "float4_e2m1fn", "exponent_bits=2, precision=2"),
+    ],
+)
+def test_names_that_mean_two_formats_are_refused_with_both(spelling, ocp, other):
+    with pytest.raises(ValueError, match=rf"ambiguous.*'{ocp}'.*{other}") as error:
+        lp.get_format(spelling)
+    for call in (lp.round_to, lp.encode, lp.measure):
+        with pytest.raises(ValueError, match=ocp):
+            call([1.0], spelling)
+    way_out = str(error.value).partition(", or ")[2].partition(" for the one")[0]
+    named = eval(way_out, {"Format": Format})
+    assert lp.get_format(named).has_infinity
+
+
+def test_jax_dtypes_are_formats():
+    jnp = pytest.importorskip("jax.numpy", reason="jax is not installed")
+    for name in ["float16", "bfloat16", "float32", "float8_e4m3fn", "float8_e5m2", "float8_e3m4"]:
+        assert lp.get_format(getattr(jnp, name)).name == name
+    assert lp.round_to(0.1, jnp.bfloat16) == lp.round_to(0.1, "bfloat16")
+    with pytest.raises(TypeError, match="int32"):
+        lp.get_format(jnp.int32)
+
+
+def test_an_unsigned_format_of_precision_1_is_a_scale_or_has_a_zero():
+    scale = Format("scale", 8, 1, Specials.FN, signed=False)
+    assert scale is not lp.float8_e8m0fnu
+    assert scale == lp.float8_e8m0fnu
+    assert not scale.has_zero
+    moved = dataclasses.replace(scale, bias=128)
+    assert not moved.has_zero, "a scale times two is a scale"
+    counted = Format("k8p1uf", 8, 1, Specials.FN, bias=128, signed=False)
+    assert counted.has_zero
+    assert moved != counted
+    for fmt in (moved, counted):
+        assert eval(repr(fmt), {"Format": Format, "Specials": Specials}) == fmt
+    assert Format("own", 5, 1, Specials.FN, signed=False, zero=True).has_zero
+    with pytest.raises(ValueError, match="leave out zero=False"):
+        Format("signed", 5, 3, zero=False)
+
+
+@pytest.mark.parametrize("specials", [Specials.FN, Specials.FNUZ, Specials.P3109])
+def test_one_exponent_bit_suffices_where_a_normal_number_is_left(specials):
+    fmt = Format("narrow", 1, 4, specials)
+    assert fmt.max >= fmt.smallest_normal
+    codes = np.arange(fmt.max_code + 1)
+    np.testing.assert_array_equal(lp.encode(lp.decode(codes, fmt), fmt), codes)
+    with pytest.raises(ValueError, match="no code for a normal number"):
+        Format("nothing", 1, 1, Specials.FN if specials is Specials.FNUZ else specials)
 
 
 def test_torch_dtypes_are_formats():

@@ -19,19 +19,20 @@ from table import (
     LISTED,
     MODES,
     PAIRS,
-    POLICIES,
     SOME,
     STOCHASTIC,
     WIDE,
     assert_same,
     name,
     points,
+    policies,
     same,
     sources,
 )
 
 import lowprec as lp
 from lowprec import Specials
+from lowprec.kernels.scalar import scalar_rounder
 
 ODD_MODES = [mode for mode in DETERMINISTIC if mode not in ("toward_positive", "toward_negative")]
 
@@ -65,7 +66,7 @@ def widest(fmt):
 def test_round_to_is_the_neighbour_that_the_mode_picks(fmt, dtype, rounding):
     x = points(fmt, dtype)
     found = oracle.Found(x, fmt)
-    for overflow in POLICIES:
+    for overflow in policies(fmt):
         y = lp.round_to(x, fmt, rounding=rounding, overflow=overflow)
         assert y.dtype == dtype
         assert_same(y, found.pick(rounding, overflow), x)
@@ -75,7 +76,7 @@ def test_round_to_is_the_neighbour_that_the_mode_picks(fmt, dtype, rounding):
 @pytest.mark.parametrize(("fmt", "dtype"), [(f, d) for f, d in PAIRS if f in WIDE], ids=name)
 def test_wide_formats_round_to_the_exact_neighbour(fmt, dtype, rounding):
     x = points(fmt, dtype)[::19]
-    for overflow in POLICIES:
+    for overflow in policies(fmt):
         y = lp.round_to(x, fmt, rounding=rounding, overflow=overflow)
         exact = [oracle.round_exactly(float(v), fmt, rounding, overflow) for v in x]
         assert_same(y, exact, x)
@@ -117,7 +118,7 @@ def test_results_are_values_of_the_format(fmt, dtype, rounding):
 def test_values_are_fixed(fmt, dtype, rounding):
     values = lp.decode(some_codes(fmt), fmt, dtype=dtype)
     values = values[~np.isnan(values)]
-    for overflow in POLICIES[:2]:
+    for overflow in policies(fmt)[:2]:
         y = lp.round_to(values, fmt, rounding=rounding, overflow=overflow, rng=0)
         assert_same(y, values, values)
 
@@ -145,7 +146,7 @@ def test_rounding_is_odd(fmt, dtype, rounding):
 @pytest.mark.parametrize(("fmt", "dtype"), [(f, d) for f, d in PAIRS if f.signed], ids=name)
 def test_toward_negative_mirrors_toward_positive(fmt, dtype):
     x = points(fmt, dtype)
-    for overflow in POLICIES:
+    for overflow in policies(fmt):
         up = lp.round_to(-x, fmt, rounding="toward_positive", overflow=overflow)
         down = lp.round_to(x, fmt, rounding="toward_negative", overflow=overflow)
         assert (same(down, -up) | ((down == 0) & (not fmt.has_negative_zero))).all()
@@ -177,7 +178,7 @@ def test_directed_modes_enclose(fmt):
 def test_decode_inverts_encode(fmt, rounding):
     for dtype in sources(fmt):
         x = points(fmt, dtype)
-        for overflow in POLICIES:
+        for overflow in policies(fmt):
             how = {"rounding": rounding, "overflow": overflow, "rng": 3}
             codes = lp.encode(x, fmt, **how)
             assert codes.dtype == fmt.code_dtype
@@ -190,7 +191,7 @@ def test_decode_inverts_encode(fmt, rounding):
 def test_codes_are_the_oracles(fmt, rounding):
     x = points(fmt, FLOAT64)  # encode has no limit on its source
     found = oracle.Found(x, fmt)
-    for overflow in POLICIES:
+    for overflow in policies(fmt):
         codes = lp.encode(x, fmt, rounding=rounding, overflow=overflow)
         expected = oracle.encode(found.pick(rounding, overflow), fmt)
         np.testing.assert_array_equal(codes, expected)
@@ -219,7 +220,7 @@ def test_codes_decode_to_the_table(fmt):
         numbers = ~np.isnan(negative)  # -0 is NaN in FNUZ
         mirrored = -expected if fmt.has_negative_zero else 0 - expected
         assert_same(negative[numbers], mirrored[numbers], codes[numbers])
-        assert numbers.all() or fmt.specials is Specials.FNUZ
+        assert numbers.all() or not fmt.has_negative_zero
 
 
 @every_format
@@ -256,7 +257,7 @@ def test_nan_becomes_the_canonical_quiet_nan(fmt, rounding):
     for sign in (0, 1):
         x = (patterns | np.uint64(sign << 63)).view(np.float64)
         codes = lp.encode(x, fmt, rounding=rounding, rng=0)
-        has_sign = fmt.signed and fmt.specials is not Specials.FNUZ
+        has_sign = fmt.has_negative_zero
         expected = fmt.nan_code | (fmt.sign_mask if sign and has_sign else 0)
         assert codes.tolist() == [expected] * 3
         y = lp.round_to(x, fmt, rounding=rounding, rng=0)
@@ -269,7 +270,7 @@ def test_nan_becomes_the_canonical_quiet_nan(fmt, rounding):
 @every_format
 def test_nan_is_never_hidden(fmt, rounding):
     x = np.array([1.0, 2.0, np.nan, 1.0, -np.nan])
-    for overflow in POLICIES:
+    for overflow in policies(fmt):
         if fmt.has_nan:
             y = lp.round_to(x, fmt, rounding=rounding, overflow=overflow, rng=0)
             assert np.isnan(y[[2, 4]]).all()
@@ -316,7 +317,7 @@ def test_negatives_become_nan_in_an_unsigned_format(fmt, rounding):
         with pytest.raises(ValueError, match="3"):
             lp.round_to(x, fmt, rounding=rounding, rng=0)
         return
-    for overflow in POLICIES:
+    for overflow in policies(fmt):
         y = lp.round_to(x, fmt, rounding=rounding, overflow=overflow, rng=0)
         assert np.isnan(y).all()
 
@@ -335,6 +336,18 @@ def test_scale_ties_go_to_the_larger_power_of_two():
     assert lp.round_to(x, "float8_e8m0fnu").tolist() == [2, 4, 8, 2.0**-126, 2.0**127]
     assert lp.round_to(1.4999, "float8_e8m0fnu") == 1
     assert np.isnan(lp.round_to(1.5 * 2.0**127, "float8_e8m0fnu"))
+
+
+def test_precision_one_ties_go_to_the_even_exponent_field():
+    fmt = lp.Format("b8p1sf", 7, 1, specials=Specials.FNUZ, bias=64)
+    x = [1.5, 3.0, 6.0, -1.5, 1.5 * fmt.smallest_normal, fmt.smallest_normal / 2, 0.0]
+    least = fmt.smallest_normal  # field 1, odd
+    for source in (np.float32, np.float64):
+        y = lp.round_to(np.array(x, source), fmt).tolist()
+        assert y == [1, 4, 4, -1, 2 * least, 0, 0]
+        y = lp.round_to(np.array(x, source), fmt, rounding="to_odd").tolist()
+        assert y == [2, 2, 8, -2, least, least, 0]
+    assert lp.round_to(np.array([3, 6, 12]), fmt).tolist() == [4, 4, 16]
 
 
 @pytest.mark.parametrize("fmt", [f for f in FORMATS if f.has_zero and not f.subnormals], ids=name)
@@ -367,6 +380,7 @@ def test_e4m3fn_overflows_beyond_the_midpoint_to_480(dtype):
     nan = np.nan
     for overflow, expected in {
         "ieee": [448, 448, nan, nan, nan, -448, nan, nan],
+        "infinite": [448, 448, nan, nan, nan, -448, nan, nan],
         "saturate": [448, 448, 448, 448, 448, -448, -448, 448],
         "saturate_finite": [448, 448, 448, 448, 448, -448, -448, 448],
     }.items():
@@ -383,12 +397,45 @@ def test_float16_overflows_from_65520():
 @every_format
 def test_modes_away_from_the_overflow_give_max(fmt):
     x = np.finfo(np.float64).max  # every format's own, or beyond
-    for overflow in POLICIES:
+    for overflow in policies(fmt):
+        is_beyond = overflow == "infinite" and x > fmt.max
+        top = oracle.round_to([np.inf], fmt)[0] if is_beyond else fmt.max
         for rounding in ("toward_zero", "to_odd", "toward_negative"):
-            assert lp.round_to(x, fmt, rounding=rounding, overflow=overflow) == fmt.max
+            assert_same(lp.round_to(x, fmt, rounding=rounding, overflow=overflow), top)
         if fmt.signed:
             for rounding in ("toward_zero", "to_odd", "toward_positive"):
-                assert lp.round_to(-x, fmt, rounding=rounding, overflow=overflow) == -fmt.max
+                assert_same(lp.round_to(-x, fmt, rounding=rounding, overflow=overflow), -top)
+
+
+@pytest.mark.parametrize("fmt", [f for f in FORMATS if not f.has_nan], ids=name)
+def test_infinite_overflow_is_refused_where_there_is_neither_infinity_nor_nan(fmt):
+    for call in (
+        lambda: lp.round_to([1.0], fmt, overflow="infinite"),
+        lambda: lp.encode([1.0], fmt, overflow="infinite"),
+        lambda: lp.measure([1.0], fmt, overflow="infinite"),
+        lambda: lp.inspect(1.0, fmt, overflow="infinite"),
+        lambda: lp.Arithmetic(fmt, overflow="infinite"),
+        lambda: lp.Accumulator(fmt, overflow="infinite"),
+        lambda: scalar_rounder(fmt, overflow="infinite"),
+    ):
+        with pytest.raises(ValueError, match=f"{fmt.name}.*'saturate'"):
+            call()
+
+
+def test_infinite_overflow_is_an_infinity_in_every_mode():
+    x = np.array([65504, 65504.5, 65519, 65536, 1e30, -65504.5, -65536, np.inf])
+    top, inf = 65504, np.inf
+    for rounding, expected in {
+        "toward_zero": [top, top, top, inf, inf, -top, -inf, inf],
+        "to_odd": [top, top, top, inf, inf, -top, -inf, inf],
+        "toward_positive": [top, inf, inf, inf, inf, -top, -inf, inf],
+        "toward_negative": [top, top, top, inf, inf, -inf, -inf, inf],
+        "ties_to_even": [top, top, top, inf, inf, -top, -inf, inf],
+    }.items():
+        for dtype in (np.float32, np.float64):
+            how = {"rounding": rounding, "overflow": "infinite"}
+            assert_same(lp.round_to(x.astype(dtype), "float16", **how), expected, x)
+    assert lp.Overflow("infinite") is lp.Overflow.INFINITE
 
 
 @every_mode
@@ -396,9 +443,12 @@ def test_modes_away_from_the_overflow_give_max(fmt):
 def test_infinite_input_follows_the_policy(fmt, rounding):
     x = np.array([np.inf, -np.inf] if fmt.signed else [np.inf])
     top = np.copysign(fmt.max, x)
-    beyond = {Specials.IEEE: x, Specials.FINITE: top}.get(fmt.specials, np.full_like(x, np.nan))
+    nan = np.full_like(x, np.nan)
+    kinds = {Specials.IEEE: x, Specials.P3109: x, Specials.FINITE: top}
+    beyond = kinds.get(fmt.specials, nan)
     for overflow, expected in {
         "ieee": beyond,
+        **({"infinite": beyond} if fmt.has_nan else {}),
         "saturate": x if fmt.has_infinity else top,
         "saturate_finite": top,
     }.items():

@@ -8,7 +8,10 @@ import pickle
 import numpy as np
 import pytest
 
-from lowprec.train import optimizers
+import lowprec as lp
+from lowprec.train import Policy, Sequential, fit, optimizers
+from lowprec.train.data import Dataset
+from lowprec.train.layers import Dense, Input
 from lowprec.train.optimizers import (
     SGD,
     AdaGrad,
@@ -537,3 +540,65 @@ def test_a_norm_near_1e_6_is_clipped_as_in_torch():
 def test_pytorchs_words_are_translated(given, ours):
     with pytest.raises(TypeError, match=f"write {ours}"):
         optimizers.Adam(**given)
+
+
+# State in narrow formats -----------------------------------------------------------------------
+
+NARROW = ["bfloat16", "float16", "float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz", "e5m10"]
+ADAPTIVE = (AdaGrad, RMSProp, Adam, AdamW, AdaMax, Nadam)
+GRADIENTS = np.float32([0, -0.0, 1e-45, -1e-30, 1e-12, 1e-8, -3e-6, 1e-4, 0.02, -1, 2])
+
+
+def narrow_steps(optimizer, fmt, count=8):
+    """Return the updates of some steps whose state is stored in a format; gradients come and go."""
+    params = {"w": np.float32(np.linspace(-1, 1, GRADIENTS.size))}
+    state = optimizer.init(params)
+    state = {name: lp.round_to(s, fmt) for name, s in state.items()}
+    for step in range(1, count + 1):
+        gradient = GRADIENTS * np.float32(0 if step % 3 == 0 else 1)
+        updates, state = optimizer.update(
+            {"w": gradient}, state, params, step, optimizer.rate(0), lambda s: lp.round_to(s, fmt)
+        )
+        yield updates["w"].copy()
+
+
+@pytest.mark.parametrize("fmt", NARROW)
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_state_that_underflows_makes_no_nan(factory, fmt):
+    kinds = [{}]
+    if factory in ADAPTIVE:
+        kinds += [{"epsilon": 0.0}, {"epsilon": 1e-50}, {"epsilon": 1e-3}]
+    if factory is RMSProp:
+        kinds += [kind | {"centered": True} for kind in kinds]
+    for keywords in kinds:
+        for update in narrow_steps(factory(**keywords), fmt):
+            assert np.isfinite(update).all(), keywords
+
+
+@pytest.mark.parametrize("fmt", NARROW)
+def test_adamax_divides_by_epsilon_where_the_norm_is_stored_as_less(fmt):
+    optimizer = AdaMax(1.0)
+    params = {"w": np.zeros(3, np.float32)}
+    gradient = np.float32([0, 1e-9, 0.5])
+    stored = {"w": gradient.copy()}
+    updates, state = optimizer.update(
+        stored, optimizer.init(params), params, 1, 1.0, lambda s: lp.round_to(s, fmt)
+    )
+    m, u = state["first_moment/w"], state["infinity_norm/w"]
+    exact = -(m.astype(float) / 0.1) / np.maximum(u.astype(float), 1e-8)
+    np.testing.assert_allclose(updates["w"], exact, rtol=1e-6)
+    assert updates["w"][0] == 0
+
+
+@pytest.mark.parametrize(
+    "policy", ["float16", Policy(state="float16"), Policy(state="float8_e5m2")]
+)
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_weights_without_a_gradient_stay_numbers(factory, policy):
+    x = np.zeros((8, 3), np.float32)  # the kernel's gradient is zero
+    y = np.zeros((8, 1), np.float32)
+    model = Sequential([Input((3,)), Dense(1)])
+    history = fit(
+        model, Dataset(x, y, x, y), loss="mse", optimizer=factory(), policy=policy, epochs=3
+    )
+    assert all(np.isfinite(w).all() for w in history.params.values())

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conftest
 import pytest
+
+import conftest
 
 ROOT = Path(__file__).parents[1]
 FIRST, SECOND = "test_first.py", "test_second.py"

@@ -70,7 +70,9 @@ def test_every_random_bit_is_fair(random_bits):
 
 
 @pytest.mark.parametrize("random_bits", [1, 4, 8])
-@pytest.mark.parametrize("fmt", [lp.float8_e5m2, lp.float4_e2m1fn, lp.get_format("e3m2")], ids=name)
+@pytest.mark.parametrize(
+    "fmt", [lp.float8_e5m2, lp.float4_e2m1fn, lp.Format("e3m2", 3, 3)], ids=name
+)
 def test_every_remainder_has_exactly_its_probability(fmt, random_bits):
     size = 1 << 12
     R = draws(3, size, random_bits)

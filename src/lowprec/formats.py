@@ -6,7 +6,8 @@ not stored, counted). A new format is one line at the end of this file.
 References
 ----------
 IEEE 754-2019, section 3.3 and table 3.5; OCP 8-bit Floating Point Specification (OFP8) 1.0,
-table 1; OCP Microscaling Formats (MX) 1.0, section 5.3.
+table 1; OCP Microscaling Formats (MX) 1.0, section 5.3; IEEE P3109, "Arithmetic Formats for
+Machine Learning", interim report 3.
 """
 
 from __future__ import annotations
@@ -19,17 +20,27 @@ import operator
 import re
 import struct
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, assert_never
 
 import ml_dtypes
 import numpy as np
 
 from lowprec.common.names import did_you_mean
+from lowprec.rounding import Overflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Format", "FormatLike", "Specials", "get_format", "named_formats"]
+    from lowprec.rounding import OverflowLike
+
+__all__ = [
+    "Format",
+    "FormatLike",
+    "Specials",
+    "checked_overflow",
+    "get_format",
+    "named_formats",
+]
 
 
 class Specials(enum.Enum):
@@ -39,6 +50,9 @@ class Specials(enum.Enum):
     FN = "fn"  #: no infinities; NaN has all exponent and significand bits set
     FNUZ = "fnuz"  #: no infinities and no -0; the only NaN has the code of -0
     FINITE = "finite"  #: neither infinities nor NaN
+    #: IEEE P3109's extended domain: the only NaN has the code of -0, or all bits set where the
+    #: format is unsigned; infinities have the largest code that is left of each sign
+    P3109 = "p3109"
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
@@ -51,6 +65,7 @@ _SPECIALS = {
     Specials.FN: "no infinity; NaN is all ones",
     Specials.FNUZ: "no infinity, no -0; one NaN",
     Specials.FINITE: "neither infinity nor NaN",
+    Specials.P3109: "±infinity, no -0; one NaN",
 }
 
 
@@ -63,17 +78,22 @@ class Format:
     name : str
         What the format is called; ignored by equality.
     exponent_bits : int
-        Width `w` of the exponent field, 2 to 11.
+        Width `w` of the exponent field, 1 to 11 (2 to 11 where infinities and NaN take a whole
+        exponent, as IEEE's do).
     precision : int
         Significand bits `p` with the leading one, 1 to 53.
     specials : Specials
         Which codes are infinities and NaN.
     bias : int, optional
-        Exponent bias; ``2**(w-1) - 1`` by default.
+        Exponent bias; by default ``2**(w-1) - 1``, in P3109 ``2**(w-1)``.
     signed : bool
-        Whether there is a sign bit. An unsigned format with ``p = 1`` is a scale: it has no zero.
+        Whether there is a sign bit.
     subnormals : bool
         Whether codes with exponent field 0 are subnormal numbers; otherwise they are all ±0.
+    zero : bool, optional
+        Whether zero is a value. Only an unsigned format with ``p = 1`` may be without it: it is
+        then a scale, as float8_e8m0fnu, and is one by default, unless it is P3109's (has its
+        specials or its bias).
 
     Raises
     ------
@@ -96,6 +116,7 @@ class Format:
     bias: int | None = None
     signed: bool = True
     subnormals: bool = True
+    zero: bool | None = None
 
     def __post_init__(self) -> None:
         for field in ("exponent_bits", "precision"):
@@ -105,8 +126,9 @@ class Format:
             object.__setattr__(self, "specials", Specials(str(self.specials).lower()))
         for field in ("signed", "subnormals"):
             object.__setattr__(self, field, bool(getattr(self, field)))
-        if not 2 <= w <= 11:
-            raise ValueError(f"{self.name!r} has {w} exponent bits; use 2 to 11")
+        fewest = 2 if self.specials is Specials.IEEE else 1
+        if not fewest <= w <= 11:
+            raise ValueError(f"{self.name!r} has {w} exponent bits; use {fewest} to 11")
         if not 1 <= p <= 53:
             raise ValueError(f"{self.name!r} has precision {p}; use 1 to 53 (float64 has 53)")
         if self.specials is Specials.IEEE and p == 1:
@@ -119,18 +141,42 @@ class Format:
                 f"{self.name!r} is unsigned, so it has no code of -0 to hold NaN; "
                 "use specials=Specials.FN"
             )
-        bias = 2 ** (w - 1) - 1 if self.bias is None else operator.index(self.bias)
+        bias = self._default_bias if self.bias is None else operator.index(self.bias)
         object.__setattr__(self, "bias", bias)
+        object.__setattr__(self, "zero", self._checked_zero(bias))
         if p == 1:  # no trailing bits, so no subnormals: both spellings are the same format
             object.__setattr__(self, "subnormals", False)
+        if self.max_code < (1 << self.trailing_bits if self.has_zero else 0):
+            raise ValueError(
+                f"{self.name!r} has {w} exponent bit{'s' * (w > 1)}, and its special values leave "
+                "no code for a normal number; use 2 to 11 exponent bits"
+            )
         if self.emin < -1022 or self.emax > 1023:
             raise ValueError(
                 f"{self.name!r} has normal numbers from 2**{self.emin} to 2**{self.emax}, float64 "
                 f"from 2**-1022 to 2**1023; use another bias (now {bias})"
             )
         kind = list(Specials).index(self.specials)  # a hash of numbers alone survives pickling
-        key = (w, p, kind, bias, self.signed, self.subnormals)
+        key = (w, p, kind, bias, self.signed, self.subnormals, self.zero)
         object.__setattr__(self, "_hash", hash(key))
+
+    @property
+    def _default_bias(self) -> int:
+        half = 1 << (self.exponent_bits - 1)
+        return half if self.specials is Specials.P3109 else half - 1
+
+    def _checked_zero(self, bias: int) -> bool:
+        """Return whether there is a zero; see `zero` among the parameters."""
+        may_lack = not self.signed and self.precision == 1 and self.specials is not Specials.P3109
+        if self.zero is None:
+            is_p3109 = self.specials is Specials.FN and bias == 2 ** (self.exponent_bits - 1)
+            return not may_lack or is_p3109
+        if not (self.zero or may_lack):
+            raise ValueError(
+                f"{self.name!r} has a sign, a precision above 1 or P3109's special values, and so "
+                "a zero; leave out zero=False"
+            )
+        return bool(self.zero)
 
     def __hash__(self) -> int:
         return self._hash  # type: ignore[attr-defined, no-any-return]
@@ -142,9 +188,11 @@ class Format:
         words.append(f"precision={self.precision}")
         if self.specials is not Specials.IEEE:
             words.append(f"specials={self.specials}")
-        if self.bias != 2 ** (self.exponent_bits - 1) - 1:
+        if self.bias != self._default_bias:
             words.append(f"bias={self.bias}")
         words += [f"{flag}=False" for flag in ("signed", "subnormals") if not getattr(self, flag)]
+        if self.zero != dataclasses.replace(self, zero=None).zero:
+            words.append(f"zero={self.zero}")
         return f"Format({', '.join(words)})"
 
     def __str__(self) -> str:
@@ -199,22 +247,52 @@ class Format:
     @property
     def has_zero(self) -> bool:
         """Whether zero is a value: false only for scales (unsigned with precision 1)."""
-        return self.signed or self.precision > 1
+        return bool(self.zero)
 
     @property
     def has_negative_zero(self) -> bool:
         """Whether -0 is a value."""
-        return self.signed and self.specials is not Specials.FNUZ
+        return self.signed and not self.has_nan_at_negative_zero
+
+    @property
+    def has_nan_at_negative_zero(self) -> bool:
+        """Whether the only NaN has the code that -0 has in other formats."""
+        match self.specials:
+            case Specials.FNUZ:
+                return True
+            case Specials.P3109:
+                return self.signed
+            case Specials.IEEE | Specials.FN | Specials.FINITE:
+                return False
+            case _:
+                assert_never(self.specials)
 
     @property
     def has_infinity(self) -> bool:
         """Whether infinities are values."""
-        return self.specials is Specials.IEEE
+        match self.specials:
+            case Specials.IEEE | Specials.P3109:
+                return True
+            case Specials.FN | Specials.FNUZ | Specials.FINITE:
+                return False
+            case _:
+                assert_never(self.specials)
 
     @property
     def has_nan(self) -> bool:
         """Whether NaN has a code."""
         return self.specials is not Specials.FINITE
+
+    @property
+    def counts_exponent_parity(self) -> bool:
+        """Whether the exponent field tells even values from odd ones.
+
+        It does where the precision is 1 and every significand is odd (IEEE P3109). float8_e8m0fnu,
+        with whatever bias, is the exception: as in ml_dtypes all its values are odd, so that ties
+        go to the larger one.
+        """
+        is_e8m0 = not self.has_zero and self.exponent_bits == 8 and self.specials is Specials.FN
+        return self.precision == 1 and not is_e8m0
 
     # Codes -------------------------------------------------------------------------------------
 
@@ -227,9 +305,23 @@ class Format:
     def max_code(self) -> int:
         """The code of `max`."""
         magnitudes = 1 << (self.exponent_bits + self.trailing_bits)
-        if self.specials is Specials.IEEE:
-            return magnitudes - (1 << self.trailing_bits) - 1
-        return magnitudes - (2 if self.specials is Specials.FN else 1)
+        match self.specials:
+            case Specials.IEEE:
+                return magnitudes - (1 << self.trailing_bits) - 1
+            case Specials.FN:
+                return magnitudes - 2
+            case Specials.FNUZ | Specials.FINITE:
+                return magnitudes - 1
+            case Specials.P3109:  # an infinity, and NaN where there is no code of -0 for it
+                return magnitudes - (2 if self.signed else 3)
+            case _:
+                assert_never(self.specials)
+
+    @property
+    def max_is_odd(self) -> bool:
+        """Whether `max` is odd where ties go to even."""
+        has_odd_significand = self.precision == 1 and not self.counts_exponent_parity
+        return has_odd_significand or bool(self.max_code & 1)
 
     @property
     def infinity_code(self) -> int | None:
@@ -238,12 +330,23 @@ class Format:
 
     @property
     def nan_code(self) -> int | None:
-        """The code of the canonical quiet NaN with a clear sign (FNUZ: the only NaN), or None."""
-        if self.specials is Specials.IEEE:
-            return (self.max_code + 1) | 1 << (self.trailing_bits - 1)
-        if self.specials is Specials.FNUZ:
-            return self.sign_mask
-        return self.max_code + 1 if self.has_nan else None
+        """The code of the canonical quiet NaN with a clear sign, or None.
+
+        Where the only NaN has the code of -0 (FNUZ, signed P3109) it is that one.
+        """
+        match self.specials:
+            case Specials.IEEE:
+                return (self.max_code + 1) | 1 << (self.trailing_bits - 1)
+            case Specials.FN:
+                return self.max_code + 1
+            case Specials.FNUZ:
+                return self.sign_mask
+            case Specials.P3109:
+                return self.sign_mask if self.signed else self.max_code + 2
+            case Specials.FINITE:
+                return None
+            case _:
+                assert_never(self.specials)
 
     # Range and precision -----------------------------------------------------------------------
 
@@ -332,14 +435,36 @@ class Format:
 FormatLike = Format | str | np.dtype[Any] | type
 
 
+def checked_overflow(overflow: OverflowLike, fmt: Format) -> Overflow:
+    """Return the overflow policy that is meant, if the format can follow it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such policy, or it is ``infinite`` and the format has neither infinities nor
+        NaN.
+    """
+    policy = Overflow(overflow)
+    if policy is Overflow.INFINITE and not (fmt.has_infinity or fmt.has_nan):
+        raise ValueError(
+            f"overflow='infinite' makes an infinity, or NaN, of every overflow, and {str(fmt)!r} "
+            f"has neither; use 'ieee' or 'saturate', which give ±{fmt.max:g}"
+        )
+    return policy
+
+
 def get_format(fmt: FormatLike) -> Format:
     """Find the format that is meant: a `Format`, a name, ``"e6m9"``, or a dtype.
 
     Parameters
     ----------
     fmt : Format, str or dtype
-        ``eXmY`` is an IEEE-like format of X exponent and Y trailing significand bits. NumPy,
-        ml_dtypes and torch dtypes are known by their names.
+        ``eXmY`` is an IEEE-like format of X exponent and Y trailing significand bits, but ``e4m3``,
+        ``e3m2``, ``e2m3`` and ``e2m1``, which name OCP's formats elsewhere, are refused.
+        ``p3109_k8p3se`` is IEEE P3109's: 8 bits, precision 3, signed (or ``u``), extended (or
+        ``f``, finite). Names of safetensors (``F8_E4M3``), ONNX (``FLOAT8E4M3FN``) and OCP
+        (``fp8_e4m3``), ``half``, ``double`` and ``binary16`` are known, and the dtypes of NumPy,
+        ml_dtypes, jax.numpy and torch.
 
     Returns
     -------
@@ -349,7 +474,7 @@ def get_format(fmt: FormatLike) -> Format:
     Raises
     ------
     ValueError
-        If there is no such format; the message lists near names.
+        If there is no such format, or a name means two; the message lists near names.
     TypeError
         If `fmt` is neither a format, a name nor a floating-point dtype.
 
@@ -363,7 +488,10 @@ def get_format(fmt: FormatLike) -> Format:
     if isinstance(fmt, str):
         known = _SPELLINGS.get(fmt)
         return known if known is not None else _parse(fmt)
-    if isinstance(fmt, np.dtype) or (isinstance(fmt, type) and issubclass(fmt, np.generic)):
+    # jax.numpy's dtypes are classes that bear one of NumPy's
+    dtype = getattr(fmt, "dtype", fmt) if isinstance(fmt, type) else fmt
+    is_scalar_type = isinstance(fmt, type) and issubclass(fmt, np.generic)
+    if isinstance(dtype, np.dtype) or is_scalar_type:
         found = NAMED.get(np.dtype(fmt).name)
         if found is not None:
             return found
@@ -371,11 +499,8 @@ def get_format(fmt: FormatLike) -> Format:
             f"{fmt!r} is no binary floating-point dtype that lowprec knows; pass float16, float32, "
             "float64, an ml_dtypes dtype, or a name such as 'bfloat16' or 'e5m10'"
         )
-    if type(fmt).__module__ == "torch":
-        return get_format(str(fmt).removeprefix("torch."))
-    dtype = getattr(fmt, "dtype", None)  # of JAX's scalar types, as jax.numpy.bfloat16
-    if isinstance(dtype, np.dtype) and callable(fmt):
-        return get_format(dtype)
+    if type(fmt).__module__ == "torch" and type(fmt).__name__ == "dtype":
+        return get_format(str(fmt).removeprefix("torch.").removesuffix("_x2"))
     refuse_family(fmt)
     raise TypeError(
         f"{fmt!r} is a {type(fmt).__name__}; pass a lowprec.Format, a name such as 'bfloat16' or "
@@ -419,11 +544,18 @@ def _parse(spelling: str) -> Format:
     key = spelling.strip().lower()
     if key in _SPELLINGS:
         return _SPELLINGS[key]
-    match = re.fullmatch(r"e(\d{1,3})m(\d{1,3})", key)
-    if match:
+    if key in _AMBIGUOUS:
+        ocp, other = _AMBIGUOUS[key]
+        raise ValueError(
+            f"{spelling!r} is ambiguous; use {ocp.name!r} for OCP's format (largest value "
+            f"{ocp.max:g}), or {other} for the one with IEEE's infinities and NaN"
+        )
+    if match := re.fullmatch(r"e(\d{1,3})m(\d{1,3})", key):
         w, t = int(match[1]), int(match[2])
         fmt = Format(key, exponent_bits=w, precision=t + 1)
         return _CANONICAL.get(fmt, fmt)
+    if match := re.fullmatch(r"(?:p3109_k|binary)(\d{1,2})p(\d{1,2})([su])([ef])", key):
+        return _parse_p3109(spelling, int(match[1]), int(match[2]), match[3] == "s", match[4])
     near = [name for name in NAMED if len(key) > 3 and name.startswith(key)][:3]
     refuse_family(spelling)
     near = near or difflib.get_close_matches(key, [*_SPELLINGS, *_FAMILY], n=3, cutoff=0.5)
@@ -452,6 +584,21 @@ def scaled(fmt: Format, scale: float) -> Format:
     return dataclasses.replace(fmt, name=name, bias=fmt.bias - (exponent - 1))
 
 
+def _parse_p3109(spelling: str, k: int, p: int, signed: bool, domain: str) -> Format:
+    """Return IEEE P3109's format of k bits and precision p; its domain is extended or finite."""
+    w = k - p + (not signed)
+    if k < 3 or p < 1 or w < 1:
+        raise ValueError(
+            f"{spelling!r} is not a format of IEEE P3109: it has at least 3 bits, and a precision "
+            f"from 1 to {'one less than that' if signed else 'that'}"
+        )
+    finite = Specials.FNUZ if signed else Specials.FN
+    specials = Specials.P3109 if domain == "e" else finite
+    name = f"p3109_k{k}p{p}{'s' if signed else 'u'}{domain}"
+    fmt = Format(name, w, p, specials, bias=2 ** (w - 1), signed=signed)
+    return _CANONICAL.get(fmt, fmt)
+
+
 NAMED: dict[str, Format] = {}
 
 
@@ -477,15 +624,56 @@ float6_e2m3fn = _named("float6_e2m3fn", 2, 4, specials=Specials.FINITE)
 float4_e2m1fn = _named("float4_e2m1fn", 2, 2, specials=Specials.FINITE)
 
 _CANONICAL = {fmt: fmt for fmt in NAMED.values()}
+# What the field means by these is OCP's; what they spell is IEEE-like.
+_AMBIGUOUS = {
+    "e4m3": (float8_e4m3fn, "'float8_e4m3'"),
+    "e3m2": (float6_e3m2fn, "Format('e3m2', exponent_bits=3, precision=3)"),
+    "e2m3": (float6_e2m3fn, "Format('e2m3', exponent_bits=2, precision=4)"),
+    "e2m1": (float4_e2m1fn, "Format('e2m1', exponent_bits=2, precision=2)"),
+}
 _ALIASES = {
     "bf16": bfloat16,
     "fp16": float16,
     "fp32": float32,
     "fp64": float64,
     "tf32": tfloat32,
+    "half": float16,
+    "single": float32,
+    "double": float64,
+    "binary16": float16,
+    "binary32": float32,
+    "binary64": float64,
+    "e8m0": float8_e8m0fnu,
 }
-_TAILS = {name.partition("_")[2]: fmt for name, fmt in NAMED.items() if "_" in name}
-_SPELLINGS: dict[str, Format] = NAMED | _TAILS | _ALIASES
+_TAILS = {
+    name.partition("_")[2]: fmt
+    for name, fmt in NAMED.items()
+    if "_" in name and name != "float8_e4m3"
+}
+_OCP = {  # by the names of the specifications, whose tail is OCP's format
+    "8_e4m3": float8_e4m3fn,
+    "8_e5m2": float8_e5m2,
+    "8_e8m0": float8_e8m0fnu,
+    "6_e2m3": float6_e2m3fn,
+    "6_e3m2": float6_e3m2fn,
+    "4_e2m1": float4_e2m1fn,
+}
+_WITH_TAILS = {  # "8_e4m3fn" and its kin
+    name.removeprefix("float"): fmt
+    for name, fmt in NAMED.items()
+    if "_" in name and name != "float8_e4m3"
+}
+_ELSEWHERE = {
+    "f64": float64,
+    "f32": float32,
+    "f16": float16,
+    "f4": float4_e2m1fn,  # safetensors
+    **{f"fp{tail}": fmt for tail, fmt in (_WITH_TAILS | _OCP).items()},  # OCP
+    **{f"f{tail}": fmt for tail, fmt in (_WITH_TAILS | _OCP).items()},  # safetensors
+    **{f"float{tail.replace('_', '')}": fmt for tail, fmt in (_WITH_TAILS | _OCP).items()},  # ONNX
+}
+del _ELSEWHERE["float8e4m3"]  # ONNX has none of this name
+_SPELLINGS: dict[str, Format] = _ELSEWHERE | NAMED | _TAILS | _ALIASES
 _DTYPES: dict[Format, np.dtype[Any]] = {
     fmt: np.dtype(getattr(np, name, None) or getattr(ml_dtypes, name))
     for name, fmt in NAMED.items()

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import difflib
 import enum
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar, assert_never
 
 from lowprec.common.names import did_you_mean
 
-__all__ = ["Overflow", "OverflowLike", "Rounding", "RoundingLike"]
+__all__ = [
+    "Overflow",
+    "OverflowLike",
+    "OverflowRule",
+    "Reach",
+    "Rounding",
+    "RoundingLike",
+    "is_usual",
+    "overflow_rule",
+]
 
 _Choice = TypeVar("_Choice", bound="_Spelled")
 
@@ -59,7 +68,9 @@ _OTHER_WORDS = {
     "random": "stochastic",
     "clip": "saturate",
     "clamp": "saturate",
-    "inf": "ieee",
+    "inf": "infinite",
+    "infinity": "infinite",
+    "ovfinf": "infinite",
 }
 
 
@@ -103,25 +114,181 @@ class Rounding(_Spelled):
     @property
     def is_stochastic(self) -> bool:
         """Whether the mode draws random bits."""
-        return self in (Rounding.STOCHASTIC, Rounding.STOCHASTIC_EQUAL)
+        match self:
+            case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
+                return True
+            case (
+                Rounding.TIES_TO_EVEN
+                | Rounding.TIES_TO_AWAY
+                | Rounding.TIES_TOWARD_ZERO
+                | Rounding.TOWARD_ZERO
+                | Rounding.AWAY_FROM_ZERO
+                | Rounding.TOWARD_POSITIVE
+                | Rounding.TOWARD_NEGATIVE
+                | Rounding.TO_ODD
+            ):
+                return False
+            case _:
+                assert_never(self)
+
+    @property
+    def is_nearest(self) -> bool:
+        """Whether the nearest value is taken, and the mode says what becomes of ties."""
+        return overflow_rule(self, negative=False, is_odd=True).certain.steps == 0.5
+
+    @property
+    def weighs_fraction(self) -> bool:
+        """Whether it matters how far the exact value is from its neighbours, beyond nearer or not.
+
+        The other modes only ask whether it is a neighbour, nearer to one of them, or half-way.
+        """
+        match self:
+            case Rounding.STOCHASTIC:
+                return True
+            case (
+                Rounding.TIES_TO_EVEN
+                | Rounding.TIES_TO_AWAY
+                | Rounding.TIES_TOWARD_ZERO
+                | Rounding.TOWARD_ZERO
+                | Rounding.AWAY_FROM_ZERO
+                | Rounding.TOWARD_POSITIVE
+                | Rounding.TOWARD_NEGATIVE
+                | Rounding.TO_ODD
+                | Rounding.STOCHASTIC_EQUAL
+            ):
+                return False
+            case _:
+                assert_never(self)
+
+    @property
+    def gives_negative_zero(self) -> bool:
+        """Whether x + (-x) is -0 (IEEE 754-2019, section 6.3)."""
+        match self:
+            case Rounding.TOWARD_NEGATIVE:
+                return True
+            case (
+                Rounding.TIES_TO_EVEN
+                | Rounding.TIES_TO_AWAY
+                | Rounding.TIES_TOWARD_ZERO
+                | Rounding.TOWARD_ZERO
+                | Rounding.AWAY_FROM_ZERO
+                | Rounding.TOWARD_POSITIVE
+                | Rounding.TO_ODD
+                | Rounding.STOCHASTIC
+                | Rounding.STOCHASTIC_EQUAL
+            ):
+                return False
+            case _:
+                assert_never(self)
+
+    @property
+    def looks_at_parity(self) -> bool:
+        """Whether it matters which of two neighbours is odd."""
+        odd, even = (overflow_rule(self, negative=False, is_odd=is_odd) for is_odd in (True, False))
+        return odd != even
 
     def overflows_to_max(self, negative: bool) -> bool:
         """Whether a finite overflow of this sign gives the largest finite value (section 7.4)."""
-        toward_other_side = Rounding.TOWARD_POSITIVE if negative else Rounding.TOWARD_NEGATIVE
-        return self in (Rounding.TOWARD_ZERO, Rounding.TO_ODD, toward_other_side)
+        return overflow_rule(self, negative=negative, is_odd=True).gives_max
 
 
 class Overflow(_Spelled):
     """What becomes of a value beyond the largest finite one.
 
-    ``ieee``: infinity; NaN in a format without infinities, ±max in one with neither.
+    ``ieee``: what the rounding mode gives (IEEE 754-2019, section 7.4): ±max in the modes that
+    round an overflow toward zero, else infinity; NaN in a format without infinities, ±max in one
+    with neither.
     ``saturate``: finite values go to ±max; infinities stay where the format has them, else ±max.
     ``saturate_finite``: infinities go to ±max too.
+    ``infinite``: infinity whatever the mode; NaN in a format without infinities. A format with
+    neither is refused with a ValueError. IEEE P3109 calls it OvfInf.
     """
 
     IEEE = "ieee"
     SATURATE = "saturate"
     SATURATE_FINITE = "saturate_finite"
+    INFINITE = "infinite"
+
+
+class Reach(NamedTuple):
+    """From where between two neighbours a magnitude is rounded to the larger one."""
+
+    steps: float  #: of their distance, beyond the smaller one: 0, 1/2 or 1
+    is_included: bool  #: whether exactly that place is rounded to the larger one, too
+
+
+class OverflowRule(NamedTuple):
+    """Where a rounding mode begins to overflow, and whether it then stays at the largest value.
+
+    The neighbours are the largest finite value and the one that would follow if the exponent were
+    unbounded. From `possible` on a magnitude may be rounded to the latter, from `certain` on it is.
+    Only a mode that draws random bits tells the two apart.
+    """
+
+    possible: Reach
+    certain: Reach
+    gives_max: bool  #: whether ``ieee`` overflow gives the largest finite value
+
+
+def overflow_rule(rounding: Rounding, *, negative: bool, is_odd: bool) -> OverflowRule:
+    """Return where a mode begins to overflow: the only place that says so.
+
+    Parameters
+    ----------
+    rounding : Rounding
+        The mode.
+    negative : bool
+        Whether the overflowing number is negative.
+    is_odd : bool
+        Whether the largest finite value is odd; the value after it is then even, and conversely.
+
+    Returns
+    -------
+    OverflowRule
+        The same rule tells where magnitudes are rounded to the larger of any two neighbours of
+        which the smaller one is odd or is not.
+
+    Examples
+    --------
+    >>> overflow_rule(Rounding.TIES_TO_EVEN, negative=False, is_odd=True).certain
+    Reach(steps=0.5, is_included=True)
+
+    References
+    ----------
+    IEEE 754-2019, sections 4.3 and 7.4.
+    """
+    beyond, at_next = Reach(0.0, False), Reach(1.0, True)
+    match rounding:
+        case Rounding.TIES_TO_EVEN:
+            return _certain(Reach(0.5, is_odd))
+        case Rounding.TIES_TO_AWAY:
+            return _certain(Reach(0.5, True))
+        case Rounding.TIES_TOWARD_ZERO:
+            return _certain(Reach(0.5, False))
+        case Rounding.TOWARD_ZERO:
+            return _certain(at_next, gives_max=True)
+        case Rounding.AWAY_FROM_ZERO:
+            return _certain(beyond)
+        case Rounding.TOWARD_POSITIVE:
+            return _certain(at_next, gives_max=True) if negative else _certain(beyond)
+        case Rounding.TOWARD_NEGATIVE:
+            return _certain(beyond) if negative else _certain(at_next, gives_max=True)
+        case Rounding.TO_ODD:
+            return _certain(at_next if is_odd else beyond, gives_max=True)
+        case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
+            return OverflowRule(beyond, at_next, gives_max=False)
+        case _:
+            assert_never(rounding)
+
+
+def _certain(reach: Reach, *, gives_max: bool = False) -> OverflowRule:
+    return OverflowRule(reach, reach, gives_max)
+
+
+def is_usual(rounding: Rounding, overflow: Overflow) -> bool:
+    """Whether ties go to even and overflow to infinity, as hardware does."""
+    to_infinity = overflow in (Overflow.IEEE, Overflow.INFINITE)
+    return rounding is Rounding.TIES_TO_EVEN and to_infinity
 
 
 RoundingName = Literal[
@@ -146,6 +313,6 @@ RoundingName = Literal[
     "SR",
     "SE",
 ]
-OverflowName = Literal["ieee", "saturate", "saturate_finite"]
+OverflowName = Literal["ieee", "saturate", "saturate_finite", "infinite"]
 RoundingLike = Rounding | RoundingName
 OverflowLike = Overflow | OverflowName

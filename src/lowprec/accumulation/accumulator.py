@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from lowprec.common.names import one_of
-from lowprec.formats import Format, FormatLike, float32, float64, get_format
-from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
+from lowprec.formats import Format, FormatLike, checked_overflow, float32, float64, get_format
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike, is_usual
 
 if TYPE_CHECKING:
     from lowprec.common.randomness import RNGLike
@@ -132,14 +132,17 @@ class Accumulator:
         return hash((self.fmt, self.block))  # these tell most apart, and others are slow to hash
 
     def _check_formats(self) -> None:
-        is_usual = self.rounding is Rounding.TIES_TO_EVEN and self.overflow is Overflow.IEEE
+        assert isinstance(self.rounding, Rounding)
+        assert isinstance(self.overflow, Overflow)
+        usual = is_usual(self.rounding, self.overflow)
         for fmt in self.formats:
-            if fmt.precision > 51 and not (fmt == float64 and is_usual):
+            checked_overflow(self.overflow, fmt)
+            if fmt.precision > 51 and not (fmt == float64 and usual):
                 raise ValueError(
                     f"{str(fmt)!r} has precision {fmt.precision}; accumulators have at most 51, "
                     "or are float64 with rounding='ties_to_even' and overflow='ieee'"
                 )
-        if self.order == "blas" and not (self.fmt == float32 and is_usual and self.fused):
+        if self.order == "blas" and not (self.fmt == float32 and usual and self.fused):
             raise ValueError(
                 "order='blas' is NumPy's own float32: it has no other format, rounding, overflow "
                 "or unfused products; use order='sequential'"

@@ -10,6 +10,7 @@ import numpy as np
 
 from lowprec.accumulation.accumulator import Accumulator, AccumulatorLike, as_accumulator
 from lowprec.common.processor_state import in_exact_state
+from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     from lowprec.formats import Format
@@ -117,5 +118,5 @@ def _kahan_bound(n: int, u: float) -> float:
 
 
 def _rounding_error(fmt: Format, how: Accumulator) -> float:
-    is_nearest = str(getattr(how.rounding, "value", how.rounding)).startswith("ties")
+    is_nearest = Rounding(how.rounding).is_nearest
     return fmt.unit_roundoff if is_nearest else fmt.eps

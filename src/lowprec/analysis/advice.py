@@ -2,7 +2,7 @@
 
 A number times 2**k in a format is the same as the number in the format with its bias raised by k:
 the same significands, the same errors, the same losses. So scales are tried on the format, and the
-data are never scaled.
+data are never scaled, but for a format that, moved so far, float64 could not hold.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
+from lowprec.analysis.counting import measure_blocks
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure
 from lowprec.arrays.dask_arrays import is_chunked
+from lowprec.arrays.sources import InBlocks, as_array
 from lowprec.blocks.formats import BlockFormat
 from lowprec.common.processor_state import in_exact_state
 from lowprec.exact.number import floor_log2_ratio
 from lowprec.formats import Format, float64, scaled
+from lowprec.rounding import Overflow, Rounding
 from lowprec.show.words import percent, superscript
 
 if TYPE_CHECKING:
@@ -25,7 +30,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from lowprec.analysis.measurement import Measurement
-    from lowprec.arrays.sources import InBlocks
     from lowprec.blocks.formats import AnyFormat, AnyFormatLike
 
 __all__ = [
@@ -53,7 +57,8 @@ class FormatAdvice:
         The power of two to multiply the tensor by; None where none helps or none is needed.
     scaled : Measurement or None
         The tensor in the format after scaling, in the tensor's own unit: its `fmt` is the format
-        with another bias.
+        with another bias. Where float64 does not hold that format, it is the measurement of the
+        scaled tensor, and `fmt` the format itself.
     """
 
     fmt: AnyFormat
@@ -179,10 +184,10 @@ def _advise(
     measured = _measure(x, fmt, axis)
     advice = FormatAdvice(fmt, tolerance, measured)
     exponent = 0 if advice.holds else _exponent(measured, tolerance)
-    shifted = _shifted(fmt, exponent) if exponent and isinstance(fmt, Format) else None
-    if shifted is None:
+    if exponent == 0 or not isinstance(fmt, Format):
         return advice
-    after = _measure(x, shifted)
+    shifted = _shifted(fmt, exponent)
+    after = _measure_scaled(x, fmt, exponent) if shifted is None else _measure(x, shifted)
     if _badness(after) >= _badness(measured):
         return advice
     return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=after)
@@ -199,6 +204,30 @@ def _amax(x: Any, fmt: AnyFormat) -> float | None:
     if not (is_chunked(x) and isinstance(fmt, BlockFormat) and fmt.tensor_scale):
         return None
     return _measure(x, float64).max_abs
+
+
+def _measure_scaled(x: npt.ArrayLike | InBlocks, fmt: Format, exponent: int) -> Measurement:
+    """Measure the data times 2**exponent."""
+    if is_chunked(x):
+        return _measure(cast("Any", x).map_blocks(_times_power, exponent, dtype=np.float64), fmt)
+    blocks = x.__lowprec_blocks__() if isinstance(x, InBlocks) else [as_array(x)]
+    moved = (_times_power(block, exponent) for block in blocks)
+    return measure_blocks(moved, [fmt], Rounding.TIES_TO_EVEN, Overflow.IEEE, None)[0]
+
+
+@np.errstate(all="ignore")
+def _times_power(x: np.ndarray[Any, Any], exponent: int) -> np.ndarray[Any, Any]:
+    """Return x times 2**exponent as float64, of which only numbers that become tiny are rounded.
+
+    The processor may take subnormal numbers as zero: their significands are read as integers.
+    """
+    x = np.asarray(x, np.float64)
+    bits = x.view(np.uint64)
+    significand = bits & np.uint64((1 << 52) - 1)
+    is_subnormal = (bits & np.uint64(0x7FF << 52)) == 0
+    unit = math.ldexp(1.0, max(exponent - 1074, -1074))  # of the significands
+    normal = x * math.ldexp(1.0, exponent)
+    return np.where(is_subnormal, np.copysign(significand * unit, x), normal)
 
 
 def _holds(measured: Measurement, tolerance: float) -> bool:

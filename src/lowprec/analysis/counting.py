@@ -20,12 +20,14 @@ from lowprec.common.randomness import draw_key
 from lowprec.conversion.door import decode
 from lowprec.conversion.requests import round_piece
 from lowprec.formats import Format, float32, get_format
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import overflow_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     import numpy.typing as npt
+
+    from lowprec.rounding import Overflow, Rounding
 
     Array = npt.NDArray[Any]
 
@@ -262,21 +264,8 @@ def _limits(fmt: Format, rounding: Rounding) -> list[float]:
 def _margin(fmt: Format, rounding: Rounding, negative: bool) -> tuple[float, bool]:
     """Return by how much a number may exceed `max`, and whether exactly that much overflows.
 
-    A number overflows if, rounded as if the exponent were unbounded, it exceeds `max`; the value
-    that would come next is one spacing further (IEEE 754-2019, section 7.4).
+    In a stochastic mode that is where it certainly does; before, the result tells.
     """
     spacing = math.ldexp(1.0, fmt.emax - fmt.trailing_bits)
-    is_odd = fmt.precision == 1 or bool(fmt.max_code & 1)
-    outward = Rounding.TOWARD_NEGATIVE if negative else Rounding.TOWARD_POSITIVE
-    match rounding:
-        case Rounding.TIES_TO_EVEN:
-            return spacing / 2, is_odd
-        case Rounding.TIES_TO_AWAY:
-            return spacing / 2, True
-        case Rounding.TIES_TOWARD_ZERO:
-            return spacing / 2, False
-        case Rounding.TO_ODD if not is_odd:
-            return 0.0, False
-        case Rounding.AWAY_FROM_ZERO:
-            return 0.0, False
-    return (0.0, False) if rounding is outward else (spacing, True)
+    reach = overflow_rule(rounding, negative=negative, is_odd=fmt.max_is_odd).certain
+    return reach.steps * spacing, reach.is_included

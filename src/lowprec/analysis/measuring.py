@@ -18,6 +18,7 @@ from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks, reduce_whole_c
 from lowprec.arrays.sources import InBlocks, as_array
 from lowprec.blocks.formats import AnyFormat, AnyFormatLike, BlockFormat, get_format
 from lowprec.common.processor_state import in_exact_state
+from lowprec.formats import checked_overflow
 from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def measure_each(
     """Measure one array in several formats, read once, and once more for block formats."""
     mode, policy = Rounding(rounding), Overflow(overflow)
     single = [fmt for fmt in formats if not isinstance(fmt, BlockFormat)]
+    for one in single:
+        checked_overflow(policy, one)
     found: dict[int, Measurement] = {}
     if single and is_chunked(x):
         alone = _measure_chunks(x, single, mode, policy, rng)

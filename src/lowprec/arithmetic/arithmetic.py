@@ -12,22 +12,24 @@ from lowprec.arithmetic.flags import Flags
 from lowprec.arithmetic.methods import Operations
 from lowprec.arrays.layouts import check_out, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar, kernel_dtype
+from lowprec.common.names import one_of
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import as_generator, draw_key
 from lowprec.conversion.door import round_to
-from lowprec.formats import Format, FormatLike, float32, get_format
-from lowprec.rounding import Overflow, Rounding
+from lowprec.formats import Format, FormatLike, checked_overflow, float32, get_format
+from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     from lowprec.arithmetic.elementwise import ElementKernel
     from lowprec.common.randomness import RNGLike
-    from lowprec.rounding import OverflowLike, RoundingLike
+    from lowprec.rounding import Overflow, OverflowLike, RoundingLike
 
     Array = np.ndarray[Any, Any]
 
 __all__ = ["Arithmetic"]
 
 _LONGEST = 24  # bits of a significand; of a product twice as many, which float64 holds
+_TININESS = ("before", "after")
 _LARGEST = 500  # exponent; products and quotients of all values are then normal in float64
 
 
@@ -49,11 +51,15 @@ class Arithmetic(Operations):
     overflow : Overflow or str
         As for `round_to`; exact infinities, as of 1/0, are infinite sources there.
     flush_to_zero : bool
-        Whether a result that is tiny, that is less than the smallest normal number before
-        rounding, becomes zero of its sign, with underflow and inexact. `minimum` and `maximum`
-        compute nothing and so flush nothing.
+        Whether a result that is tiny becomes zero of its sign, with underflow and inexact.
+        `minimum` and `maximum` compute nothing and so flush nothing.
     denormals_are_zero : bool
         Whether operands that are subnormal after their conversion are taken as zero of their sign.
+    tininess : str
+        Which results are tiny, that is less in magnitude than the smallest normal number:
+        ``before``, the exact result decides (as on ARM); ``after``, the result rounded as if the
+        exponent had no lower bound (as on x86, RISC-V and GPUs). Tiny and inexact results are
+        counted as underflow. IEEE 754-2019, section 7.5, leaves the choice to the implementer.
     rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
         Where the stochastic modes draw one key a call from. The result then depends on the key and
         each element's index in C order alone.
@@ -102,14 +108,16 @@ class Arithmetic(Operations):
         overflow: OverflowLike = "ieee",
         flush_to_zero: bool = False,
         denormals_are_zero: bool = False,
+        tininess: str = "before",
         rng: RNGLike = None,
         flags: bool = True,
     ) -> None:
         self._format = get_format(fmt)
         self._rounding = Rounding(rounding)
-        self._overflow = Overflow(overflow)
+        self._overflow = checked_overflow(overflow, self._format)
         self._flush_to_zero = bool(flush_to_zero)
         self._denormals_are_zero = bool(denormals_are_zero)
+        self._tininess = str(one_of(tininess, _TININESS, "tininess"))
         self._flags = Flags() if flags else None
         self._generator = as_generator(rng) if self._rounding.is_stochastic else None
         self._result = np.dtype(np.float32 if self._format.fits(float32) else np.float64)
@@ -145,6 +153,11 @@ class Arithmetic(Operations):
         return self._denormals_are_zero
 
     @property
+    def tininess(self) -> str:
+        """Whether results are looked at before or after rounding to tell which are tiny."""
+        return self._tininess
+
+    @property
     def flags(self) -> Flags:
         """The events so far, by operation and in total.
 
@@ -162,6 +175,7 @@ class Arithmetic(Operations):
         words.append(f"overflow={self.overflow.value!r}")
         switches = ("flush_to_zero", "denormals_are_zero")
         words += [f"{name}=True" for name in switches if getattr(self, name)]
+        words += ["tininess='after'"] * (self._tininess == "after")
         return f"Arithmetic({', '.join(words + ['flags=False'] * (self._flags is None))})"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -229,6 +243,7 @@ class Arithmetic(Operations):
             "operands_are_values": self._converts_beforehand,
             "flush_to_zero": self._flush_to_zero,
             "denormals_are_zero": self._denormals_are_zero,
+            "tiny_after_rounding": self._tininess == "after",
         }
         kernel: ElementKernel
         if operation in NAMES:  # these count at no cost worth saving

@@ -16,7 +16,7 @@ from lowprec.arrays.layouts import blocks_in_c_order, check_out, is_same_memory
 from lowprec.arrays.sources import as_array, kernel_dtype, to_array
 from lowprec.common.processor_state import exact_state, in_exact_state
 from lowprec.common.randomness import draw_key
-from lowprec.formats import Format, FormatLike, float32, float64, get_format
+from lowprec.formats import Format, FormatLike, checked_overflow, float32, float64, get_format
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def _conversion_work(
     task: str,
 ) -> Work:
     """Check the arguments and find the kernel."""
-    fmt, rounding, overflow = get_format(fmt), Rounding(rounding), Overflow(overflow)
+    fmt, rounding = get_format(fmt), Rounding(rounding)
+    overflow = checked_overflow(overflow, fmt)
     random_bits = _checked_random_bits(random_bits)
     source = kernel_dtype(dtype)
     result = fmt.code_dtype

@@ -9,8 +9,8 @@ from lowprec.common.processor_state import in_exact_state
 from lowprec.exact.inspection import Inspection
 from lowprec.exact.number import read_number
 from lowprec.exact.reference import round_exact
-from lowprec.formats import FormatLike, get_format
-from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
+from lowprec.formats import FormatLike, checked_overflow, get_format
+from lowprec.rounding import OverflowLike, Rounding, RoundingLike
 
 __all__ = ["inspect"]
 
@@ -69,7 +69,8 @@ def inspect(
     >>> inspect("1e39", "float16").kind
     'infinity'
     """
-    fmt, rounding, overflow = get_format(fmt), Rounding(rounding), Overflow(overflow)
+    fmt, rounding = get_format(fmt), Rounding(rounding)
+    overflow = checked_overflow(overflow, fmt)
     if (x is None) == (code is None):
         raise TypeError(
             "pass one number, as in inspect(0.1), or one code, as in inspect(code=0x3dcd)"

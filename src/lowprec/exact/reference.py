@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from lowprec.exact.number import Number, floor_log2
-from lowprec.formats import Specials
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -72,10 +71,9 @@ def round_exact(number: Number, fmt: Format, rounding: Rounding, overflow: Overf
         code = _beyond_max(fmt, overflow, fmt.has_infinity)
     else:
         code = _round_magnitude(magnitude, fmt, rounding, negative)
-        if code > fmt.max_code and rounding.overflows_to_max(negative):
-            code = fmt.max_code
-        elif code > fmt.max_code:
-            code = _beyond_max(fmt, overflow, stays_infinite=False)
+        stays = overflow is Overflow.IEEE and _stays_at_max(rounding, negative)
+        if code > fmt.max_code:
+            code = fmt.max_code if stays else _beyond_max(fmt, overflow, stays_infinite=False)
     has_sign = negative and (code != 0 or fmt.has_negative_zero)
     return code | fmt.sign_mask if has_sign else code
 
@@ -91,11 +89,13 @@ def _round_magnitude(magnitude: Fraction, fmt: Format, rounding: Rounding, negat
     unit = spacing(magnitude, fmt)
     n = magnitude // unit
     fraction = magnitude / unit - n  # of the way to the next value, in [0, 1)
-    n += _goes_up(fraction, n % 2 == 1, negative, rounding)
-    if not fmt.subnormals and magnitude < Fraction(fmt.smallest_normal):
-        return n << fmt.trailing_bits  # zero or smallest_normal
     e = max(floor_log2(magnitude), fmt.emin) if magnitude else fmt.emin
-    return ((e - fmt.emin) << fmt.trailing_bits) + n - (not fmt.has_zero)
+    code = ((e - fmt.emin) << fmt.trailing_bits) + n - (not fmt.has_zero)
+    is_odd = (code if fmt.counts_exponent_parity else n) % 2 == 1
+    goes_up = _goes_up(fraction, is_odd, negative, rounding)
+    if not fmt.subnormals and magnitude < Fraction(fmt.smallest_normal):
+        return (n + goes_up) << fmt.trailing_bits  # zero or smallest_normal
+    return code + goes_up
 
 
 def _goes_up(fraction: Fraction, is_odd: bool, negative: bool, rounding: Rounding) -> bool:
@@ -118,16 +118,37 @@ def _goes_up(fraction: Fraction, is_odd: bool, negative: bool, rounding: Roundin
             return fraction > 0 and negative
         case Rounding.TO_ODD:
             return fraction > 0 and not is_odd
-    raise ValueError(
-        f"{rounding.value!r} draws random bits; use 'toward_zero' and 'away_from_zero' "
-        "for the two possible results"
-    )
+        case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
+            raise ValueError(
+                f"{rounding.value!r} draws random bits; use 'toward_zero' and 'away_from_zero' "
+                "for the two possible results"
+            )
+        case _:
+            assert_never(rounding)
+
+
+def _stays_at_max(rounding: Rounding, negative: bool) -> bool:
+    """Tell whether an overflow is rounded back to the largest value: toward zero, or to odd.
+
+    The rule is asked about a number far beyond; to odd is the exception, whatever is odd there.
+    """
+    return rounding is Rounding.TO_ODD or not _goes_up(Fraction(3, 4), True, negative, rounding)
 
 
 def _beyond_max(fmt: Format, overflow: Overflow, stays_infinite: bool) -> int:
     """Return the code, without its sign, of what the policy puts in place of an overflow."""
-    saturates = overflow is Overflow.SATURATE and not stays_infinite
-    if saturates or overflow is Overflow.SATURATE_FINITE or fmt.specials is Specials.FINITE:
+    match overflow:
+        case Overflow.IEEE:
+            saturates = not (fmt.has_infinity or fmt.has_nan)
+        case Overflow.INFINITE:
+            saturates = False
+        case Overflow.SATURATE:
+            saturates = not stays_infinite
+        case Overflow.SATURATE_FINITE:
+            saturates = True
+        case _:
+            assert_never(overflow)
+    if saturates:
         return fmt.max_code
     return _nan_code(fmt) if fmt.infinity_code is None else fmt.infinity_code
 
@@ -150,7 +171,7 @@ def decode_exact(code: int, fmt: Format) -> Number:
     >>> decode_exact(0x3DCD, bfloat16).value
     Fraction(205, 2048)
     """
-    if fmt.specials is Specials.FNUZ and code == fmt.sign_mask:
+    if fmt.has_nan_at_negative_zero and code == fmt.sign_mask:
         return Number(False, math.nan)
     negative = bool(code & fmt.sign_mask)
     magnitude = code & ~fmt.sign_mask

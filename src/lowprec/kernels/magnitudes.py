@@ -7,9 +7,10 @@ normal number, at a known place, the `point`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from lowprec.kernels.lanes import Lanes, maximum, select
+from lowprec.rounding import Rounding
 
 __all__ = ["Constants", "Magnitude", "Plan", "adjust", "overflow_of", "read"]
 
@@ -50,16 +51,14 @@ class Plan(NamedTuple):
     random_bits: int = 0  # r of the stochastic modes
     streaming: int = 0  # 1 if results are written past the caches
     infinity_is_nan: int = 0  # 1 if infinite sources become NaN, which saves telling them apart
+    infinity_differs: int = 0  # 1 if infinite and overflowing sources may have different results
+    sides_differ: int = 0  # 1 if overflow gives different magnitudes to either sign
+    exponent_parity: int = 0  # 1 if the exponent tells even values from odd ones, the precision 1
 
     @property
     def is_encoding(self) -> bool:
         """Whether the result is codes."""
         return self.target.startswith("uint")
-
-    @property
-    def overflow_differs_from_infinity(self) -> bool:
-        """Whether infinite and overflowing sources may have different results."""
-        return self.twin == "general" or not self.mode.startswith("ties")
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -106,32 +105,44 @@ def read_integer(x: Lanes, plan: Plan) -> Magnitude:
 # Rounding ----------------------------------------------------------------------------------------
 
 
-def adjust(m: Lanes, s: Lanes, negative: Lanes, plan: Plan, R: Lanes) -> Lanes:
-    """Change m so that dropping its low s bits rounds as the mode says; s is at least 1."""
+def adjust(
+    m: Lanes, s: Lanes, negative: Lanes, plan: Plan, R: Lanes, before: Lanes | None = None
+) -> Lanes:
+    """Change m so that dropping its low s bits rounds as the mode says; s is at least 1.
+
+    The last bit that is kept tells whether the value toward zero is odd; where the precision is 1
+    the last bit of `before` and that one together do.
+    """
     one = m.constant(1) << s
     mask = one - 1
-    match plan.mode:
-        case "ties_to_even":
-            return m + (mask >> 1) + ((m >> s) & 1)
-        case "ties_to_away":
+    rounding = Rounding(plan.mode)
+    match rounding:
+        case Rounding.TIES_TO_EVEN:
+            kept = m >> s if before is None else (m >> s) + before
+            return m + (mask >> 1) + (kept & 1)
+        case Rounding.TIES_TO_AWAY:
             return m + (mask >> 1) + 1
-        case "ties_toward_zero":
+        case Rounding.TIES_TOWARD_ZERO:
             return m + (mask >> 1)
-        case "toward_zero":
+        case Rounding.TOWARD_ZERO:
             return m
-        case "away_from_zero":
+        case Rounding.AWAY_FROM_ZERO:
             return m + mask
-        case "toward_positive":
+        case Rounding.TOWARD_POSITIVE:
             return m + select(negative, m.constant(0), mask)
-        case "toward_negative":
+        case Rounding.TOWARD_NEGATIVE:
             return m + select(negative, mask, 0)
-        case "to_odd":
+        case Rounding.TO_ODD:
+            if before is not None:
+                is_even = (((m >> s) + before) & 1).equals(0)
+                return m + select(is_even, mask, 0)
             return m | select((m & mask).equals(0), m.constant(0), one)
-        case "stochastic_equal":  # away from zero iff R < 2**(r-1)
+        case Rounding.STOCHASTIC_EQUAL:  # away from zero iff R < 2**(r-1)
             return m + select((R >> (plan.random_bits - 1)).equals(0), mask, 0)
-        case "stochastic":
+        case Rounding.STOCHASTIC:
             return m + stochastic_addend(s, plan.random_bits, R)
-    raise AssertionError(plan.mode)
+        case _:
+            assert_never(rounding)
 
 
 def stochastic_addend(s: Lanes, r: int, R: Lanes) -> Lanes:
@@ -148,6 +159,6 @@ def stochastic_addend(s: Lanes, r: int, R: Lanes) -> Lanes:
 
 def overflow_of(source: Magnitude, plan: Plan, c: Constants) -> Lanes:
     """Return the magnitude that overflow gives."""
-    if plan.mode in ("toward_positive", "toward_negative"):
+    if plan.sides_differ:
         return select(source.negative, c.overflow_negative, c.overflow_positive)
     return c.overflow_positive

@@ -5,16 +5,16 @@ from __future__ import annotations
 import functools
 import math
 import struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 
-from lowprec.formats import Format, Specials, float16, float32
+from lowprec.formats import Format, Specials, checked_overflow, float16, float32
 from lowprec.kernels.compiler import processor_has as processor_has
 from lowprec.kernels.loops import make_loop
 from lowprec.kernels.rules import Constants, Plan
 from lowprec.kernels.threads import thread_count
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow, Rounding, overflow_rule
 
 __all__ = [
     "Kernel",
@@ -26,7 +26,6 @@ __all__ = [
 
 _TRAILING = {32: 23, 64: 52}
 _BIAS = {32: 127, 64: 1023, 128: 1023}
-_NEAREST = (Rounding.TIES_TO_EVEN, Rounding.TIES_TO_AWAY, Rounding.TIES_TOWARD_ZERO)
 _DIRECTED = (
     Rounding.TOWARD_ZERO,
     Rounding.AWAY_FROM_ZERO,
@@ -88,7 +87,7 @@ def variant(fmt: Format) -> str:
     if not fmt.has_zero:
         return "scale"
     kind = "signed" if fmt.signed else "unsigned"
-    if fmt.specials is Specials.FNUZ:
+    if fmt.has_nan_at_negative_zero:
         kind = "fnuz"
     return kind if fmt.subnormals or fmt.precision == 1 else f"{kind}-flush"
 
@@ -109,16 +108,28 @@ def overflow_magnitude(
     fmt: Format, rounding: Rounding, overflow: Overflow, negative: bool = False
 ) -> int:
     """Return the code, without sign, that a finite overflow of this sign gives."""
-    if overflow is not Overflow.IEEE or rounding.overflows_to_max(negative):
-        return fmt.max_code
-    return _beyond_max(fmt)
+    match overflow:
+        case Overflow.IEEE:
+            return fmt.max_code if rounding.overflows_to_max(negative) else _beyond_max(fmt)
+        case Overflow.INFINITE:
+            return _beyond_max(fmt)
+        case Overflow.SATURATE | Overflow.SATURATE_FINITE:
+            return fmt.max_code
+        case _:
+            assert_never(overflow)
 
 
 def infinity_magnitude(fmt: Format, overflow: Overflow) -> int:
     """Return the code, without sign, that an infinite source gives."""
-    if fmt.has_infinity and overflow is not Overflow.SATURATE_FINITE:
-        return fmt.max_code + 1
-    return fmt.max_code if overflow is not Overflow.IEEE else _beyond_max(fmt)
+    match overflow:
+        case Overflow.IEEE | Overflow.INFINITE:
+            return _beyond_max(fmt)
+        case Overflow.SATURATE:
+            return fmt.max_code if fmt.infinity_code is None else fmt.infinity_code
+        case Overflow.SATURATE_FINITE:
+            return fmt.max_code
+        case _:
+            assert_never(overflow)
 
 
 def _beyond_max(fmt: Format) -> int:
@@ -149,45 +160,85 @@ def _as_float_bits(code: int, fmt: Format, word: int) -> int:
     return float_bits(math.inf if code == fmt.infinity_code else math.nan, word)
 
 
-def overflow_threshold(fmt: Format, rounding: Rounding, word: int) -> int:
-    """Return the bits of the least float that overflows in a deterministic mode."""
-    half_step = math.ldexp(fmt.eps, fmt.emax - 1)
-    if rounding not in _NEAREST:
-        return float_bits(fmt.max, word) + 1
-    tie = float_bits(fmt.max + half_step, word)
-    is_odd = fmt.max_code & 1 or fmt.precision == 1
-    tie_overflows = rounding is Rounding.TIES_TO_AWAY or (
-        rounding is Rounding.TIES_TO_EVEN and is_odd
-    )
-    return tie if tie_overflows else tie + 1
+class Sides(NamedTuple):
+    """Bits of a magnitude, as a float's, for either sign of the number."""
+
+    positive: int
+    negative: int
+
+
+def overflow_thresholds(fmt: Format, rounding: Rounding, word: int) -> Sides:
+    """Return the least magnitudes that may round beyond `max`.
+
+    The exponent is taken as unbounded then (IEEE 754-2019, section 7.4).
+    """
+    step = math.ldexp(fmt.eps, fmt.emax)
+    return _thresholds(fmt.max, step, rounding, fmt.max_is_odd, word)
+
+
+def tiny_thresholds(fmt: Format, rounding: Rounding, word: int) -> Sides:
+    """Return the least magnitudes that may round to the smallest normal number.
+
+    The exponent is taken as unbounded: the value before that number is half as far away as the
+    largest subnormal number (IEEE 754-2019, section 7.5, detection after rounding).
+    """
+    step = math.ldexp(fmt.eps, fmt.emin - 1)
+    is_odd = not (fmt.counts_exponent_parity and fmt.has_zero)  # else its exponent field is 0
+    return _thresholds(fmt.smallest_normal - step, step, rounding, is_odd, word)
+
+
+def _thresholds(value: float, step: float, rounding: Rounding, is_odd: bool, word: int) -> Sides:
+    """Return the least floats that may round to the next value, a step beyond this one."""
+
+    def bits(negative: bool) -> int:
+        reach = overflow_rule(rounding, negative=negative, is_odd=is_odd).possible
+        place = value + reach.steps * step
+        if word == 32 and place == 2.0**128:  # float32's largest number stands for all beyond
+            place = float32.max
+        return float_bits(place, word) + (not reach.is_included)
+
+    return Sides(bits(False), bits(True))
 
 
 # Plans -------------------------------------------------------------------------------------------
 
 
 def _suits_addition(fmt: Format, rounding: Rounding, word: int, results: Results) -> bool:
-    """Whether `round_by_addition` is right: see its conditions."""
+    """Whether `round_by_addition` is right: see its conditions.
+
+    It has one threshold for both signs: the number that is beyond it, but does not overflow, must
+    be `max` anyway.
+    """
     trailing, bias = _TRAILING[word], _BIAS[word]
-    return (
+    if not (
         not rounding.is_stochastic
         and variant(fmt) in ("signed", "unsigned", "fnuz")
         and fmt.trailing_bits < trailing
         and fmt.emin - fmt.trailing_bits > -bias
         and fmt.emax + 1 + trailing - fmt.trailing_bits <= bias
-        and (rounding not in _NEAREST or results.overflow_positive == results.infinity)
+        and (fmt.precision > 1 or not rounding.looks_at_parity)
+    ):
+        return False
+    thresholds = overflow_thresholds(fmt, rounding, word)
+    given = results.overflow_positive, results.overflow_negative
+    return all(
+        threshold == min(thresholds) or code == fmt.max_code
+        for threshold, code in zip(thresholds, given, strict=True)
     )
 
 
-def _twin(fmt: Format, rounding: Rounding, overflow: Overflow, word: int, results: Results) -> str:
+def _twin(fmt: Format, rounding: Rounding, word: int, results: Results) -> str:
     if word == 128:
         return "general"
+    is_ieee = results == _results(fmt, rounding, Overflow.IEEE)
     if (
-        (fmt, overflow, word) == (float16, Overflow.IEEE, 32)
+        (fmt, word) == (float16, 32)
+        and is_ieee
         and rounding in (Rounding.TIES_TO_EVEN, *_DIRECTED)
         and processor_has("f16c")
     ):
         return "hardware"
-    if is_aligned(fmt, word) and overflow is Overflow.IEEE:
+    if is_aligned(fmt, word) and is_ieee:
         return "aligned"
     if not _suits_addition(fmt, rounding, word, results):
         return "general"
@@ -226,13 +277,21 @@ def conversion_plan(
         word = 128
     else:
         word = 32 if source == "float32" and fits_float32_words(fmt) and r <= 16 else 64
-    results = _results(fmt, rounding, overflow)
-    twin = twin or _twin(fmt, rounding, overflow, word, results)
+    results = _results(fmt, rounding, checked_overflow(overflow, fmt))
+    twin = twin or _twin(fmt, rounding, word, results)
     float_word = min(word, 64)
     shift = _TRAILING[float_word] - fmt.trailing_bits if twin == "aligned" else 0
     plan = Plan(source, target, rounding.value, word, twin, variant(fmt), shift, r)
-    if results.infinity == fmt.nan_code:
-        plan = plan._replace(infinity_is_nan=1)
+    threshold = 0
+    if twin in ("adder", "avx512"):
+        threshold = min(overflow_thresholds(fmt, rounding, word))
+    ways_out = {results.overflow_positive, results.overflow_negative}
+    plan = plan._replace(
+        infinity_is_nan=int(results.infinity == fmt.nan_code),
+        infinity_differs=int(ways_out != {results.infinity}),
+        sides_differ=int(len(ways_out) > 1),
+        exponent_parity=int(fmt.counts_exponent_parity and rounding.looks_at_parity),
+    )
     if not plan.is_encoding:
         results = Results(*(_as_float_bits(code, fmt, float_word) for code in results))
     constants = Constants(
@@ -241,7 +300,7 @@ def conversion_plan(
         max_code=fmt.max_code,
         sign_mask=fmt.sign_mask,
         quantum=float_bits(fmt.smallest_subnormal, float_word),
-        threshold=overflow_threshold(fmt, rounding, word) if twin in ("adder", "avx512") else 0,
+        threshold=threshold,
         **results._asdict(),
     )
     return plan, np.array(constants, np.uint64)

@@ -22,6 +22,7 @@ from lowprec.kernels.twins import (
     decode_hardware,
     round_by_addition,
 )
+from lowprec.rounding import Rounding
 
 __all__ = ["Constants", "Plan", "convert", "decode"]
 
@@ -39,11 +40,14 @@ def round_general(x: Magnitude, plan: Plan, c: Constants, R: Lanes) -> Lanes:
     if plan.variant.endswith("flush"):  # one step from 0 to the smallest normal number
         s = select(below, s + t, s)
     m = x.m
-    if plan.mode == "stochastic":  # its fraction must not grow where s is cut
+    if Rounding(plan.mode).weighs_fraction:  # which fraction must not grow where s is cut
         m = m >> minimum(maximum(s, widest) - widest, widest)
     # m is below 2**(widest - 1), so that cutting s there leaves the other modes' results alone
     s = minimum(s, widest)
-    q = adjust(m, s, x.negative, plan, R) >> s
+    before = e - c.emin - int(plan.variant.startswith("scale")) if plan.exponent_parity else None
+    if before is not None and plan.variant.startswith("scale"):
+        m = maximum(m, x.m.constant(1) << s)  # there is nothing below the smallest number
+    q = adjust(m, s, x.negative, plan, R, before) >> s
     if plan.variant.endswith("flush"):
         q = select(below, q << t, q)
     if plan.variant.startswith("scale"):  # exponent field 0 is a normal number: there is no zero
@@ -95,7 +99,7 @@ def convert(x: Lanes, plan: Plan, c: Constants, R: Lanes, nan_is_canonical: bool
         least = source.infinity + 1  # of NaN
         if plan.infinity_is_nan:
             least = source.infinity
-        elif plan.overflow_differs_from_infinity:
+        elif plan.infinity_differs:
             magnitude = select(source.bits.equals(source.infinity), c.infinity, magnitude)
         magnitude = select(source.bits >= least, c.nan, magnitude)
     return write(magnitude, source, plan, c)

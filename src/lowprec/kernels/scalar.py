@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from lowprec.formats import FormatLike, float64, get_format
+from lowprec.formats import FormatLike, checked_overflow, float64, get_format
 from lowprec.kernels.compiler import intrinsic, types
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import compile_as, from_text, to_text
 from lowprec.kernels.plans import conversion_plan
 from lowprec.kernels.rules import Constants, convert
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,8 +21,8 @@ __all__ = ["scalar_rounder"]
 
 def scalar_rounder(
     fmt: FormatLike,
-    rounding: Rounding | str = "ties_to_even",
-    overflow: Overflow | str = "ieee",
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
 ) -> Callable[..., float]:
     """Return a compiled function that rounds one float64 to a format, for use in ``@njit`` code.
 
@@ -57,7 +57,8 @@ def scalar_rounder(
     >>> rounded_sum(np.ones(1000))
     256.0
     """
-    return _make_rounder(get_format(fmt), Rounding(rounding), Overflow(overflow))
+    fmt = get_format(fmt)
+    return _make_rounder(fmt, Rounding(rounding), checked_overflow(overflow, fmt))
 
 
 @functools.cache

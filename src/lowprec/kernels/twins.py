@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from lowprec.kernels.lanes import Lanes, maximum, select
 from lowprec.kernels.magnitudes import Constants, Magnitude, Plan, adjust, overflow_of
+from lowprec.rounding import Rounding
 
 __all__ = ["convert_aligned", "convert_hardware", "decode_hardware", "round_by_addition"]
 
@@ -104,25 +107,29 @@ def corrections(
 
     `d` is what rounding took away, `q` the rounded significand.
     """
-    match mode:
-        case "ties_to_even":
+    rounding = Rounding(mode)
+    match rounding:
+        case Rounding.TIES_TO_EVEN:
             return None, None
-        case "ties_to_away":
+        case Rounding.TIES_TO_AWAY:
             return d.equals(step * 0.5), None
-        case "ties_toward_zero":
+        case Rounding.TIES_TOWARD_ZERO:
             return None, d.equals(step * -0.5)
-        case "toward_zero":
+        case Rounding.TOWARD_ZERO:
             return None, d < 0
-        case "away_from_zero":
+        case Rounding.AWAY_FROM_ZERO:
             return d > 0, None
-        case "toward_positive":
+        case Rounding.TOWARD_POSITIVE:
             return (d > 0) & ~negative, (d < 0) & negative
-        case "toward_negative":
+        case Rounding.TOWARD_NEGATIVE:
             return (d > 0) & negative, (d < 0) & ~negative
-        case "to_odd":
+        case Rounding.TO_ODD:
             is_even = (q & 1).equals(0)
             return (d > 0) & is_even, (d < 0) & is_even
-    raise AssertionError(mode)
+        case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
+            raise AssertionError(f"{mode} is not rounded by addition")
+        case _:
+            assert_never(rounding)
 
 
 def decode_hardware(code: Lanes, plan: Plan, c: Constants) -> Lanes:

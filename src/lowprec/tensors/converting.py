@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from lowprec.common.outputs import NEVER_REPLACED, Output, check_outputs, is_same_file
 from lowprec.common.processor_state import in_exact_state
-from lowprec.formats import FormatLike, get_format
-from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
+from lowprec.formats import FormatLike, checked_overflow, get_format
+from lowprec.rounding import OverflowLike, Rounding, RoundingLike
 from lowprec.tensors.journal import Journal
 from lowprec.tensors.opening import find_files, read_file, say_what_is_left, write_index
 from lowprec.tensors.request import Request, seed_sequence
@@ -128,9 +128,10 @@ def convert(
     ...     print(open_tensors(f"{folder}/w16.safetensors")["w"].read(), done.unchanged)
     [0.100098 -0] 1
     """
+    fmt = get_format(to)
     how = Request(
-        get_format(to),
-        (Rounding(rounding), Overflow(overflow)),
+        fmt,
+        (Rounding(rounding), checked_overflow(overflow, fmt)),
         seed_sequence(rng),
         scale,
         _patterns(include),

@@ -12,7 +12,13 @@ from lowprec.arithmetic.flags import Events
 from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, Specials, float32
 from lowprec.kernels.operations.lookup import KINDS, LOW_BITS, make_lookup, pack
-from lowprec.kernels.plans import conversion_kernel, decoding_kernel, result_random_bits
+from lowprec.kernels.plans import (
+    conversion_kernel,
+    decoding_kernel,
+    overflow_thresholds,
+    result_random_bits,
+    tiny_thresholds,
+)
 from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow, Rounding
 
@@ -52,6 +58,7 @@ class Task(NamedTuple):
     operands_are_values: bool = False  # of the format already
     flush_to_zero: bool = False
     denormals_are_zero: bool = False
+    tiny_after_rounding: bool = False
 
 
 @functools.cache
@@ -66,9 +73,10 @@ def elementary_kernel(
     operands_are_values: bool = False,
     flush_to_zero: bool = False,
     denormals_are_zero: bool = False,
+    tiny_after_rounding: bool = False,
 ) -> ElementaryKernel:
     """Return the kernel of a function on operands of dtype `source`, float32 or float64."""
-    switches = (operands_are_values, flush_to_zero, denormals_are_zero)
+    switches = (operands_are_values, flush_to_zero, denormals_are_zero, tiny_after_rounding)
     return ElementaryKernel(Task(function, fmt, rounding, overflow, source, *switches))
 
 
@@ -198,14 +206,13 @@ def _round(found: StandIns, task: Task, key: int = 0, first: int = 0) -> tuple[A
     exact = np.where(has_no_place, np.nan, exact)
     result = _converted(exact, fmt, task, key, first)
     result = np.where(np.isnan(exact), np.nan, result)
-    unbounded = _converted(exact, _unbounded(fmt.precision), task, key, first)
-    is_tiny = (exact != 0) & (np.abs(exact) < fmt.smallest_normal)
+    is_tiny, overflows = _range_events(exact, task, key, first)
     if task.flush_to_zero:
         zero = np.copysign(0.0, exact) if fmt.has_negative_zero else np.zeros_like(exact)
         result = np.where(is_tiny, zero, result)
     kinds = np.where(np.isfinite(exact) & (result != exact), _INEXACT, _PLAIN)
     kinds[is_tiny & (kinds == _INEXACT)] = _UNDERFLOW
-    kinds[np.isfinite(exact) & ~(np.abs(unbounded) <= fmt.max)] = _OVERFLOW
+    kinds[overflows] = _OVERFLOW
     kinds[found.divide_by_zero] = _DIVIDE_BY_ZERO
     kinds[found.invalid | has_no_place] = _INVALID
     return result, kinds
@@ -220,9 +227,28 @@ def _converted(x: Array, fmt: Format, task: Task, key: int, first: int) -> Array
     return result
 
 
+def _range_events(exact: Array, task: Task, key: int, first: int) -> tuple[Array, Array]:
+    """Return where results are tiny, and where they overflow."""
+    fmt, size = task.fmt, np.abs(exact)
+    is_tiny = (exact != 0) & (size < fmt.smallest_normal)
+    if task.rounding.is_stochastic:  # the same random bits decide
+        unbounded = np.abs(_converted(exact, _unbounded(fmt.precision), task, key, first))
+        if task.tiny_after_rounding:
+            is_tiny = (exact != 0) & (unbounded < fmt.smallest_normal)
+        return is_tiny, np.isfinite(exact) & ~(unbounded <= fmt.max)
+    bits, negative = size.view(np.uint64), np.signbit(exact)
+    beyond = overflow_thresholds(fmt, task.rounding, 64)
+    if task.tiny_after_rounding:
+        normal = tiny_thresholds(fmt, task.rounding, 64)
+        least = np.where(negative, np.uint64(normal.negative), np.uint64(normal.positive))
+        is_tiny = (exact != 0) & (bits < least)
+    least = np.where(negative, np.uint64(beyond.negative), np.uint64(beyond.positive))
+    return is_tiny, np.isfinite(exact) & (bits >= least)
+
+
 @functools.cache
 def _unbounded(precision: int) -> Format:
-    """Return a format of this precision and so many exponents that only overflows exceed ``max``.
+    """Return a format of this precision, whose exponents go far beyond on either side.
 
     It rounds by the same kernel as most formats; what is too large for it becomes infinite or NaN.
     """

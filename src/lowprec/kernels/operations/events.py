@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lowprec.kernels.lanes import Lanes, select
-from lowprec.kernels.operations.rules import coded_bits, infinity, magnitude_bits
+from lowprec.kernels.operations.rules import coded_bits, infinity, is_tiny, magnitude_bits
 from lowprec.kernels.rules import Constants, convert
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def range_events(
     bits = magnitude_bits(x)
     return {
         "overflow": overflows(x, bits, R, task, c, limits),
-        "underflow": inexact & (bits < limits.smallest_normal),
+        "underflow": inexact & is_tiny(x, R, task, c, limits),
     }
 
 
@@ -68,7 +68,7 @@ def every_event(
     c: Constants,
     limits: Limits,
 ) -> Events:
-    """Return where each event happened. Underflow is tiny before rounding, and inexact."""
+    """Return where each event happened. Underflow is tiny and inexact (see `is_tiny`)."""
     is_nan = x.is_nan()
     invalid = ~operands[0].is_nan()
     for operand in operands[1:]:
@@ -98,6 +98,4 @@ def overflows(x: Lanes, bits: Lanes, R: Lanes, task: Task, c: Constants, limits:
         above = bits.constant(infinity(x))
         c = c._replace(overflow_positive=above, overflow_negative=above)
         return magnitude_bits(convert(x, task.plan, c, R)).equals(infinity(x))
-    if task.plan.mode in ("toward_positive", "toward_negative"):
-        return bits >= select(x < 0.0, limits.overflow_negative, limits.overflow_positive)
-    return bits >= limits.overflow_positive
+    return bits >= select(x < 0.0, limits.overflow_negative, limits.overflow_positive)

@@ -8,7 +8,6 @@ the memory of an operand.
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,18 +28,24 @@ from lowprec.kernels.operations.vector_step import (
     task_to_text,
 )
 from lowprec.kernels.plans import (
+    Sides,
     conversion_plan,
+    fits_float32_words,
     float_bits,
-    overflow_threshold,
+    infinity_magnitude,
+    overflow_thresholds,
     processor_has,
     result_random_bits,
+    tiny_thresholds,
 )
 from lowprec.kernels.rules import Constants
 from lowprec.kernels.threads import thread_count
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from lowprec.rounding import Rounding
 
 __all__ = ["OperationKernel", "operation_kernel"]
 
@@ -167,13 +172,18 @@ def operation_kernel(
     operands_are_values: bool = False,
     flush_to_zero: bool = False,
     denormals_are_zero: bool = False,
+    tiny_after_rounding: bool = False,
     flags: bool = True,
 ) -> OperationKernel:
     """Return the kernel of an operation on operands of dtype `source`."""
     r = result_random_bits(fmt, rounding)
     is_paired = processor_has("avx512f")
     is_narrow = (
-        source == "float32" and r is None and suffices_float32(fmt, operation, is_paired, rounding)
+        source == "float32"
+        and r is None
+        and fits_float32_words(fmt)
+        and suffices_float32(fmt, operation, is_paired, rounding)
+        and not (fmt.emax == 127 and _overflows_beyond_float32(rounding, overflow))
     )
     x = "float32" if is_narrow else "float64"
     plan, constants = conversion_plan(fmt, x, x, rounding, overflow, r)
@@ -190,14 +200,28 @@ def operation_kernel(
         flush_to_zero=flush_to_zero,
         denormals_are_zero=denormals_are_zero,
         flags=flags,
+        draws_tininess=tiny_after_rounding and rounding.is_stochastic,
     )
-    fields = Constants(*constants)._replace(threshold=overflow_threshold(fmt, rounding, width))
+    beyond = overflow_thresholds(fmt, rounding, width)
+    fields = Constants(*constants)._replace(threshold=min(beyond))
+    smallest = float_bits(fmt.smallest_normal, width)
+    normal = Sides(smallest, smallest)
+    if tiny_after_rounding and not rounding.is_stochastic:
+        normal = tiny_thresholds(fmt, rounding, width)
     limits = Limits(
-        smallest_normal=float_bits(fmt.smallest_normal, width),
-        overflow_positive=_least_overflow(fmt, rounding, width, negative=False),
-        overflow_negative=_least_overflow(fmt, rounding, width, negative=True),
+        smallest_normal=smallest,
+        overflow_positive=beyond.positive,
+        overflow_negative=beyond.negative,
+        normal_positive=normal.positive,
+        normal_negative=normal.negative,
     )
     return OperationKernel(task, np.array([*fields, *limits], np.uint64))
+
+
+def _overflows_beyond_float32(rounding: Rounding, overflow: Overflow) -> bool:
+    """Whether an infinity is asked for where float32's largest number stands for the result."""
+    stays = any(rounding.overflows_to_max(negative) for negative in (False, True))
+    return overflow is Overflow.INFINITE and stays
 
 
 def _has_exact_sums(fmt: Format, width: int) -> bool:
@@ -208,32 +232,5 @@ def _has_exact_sums(fmt: Format, width: int) -> bool:
 
 def _holds_values_only(fmt: Format, source: str, overflow: Overflow) -> bool:
     """Whether every number of the dtype is a value of the format."""
-    return (
-        get_format(source).fits(fmt)
-        and fmt.has_infinity
-        and (overflow is not Overflow.SATURATE_FINITE)
-    )
-
-
-def _least_overflow(fmt: Format, rounding: Rounding, width: int, *, negative: bool) -> int:
-    """Return the bits, as a float's, of the least magnitude that rounds beyond `max`.
-
-    The exponent is taken as unbounded then (IEEE 754-2019, section 7.4).
-    """
-    following = fmt.max + math.ldexp(fmt.eps, fmt.emax)
-    if width == 32 and following == 2.0**128:
-        following = float(float32.max)  # see `suffices_float32`
-    following = float_bits(following, width)
-    match rounding:
-        case Rounding.TIES_TO_EVEN | Rounding.TIES_TO_AWAY | Rounding.TIES_TOWARD_ZERO:
-            return overflow_threshold(fmt, rounding, width)
-        case Rounding.TO_ODD if not (fmt.max_code & 1 or fmt.precision == 1):
-            return float_bits(fmt.max, width) + 1
-        case Rounding.AWAY_FROM_ZERO:
-            return float_bits(fmt.max, width) + 1
-        case Rounding.TOWARD_POSITIVE | Rounding.TOWARD_NEGATIVE:
-            goes_away = negative == (rounding is Rounding.TOWARD_NEGATIVE)
-            return float_bits(fmt.max, width) + 1 if goes_away else following
-        case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
-            return float_bits(fmt.max, width) + 1  # it may; the rule decides
-    return following
+    stays_infinite = infinity_magnitude(fmt, overflow) == fmt.infinity_code
+    return get_format(source).fits(fmt) and fmt.has_infinity and stays_infinite

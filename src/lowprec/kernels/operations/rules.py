@@ -38,12 +38,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.rules import Constants, Plan, convert
+from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.formats import Format
-    from lowprec.rounding import Rounding
 
 __all__ = [
     "OPERATIONS",
@@ -53,6 +53,7 @@ __all__ = [
     "compute",
     "infinity",
     "is_inexact",
+    "is_tiny",
     "is_wide",
     "magnitude",
     "magnitude_bits",
@@ -74,6 +75,8 @@ class Limits(NamedTuple):
     smallest_normal: Any
     overflow_positive: Any  # the least positive x that overflows, in a deterministic mode
     overflow_negative: Any  # the magnitude of the least negative one
+    normal_positive: Any  # the least positive x that is not tiny, before or after rounding
+    normal_negative: Any  # the magnitude of the least negative one
 
 
 class Task(NamedTuple):
@@ -90,6 +93,7 @@ class Task(NamedTuple):
     flush_to_zero: bool
     denormals_are_zero: bool
     flags: bool  # whether to count events
+    draws_tininess: bool  # whether the same random bits decide which x is tiny: after rounding
 
     @property
     def width(self) -> int:
@@ -117,7 +121,7 @@ class Task(NamedTuple):
     @property
     def rounds_twice(self) -> bool:
         """Whether float32's nearest to an exact result may take its place."""
-        return self.width == 32 and self.plan.mode.startswith("ties")
+        return self.width == 32 and Rounding(self.plan.mode).is_nearest
 
     @property
     def is_exact(self) -> bool:
@@ -151,7 +155,7 @@ def suffices_float32(fmt: Format, operation: str, is_paired: bool, rounding: Rou
         return False
     if operation in ("remainder", "minimum", "maximum"):
         return True
-    begins_at_power = not rounding.value.startswith("ties")
+    begins_at_power = not rounding.is_nearest
     return is_paired and not (operation == "fma" and fmt.emax == 127 and begins_at_power)
 
 
@@ -187,7 +191,7 @@ def in_both_directions(operation: str, task: Task, a: Lanes, *others: Lanes) -> 
     """
     up = a.in_direction(operation, "toward_positive", *others)
     down = a.in_direction(operation, "toward_negative", *others)
-    first, second = (down, up) if task.plan.mode == "toward_negative" else (up, down)
+    first, second = (down, up) if Rounding(task.plan.mode).gives_negative_zero else (up, down)
     return select((second.as_integers() & 1).equals(0), first, second)
 
 
@@ -215,7 +219,7 @@ def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
     if task.is_paired and (task.flags or not task.rounds_twice) and not task.fits:
         return in_both_directions("add", task, a, b)
     total = a + b
-    if task.plan.mode == "toward_negative":  # x + (-x) is -0 (section 6.3)
+    if Rounding(task.plan.mode).gives_negative_zero:
         signs_differ = (a.as_integers() ^ b.as_integers()) >= sign_bit(a)
         total = select(total.equals(0.0) & signs_differ, -0.0, total)
     if task.fits or (task.rounds_twice and not task.flags):
@@ -277,8 +281,8 @@ def remainder(a: Lanes, b: Lanes, task: Task) -> Lanes:
     is_far = ~((magnitude(quotient) < limit) & (magnitude(b) < math.inf))  # NaN is far as well
     if a.bits == 64:
         return either(is_far, lambda: _remainder_of_far(a, b), near)
-    wide = [x.float_resized(64) for x in (a, b)]
-    return either(is_far, lambda: remainder(*wide, task).float_resized(32), near)
+    x, y = (operand.float_resized(64) for operand in (a, b))
+    return either(is_far, lambda: remainder(x, y, task).float_resized(32), near)
 
 
 def _remainder_of_far(a: Lanes, b: Lanes) -> Lanes:
@@ -362,7 +366,9 @@ def read_operands(xs: list[Lanes], task: Task, c: Constants, limits: Limits) -> 
         xs = _converted_if_need_be(xs, task, c)
     elif task.converts:  # what NaN is does not matter: results have one of their own
         xs = [convert(x, task.plan, c, c.emin, nan_is_canonical=True) for x in xs]
-    return [flushed(x, task, limits) for x in xs] if task.denormals_are_zero else xs
+    if not task.denormals_are_zero:
+        return xs
+    return [flushed(x, magnitude_bits(x) < limits.smallest_normal, task) for x in xs]
 
 
 def _converted_if_need_be(xs: list[Lanes], task: Task, c: Constants) -> list[Lanes]:
@@ -385,14 +391,31 @@ def _converted_if_need_be(xs: list[Lanes], task: Task, c: Constants) -> list[Lan
     return values
 
 
-def flushed(x: Lanes, task: Task, limits: Limits) -> Lanes:
-    """Return zero of the same sign, if the format has it, for less than the smallest normal number.
+def is_tiny(x: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+    """Return where x is tiny: less than the smallest normal number, before or after rounding.
+
+    After rounding means that the exponent is taken as unbounded below. Then 2x, where the format
+    still has its full precision, is rounded as x is: up to twice that number, or not.
+    """
+    bits = magnitude_bits(x)
+    if not task.draws_tininess:
+        return bits < select(x < 0.0, limits.normal_negative, limits.normal_positive)
+    c = c._replace(max_code=c.max_code.constant((1 << (task.width - 1)) - 1))
+    twice = magnitude_bits(convert(x + x, task.plan, c, R))
+    least_normal = limits.smallest_normal + (1 << _TRAILING[task.width])
+    return (bits < limits.smallest_normal) & (twice < least_normal)
+
+
+def flushed(x: Lanes, tiny: Lanes, task: Task) -> Lanes:
+    """Return zero of the same sign, if the format has it, where x is tiny.
 
     Negative numbers that have no code stay, and become NaN.
     """
     bits = x.as_integers()
     zero = bits.constant(0) if task.plan.variant.startswith("fnuz") else bits & sign_bit(x)
-    return select(coded_bits(x, task) < limits.smallest_normal, zero, bits).as_floats()
+    if task.plan.variant.startswith(("unsigned", "scale")):
+        tiny = tiny & (bits < sign_bit(x))
+    return select(tiny, zero, bits).as_floats()
 
 
 def compute(operands: list[Lanes], task: Task) -> Lanes:
@@ -404,7 +427,7 @@ def compute(operands: list[Lanes], task: Task) -> Lanes:
 def round_result(x: Lanes, task: Task, c: Constants, limits: Limits, R: Lanes) -> Lanes:
     """Return y, in a float as wide as x."""
     if task.flush_to_zero and not task.selects:
-        x = flushed(x, task, limits)
+        x = flushed(x, is_tiny(x, R, task, c, limits), task)
     return convert(x, task.plan, c, R, nan_is_canonical=True)
 
 

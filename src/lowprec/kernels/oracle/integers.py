@@ -18,7 +18,7 @@ Arithmetic, 2nd edition, chapter 7.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 
@@ -26,9 +26,6 @@ from lowprec.formats import Format, Specials
 from lowprec.kernels.compiler import intrinsic, ir, types
 from lowprec.kernels.loops import kernel
 from lowprec.rounding import Rounding
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["OPERATIONS", "Layout", "encode", "layout_of", "round_number", "rule_of"]
 
@@ -89,23 +86,35 @@ def rule_of(rounding: Rounding) -> int:
     >>> f"{rule_of(Rounding.TIES_TO_EVEN):016b}"  # up from .11, and from .10 after an odd bit
     '1100100011001000'
     """
-    goes_up: dict[Rounding, Callable[[int, int, int, int], int]] = {
-        Rounding.TIES_TO_EVEN: lambda negative, odd, half, rest: half & (odd | rest),
-        Rounding.TIES_TO_AWAY: lambda negative, odd, half, rest: half,
-        Rounding.TIES_TOWARD_ZERO: lambda negative, odd, half, rest: half & rest,
-        Rounding.TOWARD_ZERO: lambda negative, odd, half, rest: 0,
-        Rounding.AWAY_FROM_ZERO: lambda negative, odd, half, rest: half | rest,
-        Rounding.TOWARD_POSITIVE: lambda negative, odd, half, rest: (half | rest) & (1 - negative),
-        Rounding.TOWARD_NEGATIVE: lambda negative, odd, half, rest: (half | rest) & negative,
-        Rounding.TO_ODD: lambda negative, odd, half, rest: (half | rest) & (1 - odd),
-    }
-    if rounding not in goes_up:
-        raise ValueError(f"{rounding.value!r} draws random bits; use a deterministic mode")
     table = sum(
-        goes_up[rounding](place >> 3, place >> 2 & 1, place >> 1 & 1, place & 1) << place
+        _goes_up(rounding, place >> 3, place >> 2 & 1, place >> 1 & 1, place & 1) << place
         for place in range(16)
     )
     return table | (rounding is Rounding.TOWARD_NEGATIVE) << 16
+
+
+def _goes_up(rounding: Rounding, negative: int, odd: int, half: int, rest: int) -> int:
+    match rounding:
+        case Rounding.TIES_TO_EVEN:
+            return half & (odd | rest)
+        case Rounding.TIES_TO_AWAY:
+            return half
+        case Rounding.TIES_TOWARD_ZERO:
+            return half & rest
+        case Rounding.TOWARD_ZERO:
+            return 0
+        case Rounding.AWAY_FROM_ZERO:
+            return half | rest
+        case Rounding.TOWARD_POSITIVE:
+            return (half | rest) & (1 - negative)
+        case Rounding.TOWARD_NEGATIVE:
+            return (half | rest) & negative
+        case Rounding.TO_ODD:
+            return (half | rest) & (1 - odd)
+        case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
+            raise ValueError(f"{rounding.value!r} draws random bits; use a deterministic mode")
+        case _:
+            assert_never(rounding)
 
 
 # Taking apart and putting together ---------------------------------------------------------------

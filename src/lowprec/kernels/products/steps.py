@@ -12,7 +12,7 @@ rounding to odd".
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,10 @@ from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import from_text, to_text
 from lowprec.kernels.plans import conversion_plan, fits_float32_words, processor_has
 from lowprec.kernels.rules import Constants, convert
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import is_usual
+
+if TYPE_CHECKING:
+    from lowprec.rounding import Overflow, Rounding
 
 __all__ = ["HALF", "SINGLE", "step", "step_plan"]
 
@@ -37,16 +40,16 @@ def step_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str,
     that draws nothing and knows one zero for x - x, and a format that has two bits less.
     """
     nothing = np.zeros(len(Constants._fields), np.uint64)
-    is_usual = rounding is Rounding.TIES_TO_EVEN and overflow is Overflow.IEEE
-    if is_usual and fmt == float32:
+    usual = is_usual(rounding, overflow)
+    if usual and fmt == float32:
         return SINGLE, nothing
     if not processor_has("avx512f"):
         return None
-    if is_usual and fmt in (float16, bfloat16):
+    if usual and fmt in (float16, bfloat16):
         return {float16: "float16", bfloat16: "bfloat16"}[fmt], nothing
     if (
         rounding.is_stochastic
-        or rounding is Rounding.TOWARD_NEGATIVE
+        or rounding.gives_negative_zero
         or fmt.precision > 22
         or not fits_float32_words(fmt)
     ):

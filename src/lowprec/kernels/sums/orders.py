@@ -36,11 +36,12 @@ from lowprec.kernels.philox import philox
 from lowprec.kernels.plans import conversion_plan, result_random_bits
 from lowprec.kernels.rules import Constants, Plan, convert
 from lowprec.kernels.sums.limbs import LIMBS, add_to_limbs, read_limbs
+from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lowprec.rounding import Overflow, Rounding
+    from lowprec.rounding import Overflow
 
 __all__ = ["make_accumulation", "make_products", "rounding_plan", "state_size"]
 
@@ -88,7 +89,7 @@ def _round(x: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
 
 def _add(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
     s = round_sum_to_odd(x, y)
-    if plan.mode == "toward_negative":  # x - x is -0 in this mode alone
+    if Rounding(plan.mode).gives_negative_zero:
         sign = (x.as_integers() | y.as_integers()) & _SIGN
         s = select(s.equals(0.0), sign.as_floats(), s)
     return _round(s, plan, c, random)

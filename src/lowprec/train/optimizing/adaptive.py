@@ -26,6 +26,8 @@ Array = np.ndarray[Any, Any]
 # Here g is the gradient, which becomes the update; m and v its running mean and mean square; t
 # scratch. The order of the operations is PyTorch's wherever that costs no pass over the arrays.
 
+_SURE = 2.0**-100  # an epsilon of at least this keeps every divisor, and every quotient, in range
+
 
 def scale_by_sum_of_squares(epsilon: float, initial: float = 0.0) -> Transform:
     """AdaGrad: s ← s + g², g / (√s + epsilon); s starts at `initial`."""
@@ -38,8 +40,7 @@ def _scale_by_sum_of_squares(g: Array, step: Step, s: Array, *, epsilon: float) 
     s += t
     step.keep(s)
     np.sqrt(s, out=t)
-    t += epsilon
-    g /= t
+    _divide(g, t, epsilon, g, g)
 
 
 def scale_by_rms(rho: float, epsilon: float, centered: bool = False) -> Transform:
@@ -57,8 +58,7 @@ def _scale_by_rms(g: Array, step: Step, v: Array, *, rho: float, epsilon: float)
     t = np.empty_like(g)
     _average_squares(step, v, g, rho, t)
     np.sqrt(v, out=t)
-    t += epsilon
-    g /= t
+    _divide(g, t, epsilon, g, g, math.sqrt(1 - rho))
 
 
 def _scale_by_deviation(
@@ -69,9 +69,9 @@ def _scale_by_deviation(
     _average(step, m, g, rho, t)
     np.square(m, out=t)
     np.subtract(v, t, out=t)
+    np.maximum(t, 0, out=t)  # what rounding left of v may be less than what it left of m²
     np.sqrt(t, out=t)
-    t += epsilon
-    g /= t
+    _divide(g, t, epsilon, g, g, math.sqrt(rho * (1 - rho)))
 
 
 def scale_by_adam(beta_1: float, beta_2: float, epsilon: float) -> Transform:
@@ -89,13 +89,16 @@ def _scale_by_adam(
     # With c = 1 - betaᵗ, m̂ / (√v̂ + ε) is m / (√v·c₁/√c₂ + ε·c₁): one pass less.
     correction = 1 - beta_1**step.number
     np.sqrt(v, out=t)
-    t *= correction / math.sqrt(1 - beta_2**step.number)
-    t += correction * epsilon
-    np.divide(m, t, out=g)
+    scale = correction / math.sqrt(1 - beta_2**step.number)
+    t *= scale
+    _divide(m, t, correction * epsilon, g, g, scale * math.sqrt(1 - beta_2))
 
 
 def scale_by_adamax(beta_1: float, beta_2: float, epsilon: float) -> Transform:
-    """AdaMax: m̂ / u, with u ← max(beta_2·u, |g| + epsilon)."""
+    """AdaMax: m̂ / u, with u ← max(beta_2·u, |g| + epsilon).
+
+    In a narrow format u may be stored as less than epsilon, even as 0; epsilon divides then.
+    """
     rule = functools.partial(_scale_by_adamax, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
     return each(rule, first_moment=0, infinity_norm=0)
 
@@ -110,8 +113,10 @@ def _scale_by_adamax(
     u *= beta_2
     np.maximum(u, t, out=u)
     step.keep(u)
-    np.multiply(u, 1 - beta_1**step.number, out=t)
-    np.divide(m, t, out=g)
+    correction = 1 - beta_1**step.number
+    np.maximum(u, epsilon, out=t)
+    t *= correction
+    _divide(m, t, 0.0 if correction * epsilon < _SURE else None, g, g, correction)
 
 
 def scale_by_nadam(
@@ -146,12 +151,13 @@ def _scale_by_nadam(
     _average(step, m, g, beta_1, t)
     _average_squares(step, v, g, beta_2, t)
     of_g, of_m = _nadam_weights(beta_1, momentum_decay, step.number)
+    size = np.abs(g) if epsilon < _SURE else g
     g *= of_g
     g += np.multiply(m, of_m, out=t)
     np.sqrt(v, out=t)
-    t *= 1 / math.sqrt(1 - beta_2**step.number)
-    t += epsilon
-    g /= t
+    scale = 1 / math.sqrt(1 - beta_2**step.number)
+    t *= scale
+    _divide(g, t, epsilon, size, g, scale * math.sqrt(1 - beta_2))
 
 
 @functools.lru_cache(maxsize=16)  # every parameter asks for those of the same step
@@ -172,6 +178,30 @@ def _nadam_weights(beta_1: float, momentum_decay: float, step: int) -> tuple[flo
             break
     ahead = momentum(step + 1)
     return (1 - momentum(step)) / (1 - product), ahead / (1 - product * ahead)
+
+
+def _divide(
+    numerator: Array, t: Array, epsilon: float | None, g: Array, out: Array, share: float = 1.0
+) -> None:
+    """Divide by t + epsilon, which is never 0 where the exact formula's divisor is not.
+
+    With an epsilon that is 0, or vanishes in the arrays' dtype, t may be 0 because its state is too
+    small for the format in which it is stored. There `share`·|g| takes its place, which is t after
+    gradients of zero, and where g is 0 too, nothing is divided by, and the update is 0. None stands
+    for an epsilon that is in t already.
+    """
+    if epsilon is None or epsilon >= _SURE:
+        if epsilon is not None:
+            t += epsilon
+        np.divide(numerator, t, out=out)
+        return
+    t += epsilon
+    lost = t == 0
+    np.copyto(t, np.abs(g) * t.dtype.type(share), where=lost)
+    lost = t == 0
+    np.copyto(t, 1, where=lost)
+    np.divide(numerator, t, out=out)
+    np.copyto(out, 0, where=lost)
 
 
 def _average(step: Step, mean: Array, x: Array, beta: float, t: Array) -> None:
