@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+_EXPERIMENTS = 12  # of a diagnosis, about: what its bar begins with
+
 
 def register(add: Add) -> None:
     """Add the command."""
@@ -92,9 +94,12 @@ def _optimizer(options: argparse.Namespace) -> Optimizer:
 
 def _train(options: argparse.Namespace) -> None:
     goes_on = options.resume is not None
-    options.seeds = options.seeds or read_seeds("1" if goes_on else SEEDS)
+    options.seeds = options.seeds or read_seeds("1" if goes_on or options.diagnose else SEEDS)
     options.policies = options.policies or ([] if goes_on else read_policies(POLICIES))
-    single = max(1, len(options.policies)) == len(options.seeds) == 1 and not options.html
+    is_one = max(1, len(options.policies)) == len(options.seeds) == 1
+    if options.diagnose:
+        _check_diagnosis(options, is_one)
+    single = is_one and not options.html
     one = ": give one --policies, --seeds 1 and no --html, which compares"
     if options.record is not None and not single:
         options.command.error(f"--record watches one run{one}")
@@ -108,7 +113,57 @@ def _train(options: argparse.Namespace) -> None:
     if goes_on:
         options.resume = _saved_run(options)
     data = _data(options)
-    (_train_one if single else _compare)(_model(data, options), data, options)
+    do = _diagnose if options.diagnose else _train_one if single else _compare
+    do(_model(data, options), data, options)
+
+
+def _check_diagnosis(options: argparse.Namespace, is_one: bool) -> None:
+    """Refuse options that a diagnosis does not take."""
+    if not is_one:
+        options.command.error("--diagnose looks into one run: give one --policies and --seeds 1")
+    for word in ("record", "resume", "save"):
+        if getattr(options, word) is not None:
+            options.command.error(f"--diagnose trains anew, many times: leave out --{word}")
+    if options.budget < 0:
+        options.command.error(f"--budget {options.budget:g}: seconds are 0 or more")
+
+
+def _diagnose(model: Sequential, data: Dataset, options: argparse.Namespace) -> None:
+    from lowprec import train
+    from lowprec.common.whole_files import write_atomically
+    from lowprec.show.pages import page_environment
+    from lowprec.train.studies.runs import default_loss
+
+    if options.html:
+        page_environment("lowprec.train.recorder")  # what is missing is known before the work
+    bar = progress(_columns, begin="training")
+    with executor_for(options) as executor, bar as show_progress:
+
+        def tell(what: str, done: int) -> None:
+            if show_progress is not None:
+                show_progress(what, done, max(done + 1, _EXPERIMENTS))
+
+        found = train.diagnose(
+            model,
+            data,
+            loss=options.loss or default_loss(model, data),
+            optimizer=_optimizer(options),
+            policy=options.policies[0],
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            validation_split=options.validation_split,
+            rng=options.seeds[0],
+            budget=options.budget or None,
+            executor=executor,
+            progress=tell,
+        )
+    if options.json:
+        write_atomically(options.json, json.dumps(found.to_dict(), indent=2) + "\n")
+    if options.html:
+        found.report(options.html)
+    for line in str(found).splitlines():
+        say(line, "  ")
+    tell_written(options.json, options.html)
 
 
 def _check_outputs(options: argparse.Namespace, single: bool) -> None:

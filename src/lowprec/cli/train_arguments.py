@@ -128,6 +128,19 @@ def _add_outputs(train: argparse.ArgumentParser) -> None:
         "file also draw it there",
     )
     train.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="one policy: find by experiment which part, which layer and which cure; --html FILE "
+        "also draws it",
+    )
+    train.add_argument(
+        "--budget",
+        metavar="SECONDS",
+        type=float,
+        default=60.0,
+        help="of --diagnose; 0 makes every experiment (default: %(default)g)",
+    )
+    train.add_argument(
         "--processes",
         metavar="N",
         type=checked(_count),

@@ -21,6 +21,8 @@ from lowprec.train.callbacks import Callback as Callback
 from lowprec.train.callbacks import Checkpoint as Checkpoint
 from lowprec.train.callbacks import EarlyStopping as EarlyStopping
 from lowprec.train.dataset import Dataset as Dataset
+from lowprec.train.diagnosis import Diagnosis as Diagnosis
+from lowprec.train.diagnosis import diagnose as diagnose
 from lowprec.train.layers import Activation as Activation
 from lowprec.train.layers import AlphaDropout as AlphaDropout
 from lowprec.train.layers import BatchNormalization as BatchNormalization

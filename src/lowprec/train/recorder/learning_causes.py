@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.tracks import Track
 
-__all__ = ["no_learning"]
+__all__ = ["no_learning", "place_of"]
 
 DEAD = 0.999
 CLIPPED = 1e-3
@@ -29,22 +30,39 @@ def no_learning(recorder: Recorder) -> Iterator[Finding]:
     yield from _divergence(recorder)
 
 
-def _dead_units(recorder: Recorder) -> Iterator[Finding]:
+def place_of(recorder: Recorder) -> str | None:
+    """Return where a training that fails in every format does: a layer, or an argument."""
+    dead = next(_dead_tracks(recorder), None)
+    if dead is not None:
+        return recorder.labels.get(dead.name, dead.name)
+    if next(_clipping(recorder), None) is not None:
+        numbers = recorder.facts.get("hyperparameters", {})
+        return f"the optimizer's {next(word for word in _CLIPS if numbers.get(word))}"
+    return "the learning rate" if next(_divergence(recorder), None) is not None else None
+
+
+def _dead_tracks(recorder: Recorder) -> Iterator[Track]:
     for track in recorder.of_kind("activation"):
         whole = track.whole
         if track.name == "input" or not whole["count"]:
             continue
+        if (whole["zeros"] + whole["new_zeros"]) / whole["count"] > DEAD:
+            yield track
+
+
+def _dead_units(recorder: Recorder) -> Iterator[Finding]:
+    for track in _dead_tracks(recorder):
+        whole = track.whole
         share = (whole["zeros"] + whole["new_zeros"]) / whole["count"]
-        if share > DEAD:
-            yield Finding(
-                "red",
-                "no learning",
-                f"{capital(name_of(recorder, 'activation', track.name))} are 0 for {percent(share)}"
-                " of units and samples, so that no gradient passes: its units are dead",
-                "start its biases from zeros and its kernel from he_normal, or lower the rate that "
-                "killed them",
-            )
-            return
+        yield Finding(
+            "red",
+            "no learning",
+            f"{capital(name_of(recorder, 'activation', track.name))} are 0 for {percent(share)}"
+            " of units and samples, so that no gradient passes: its units are dead",
+            "start its biases from zeros and its kernel from he_normal, or lower the rate that "
+            "killed them",
+        )
+        return
 
 
 def _clipping(recorder: Recorder) -> Iterator[Finding]:
@@ -64,8 +82,8 @@ def _clipping(recorder: Recorder) -> Iterator[Finding]:
             yield Finding(
                 "red",
                 "no learning",
-                f"{word}={limit:g} cuts gradients of {size:.2g} to {percent(limit / size)} of "
-                "their size at every step",
+                f"{word}={limit:g} cuts gradients of {size:.2g} to {limit / size:.1g} of their "
+                "size at every step",
                 f"use {word}={float(f'{size:.1g}'):g} or more, or none",
             )
 

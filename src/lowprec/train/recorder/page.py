@@ -21,7 +21,7 @@ from lowprec.train.recorder.views import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from lowprec.train.recorder.recorder import Recorder
 
@@ -56,13 +56,25 @@ class Row(NamedTuple):
 PAGE = page_kind("lowprec train --record")
 
 
-def recorder_page(recorder: Recorder) -> str:
+def recorder_page(
+    recorder: Recorder,
+    *,
+    verdict: Sequence[tuple[str, str]] | None = None,
+    cures: Sequence[str] = (),
+    experiments: Sequence[Any] = (),
+) -> str:
     """Return the page.
 
     Parameters
     ----------
     recorder : Recorder
         What was recorded.
+    verdict : sequence of (level, sentence), optional
+        What stands first; by default the recorder's own verdict.
+    cures : sequence of str
+        Code to paste: cures that were tried.
+    experiments : sequence of Experiment
+        The trainings of a diagnosis.
 
     Returns
     -------
@@ -82,7 +94,9 @@ def recorder_page(recorder: Recorder) -> str:
     return environment.get_template("recorder.html").render(
         style=Markup(stylesheet("page.css", "recorder.css")),
         caption=caption(recorder),
-        verdict=graded(recorder),
+        verdict=graded(recorder) if verdict is None else verdict,
+        cures=cures,
+        experiments=experiments,
         marks=MARKS,
         words=WORDS,
         pictures=[p._replace(svg=Markup(p.svg)) for p in _pictures(recorder)],

@@ -25,7 +25,9 @@ __all__ = [
     "Outcome",
     "Reason",
     "end_of",
+    "figure",
     "judge",
+    "within_noise",
 ]
 
 Kind = Literal["healthy", "worse", "broken", "float32 too", "unknown"]
@@ -203,9 +205,12 @@ class Account:
         if self.start is not None and self.start > 0 and math.isfinite(self.start):
             highest = max(self.epochs, default=0.0)
             if not highest <= DIVERGED * self.start:
-                return f"diverges, with a loss of {_figure(highest)} in an epoch"
+                return f"diverges, with a loss of {figure(highest)} in an epoch"
         if best is None or self.end is None:
             return ""
+        rmse = self.metrics.get("rmse")
+        if self.constant is None and rmse is not None and self.deviation:
+            return "" if rmse < self.deviation else "predicts no better than the targets' mean"
         fall = best - self.end
         if self.constant is None and self.error is not None:  # a user's loss may be shifted
             return "" if fall > min(LEARNT * abs(best), _ERRORS * self.error) else "learns nothing"
@@ -331,9 +336,9 @@ def within_noise(outcome: Outcome, spread: Sequence[float]) -> Outcome:
     spread : sequence of float
         The ends of the reference and of its copies from moved starts.
     """
-    ends = ", ".join(map(_figure, spread))
+    ends = ", ".join(map(figure, spread))
     text = (
-        f"Within noise: the loss ends at {_figure(outcome.end)}, and float32 ends at {ends} when "
+        f"Within noise: the loss ends at {figure(outcome.end)}, and float32 ends at {ends} when "
         "its initial parameters move by half a unit roundoff."
     )
     return dataclasses.replace(
@@ -461,7 +466,8 @@ def _is_finite_array(array: Any) -> bool:
 # Words -------------------------------------------------------------------------------------------
 
 
-def _figure(value: float | None) -> str:
+def figure(value: float | None) -> str:
+    """Return a loss or a metric to four digits."""
     if value is None:
         return "an unknown loss"
     if math.isnan(value):
@@ -475,22 +481,22 @@ def _percent(share: float) -> str:
 
 def _quiet_text(mine: Account, reference: Account | None) -> str:
     if reference is None:
-        return f"the loss ends at {_figure(mine.end)}"
-    return f"the loss ends at {_figure(mine.end)}, float32's at {_figure(reference.end)}"
+        return f"the loss ends at {figure(mine.end)}"
+    return f"the loss ends at {figure(mine.end)}, float32's at {figure(reference.end)}"
 
 
 def _floor_text(mine: Account, reference: Account | None) -> str:
-    its = "" if reference is None else f", float32's at {_figure(reference.metrics.get('rmse'))}"
+    its = "" if reference is None else f", float32's at {figure(reference.metrics.get('rmse'))}"
     return (
-        f"the error ends at {_figure(mine.metrics.get('rmse'))}{its}: below a unit roundoff of the "
+        f"the error ends at {figure(mine.metrics.get('rmse'))}{its}: below a unit roundoff of the "
         "targets' deviation, the format's own floor"
     )
 
 
 def _text(mine: Account, reference: Account | None, progress: float | None, reason: Reason) -> str:
     """Return the red first sentence."""
-    beside = "" if reference is None else f", float32's at {_figure(reference.end)}"
-    ends = f"the loss ends at {_figure(mine.end)}{beside}"
+    beside = "" if reference is None else f", float32's at {figure(reference.end)}"
+    ends = f"the loss ends at {figure(mine.end)}{beside}"
     its_failure = "" if reference is None else reference.failure
     too = f"; float32 {its_failure} too, so rounding is not the cause" if its_failure else ""
     match reason:
@@ -515,7 +521,7 @@ def _text(mine: Account, reference: Account | None, progress: float | None, reas
             made = "none" if progress <= 0 else _percent(progress)
             return (
                 f"Worse than float32: {ends}; it made {made} of float32's progress from "
-                f"{_figure(mine.start)}{_beside_metrics(mine, reference)}."
+                f"{figure(mine.start)}{_beside_metrics(mine, reference)}."
             )
         case _:
             return f"Worse than float32: {ends}{_beside_metrics(mine, reference)}."
@@ -524,11 +530,11 @@ def _text(mine: Account, reference: Account | None, progress: float | None, reas
 def _beside_constant(account: Account | None) -> str:
     if account is None:
         return ""
-    start = f", starts at {_figure(account.start)}" if account.start is not None else ""
+    start = f", starts at {figure(account.start)}" if account.start is not None else ""
     constant = account.constant
     if constant is None or constant == account.start:
         return start
-    return f"{start} and the best constant prediction gives {_figure(constant)}"
+    return f"{start} and the best constant prediction gives {figure(constant)}"
 
 
 def _beside_metrics(mine: Account, reference: Account | None) -> str:
@@ -536,5 +542,5 @@ def _beside_metrics(mine: Account, reference: Account | None) -> str:
     its = {} if reference is None else reference.metrics
     for name in sorted(its, key=lambda name: not name.startswith("val_")):
         if name in mine.metrics:
-            return f"; {name} {_figure(mine.metrics[name])}, float32's {_figure(its[name])}"
+            return f"; {name} {figure(mine.metrics[name])}, float32's {figure(its[name])}"
     return ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from lowprec.common.processor_state import InUsersState, in_its_state, is_lowprecs
+from lowprec.common.randomness import draw_key
 from lowprec.train import losses, metrics, optimizers
 from lowprec.train.layer_policies import policies_of
 from lowprec.train.loss_scale import LossScale
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.watching import Recording, Watch
     from lowprec.train.running.progress import Progress
 
-__all__ = ["Training"]
+__all__ = ["Training", "initial_params"]
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
@@ -422,6 +423,23 @@ class Training:
     def _observe(self, metric: float) -> None:
         self.observed.append(metric)
         self.optimizer = self.optimizer.observe(metric)
+
+
+def initial_params(model: Sequential, data: Dataset, how: Mapping[str, Any]) -> Params:
+    """Return the float32 parameters that `fit` with these arguments starts from."""
+    training = Training(
+        model,
+        data,
+        loss=how["loss"],
+        optimizer=how["optimizer"],
+        policy="float32",
+        batch_size=how.get("batch_size", 32),
+        validation_split=how.get("validation_split", 0.0),
+        seed=draw_key(how.get("rng", 0)),
+    )
+    params = how.get("params")
+    drawn = model.init(_generator(training.seed, _INIT), input_shape=training.data.input_shape)
+    return {name: np.array(w, np.float32) for name, w in (params or drawn).items()}
 
 
 def _copied(history: History, **changes: Any) -> History:

@@ -1,0 +1,306 @@
+"""What might cure a failure, the cheapest first: each is a change of one argument of `fit`.
+
+A candidate is only offered after it was trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lowprec.formats import Format, float32, get_format
+from lowprec.train import initializers, optimizers
+from lowprec.train.diagnosis.parts import widened, wider
+from lowprec.train.layer_policies import layer_labels
+from lowprec.train.loss_scale import LossScale
+from lowprec.train.model import Sequential
+from lowprec.train.policy import Policy, named_policies
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lowprec.train.optimizing.optimizer import Optimizer
+    from lowprec.train.recorder.recorder import Recorder
+
+__all__ = ["Candidate", "of_precision", "of_training", "of_user_code", "policy_code"]
+
+_NARROW_RANGE = 64  # exponents: formats below have a range that gradients leave
+_OPTIONS_OF_NAMES = {"Nesterov": ("nesterov",)}  # what the name says already
+
+
+class Candidate(NamedTuple):
+    """A change that may cure.
+
+    Attributes
+    ----------
+    code : str
+        The argument of `fit`, to paste.
+    changes : dict
+        The same as values.
+    changes_data : bool
+        Whether it is held against float32 on the changed data.
+    """
+
+    code: str
+    changes: dict[str, Any]
+    changes_data: bool = False
+
+
+def policy_code(policy: Policy) -> str:
+    """Return a policy as an argument of `fit`.
+
+    Examples
+    --------
+    >>> policy_code(Policy(compute="bfloat16"))
+    "policy='mixed_bfloat16'"
+    """
+    for name, known in named_policies().items():
+        if known == policy:
+            return f"policy={name!r}"
+    if policy.places and not policy.name:
+        plain = dataclasses.replace(policy, layers=())
+        for name, known in named_policies().items():
+            if known == plain:
+                return f"policy={str(dataclasses.replace(policy, name=name))!r}"
+    return f"policy={str(policy)!r}"
+
+
+def _policy(policy: Policy) -> Candidate:
+    return Candidate(policy_code(policy), {"policy": policy})
+
+
+# Causes of precision -----------------------------------------------------------------------------
+
+
+def of_precision(
+    cause: Sequence[str],
+    places: Sequence[str],
+    policy: Policy,
+    optimizer: Optimizer,
+    model: Sequential,
+    data: Any,
+    recorder: Recorder | None,
+) -> Iterator[Candidate]:
+    """Yield what may cure a failure of these parts in these places, the cheapest first."""
+    of_gradients = {"gradients", "loss scale"} & set(cause) and not policy.tensor_scales
+    if of_gradients and policy.formats["gradients"].emax < _NARROW_RANGE:
+        yield from _loss_scales(policy, recorder)
+    if "state" in cause:
+        yield from _of_state(policy, optimizer)
+    if "params" in cause and policy.update == "nearest":
+        for update in ("stochastic", "kahan"):
+            yield _policy(dataclasses.replace(policy, update=update, name=""))
+    yield from _wide_stores(cause, policy)
+    yield from _other_formats(cause, policy)
+    if "compute" in cause and not policy.tensor_scales and policy.formats["compute"].bits <= 8:
+        yield _policy(dataclasses.replace(policy, tensor_scales=True, name=""))
+    if "compute" in cause:
+        yield from _of_data(data)
+    yield from _layers(cause, places, policy, model)
+    if cause:
+        yield _policy(widened(policy, cause))
+
+
+def _loss_scales(policy: Policy, recorder: Recorder | None) -> Iterator[Candidate]:
+    scales: list[Any] = [] if policy.loss_scale is not None else ["dynamic"]
+    if recorder is not None:
+        try:
+            advice = recorder.loss_scale(policy.formats["gradients"])
+        except ValueError:  # there is no gradient to tell it from
+            advice = None
+        if advice is not None and advice.works:
+            scales.append(advice.recommended)
+    if isinstance(policy.loss_scale, LossScale) and policy.loss_scale.is_static:
+        scales.append("dynamic")
+    for scale in scales:
+        yield _policy(dataclasses.replace(policy, loss_scale=scale, name=""))
+
+
+def _of_state(policy: Policy, optimizer: Optimizer) -> Iterator[Candidate]:
+    numbers, state = optimizer.hyperparameters, policy.formats["state"]
+    epsilon = numbers.get("epsilon")
+    if epsilon is not None:
+        for least in (state.smallest_normal, math.sqrt(state.smallest_subnormal)):
+            larger = float(f"{2.0 ** math.ceil(math.log2(least)):.2g}")
+            if larger > epsilon and larger < 1:
+                yield from _optimizer(optimizer, epsilon=larger)
+    if (beta_2 := numbers.get("beta_2")) is not None and beta_2 > 0.99:
+        yield from _optimizer(optimizer, beta_2=0.99)
+    if (rho := numbers.get("rho")) is not None and rho > 0.9:
+        yield from _optimizer(optimizer, rho=0.9)
+    momentum = numbers.get("momentum")
+    if momentum and momentum > 0.99 and not callable(optimizer.learning_rate):
+        less = 0.99
+        rate = optimizer.learning_rate * (1 - less) / (1 - momentum)  # the same steps in the end
+        yield from _optimizer(optimizer, rate=float(f"{rate:.3g}"), momentum=less)
+
+
+def _wide_stores(cause: Sequence[str], policy: Policy) -> Iterator[Candidate]:
+    for part in ("state", "params"):
+        if part in cause:
+            yield _policy(widened(policy, [part]))
+
+
+def _other_formats(cause: Sequence[str], policy: Policy) -> Iterator[Candidate]:
+    """Yield the same policy in bfloat16 where it is in less, and in float16 where in bfloat16."""
+    formats = {part: fmt for part, fmt in policy.formats.items() if fmt != float32}
+    blamed = {part: fmt for part, fmt in formats.items() if part in cause} or formats
+    bfloat16, float16 = get_format("bfloat16"), get_format("float16")
+    if any(fmt.emax < _NARROW_RANGE for fmt in blamed.values()):
+        yield _policy(_in(policy, formats, bfloat16, loss_scale=None))
+    if any(fmt.precision < float16.precision for fmt in blamed.values()):
+        scale = policy.loss_scale
+        if scale is None and "gradients" in formats:
+            scale = "dynamic"
+        yield _policy(_in(policy, formats, float16, loss_scale=scale))
+
+
+def _in(policy: Policy, formats: dict[str, Format], fmt: Format, **others: Any) -> Policy:
+    changes: dict[str, Any] = {part: fmt for part in formats if part != "accumulate"}
+    return dataclasses.replace(policy, **changes, **others, tensor_scales=False, layers=(), name="")
+
+
+def _of_data(data: Any) -> Iterator[Candidate]:
+    if not hasattr(data, "scaled"):
+        return
+    yield Candidate('data=data.scaled("standard")', {"data": data.scaled("standard")}, True)
+    if getattr(data, "is_classification", True) or not len(data.y_train):
+        return
+    mean = data.y_train.mean(axis=0)
+    yield Candidate(
+        "data=train.Dataset(data.x_train, data.y_train - data.y_train.mean(axis=0), data.x_test, "
+        "data.y_test - data.y_train.mean(axis=0))",
+        {"data": dataclasses.replace(data, y_train=data.y_train - mean, y_test=data.y_test - mean)},
+        True,
+    )
+
+
+def _layers(
+    cause: Sequence[str], places: Sequence[str], policy: Policy, model: Sequential
+) -> Iterator[Candidate]:
+    """Yield the blamed places alone wide, and the last layer."""
+    parts = [part for part in cause if part not in ("loss scale", "tensor scales")]
+    if not parts:
+        return
+    last = str(len(model.layers) - 1)
+    choices = [list(places)] if places and len(places) < len(model.layers) else []
+    if {"compute", "gradients"} & set(parts) and [last] not in choices and len(model.layers) > 1:
+        choices.append([last])
+    labels = layer_labels(model.layers)
+    for some in choices:
+        wide = ["compute", "gradients"] if parts == ["compute"] and some == [last] else parts
+        yield _policy(wider(policy, wide, [_label(place, labels) for place in some]))
+
+
+def _label(place: str, labels: Sequence[str]) -> str:
+    return labels[int(place)] if place.isdecimal() else place
+
+
+# Causes that are no matter of precision ----------------------------------------------------------
+
+
+def of_training(optimizer: Optimizer, model: Sequential, data: Any) -> Iterator[Candidate]:
+    """Yield what may cure a training that fails in float32 as well."""
+    numbers = optimizer.hyperparameters
+    for word in ("global_clipnorm", "clipnorm", "clipvalue"):
+        if numbers.get(word) and numbers[word] < 1:
+            yield from _optimizer(optimizer, **{word: 1.0})
+    yield from _started_usually(model)
+    if not callable(optimizer.learning_rate):
+        for factor in (0.1, 0.01, 0.001, 10.0, 100.0):
+            rate = float(f"{optimizer.learning_rate * factor:.3g}")
+            yield from _optimizer(optimizer, rate=rate)
+    yield from _of_data(data)
+
+
+def _started_usually(model: Sequential) -> Iterator[Candidate]:
+    """Yield the same network started from the usual initializers."""
+    layers = []
+    for layer in model.layers:
+        relu = getattr(getattr(layer, "function", None), "name", "") == "relu"
+        usual: dict[str, Any] = {}
+        for name in layer.parameters:
+            field = f"{name}_initializer"
+            default = type(layer).__dataclass_fields__.get(field)
+            if default is None or default.default is dataclasses.MISSING:
+                continue
+            best = "he_normal" if relu and name == "kernel" else default.default
+            now = getattr(layer, field)
+            if initializers.get(now) != initializers.get(default.default):
+                usual[field] = best
+        layers.append(dataclasses.replace(layer, **usual) if usual else layer)
+    if list(model.layers) != layers:
+        other = Sequential(layers, model.input_shape)
+        yield Candidate(f"model={_model_code(other)}", {"model": other})
+
+
+def of_user_code(place: str, model: Sequential, data: Any, loss: Any) -> Iterator[Candidate]:
+    """Yield what may spare a function of the user's the numbers on which it fails."""
+    labels = layer_labels(model.layers)
+    if place in labels:
+        number = labels.index(place)
+        before = model.layers[number - 1] if number else None
+        if before is not None and getattr(before, "function", None) is not None:
+            for activation in ("sigmoid", "tanh"):
+                changed = dataclasses.replace(before, activation=activation)  # type: ignore[call-arg]
+                layers = [*model.layers[: number - 1], changed, *model.layers[number:]]
+                other = Sequential(layers, model.input_shape)
+                yield Candidate(f"model={_model_code(other)}", {"model": other})
+        return
+    if not getattr(data, "is_classification", True) and len(data.y_train):
+        mean, sd = data.y_train.mean(axis=0), data.y_train.std(axis=0)
+        if (sd > 0).all():
+            y, y_test = (data.y_train - mean) / sd, (data.y_test - mean) / sd
+            yield Candidate(
+                "data=train.Dataset(data.x_train, (data.y_train - data.y_train.mean(axis=0)) / "
+                "data.y_train.std(axis=0), data.x_test, (data.y_test - data.y_train.mean(axis=0)) "
+                "/ data.y_train.std(axis=0))",
+                {"data": dataclasses.replace(data, y_train=y, y_test=y_test)},
+                True,
+            )
+        yield Candidate("loss='mse'", {"loss": "mse"})
+    elif getattr(data, "is_classification", False):
+        name = "sparse_categorical_crossentropy"
+        yield Candidate(f"loss={name!r}", {"loss": name})
+
+
+# Code --------------------------------------------------------------------------------------------
+
+
+def _optimizer(
+    optimizer: Optimizer, *, rate: float | None = None, **changes: Any
+) -> Iterator[Candidate]:
+    """Yield the same optimizer with other numbers; nothing for one of the user's own."""
+    make = getattr(optimizers, optimizer.name, None)
+    if make is None:
+        return
+    said = _OPTIONS_OF_NAMES.get(optimizer.name, ())
+    numbers = {k: v for k, v in optimizer.hyperparameters.items() if k not in said} | changes
+    rate = optimizer.learning_rate if rate is None else rate  # type: ignore[assignment]
+    try:
+        other, plain = make(rate, **numbers), make(rate)
+    except TypeError:
+        return
+    shown = {
+        name: value for name, value in numbers.items()
+        if plain.hyperparameters.get(name) != value
+    }  # fmt: skip
+    words = ", ".join([repr(rate), *(f"{name}={value!r}" for name, value in shown.items())])
+    yield Candidate(f"optimizer=train.{optimizer.name}({words})", {"optimizer": other})
+
+
+def _model_code(model: Sequential) -> str:
+    """Return the call that makes a model, with lowprec's names as ``train``'s."""
+    from lowprec.train import layers as ours
+
+    known = {*ours.__dict__, "Sequential"}
+
+    def prefixed(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in known:
+            return f"train.{name}("
+        return f"train.initializers.{name}(" if hasattr(initializers, name) else f"{name}("
+
+    return re.sub(r"(?<![\w.])([A-Z]\w*)\(", prefixed, repr(model))

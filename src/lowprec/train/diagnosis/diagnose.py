@@ -1,0 +1,564 @@
+"""diagnose: the outcome, the part, the place and the cure of a training, each by experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.common.randomness import draw_key
+from lowprec.train import optimizers
+from lowprec.train.diagnosis import cures as candidates
+from lowprec.train.diagnosis import places as where
+from lowprec.train.diagnosis.bench import Bench, Run, gap_of, rescues
+from lowprec.train.diagnosis.diagnosis import Cure, Diagnosis, Experiment
+from lowprec.train.diagnosis.parts import (
+    PARTS,
+    explicit,
+    narrow_parts,
+    only,
+    widened,
+    wider,
+)
+from lowprec.train.diagnosis.user_code import Fault, find_fault
+from lowprec.train.policy import Policy, get_policy
+from lowprec.train.recorder.kinds import account_of_reference
+from lowprec.train.recorder.learning_causes import place_of
+from lowprec.train.running.outcome import (
+    TOLERANCE,
+    Account,
+    figure,
+    judge,
+    within_noise,
+)
+from lowprec.train.running.training import initial_params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
+
+    from lowprec.common.randomness import RNGLike
+    from lowprec.train.losses import Loss
+    from lowprec.train.model import Sequential
+    from lowprec.train.optimizing.optimizer import Optimizer
+    from lowprec.train.running.history import History
+
+__all__ = ["diagnose"]
+
+_ROWS = 100  # recorded steps of the failing run, about
+
+
+def diagnose(
+    model: Sequential,
+    data: Any,
+    *,
+    loss: str | Loss,
+    optimizer: Optimizer | str,
+    policy: Policy | str,
+    reference: History | Sequence[float] | None = None,
+    tolerance: float = TOLERANCE,
+    budget: float | None = 60.0,
+    executor: Executor | None = None,
+    epochs: int = 1,
+    rng: RNGLike = 0,
+    progress: Callable[[str, int], None] | None = None,
+    **fit_arguments: Any,
+) -> Diagnosis:
+    """Find out what became of a training, what part of its policy is to blame, where, and the cure.
+
+    The training is made under the policy and in float32. Where it ends worse, each part of the
+    policy is made wide alone, then layers alone, and each cure is tried: what is said was shown by
+    a training. The same seed and the same experiments give the same diagnosis, through any
+    executor.
+
+    Parameters
+    ----------
+    model, data, loss, optimizer, policy, epochs, rng
+        As for `fit`.
+    reference : History or sequence of float, optional
+        The same training in float32, or its loss by epoch; by default it is made here.
+    tolerance : float
+        The share of float32's progress that may be lacking.
+    budget : float or None
+        Seconds for all trainings, in this order: the outcome, the parts, the place, the cures. What
+        was not made is named. None makes all.
+    executor : concurrent.futures.Executor, optional
+        What trainings are submitted to: threads, processes or a cluster's client.
+    progress : callable, optional
+        Called as ``progress(description, done)`` after each training.
+    **fit_arguments
+        All other arguments of `fit` but ``recorder``, ``resume`` and ``verbose``.
+
+    Returns
+    -------
+    Diagnosis
+        It prints as its verdict.
+
+    Raises
+    ------
+    ValueError
+        If the arguments do not fit each other.
+    TypeError
+        If ``recorder``, ``resume`` or ``verbose`` is passed.
+
+    Examples
+    --------
+    >>> from lowprec import train
+    >>> model = train.Sequential([train.Input((4,)), train.Dense(3)])
+    >>> how = {"loss": "sparse_categorical_crossentropy", "optimizer": train.SGD(1e-4)}
+    >>> data = train.data.iris().scaled("standard")
+    >>> found = diagnose(model, data, policy="bfloat16", epochs=30, budget=None, **how)
+    >>> found.cause
+    'params'
+    """
+    for word in ("recorder", "resume", "verbose"):
+        if word in fit_arguments:
+            raise TypeError(
+                f"diagnose has no argument {word!r}: it trains anew, and records itself"
+            )
+    how = {
+        "loss": loss,
+        "optimizer": optimizers.get(optimizer),
+        "policy": get_policy(policy),
+        "epochs": epochs,
+        "rng": _seed(rng),
+        **fit_arguments,
+    }
+    bench = Bench(model, data, how, budget=budget, executor=executor, progress=progress)
+    return _Search(bench, reference, tolerance).diagnosis()
+
+
+def _seed(rng: RNGLike) -> RNGLike:
+    """Return a seed that gives every training the same randomness."""
+    return rng if isinstance(rng, int | np.integer) else draw_key(rng)
+
+
+class _Search:
+    """One diagnosis in progress."""
+
+    def __init__(
+        self, bench: Bench, reference: History | Sequence[float] | None, tolerance: float
+    ) -> None:
+        self.bench, self.tolerance = bench, tolerance
+        self.given = account_of_reference(reference)
+        self.policy: Policy = explicit(bench.how["policy"], bench.model.layers)
+        self.float32 = widened(self.policy, PARTS)
+        self.experiments: list[Experiment] = []
+        self.noise = 0.0
+        self.cause: list[str] = []
+        self.places: list[str] = []
+        self.rescuing: dict[str, Account] = {}  # parts that rescue alone, in their order
+        self.fault: Fault | None = None
+
+    # Experiments ---------------------------------------------------------------------------------
+
+    def note(self, name: str, run: Run | None, is_rescue: bool | None = None) -> None:
+        if run is None:
+            return
+        account = run.account
+        steps = 0 if account is None else account.steps
+        end = None if account is None else account.end
+        self.experiments.append(Experiment(name, end, is_rescue, steps))
+
+    def rescued(self, run: Run | None, reference: Account | None = None) -> bool | None:
+        """Return whether a training wins back what was lost; None if it was not made."""
+        if run is None:
+            return None
+        its = self.reference if reference is None else reference
+        return rescues(run.account, its, self.outcome, self.lost, self.noise)
+
+    def try_policies(self, wanted: Sequence[tuple[str, Policy]]) -> list[bool | None]:
+        """Return whether each of these policies rescues."""
+        runs = self.bench.run_all([(name, {"policy": policy}) for name, policy in wanted])
+        answers = [self.rescued(run) for run in runs]
+        for (name, _), run, answer in zip(wanted, runs, answers, strict=True):
+            self.note(name, run, answer)
+        return answers
+
+    # The outcome ---------------------------------------------------------------------------------
+
+    def diagnosis(self) -> Diagnosis:
+        """Make the experiments in their order, and say what they show."""
+        self.find_outcome()
+        if self.outcome.is_red:
+            self.find_cause()
+            self.find_place()
+        found = self.try_cures() if self.outcome.is_red else []
+        return Diagnosis(
+            self.outcome,
+            self.cause_in_words(),
+            self.place_in_words(),
+            found,
+            self.experiments,
+            self.verdict(found),
+            self.narrow.recorder,
+        )
+
+    def find_outcome(self) -> None:
+        bench = self.bench
+        steps = bench.whole * max(1, len(getattr(bench.data, "x_train", ())) // 32)
+        every = max(1, steps // _ROWS)
+        narrow = bench.run("as it is", must=True, every=every)
+        assert narrow is not None
+        if narrow.account is None:
+            raise ValueError(narrow.error)
+        self.narrow, self.mine = narrow, narrow.account
+        self.note("as it is", narrow)
+        wide = None
+        if self.given is None:
+            wide = bench.run("float32", must=True, policy=self.float32)
+            self.note("float32", wide)
+            assert wide is not None
+            if wide.account is None:
+                raise ValueError(wide.error)
+            self.reference = wide.account
+        else:
+            self.reference = self.given
+        self.wide = wide
+        self.outcome = judge(self.mine, self.reference, self.tolerance)
+        self.look_at_noise()
+        self.lost = gap_of(self.mine, self.reference, self.outcome.reason)
+        if self.outcome.is_red:
+            self.shorten()
+
+    def look_at_noise(self) -> None:
+        """Train float32 twice more from moved starts, to tell a small gap from noise."""
+        outcome = self.outcome
+        is_small = outcome.reason == "progress" and outcome.gap < 3 * self.tolerance
+        if not is_small and outcome.reason != "ratio":
+            return
+        try:
+            start = initial_params(self.bench.model, self.bench.data, self.bench.how)
+        except (AttributeError, TypeError):  # data that cannot be looked at twice
+            return
+        half = self.policy.formats["compute"].unit_roundoff / 2
+        moved = []
+        for seed in (1, 2):
+            rng = np.random.default_rng(seed)
+            moved.append(
+                {
+                    name: (w * (1 + half * rng.choice([-1.0, 1.0], w.shape))).astype(w.dtype)
+                    for name, w in start.items()
+                }
+            )
+        wanted = [
+            (f"float32 from a moved start ({i})", {"policy": self.float32, "params": params})
+            for i, params in enumerate(moved, 1)
+        ]
+        runs = self.bench.run_all(wanted)
+        ends = [self.reference.end]
+        for (name, _), run in zip(wanted, runs, strict=True):
+            self.note(name, run)
+            if run is not None and run.account is not None:
+                ends.append(run.account.end)
+        known = [end for end in ends if end is not None and math.isfinite(end)]
+        if len(known) < 2 or outcome.end is None or self.reference.end is None:
+            return
+        spread = max(known) - min(known)
+        if abs(outcome.end - self.reference.end) <= spread:
+            self.outcome = within_noise(outcome, known)
+            return
+        highest = dataclasses.replace(self.reference, end=max(known))
+        self.noise = gap_of(highest, self.reference, outcome.reason)
+
+    def shorten(self) -> None:
+        """Let experiments be a beginning of the training where the whole would take too long."""
+        bench = self.bench
+        trainings = len(narrow_parts(self.policy)) + 4
+        each = max(self.narrow.seconds, 1e-3)
+        if bench.seconds_left > trainings * each or self.wide is None:
+            return
+        share = max(bench.seconds_left, 0.0) / (trainings * each)
+        most = max(1, int(bench.whole * share))
+        for epochs in range(1, most + 1):
+            mine, its = self.narrow.first(epochs), self.wide.first(epochs)
+            if mine is None or its is None or epochs >= bench.whole:
+                return
+            outcome = judge(mine, its, self.tolerance)
+            if outcome.is_red and outcome.kind == self.outcome.kind:
+                bench.epochs, bench.longest = epochs, each * epochs / bench.whole
+                self.outcome_of_short = outcome
+                self.reference = its
+                self.lost = gap_of(mine, its, outcome.reason)
+                return
+
+    # The cause -----------------------------------------------------------------------------------
+
+    def find_cause(self) -> None:
+        parts = narrow_parts(self.policy)
+        if self.outcome.kind == "float32 too" or not parts:
+            self.look_at_user_code()
+            self.cause = ["user code" if self.fault is not None else "not precision"]
+            return
+        wanted = [(f"{part} wide", widened(self.policy, [part])) for part in parts]
+        answers = self.try_policies(wanted)
+        rescuing = [part for part, answer in zip(parts, answers, strict=True) if answer]
+        self.also = rescuing[1:]
+        if rescuing:
+            self.cause = rescuing[:1]
+            return
+        if None not in answers:  # else nobody knows that none suffices alone
+            self.cause = self.several_parts(parts)
+        if self.cause:
+            return
+        self.look_at_user_code()
+        if self.fault is not None:
+            self.cause = ["user code"]
+        elif None in answers:
+            self.cause = []
+        else:
+            self.cause = ["not precision"]
+
+    def several_parts(self, parts: list[str]) -> list[str]:
+        """Return the parts that fail each alone, if these widened rescue; else the first pair."""
+        alone = [(f"{part} alone as it is", only(self.policy, part)) for part in parts]
+        answers = self.try_policies(alone)
+        failing = [part for part, is_fine in zip(parts, answers, strict=True) if is_fine is False]
+        if 1 < len(failing) <= len(parts):
+            name = f"{'+'.join(failing)} wide"
+            if self.try_policies([(name, widened(self.policy, failing))])[0]:
+                return failing
+        for pair in itertools.combinations(parts, 2):
+            name = f"{'+'.join(pair)} wide"
+            if self.try_policies([(name, widened(self.policy, pair))])[0]:
+                return list(pair)
+        return []
+
+    def look_at_user_code(self) -> None:
+        self.fault = find_fault(self.bench.model, self.bench.data, self.bench.how)
+
+    # The place -----------------------------------------------------------------------------------
+
+    def find_place(self) -> None:
+        parts = [
+            p for p in self.cause if p in ("gradients", "accumulate", "state", "params", "compute")
+        ]
+        if not parts or len(parts) < len(self.cause):
+            return
+        layers = self.bench.model.layers
+        every = where.candidates(layers, parts)
+
+        def decides(some: Sequence[str]) -> bool | None:
+            name = f"{'+'.join(parts)} wide in {where.named(some, layers)}"
+            return self.try_policies([(name, wider(self.policy, parts, some))])[0]
+
+        self.places = where.least(every, decides)
+        (*_, last) = self.places
+        if len(self.places) == 1 and last.isdecimal() and set(parts) <= {"params", "state"}:
+            names = [f"{last}/{short}" for short in layers[int(last)].trained]
+            found = [name for name in names if len(names) > 1 and decides([name])]
+            self.places = found[:1] or self.places
+
+    def first_not_finite(self) -> str | None:
+        """Return the first tensor that was not finite, if it lies in the place found."""
+        recorder = self.narrow.recorder
+        if recorder is None or self.outcome.reason not in ("not finite", "skipped"):
+            return None
+        from lowprec.train.recorder.finding import name_of
+
+        for event in recorder.events:
+            layer = event.name.removeprefix("first_moment/").partition("/")[0]
+            if not self.places or layer in self.places or event.name == "input":
+                return f"{name_of(recorder, event.kind, event.name)} at step {event.step}"
+        return None
+
+    # Cures ---------------------------------------------------------------------------------------
+
+    def try_cures(self) -> list[Cure]:
+        bench = self.bench
+        short, bench.epochs = bench.epochs, bench.whole  # cures are confirmed at full length
+        reference, lost = self.reference, self.lost
+        if short != bench.whole and self.wide is not None and self.wide.account is not None:
+            self.reference = self.wide.account
+            self.lost = gap_of(self.mine, self.reference, self.outcome.reason)
+        wanted = self.candidates()
+        runs = bench.run_all([(one.code, one.changes) for one in wanted])
+        found = []
+        for one, run in zip(wanted, runs, strict=True):
+            if run is None:
+                continue
+            its: Account | None = self.reference
+            if one.changes_data and self.outcome.kind != "float32 too":
+                wide = bench.run(f"{one.code} in float32", policy=self.float32, **one.changes)
+                self.note(f"{one.code} in float32", wide)
+                its = None if wide is None else wide.account
+            if its is None or run.account is None:
+                self.note(one.code, run, False)
+                continue
+            is_rescue = bool(self.rescued(run, its))
+            if one.changes_data and self.outcome.kind != "float32 too":  # nor may it cost elsewhere
+                is_rescue &= not judge(run.account, self.reference, self.tolerance).is_red
+            self.note(one.code, run, is_rescue)
+            beside = None if self.outcome.kind == "float32 too" else its
+            found.append(Cure(one.code, judge(run.account, beside, self.tolerance), is_rescue))
+        bench.epochs, self.reference, self.lost = short, reference, lost
+        if self.outcome.kind == "float32 too":
+            found = _without_poor(found)
+        return sorted(found, key=lambda cure: not cure.rescues)  # else the cheapest first
+
+    def candidates(self) -> list[candidates.Candidate]:
+        """Return what to try, each once."""
+        bench = self.bench
+        optimizer = bench.how["optimizer"]
+        found: list[candidates.Candidate]
+        if self.fault is not None:
+            found = list(
+                candidates.of_user_code(
+                    self.fault.place, bench.model, bench.data, bench.how["loss"]
+                )
+            )
+        elif self.cause == ["not precision"]:
+            found = list(candidates.of_training(optimizer, bench.model, bench.data))
+        else:
+            blamed = [*self.cause, *(p for p in getattr(self, "also", ()) if p not in self.cause)]
+            found = list(
+                candidates.of_precision(
+                    self.cause or blamed,
+                    self.places,
+                    self.policy,
+                    optimizer,
+                    bench.model,
+                    bench.data,
+                    self.narrow.recorder,
+                )
+            )
+            found += [
+                candidates.Candidate(
+                    candidates.policy_code(policy := widened(self.policy, [part])),
+                    {"policy": policy},
+                )
+                for part in getattr(self, "also", ())
+            ]
+        as_it_is = candidates.policy_code(self.policy)
+        return list({one.code: one for one in found if one.code != as_it_is}.values())
+
+    # Words ---------------------------------------------------------------------------------------
+
+    def cause_in_words(self) -> str | None:
+        return "+".join(self.cause) or None
+
+    def place_in_words(self) -> str | None:
+        if self.fault is not None:
+            return self.fault.place
+        first = self.first_not_finite()
+        if first is not None and self.cause != ["not precision"]:
+            return first.partition(" at step ")[0]
+        if self.cause == ["not precision"] and self.narrow.recorder is not None:
+            return place_of(self.narrow.recorder)
+        if not self.places:
+            return None
+        return where.named(self.places, self.bench.model.layers)
+
+    def verdict(self, found: list[Cure]) -> list[str]:
+        outcome = self.outcome
+        if not outcome.is_red:
+            return [self.quiet_words(), *self.left_out_words()]
+        told = [outcome.text, *self.cause_sentences(found), *self.cure_sentences(found)]
+        return [*told, *self.left_out_words()]
+
+    def quiet_words(self) -> str:
+        outcome = self.outcome
+        if outcome.level == "amber":
+            return outcome.text
+        if outcome.level == "note":
+            return f"As well as the format can: {outcome.text}."
+        return f"Nothing to worry about: {outcome.text}."
+
+    def cause_sentences(self, found: list[Cure]) -> list[str]:
+        words = self.cause_in_words()
+        if self.fault is not None:
+            return [f"User code is the cause: {self.fault.text}."]
+        if words is None:
+            return ["The cause was not found in the time given; pass budget=None for all of it."]
+        if words == "not precision":
+            return [f"No part of the policy is the cause{self.other_cause(found)}."]
+        which = f"{words} alone" if len(self.cause) == 1 else f"{words} together"
+        evidence = next(
+            (one for one in self.experiments if one.name == f"{words} wide" and one.rescues), None
+        )
+        end = "" if evidence is None else f" (the loss ends at {figure(evidence.end)})"
+        shown = self.shown_on(evidence)
+        told = [f"The cause is {words}: {which} in float32 wins back what was lost{end}{shown}."]
+        recorder = self.narrow.recorder
+        if recorder is not None:
+            finding = _finding_of(recorder, self.cause)
+            told += [f"{finding}."] if finding else []
+        if (place := self.place_in_words()) is not None:
+            first = self.first_not_finite()
+            told.append(f"It happens in {first or place}.")
+        return told
+
+    def shown_on(self, evidence: Experiment | None) -> str:
+        if evidence is None or not self.mine.steps or evidence.steps >= self.mine.steps:
+            return ""
+        return f", shown on the first {evidence.steps} of {self.mine.steps} steps"
+
+    def other_cause(self, found: list[Cure]) -> str:
+        """Say what keeps float32 from learning, by the cure that helps."""
+        recorder = self.narrow.recorder
+        if recorder is not None:
+            causes = [f for f in recorder.findings if f.rule in ("no learning", "not finite")]
+            if causes:
+                return f": {causes[0].text}"
+        best = next((cure for cure in found if cure.rescues), None)
+        if best is None:
+            return "; labels that cannot be learnt from these inputs would look like this"
+        return f": {best.code} learns, to a loss of {figure(best.outcome.end)}"
+
+    def cure_sentences(self, found: list[Cure]) -> list[str]:
+        good = [cure for cure in found if cure.rescues]
+        bad = [cure for cure in found if not cure.rescues]
+        told = []
+        if good:
+            words = ", or ".join(
+                f"{c.code} (the loss ends at {figure(c.outcome.end)})" for c in good
+            )
+            told.append(f"Use {words}.")
+        else:
+            told.append("None of the cures that were tried rescues this training.")
+        if bad:
+            words = ", ".join(f"{c.code} ({figure(c.outcome.end)})" for c in bad)
+            told.append(f"Tried, and no cure: {words}.")
+        return told
+
+    def left_out_words(self) -> list[str]:
+        missing = list(dict.fromkeys(self.bench.left_out))
+        if not missing:
+            return []
+        names = "; ".join(missing[:6]) + ("; …" if len(missing) > 6 else "")
+        return [f"Not made in the time given: {names}. Pass budget=None to make all."]
+
+
+def _without_poor(found: list[Cure]) -> list[Cure]:
+    """Return cures of which those that learn less than half of what the best learns are none."""
+    falls = [
+        cure.outcome.start - cure.outcome.end
+        if cure.rescues and cure.outcome.start is not None and cure.outcome.end is not None
+        else -math.inf
+        for cure in found
+    ]
+    best = max(falls, default=0.0)
+    return [
+        cure._replace(rescues=cure.rescues and 2 * fall >= best)
+        for cure, fall in zip(found, falls, strict=True)
+    ]
+
+
+_RULES_OF = {  # which rule explains which part
+    "loss scale": ("not finite", "new zeros"),
+    "gradients": ("new zeros", "headroom", "not finite"),
+    "accumulate": ("long sums",),
+    "state": ("starved moments", "numbers of the optimizer", "headroom"),
+    "params": ("lost updates", "numbers of the optimizer"),
+    "compute": ("precision of the outputs", "offset", "headroom", "new zeros", "not finite"),
+}
+
+
+def _finding_of(recorder: Any, cause: Sequence[str]) -> str | None:
+    """Return what the recorder saw of these parts."""
+    rules = {rule for part in cause for rule in _RULES_OF.get(part, ())}
+    found = [finding for finding in recorder.findings if finding.rule in rules]
+    return found[0].text if found else None

@@ -1,0 +1,205 @@
+"""Causes are found by experiment: the part, the place and a cure that was tried; none in vain."""
+
+import concurrent.futures
+import dataclasses
+import html
+import json
+
+import numpy as np
+import pytest
+from cases import failures
+
+from lowprec import train
+from lowprec.train.diagnosis.parts import narrow_parts, only, widened, wider
+from lowprec.train.diagnosis.places import least
+from lowprec.train.policy import Policy, get_policy
+
+KNOWN = {  # cause, what the place is called, a cure that rescues
+    "dead_relu": ("not precision", "Dense 1", "model=train.Sequential("),
+    "clip_too_small": ("not precision", "the optimizer's global_clipnorm", "global_clipnorm=1.0"),
+    "adagrad_state_fp16": ("state", "Dense", "policy='float32'"),
+    "adagrad_stall_bf16": ("state", "Dense 1", "policy='float32'"),
+    "momentum_stuck_bf16": ("state", "Dense 1", "momentum=0.99"),
+    "fp8_outlier_channel": ("compute", "the inputs", 'data.scaled("standard")'),
+    "hidden_offset_bf16": ("compute", "Dense 1", "Dense 1.compute=float32"),
+    "positions_bf16": ("compute", "the inputs", "policy='mixed_float16'"),
+    "half_rmse_loss": ("user code", "loss", "loss='mse'"),
+    "log_layer_inf": ("user code", "Log 1", "model=train.Sequential("),
+    "fp16_params_sgd_small": ("params", "Dense", "policy='float32'"),
+}
+QUICK = ("dead_relu", "hidden_offset_bf16", "positions_bf16", "log_layer_inf", "half_rmse_loss")
+
+
+def diagnosed(case, **how):
+    _, data, model, usual, policy, *_ = case()
+    return train.diagnose(model, data, policy=policy, **{"budget": None} | usual | how)
+
+
+def named(name):
+    return next(c for c in (*failures.FAILURES, *failures.HEALTHY) if c.__name__ == name)
+
+
+def check(name):
+    pytest.importorskip("sklearn", reason="some train on scikit-learn's data")
+    cause, place, cure = KNOWN[name]
+    found = diagnosed(named(name))
+    assert found.outcome.is_red
+    assert found.cause == cause
+    assert found.place.startswith(place)
+    assert any(cure in one.code for one in found.cures if one.rescues)
+    assert found.verdict[0] == found.outcome.text
+    return found
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_failure_is_named_with_place_and_cure(name):
+    check(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(KNOWN.keys() - set(QUICK)))
+def test_a_longer_failure_is_named_with_place_and_cure(name):
+    check(name)
+
+
+@pytest.mark.parametrize("case", failures.HEALTHY, ids=lambda case: case.__name__)
+def test_a_healthy_run_is_left_alone(case):
+    pytest.importorskip("sklearn", reason="some train on scikit-learn's data")
+    found = diagnosed(case)
+    assert (found.outcome.kind, found.cause, found.place, found.cures) == (
+        "healthy",
+        None,
+        None,
+        [],
+    )
+    assert found.verdict[0].startswith("Nothing to worry about")
+
+
+def test_a_cures_code_trains_to_the_loss_that_is_told():
+    """What is printed can be pasted."""
+    _, data, model, how, policy, _ = failures.positions_bf16()
+    found = train.diagnose(model, data, policy=policy, budget=None, **how)
+    for cure in [one for one in found.cures if one.rescues]:
+        changes = eval(f"dict({cure.code})", {"train": train, "data": data, "model": model})
+        history = train.fit(
+            **{"model": model, "data": data, "policy": policy, "verbose": False} | how | changes
+        )
+        assert np.mean(history.step_losses[-75:]) == pytest.approx(cure.outcome.end, rel=1e-12)
+
+
+def small(policy="params=bfloat16,compute=bfloat16,gradients=float32,state=float32", **how):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 4)).astype(np.float32)
+    data = train.Dataset(x, x[:, :1] - x[:, 1:2], x[:16], x[:16, :1])
+    model = train.Sequential([train.Input((4,)), train.Dense(6, "tanh"), train.Dense(1)])
+    usual = {"loss": "mse", "optimizer": train.SGD(2e-3), "epochs": 40, "budget": None}
+    return train.diagnose(model, data, policy=policy, **usual | how)
+
+
+def test_the_same_experiments_give_the_same_diagnosis_through_any_executor():
+    here = small()
+    assert here.cause == "params"
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        assert small(executor=threads).to_dict() == here.to_dict()
+    with concurrent.futures.ProcessPoolExecutor(2) as processes:
+        assert small(executor=processes).to_dict() == here.to_dict()
+
+
+def test_what_was_not_made_is_named():
+    found = small(budget=0.0)
+    assert found.outcome.is_red
+    assert found.cause is None
+    assert "budget=None" in found.verdict[-1]
+    assert len(found.experiments) <= 4
+
+
+def test_progress_is_told_after_each_training():
+    told = []
+    found = small(progress=lambda what, done: told.append((what, done)))
+    assert [done for _, done in told] == list(range(1, len(told) + 1))
+    assert {"as it is", "float32", "params wide"} <= {what for what, _ in told}
+    assert len(found.experiments) >= len(told)
+
+
+def test_a_diagnosis_is_json_and_a_page(tmp_path):
+    pytest.importorskip("matplotlib", reason="the page has pictures")
+    found = small()
+    json.dumps(found.to_dict(), allow_nan=False)
+    found.report(tmp_path / "d.html")
+    page = (tmp_path / "d.html").read_text()
+    assert "What to type" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert html.escape(found.verdict[0]) in found._repr_html_()
+    assert str(found).startswith("✗ ")
+
+
+def test_arguments_of_fit_that_do_not_fit_a_diagnosis_are_refused():
+    for word in ("recorder", "resume", "verbose"):
+        with pytest.raises(TypeError, match=word):
+            small(**{word: None})
+    with pytest.raises(ValueError, match="mze"):
+        small(loss="mze")
+
+
+def test_a_reference_may_be_given():
+    wide = small("float32")
+    assert wide.outcome.kind in ("healthy", "float32 too")
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 4)).astype(np.float32)
+    data = train.Dataset(x, x[:, :1] - x[:, 1:2], x[:16], x[:16, :1])
+    model = train.Sequential([train.Input((4,)), train.Dense(6, "tanh"), train.Dense(1)])
+    how = {"loss": "mse", "optimizer": train.SGD(2e-3), "epochs": 40}
+    history = train.fit(model, data, verbose=False, **how)
+    assert small(reference=history).cause == small().cause
+    assert small(reference=history.history["loss"]).outcome.is_red
+
+
+# Parts and places --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16_kahan", "mixed_float8"])
+def test_parts_partition_a_policy(policy):
+    policy = get_policy(policy)
+    parts = narrow_parts(policy)
+    assert widened(policy, parts) == Policy()
+    for part in parts:
+        assert narrow_parts(widened(policy, [part])) == [p for p in parts if p != part]
+        assert narrow_parts(only(policy, part)) in ([part], [])
+
+
+def test_a_part_is_wide_in_every_place():
+    policy = Policy(compute="bfloat16", layers={"Dense 2": {"compute": "float16"}})
+    wide = widened(policy, ["compute"])
+    assert dict(wide.places)["Dense 2"] == (("compute", get_policy("float32").compute),)
+    there = wider(policy, ["params", "compute"], ["1/bias", "inputs", "Dense 1"])
+    assert [name for name, _ in dict(there.places)["1/bias"]] == ["params", "update"]
+    assert [name for name, _ in dict(there.places)["inputs"]] == ["compute"]
+
+
+@pytest.mark.parametrize(
+    "needed", [{3}, {0}, {23}, {16, 17, 18}, {2, 3}, {0, 23}, set(range(24))], ids=str
+)
+def test_bisection_finds_the_least_set(needed):
+    asked = []
+
+    def decides(some):
+        asked.append(list(some))
+        return needed <= {int(place) for place in some}
+
+    found = least([str(i) for i in range(24)], decides)
+    assert {int(place) for place in found} == needed
+    assert len(asked) <= 12
+
+
+def test_time_that_runs_out_leaves_what_was_narrowed_down():
+    answers = iter([True, None])
+    assert least([str(i) for i in range(8)], lambda some: next(answers)) == ["0", "1", "2", "3"]
+
+
+def test_a_layer_with_a_policy_of_its_own_is_diagnosed_there():
+    case = failures.hidden_offset_bf16
+    _, data, model, how, *_ = case()
+    layers = [dataclasses.replace(model.layers[0], policy="mixed_bfloat16"), *model.layers[1:]]
+    own = train.Sequential(layers, model.input_shape)
+    found = train.diagnose(own, data, policy="float32", budget=None, **how)
+    assert (found.cause, found.place) == ("compute", "Dense 1")
