@@ -112,14 +112,14 @@ class Accumulator:
             fields["block"] = _checked_block(self.block, self.order)
         elif self.block is not None:
             raise ValueError(
-                f"block belongs to order='blocked' and 'aligned', not to {self.order!r}; "
-                "leave it out"
+                "block and inner belong to order='blocked' (block to 'aligned' too), not to "
+                f"{self.order!r}; leave them out"
             )
         if self.order == "blocked":
             fields["inner"] = self._checked_inner(fields["fmt"])
         elif self.inner is not None:
             raise ValueError(
-                f"inner belongs to order='blocked', not to {self.order!r}; leave it out"
+                f"block and inner belong to order='blocked', not to {self.order!r}; leave them out"
             )
         if self.inputs is not None or isinstance(fields.get("inner"), Accumulator):
             fields["inputs"] = self._checked_inputs(fields.get("inner"))
