@@ -21,7 +21,7 @@ import numpy as np
 import processor
 
 import lowprec as lp
-from lowprec import tensors, train
+from lowprec import linalg, tensors, train
 from lowprec.train import activations, initializers, losses, metrics, optimizers, regularizers
 
 # Subnormal, nearly subnormal and ordinary numbers, near halfway between two of most formats
@@ -326,6 +326,11 @@ BLOCKS = np.concatenate([TINY, PLAIN, FAINT, SMALL.astype(np.float32)])[:96].res
 BLOCKS_64 = BLOCKS.astype(np.float64)
 
 
+SQUARE = np.random.default_rng(5).normal(size=(4, 4)) * 1e-19 + np.eye(4) * 1e-18
+SYMMETRIC = SQUARE @ SQUARE.T * 1e18
+SIDE = SQUARE[0] * 1e-20
+
+
 def quantized() -> Any:
     found = []
     for name, x in (("mxfp4", BLOCKS), ("nvfp4", BLOCKS), ("mxfp4", BLOCKS_64)):
@@ -346,6 +351,10 @@ CALLS: dict[str, Callable[[], Any]] = {
     "finfo": lambda: [lp.finfo(f) for f in ("float64", "float16", "bfloat16", "float8_e8m0fnu")],
     "get_format": lambda: [lp.get_format("e11m40").smallest_subnormal, lp.get_format("e6m9").max],
     "quantize": quantized,
+    "linalg.lu": lambda: [linalg.lu(SQUARE, accumulator=how) for how in (None, "float32")],
+    "linalg.cholesky": lambda: linalg.cholesky(SYMMETRIC),
+    "linalg.qr": lambda: linalg.qr(SQUARE),
+    "linalg.solve": lambda: linalg.solve(SQUARE, SIDE),
     "sum": lambda: [
         [lp.sum(x, how) for how in accumulators()] for x in (TINY, MIXED[:-1], HALF, SMALL)
     ],
@@ -420,6 +429,7 @@ ELSEWHERE = {
     "tensor_core": "returns accumulators, which matmul has",
     "tensor_cores": "returns constants",
     "named_block_formats": "returns constants",
+    "linalg.refine": "takes norms by NumPy's BLAS",
     "train.get_policy": "reads words",
     "train.named_policies": "returns constants",
     "train.bytes_per_parameter": "train.memory",
@@ -432,6 +442,7 @@ def public_functions() -> set[str]:
     """Return the names of the functions that lowprec and lowprec.train show."""
     names = {name for name in lp.__all__ if is_function(getattr(lp, name))} | {"sum"}
     names |= {f"train.{name}" for name in dir(train) if is_function(getattr(train, name))}
+    names |= {f"linalg.{name}" for name in linalg.__all__ if is_function(getattr(linalg, name))}
     makers = {f"train.{name}" for name in optimizers.__all__} | {"train.L1", "train.L2"}
     return names - makers
 

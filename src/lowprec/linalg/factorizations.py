@@ -8,6 +8,7 @@ import numpy as np
 
 from lowprec.accumulation.accumulator import Accumulator
 from lowprec.accumulation.sums import sum as rounded_sum
+from lowprec.common.processor_state import in_exact_state
 from lowprec.linalg.rounded import Rounded, as_matrix
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class LU(NamedTuple):
         return np.triu(self.packed)
 
 
+@in_exact_state
 def lu(
     a: ArrayLike,
     fmt: FormatLike = "bfloat16",
@@ -138,6 +140,7 @@ def _eliminate_by_columns(m: Array, rows: Array, how: Rounded) -> None:
         m[below, k] = how.arithmetic.divide(m[below, k], m[k, k])
 
 
+@in_exact_state
 def cholesky(
     a: ArrayLike,
     fmt: FormatLike = "bfloat16",
@@ -200,6 +203,7 @@ def cholesky(
     return m
 
 
+@in_exact_state
 def qr(
     a: ArrayLike,
     fmt: FormatLike = "bfloat16",

@@ -13,6 +13,7 @@ from lowprec.accumulation.accumulator import Accumulator, AccumulatorLike, as_ac
 from lowprec.accumulation.products import matmul
 from lowprec.arrays.sources import as_array
 from lowprec.common.names import one_of
+from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, float32, float64, get_format
 from lowprec.linalg.rounded import as_matrix
 from lowprec.linalg.solving import solve
@@ -55,6 +56,7 @@ class Refinement:
         return f"Refinement: {words} in {self.corrections} corrections; backward errors {errors}"
 
 
+@in_exact_state
 def refine(
     a: ArrayLike,
     b: ArrayLike,

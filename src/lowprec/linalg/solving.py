@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.arrays.sources import as_array
+from lowprec.common.processor_state import in_exact_state
 from lowprec.linalg.factorizations import LU, lu
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
+@in_exact_state
 def solve(
     a: ArrayLike | LU,
     b: ArrayLike,

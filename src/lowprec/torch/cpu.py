@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion.requests import Work, as_codes, decoding_work, refuse_specials, run
 from lowprec.torch.dtypes import FORMAT_OF, INTEGERS, read, spell
 from lowprec.torch.requests import NARROW, VIEW, Steps, steps_for
@@ -36,6 +37,7 @@ def round_in_place(x: torch.Tensor, how: str, key: int) -> None:
     _write(steps, x, x, key)
 
 
+@in_exact_state
 def _write(steps: Steps, x: torch.Tensor, out: torch.Tensor, key: int) -> None:
     x = x.detach().resolve_neg()
     if x.dtype in NARROW:  # torch's own conversion loses the sign of float16's NaN
@@ -76,6 +78,7 @@ def decode_tensor(codes: torch.Tensor, fmt: str, dtype: torch.dtype) -> torch.Te
     return out
 
 
+@in_exact_state
 def as_array(x: torch.Tensor) -> Array:
     """Return the numbers of a CPU tensor as a contiguous array, float32 or wider."""
     x = x.detach().resolve_neg()
