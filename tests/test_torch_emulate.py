@@ -486,7 +486,7 @@ def test_a_sequential_and_its_twin_in_torch_train_alike():
     params = ours.init(np.random.default_rng(0))
     history = train.fit(
         ours,
-        train.Dataset(x, y),
+        train.Dataset(x, y, x, y),
         loss="sparse_categorical_crossentropy",
         optimizer=train.SGD(0.2),
         policy="mixed_bfloat16",

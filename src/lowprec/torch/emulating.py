@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch.overrides import TorchFunctionMode
 
-from lowprec.blocks import named_block_formats
 from lowprec.formats import float32
 from lowprec.torch import functions
-from lowprec.torch.products import How, how_of
+from lowprec.torch.products import how_of
 from lowprec.train.policy import Policy, get_policy
 
 if TYPE_CHECKING:
@@ -90,14 +89,6 @@ class _Part:
     """A policy, and what its products do."""
 
     def __init__(self, policy: Policy | str) -> None:
-        blocks = named_block_formats().get(policy) if isinstance(policy, str) else None
-        if blocks is not None:
-            plain = how_of(get_policy("float32"))
-            self.name, self.policy = str(policy), get_policy("float32")
-            self.how: How | None = plain._replace(
-                left=blocks, right=blocks, result=None, gradient=blocks, gradient_result=None
-            )
-            return
         self.policy = get_policy(policy)
         self.name = str(self.policy)
         self.how = None if _is_torchs_own(self.policy) else how_of(self.policy)
@@ -107,7 +98,10 @@ class _Part:
         if self.how is None:
             return "float32, torch's own"
         if self.how.is_blocked:
-            return f"operands and gradients in {self.how.left}, sums in float32"
+            return (
+                f"operands in {self.how.left} and {self.how.right}, gradients in "
+                f"{self.how.gradient}, sums in {self.policy.formats['accumulate']}"
+            )
         formats = self.policy.formats
         order = self.policy.accumulator.order
         how = "" if order == "sequential" else f" ({order})"
@@ -119,7 +113,7 @@ class _Part:
 
 def _is_torchs_own(policy: Policy) -> bool:
     parts = ("compute", "gradients", "accumulate")
-    is_wide = all(policy.formats[part] == float32 for part in parts)
+    is_wide = not policy.has_blocks and all(policy.formats[p] == float32 for p in parts)
     return is_wide and policy.accumulator.order == "blas"
 
 
@@ -347,6 +341,8 @@ def _not_emulated(policy: Policy) -> list[str]:
             f"not emulated here: params {formats['params']}, state {formats['state']}, update "
             f"{policy.update}; use lowprec.torch.Optimizer"
         )
+    if policy.hadamard:
+        lines.append(f"not emulated here: hadamard {policy.hadamard}; use lowprec.train")
     if policy.loss_scale is not None:
         lines.append(
             f"not emulated here: loss_scale {policy.loss_scale.value:g}"  # type: ignore[union-attr]

@@ -39,6 +39,7 @@ class How(NamedTuple):
     sums: Accumulator
     gradient_sums: Accumulator
     scaled: Policy | None = None  # rounds tensors under scales of their own
+    gradient_rounding: str = "ties_to_even"  # of block formats
 
     @property
     def is_blocked(self) -> bool:
@@ -54,7 +55,9 @@ def how_of(policy: Policy) -> How:
     between = None if isinstance(compute, BlockFormat) else compute
     back = None if isinstance(gradient, BlockFormat) else gradient
     scaled = policy if policy.tensor_scales else None
-    return How(compute, compute, between, gradient, back, sums, sums, scaled)
+    weights: Any = compute if policy.weights is None else policy.weights
+    rounding = "stochastic" if policy.gradient_rounding == "stochastic" else "ties_to_even"
+    return How(compute, weights, between, gradient, back, sums, sums, scaled, rounding)
 
 
 # Rounding ------------------------------------------------------------------------------------
@@ -181,35 +184,40 @@ class _Sums(torch.autograd.Function):
     def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, how: How) -> torch.Tensor:
         ctx.how = how
         ctx.save_for_backward(a, b)
-        return _product(a, b, how.left, how.right, how.sums)
+        left, right = _quantized(a, how.left, -1), _quantized(b, how.right, -2)
+        return _multiplied(left, right, how.sums)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: torch.Tensor) -> Any:
         (a, b), how = ctx.saved_tensors, ctx.how
         da = db = None
+        sums, rounding = how.gradient_sums, how.gradient_rounding
         if ctx.needs_input_grad[0]:
-            da = _product(g, b.mT, how.gradient, how.right, how.gradient_sums)
-            da = da.sum_to_size(a.shape)
+            left = _quantized(g, how.gradient, -1, rounding)
+            da = _multiplied(left, _quantized(b.mT, how.right, -2), sums).sum_to_size(a.shape)
         if ctx.needs_input_grad[1]:
-            db = _product(a.mT, g, how.left, how.gradient, how.gradient_sums)
-            db = db.sum_to_size(b.shape)
+            right = _quantized(g, how.gradient, -2, rounding)
+            db = _multiplied(_quantized(a.mT, how.left, -1), right, sums).sum_to_size(b.shape)
         return da, db, None
 
 
-def _product(
-    a: torch.Tensor, b: torch.Tensor, left: AnyFormat, right: AnyFormat, sums: Accumulator
-) -> torch.Tensor:
-    """Multiply; block formats are taken along the axis that is summed."""
-    a, first = _quantized(a, left, -1)
-    b, second = _quantized(b, right, -2)
-    return _operator(a, b, first, second, _spell(sums))
+Quantized = tuple[torch.Tensor, str]
 
 
-def _quantized(x: torch.Tensor, fmt: AnyFormat, axis: int) -> tuple[torch.Tensor, str]:
+def _multiplied(a: Quantized, b: Quantized, sums: Accumulator) -> torch.Tensor:
+    return _operator(a[0], b[0], a[1], b[1], _spell(sums))
+
+
+def _quantized(
+    x: torch.Tensor, fmt: AnyFormat, axis: int, rounding: str = "ties_to_even"
+) -> Quantized:
+    """Return an operand, in a block format along the axis that is summed, and its format's name."""
     if isinstance(fmt, BlockFormat):
-        tiles = {} if fmt.is_tiled else {"axis": axis}
-        array = np.asarray(fmt.round_array(as_array(x), **tiles))
+        options: dict[str, Any] = {} if fmt.is_tiled else {"axis": axis}
+        if rounding == "stochastic":
+            options |= {"rounding": rounding, "rng": operators.draw()}
+        array = np.asarray(fmt.round_array(as_array(x), **options))
         return torch.from_numpy(array), "float32"
     is_named = named_formats().get(fmt.name) == fmt
     return x, fmt.name if is_named and fmt.has_nan else "float32"  # NaN passes
