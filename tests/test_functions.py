@@ -1,4 +1,4 @@
-"""exp, log, tanh and their like of training: accurate, special values included, everywhere alike."""
+"""exp, log, tanh and their like, of which training is made: accuracy and special values."""
 
 from __future__ import annotations
 
