@@ -143,7 +143,7 @@ def scored(loss: str) -> Any:
 
 def activated() -> Any:
     found = []
-    for name in sorted(activations._NAMED):
+    for name in sorted(activations.NAMED):
         function = activations.get(name)
         for z in TABLES:
             y = function.forward(z)
@@ -400,7 +400,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "train.compare_policies": compared_policies,
     "train.LossScale": scaled_losses,
     "train.activations": activated,
-    **{f"train.losses.{name}": lambda name=name: scored(name) for name in sorted(losses._LOSSES)},
+    **{f"train.losses.{name}": lambda name=name: scored(name) for name in sorted(losses.LOSSES)},
     **{
         f"train.optimizers.{name}": lambda name=name: optimized(name)
         for name in [

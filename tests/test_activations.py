@@ -30,7 +30,7 @@ BOUNDED_BELOW = {"sigmoid": 0, "tanh": -1, "relu": 0, "elu": -1, "gelu": 0, "swi
 
 
 def test_every_name_is_listed_here():
-    assert list(activations._NAMED) == NAMES
+    assert list(activations.NAMED) == NAMES
     assert [get(name).name for name in NAMES] == NAMES
 
 

@@ -159,7 +159,33 @@ def test_spellings_are_read_back():
     policy = train.get_policy("nvfp4,weights=nvfp4_2d,hadamard=16")
     assert (policy.compute, policy.weights, policy.hadamard) == (lp.nvfp4, lp.nvfp4_2d, 16)
     assert train.get_policy(str(policy)) == policy
-    assert train.get_policy("mxfp8").gradients is lp.mxfp8_e5m2
+    for text in ("mxfp8", "mxfp4", "mxfp6_e2m3"):
+        assert train.get_policy(text).gradients.rule is lp.ScaleRule.RCEIL
+
+
+def test_a_rule_that_clips_makes_stochastic_gradients_diverge():
+    """floor clips the label's -1 and not the other classes' shares: logits drift together."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(31) * 0.2, 4000) * 0.9
+    dz = np.concatenate([p, -p.sum(1, keepdims=True)], 1).astype(np.float32)
+    bias = {
+        rule: float(lp.round_to(dz, f"mxfp4:{rule}", rounding="stochastic", rng=1).sum() / len(dz))
+        for rule in ("floor", "rceil")
+    }
+    assert abs(bias["rceil"]) < 0.005
+    assert bias["floor"] > 0.05
+
+
+def test_characters_come_from_python_itself():
+    data = train.data.characters(context=5, samples=2000)
+    assert data.x_train.shape[1:] == data.x_test.shape[1:] == (5 * 38,)
+    assert (data.x_train.reshape(-1, 5, 38).sum(2) == 1).all()
+    assert len(data.x_train) + len(data.x_test) in range(1990, 2001)
+    assert data.y_train.max() < 38
+    again = train.data.characters(context=5, samples=2000)
+    np.testing.assert_array_equal(again.y_test, data.y_test)
+    with pytest.raises(ValueError, match="at least 1"):
+        train.data.characters(context=0)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ LIMIT = 600  # seconds; a busy machine compiles for minutes, and what takes long
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """Let a scheduler that is there answer late."""
-    monkeypatch.setattr(cluster, "_PATIENCE", LIMIT)
+    monkeypatch.setattr(cluster, "PATIENCE", LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +141,10 @@ def test_a_tensor_that_is_cut_has_the_figures_of_the_whole(client, files):
 def test_a_file_that_changed_or_went_is_refused_by_the_workers(client, files, name):
     tensors = dict(open_tensors(name))
     formats = [lp.get_format("float16")]
-    parts = list(remote._bundled(remote._divide(tensors, 1 << 20)[0], 1 << 20))
+    parts = list(remote.bundled(remote.divide(tensors, 1 << 20)[0], 1 << 20))
 
     def result():
-        return client.submit(remote._measure_parts, parts[0], formats, pure=False).result()
+        return client.submit(remote.measure_parts, parts[0], formats, pure=False).result()
 
     assert result()
     os.utime(name, ns=(0, 0))
@@ -223,7 +223,7 @@ def test_a_worker_that_dies_while_it_converts_changes_no_file(
     client, shards, tmp_path, monkeypatch
 ):
     assert main(["convert", *shards, *HOW, "-o", "here"]) == 0
-    monkeypatch.setattr(converting, "_convert_file", convert_at_the_second_try)
+    monkeypatch.setattr(converting, "convert_file", convert_at_the_second_try)
     there = ["--scheduler", client.scheduler.address]
     assert main(["convert", *shards, *HOW, "-o", "there", *there]) == 0
     assert (tmp_path / "died").exists()
@@ -238,13 +238,13 @@ def convert_at_the_second_try(how, path, target, overwrite):
         marker.touch()
         target.with_name(f".{target.name}.partial").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    converting._convert_file(how, path, target, overwrite)
+    converting.convert_file(how, path, target, overwrite)
 
 
 def test_a_worker_that_does_not_see_a_file_says_so(tmp_path):
     how = Request(lp.bfloat16, (), np.random.SeedSequence(0), False, ("*",), ())
     with pytest.raises(FileNotFoundError, match=r"the worker on .* does not see .*none\.npz"):
-        converting._convert_file(how, tmp_path / "none.npz", tmp_path / "out.npz", False)
+        converting.convert_file(how, tmp_path / "none.npz", tmp_path / "out.npz", False)
 
 
 # Clusters that are not there -----------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_a_cluster_that_is_not_there_is_told_in_one_line(files, capsys, monkeypa
             distributed.Client, "wait_for_workers", lambda self, n, timeout: wait(self, n, 0.5)
         )
         assert "has no workers; `dask worker tcp://" in message(empty.scheduler_address)
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
     assert "no scheduler answers at tcp://127.0.0.1:1 within 0.5" in message("tcp://127.0.0.1:1")
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert "python -m pip install 'lowprec[dask]'" in message("tcp://127.0.0.1:1")
@@ -341,7 +341,7 @@ def test_the_command_trains_on_a_cluster_what_it_trains_here(client, tmp_path, m
 
 def test_training_where_there_is_no_cluster_is_told_in_one_line(capsys, monkeypatch):
     pytest.importorskip("sklearn", reason="the flowers are scikit-learn's")
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.5)
+    monkeypatch.setattr(cluster, "PATIENCE", 0.5)
     assert main([*SMALL, "--scheduler", "tcp://127.0.0.1:1"]) == 1
     out, err = capsys.readouterr()
     assert out == ""

@@ -20,7 +20,7 @@ VARIANCES = {
     "lecun_uniform": 1 / 300,
     "lecun_normal": 1 / 300,
 }
-EVERY = pytest.mark.parametrize("name", initializers._NAMED)
+EVERY = pytest.mark.parametrize("name", initializers.NAMED)
 
 
 def rng(seed=0):

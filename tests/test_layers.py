@@ -32,7 +32,7 @@ from lowprec.train.regularizers import L2, MaxNorm
 
 FLOAT64 = Policy(params="float64", compute="float64", accumulate="float64")
 POLICIES = ["float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16"]
-SMOOTH = [name for name in activations._NAMED if name not in ("linear", "relu")]
+SMOOTH = [name for name in activations.NAMED if name not in ("linear", "relu")]
 
 CASES = [  # layers and one sample's shape
     (Dense(3), (4,)),
@@ -62,7 +62,7 @@ CASES = [  # layers and one sample's shape
     (LayerNormalization(scale=False), (2, 2, 3)),
     (Dropout(0.3), (20,)),
     (AlphaDropout(0.2), (20,)),
-    *((Activation(name), (6,)) for name in activations._NAMED),
+    *((Activation(name), (6,)) for name in activations.NAMED),
 ]
 LAYERS = pytest.mark.parametrize(("layer", "shape"), CASES, ids=repr)
 
@@ -243,7 +243,7 @@ def test_a_convolution_is_the_dense_layer_on_its_windows():
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "mixed_float8"])
-@pytest.mark.parametrize("name", activations._NAMED)
+@pytest.mark.parametrize("name", activations.NAMED)
 def test_an_activation_within_a_layer_is_an_activation_layer_after_it(name, policy):
     params, x = drawn(Dense(5), (4,), policy)
     fused = both_passes(Dense(5, activation=name), params, x, policy)

@@ -158,6 +158,58 @@ def test_an_error_says_the_value_the_rule_and_the_way_out(mistake):
         assert part in str(caught.value)
 
 
+# What to type instead, as the message has it.
+REMEDIES = {
+    "a name with a slip": 'lp.round_to(0.1, "bfloat16")',
+    "an integer format": 'lp.round_to(0.1, "e5m2")',
+    "another library's word for a mode": 'lp.round_to(0.1, "bfloat16", rounding="ties_to_even")',
+    "data in Keras' manner": (
+        "fit(data=train.Dataset(IRIS.x_train, IRIS.y_train, IRIS.x_test, IRIS.y_test))"
+    ),
+    "a method of Keras' models": (
+        "train.fit(MODEL, IRIS, loss=CROSSENTROPY, optimizer='adam', verbose=False)"
+    ),
+    "a file's name for an array": 'lp.compare(lp.tensors.open_tensors("weights.npy"))',
+    "half a name": 'lp.get_format("float8_e5m2")',
+    "a dtype of integers": 'lp.get_format("e5m10")',
+    "NumPy's word for an overflow": 'lp.round_to(1e6, "float16", overflow="saturate")',
+    "numbers as text": 'lp.round_to(np.array(["0.1", "0.2"], "float64"), "bfloat16")',
+    "complex numbers": 'lp.round_to(np.array([1j]).real, "bfloat16")',
+    "NaN for a format that has none": 'lp.round_to(np.nan_to_num([1.0, np.nan]), "float4_e2m1fn")',
+    "masked entries": ('lp.round_to(np.ma.array([1.0, 2.0], mask=[0, 1]).filled(0), "bfloat16")'),
+    "a format that float32 cannot hold": (
+        'lp.round_to(np.ones(3, "f4").astype("float64"), "e11m20")'
+    ),
+    "values where codes are due": 'lp.decode([1, 2], "bfloat16")',
+    "an array for inspect": "lp.inspect('0.1')",
+    "a random mode for inspect": 'lp.inspect(0.1, rounding="toward_zero")',
+    "a block for an order without blocks": 'Accumulator("float16", block=4, order="blocked")',
+    "matrices that do not match": "lp.matmul(np.ones((2, 3)), np.ones((3, 2)))",
+    "arithmetic in a wide format": 'lp.Arithmetic("float32")',
+    "too many exponent bits": 'lp.Format("mine", exponent_bits=11, precision=8)',
+    "softmax before a loss that takes logits": "fit(classifier(train.Dense(3)))",
+    "another framework's word for a policy": 'fit(policy="mixed_float16")',
+    "an optimizer without parentheses": "fit(optimizer=train.Adam(1e-3))",
+    "too few units": "fit(classifier(train.Dense(3)))",
+    "another input shape": "fit(train.Sequential([train.Input((4,)), train.Dense(3)]))",
+    "a layer without parentheses": "train.Sequential([train.Dense(3)])",
+    "a capital letter": 'train.Dense(3, activation="relu")',
+    "labels that do not count from 0": (
+        "train.Dataset(IRIS.x_train, IRIS.y_train - 1.0, IRIS.x_test, IRIS.y_test * 1.0)"
+    ),
+    "NaN among the features": (
+        "train.Dataset(np.nan_to_num(IRIS.x_test * np.nan), IRIS.y_test, IRIS.x_test, IRIS.y_test)"
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_an_error_advises_works(mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("weights.npy", [1.0])
+    eval(REMEDIES[mistake], dict(NAMES))
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_an_error_is_one_line_of_a_message(mistake):
     """In a terminal it stands below the call, not below a page of text."""

@@ -89,10 +89,10 @@ def test_the_recommended_scale_is_the_largest_with_two_bits_to_spare():
 
 
 def test_every_scale_of_the_interval_trains_and_one_far_outside_does_not():
-    from lowprec.train.demonstrations.ranges import _small_crossentropy
+    from lowprec.train.demonstrations.ranges import small_crossentropy
 
     data = digits()
-    how = {"loss": _small_crossentropy, "optimizer": train.Adam(1e-3, epsilon=1e-12), "epochs": 6}
+    how = {"loss": small_crossentropy, "optimizer": train.Adam(1e-3, epsilon=1e-12), "epochs": 6}
     model = network(data, [100, 100])
     _, recorder = recorded(model, data, policy="float32", **how)
     advice = recorder.loss_scale("float16")
@@ -177,14 +177,14 @@ CLEAR = 0.1
 
 
 def cases():
-    from lowprec.train.demonstrations.ranges import _small_crossentropy
+    from lowprec.train.demonstrations.ranges import small_crossentropy
 
     data, quadratic = digits(), train.data.quadratic().scaled("standard")
     x = np.random.default_rng(0).uniform(0, 200, (400, 1))
     line = train.Dataset(x, x + 10, x, x + 10).scaled("standard")
     slow = {"loss": XENT, "optimizer": train.SGD(0.01), "epochs": 12}
     adam = {"loss": XENT, "optimizer": train.Adam(1e-3), "epochs": 12}
-    tiny = {"loss": _small_crossentropy, "optimizer": train.Adam(epsilon=1e-12), "epochs": 6}
+    tiny = {"loss": small_crossentropy, "optimizer": train.Adam(epsilon=1e-12), "epochs": 6}
     straight = {"loss": "mse", "optimizer": train.SGD(0.2), "epochs": 40}
     curved = {"loss": "mse", "optimizer": train.Adam(3e-3), "epochs": 25}
     return {

@@ -167,7 +167,7 @@ def test_a_page_that_cannot_be_made_leaves_the_earlier_one(tmp_path, monkeypatch
     def fail(*_):
         raise RuntimeError("no figures today")
 
-    monkeypatch.setattr(page, "_page", fail)
+    monkeypatch.setattr(page, "page_text", fail)
     monkeypatch.setattr(page, "advise", lambda *_: None)
     monkeypatch.setattr(throughput, "measure_throughput", lambda *_: [])
     monkeypatch.setattr(training, "train_policies", lambda *_: None)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 import lowprec as lp
-from lowprec.analysis.comparison_views import _COLUMNS
+from lowprec.analysis.comparison_views import COLUMNS
 from lowprec.cli import main
 from lowprec.verification import Report, Result
 
@@ -28,7 +28,7 @@ def test_a_comparison_fits_and_tells_what_is_left_out(width):
     lines = shown(COMPARISON, width)
     assert max(map(len, lines)) <= width
     heading = lines[0]
-    names = [column.brief.partition(",")[0] for column in _COLUMNS]
+    names = [column.brief.partition(",")[0] for column in COLUMNS]
     left = [name for name in names if name not in heading]
     text = " ".join(" ".join(lines).split())
     assert ("Left out for want of room" in text) == bool(left) == (width < 76)

@@ -15,6 +15,7 @@ from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike, is_
 
 if TYPE_CHECKING:
     from lowprec.common.randomness import RNGLike
+    from lowprec.kernels.sums.rows import ColumnSums, RowSums
 
 __all__ = ["Accumulator", "AccumulatorLike", "as_accumulator", "result_dtype"]
 
@@ -112,14 +113,14 @@ class Accumulator:
             fields["block"] = _checked_block(self.block, self.order)
         elif self.block is not None:
             raise ValueError(
-                f"block belongs to order='blocked' and 'aligned', not to {self.order!r}; "
-                "leave it out"
+                "block and inner belong to order='blocked' (block to 'aligned' too), not to "
+                f"{self.order!r}; leave them out"
             )
         if self.order == "blocked":
             fields["inner"] = self._checked_inner(fields["fmt"])
         elif self.inner is not None:
             raise ValueError(
-                f"inner belongs to order='blocked', not to {self.order!r}; leave it out"
+                f"block and inner belong to order='blocked', not to {self.order!r}; leave them out"
             )
         if self.inputs is not None or isinstance(fields.get("inner"), Accumulator):
             fields["inputs"] = self._checked_inputs(fields.get("inner"))
@@ -210,6 +211,29 @@ class Accumulator:
     def is_nested(self) -> bool:
         """Whether blocks are summed by an accumulator of their own."""
         return isinstance(self.inner, Accumulator)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether roundings draw random bits."""
+        assert isinstance(self.rounding, Rounding)
+        return self.rounding.is_stochastic
+
+    def row_sums(self, source: str) -> RowSums | None:
+        """Return what sums rows of contiguous elements of a dtype, or None if nothing does."""
+        from lowprec.kernels.sums.rows import row_sums  # imports Numba
+
+        assert isinstance(self.rounding, Rounding)
+        assert isinstance(self.overflow, Overflow)
+        return row_sums(self.order, self.formats[0], self.rounding, self.overflow, source)
+
+    def column_sums(self) -> ColumnSums | None:
+        """Return what sums rows of float32 that lie side by side, or None if nothing does."""
+        from lowprec.kernels.sums.rows import column_sums  # imports Numba
+
+        assert isinstance(self.rounding, Rounding)
+        assert isinstance(self.overflow, Overflow)
+        how = self.formats, self.rounding, self.overflow
+        return column_sums(self.order, self.block, *how)
 
 
 AccumulatorLike = Accumulator | FormatLike

@@ -82,7 +82,8 @@ def dot(
     >>> float(dot([1, 2, 3], [4, 5, 6]))
     32.0
     """
-    a, b = as_array(a), as_array(b)
+    if not (type(a) is type(b) is np.ndarray and a.ndim == b.ndim == 1):
+        a, b = as_array(a), as_array(b)
     if a.ndim > 2 or b.ndim > 2:
         raise ValueError(
             f"dot takes vectors and matrices, not shapes {a.shape} and {b.shape}; "
@@ -230,6 +231,8 @@ def _matched(a: Array, b: Array) -> tuple[Array, Array, tuple[int, ...], tuple[i
         )
     stack = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
     shape = (*stack, left.shape[-2], right.shape[-1])
+    if not stack:
+        return left, right, shape, squeezed
     left = np.broadcast_to(left, stack + left.shape[-2:])
     return left, np.broadcast_to(right, stack + right.shape[-2:]), shape, squeezed
 
@@ -246,7 +249,7 @@ class _Plan(NamedTuple):
     dtype: np.dtype[Any]
     refuses: tuple[str, str]  # what has no code in the inputs' formats
     tiles: Tiles | None  # where there are micro-kernels
-    direct: Callable[[Array, Array], Array | None] | None  # theirs, where it gives the result
+    direct: Callable[[Array, Array], Any] | None  # theirs for arrays as they lie, where it suits
 
     def multiply(self, a: Array, b: Array, result: Array, c: Array | None = None) -> None:
         """Multiply matrices, or stacks of them; sums begin with c where there is one."""
@@ -337,7 +340,7 @@ def _plan(inputs: _Plain | None, accumulator: AccumulatorLike, output: FormatLik
         result_dtype(how.formats[0]),
         (without_code(pair[0]), without_code(pair[1])),
         tiles,
-        tiles.direct if tiles is not None and tiles.reads_float32 and output is None else None,
+        tiles.direct if tiles is not None and output is None else None,
     )
 
 

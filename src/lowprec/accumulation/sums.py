@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from lowprec.arrays.types import Real
+    from lowprec.kernels.sums.rows import RowSums
 
 __all__ = ["RunningSums", "sum"]
 
@@ -35,6 +37,9 @@ Array = np.ndarray[Any, Any]
 
 _ELEMENTS = 1 << 16  # of a temporary block of terms
 _ONE = Format("one", exponent_bits=2, precision=1, specials=Specials.FINITE)  # factors of 1
+_ROWS = 64  # of a block whose rows lie side by side
+_NO_KEY = np.uint64(0)
+_ROW_SOURCES = ("float32", "float64")  # dtypes that loops over rows read
 _PRODUCT_KEY = 0x9E3779B97F4A7C15  # products draw from another stream than sums
 
 
@@ -97,6 +102,10 @@ def sum(  # noqa: A001
     >>> sum([[0.1, 0.2], [0.3, 0.4]], "bfloat16", axis=1)
     array([0.30078125, 0.69921875], dtype=float32)
     """
+    if axis is None and not keepdims and type(x) is np.ndarray:
+        total = _sum_of_all(x, accumulator)
+        if total is not None:
+            return total
     how = as_accumulator(accumulator)
     array = as_array(x)
     axes = _reduced_axes(array.ndim, axis)
@@ -113,6 +122,36 @@ def sum(  # noqa: A001
     if keepdims:
         shape = [1 if d in axes else array.shape[d] for d in range(array.ndim)]
     return result.reshape(shape)[()]
+
+
+def _sum_of_all(x: Array, accumulator: AccumulatorLike) -> Any:
+    """Return the sum of an array that a kernel reads as it lies, None where it does not."""
+    try:
+        kept = _row_kernel(accumulator, x.dtype)
+    except TypeError:  # the general way says what is wrong
+        return None
+    if kept is None or not x.size:
+        return None
+    flags = x.flags
+    if not (flags.c_contiguous and flags.aligned):
+        return None
+    how, kernel, scalar = kept
+    sums = np.zeros(1)
+    key = np.uint64(draw_key(how.rng)) if how.is_stochastic else _NO_KEY
+    kernel.add(x.reshape(1, -1), sums, 0, 0, key)
+    return scalar(sums[0])
+
+
+@functools.lru_cache(256)
+def _row_kernel(
+    accumulator: AccumulatorLike, dtype: np.dtype[Any]
+) -> tuple[Accumulator, RowSums, type[Any]] | None:
+    """Return what sums a row of a dtype, and the type of the sum; None if nothing does."""
+    how = as_accumulator(accumulator)
+    if dtype.name not in _ROW_SOURCES or not dtype.isnative or how.order == "blas":
+        return None
+    kernel = how.row_sums(dtype.name)
+    return None if kernel is None else (how, kernel, result_dtype(how.formats[0]).type)
 
 
 def _reduced_axes(ndim: int, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
@@ -132,27 +171,97 @@ def _reduced_axes(ndim: int, axis: int | tuple[int, ...] | None) -> tuple[int, .
 
 def _sum_rows(x: Array, terms: int, how: Accumulator, result: Array) -> None:
     """Sum every `terms` elements of `x` in C order into an element of `result`."""
-    elements = x.reshape(-1) if x.flags.c_contiguous else x.flat
-    if how.order == "aligned":
-        _sum_rows_aligned(elements, x.dtype, terms, how, result)
+    if how.order == "aligned" or how.is_nested:
+        elements = x.reshape(-1) if x.flags.c_contiguous else x.flat
+        if how.is_nested:
+            _sum_rows_nested(elements, terms, how, result)
+        else:
+            _sum_rows_aligned(elements, x.dtype, terms, how, result)
         return
-    if how.is_nested:
-        _sum_rows_nested(elements, terms, how, result)
-        return
-    work = RunningSums.of(how, terms)
-    sums = max(1, _ELEMENTS // terms)
-    for start in range(0, result.size, sums):
-        stop = min(start + sums, result.size)
+    matrix = _as_matrix(x, result.size, terms)
+    key = np.uint64(draw_key(how.rng) if how.is_stochastic else 0)
+    if matrix is None or not _sum_as_it_lies(matrix, how, result, key):
+        _sum_blocks(x if matrix is None else matrix, terms, how, result, key)
 
-        def blocks(start: int = start, stop: int = stop) -> Iterator[tuple[Array, Array]]:
-            step = min(terms, _ELEMENTS)
+
+def _as_matrix(x: Array, rows: int, terms: int) -> Array | None:
+    """Return an array as a matrix of so many rows, or None where that would take a copy."""
+    if x.flags.c_contiguous:
+        return x.reshape(rows, terms)
+    places, strides = [rows, terms], []
+    sizes = [(n, step) for n, step in zip(x.shape, x.strides, strict=True) if n > 1]
+    for wanted in places:
+        count, stride = 1, 0
+        while count < wanted and sizes:
+            n, step = sizes.pop(0)
+            if count > 1 and stride != n * step:
+                return None
+            count, stride = count * n, step
+        strides.append(stride)
+    return np.lib.stride_tricks.as_strided(x, (rows, terms), strides, writeable=False)
+
+
+def _sum_as_it_lies(matrix: Array, how: Accumulator, result: Array, key: Any) -> bool:
+    """Sum the rows of a matrix that a kernel reads where it is; return whether one does."""
+    if not (matrix.flags.aligned and matrix.dtype.isnative):
+        return False
+    rows = len(matrix)
+    if matrix.flags.c_contiguous and matrix.dtype.name in _ROW_SOURCES:
+        kernel = how.row_sums(matrix.dtype.name)
+        if kernel is None:
+            return False
+        for start in range(0, rows, _ELEMENTS):
+            sums = np.zeros(min(_ELEMENTS, rows - start))
+            kernel.add(matrix[start : start + _ELEMENTS], sums, 0, start, key)
+            result[start : start + _ELEMENTS] = sums
+        return True
+    from lowprec.kernels.sums.rows import FEWEST_COLUMNS  # imports Numba
+
+    is_side_by_side = matrix.strides[0] == matrix.itemsize and rows >= FEWEST_COLUMNS
+    if matrix.dtype != np.float32 or not is_side_by_side:
+        return False
+    columns = how.column_sums()
+    if columns is None:
+        return False
+    columns.add(matrix.T, result)
+    return True
+
+
+def _sum_blocks(x: Array, terms: int, how: Accumulator, result: Array, key: Any) -> None:
+    """Sum rows block by block, each made float64 of its own."""
+    kernel = how.row_sums("float64")
+    work = None
+    if kernel is None or not kernel.takes_parts:
+        work = RunningSums.of(how, terms, key=key)
+    is_matrix = x.shape == (result.size, terms)
+    rows = max(1, _ELEMENTS // terms)
+    if is_matrix and abs(x.strides[0]) < abs(x.strides[1]):  # whole cache lines of many rows
+        rows = max(rows, _ROWS)
+    elements = None if is_matrix else x.flat
+    for start in range(0, result.size, rows):
+        stop = min(start + rows, result.size)
+        step = max(1, min(terms, _ELEMENTS // (stop - start)))
+
+        def blocks(start: int = start, stop: int = stop, step: int = step) -> Iterator[Array]:
             for k in range(0, terms, step):
-                end = stop * terms if step == terms else start * terms + min(k + step, terms)
-                block = _exactly(elements[start * terms + k : end]).reshape(stop - start, -1)
-                yield np.ones((1, block.shape[1])), block.T
+                end = min(k + step, terms)
+                if elements is None:
+                    block = x[start:stop, k:end]
+                else:
+                    last = stop * terms if step == terms else start * terms + end
+                    block = elements[start * terms + k : last].reshape(stop - start, -1)
+                yield _exactly(block)
 
-        outputs = np.array([start])
-        result[start:stop] = work.run(blocks(), outputs, stop - start)[0]
+        if work is not None:
+            pairs = ((np.ones((1, block.shape[1])), block.T) for block in blocks())
+            result[start:stop] = work.run(pairs, np.array([start]), stop - start)[0]
+            continue
+        assert kernel is not None
+        sums, first = np.zeros(stop - start), 0
+        for block in blocks():
+            kernel.add(block, sums, first, start, key)
+            first += block.shape[1]
+        result[start:stop] = sums
 
 
 def _sum_rows_aligned(
@@ -215,14 +324,14 @@ def inner_at(how: Accumulator, key: int, *place: int) -> Accumulator:
 @np.errstate(invalid="ignore")  # a NaN that signals is widened
 def _exactly(x: Array) -> Array:
     """Return numbers as float64, which must hold them."""
-    numbers = x.astype(np.float64)
+    numbers = x.astype(np.float64, order="C")
     if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and np.abs(numbers).max(initial=0) >= 2**53:
         bits = x.astype(np.uint64)
         lowest = (bits & -bits).astype(np.float64)  # of a negative number too
         is_rounded = (bits != 0) & (np.abs(numbers) >= lowest * 2.0**53)
         if is_rounded.any():
             raise ValueError(
-                f"the term {x[is_rounded.argmax()]} needs more than float64's 53 bits; "
+                f"the term {x.flat[is_rounded.argmax()]} needs more than float64's 53 bits; "
                 "pass x.astype('float64') to have it rounded first"
             )
     return numbers
@@ -240,7 +349,9 @@ class RunningSums(NamedTuple):
     key: np.uint64
 
     @classmethod
-    def of(cls, how: Accumulator, terms: int, products: bool = False) -> RunningSums:
+    def of(
+        cls, how: Accumulator, terms: int, products: bool = False, key: Any = None
+    ) -> RunningSums:
         """Prepare for sums of so many terms, or of products; a stochastic mode draws its key."""
         from lowprec.kernels.sums import orders as kernels  # imports Numba
 
@@ -255,7 +366,7 @@ class RunningSums(NamedTuple):
             np.stack([constants for _, constants in plans]),
             kernels.make_accumulation(how.order, plans[0][0], plans[1][0]),
             kernels.make_products(plans[1][0]) if products and not how.fused else None,
-            np.uint64(draw_key(how.rng) if rounding.is_stochastic else 0),
+            np.uint64(draw_key(how.rng) if how.is_stochastic else 0) if key is None else key,
         )
 
     def run(

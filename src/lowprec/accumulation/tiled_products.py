@@ -8,6 +8,7 @@ import numpy as np
 
 from lowprec.arrays.sources import kernel_dtype
 from lowprec.conversion.door import decode, encode, round_to
+from lowprec.conversion.requests import conversion_work
 from lowprec.formats import Format, float16, float32
 from lowprec.rounding import Overflow, Rounding
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.accumulation.accumulator import Accumulator
+    from lowprec.kernels.plans import Kernel
 
 __all__ = ["Tiles", "as_inputs"]
 
@@ -35,6 +37,7 @@ class Tiles(NamedTuple):
     fmt: Format  # of the inputs
     reads_float32: bool  # whether float32 may be read as it lies
     is_half: bool  # whether operands and sums are codes of float16
+    convert: Kernel | None  # what makes operands of float32, if one step does and refuses nothing
 
     @classmethod
     def of(cls, how: Accumulator, fmt: Format) -> Tiles | None:
@@ -54,6 +57,11 @@ class Tiles(NamedTuple):
         if found is None or (how.block or 0) > _LONGEST_BLOCK:
             return None
         plans, constants = found
+        is_half, convert = plans == kernels.FLOAT16, None
+        if fmt.has_nan and (fmt == float16 or not is_half):
+            nearest = Rounding.TIES_TO_EVEN, Overflow.IEEE, None
+            task = "encode" if is_half else "round"
+            convert = conversion_work(fmt, *nearest, _FLOAT32, task).kernel
         return cls(
             kernels.make_multiply(plans),
             constants,
@@ -61,22 +69,39 @@ class Tiles(NamedTuple):
             fmt,
             # elsewhere NaN must be canonical, which conversion makes it
             reads_float32=fmt == float32 and plans == kernels.FLOAT32,
-            is_half=plans == kernels.FLOAT16,
+            is_half=is_half,
+            convert=convert,
         )
 
-    def direct(self, a: Array, b: Array) -> Array | None:
-        """Return the product of two float32 matrices after few checks, None where more are due.
+    def direct(self, a: Array, b: Array) -> Any:
+        """Return the product of two small float32 arrays after few checks, None if more are due.
 
-        The kernels must read float32 as it lies.
+        What kernels read as it lies may be large.
         """
-        if not (a.ndim == b.ndim == 2 and a.dtype is b.dtype is _FLOAT32 and a.size and b.size):
+        if not (a.dtype is b.dtype is _FLOAT32 and a.size and b.size):
             return None
-        (rows, terms), (depth, columns) = a.shape, b.shape
-        if terms != depth or not (a.flags.aligned and b.flags.aligned):
+        are_vectors = a.ndim == b.ndim == 1
+        if are_vectors:
+            a, b = a.reshape(1, -1), b.reshape(-1, 1)
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
             return None
-        result = np.empty((rows, columns), _FLOAT32)
+        left, right = a.flags, b.flags
+        if not (left.aligned and right.aligned):
+            return None
+        if not self.reads_float32:
+            is_small = a.size <= _WHOLE and b.size <= _WHOLE
+            if self.convert is None or not (is_small and left.c_contiguous and right.c_contiguous):
+                return None
+            source = np.uint16 if self.is_half else np.float32
+            places = np.empty(a.shape, source), np.empty(b.shape, source)
+            self.convert(a, places[0])
+            self.convert(b, places[1])
+            a, b = places
+        result = np.empty((a.shape[0], b.shape[1]), a.dtype)
         self.loop(a, b, result, True, self.block, self.constants)
-        return result
+        if self.is_half:
+            result = decode(result, float16)
+        return result[0, 0] if are_vectors else result
 
     def multiply(self, a: Array, b: Array, result: Array, begun: Array | None = None) -> None:
         """Multiply two matrices; the sums begin with `begun`, values of their format."""

@@ -57,7 +57,7 @@ def _decibels(measured: Measurement) -> str:
 
 _URGENT = ("overflows", "new zeros", "max error", "SQNR", "subnormal", "headroom")
 _WIDTH = 10
-_COLUMNS = (
+COLUMNS = (
     _Column(
         "overflows",
         "overflows",
@@ -147,7 +147,7 @@ class _Table(NamedTuple):
         notes = []
         if len(rows) > len(shown):
             notes.append(f"These are the worst {len(shown)} of {len(rows):,}.")
-        if left := [c.brief.partition(",")[0] for c in _COLUMNS if c not in columns]:
+        if left := [c.brief.partition(",")[0] for c in COLUMNS if c not in columns]:
             notes.append(f"Left out for want of room: {', '.join(left)}.")
         if notes:
             yield Text()
@@ -157,9 +157,9 @@ class _Table(NamedTuple):
 
 def _that_fit(width: int) -> list[_Column]:
     """Return the columns that a width has room for, those that decide before the others."""
-    urgent = sorted(_COLUMNS, key=lambda column: _URGENT.index(column.brief.partition(",")[0]))
+    urgent = sorted(COLUMNS, key=lambda column: _URGENT.index(column.brief.partition(",")[0]))
     kept = urgent[: max(1, width // _WIDTH)]
-    return [column for column in _COLUMNS if column in kept]
+    return [column for column in COLUMNS if column in kept]
 
 
 def _summary(rows: Rows) -> list[RenderableType]:
@@ -264,7 +264,7 @@ def _summary_html(rows: Rows) -> str:
 
 def _legend() -> str:
     items = "".join(
-        f"<li><b>{html.escape(c.heading)}</b>: {html.escape(c.meaning)}</li>" for c in _COLUMNS
+        f"<li><b>{html.escape(c.heading)}</b>: {html.escape(c.meaning)}</li>" for c in COLUMNS
     )
     return f'<ul class="legend">{items}</ul>'
 
@@ -273,7 +273,7 @@ def comparison_table_html(rows: Rows) -> str:
     """Return the bare table, for pages that have the style already."""
     headings = "".join(
         f'<th scope="col" title="{html.escape(c.meaning)}">{html.escape(c.heading)}</th>'
-        for c in _COLUMNS
+        for c in COLUMNS
     )
     bodies = "".join(_body(name, row) for name, row in rows.items())
     return (
@@ -286,11 +286,11 @@ def comparison_table_html(rows: Rows) -> str:
 
 def _body(name: str, row: Mapping[str, Measurement]) -> str:
     extent = _extent(next(iter(row.values()))) if row else ""
-    span = len(_COLUMNS) + 2
+    span = len(COLUMNS) + 2
     title = f"{html.escape(name)} <small>{html.escape(extent)}</small>"
     lines = [f'<tr><th colspan="{span}" scope="rowgroup"><span>{title}</span></th></tr>']
     for fmt, measured in row.items():
-        texts = [(column, column.text(measured)) for column in _COLUMNS]
+        texts = [(column, column.text(measured)) for column in COLUMNS]
         cells = "".join(
             f"<td{' class=loss' if _is_loss(column, text) else ''}>{text}</td>"
             for column, text in texts

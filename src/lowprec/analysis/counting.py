@@ -168,7 +168,7 @@ class Tally:
         self.kernel = statistics
         self.fmt, self.rounding, self.overflow = fmt, rounding, overflow
         self.key, self.place = key, 0
-        self.limits = np.array(_limits(fmt, rounding))
+        self.limits = _limits(fmt, rounding)
         self.count = 0
         self.counts = np.zeros(len(statistics.COUNTS), np.int64)
         self.extrema = np.array([0.0, math.inf, 0.0, 0.0])
@@ -220,10 +220,11 @@ class Tally:
     def result(self) -> Measurement:
         """Return the measurement of all that was added."""
         kernel = self.kernel
-        relative, signal, noise, *scaled = (
-            Fraction(a) + Fraction(b) for a, b in self.sums.tolist()
-        )
-        unscale = Fraction(4) ** kernel.SCALE
+        relative, signal, noise, *scaled = map(_exact_sum, self.sums.tolist())
+        if any(scaled):
+            unscale = Fraction(4) ** kernel.SCALE
+            signal += scaled[0] / unscale + scaled[1] * unscale
+            noise += scaled[2] / unscale + scaled[3] * unscale
         counts = dict(zip(kernel.COUNTS, self.counts.tolist(), strict=True))
         extrema = dict(zip(kernel.EXTREMA, self.extrema.tolist(), strict=True))
         extrema["max_ulp_error"] *= 2.0**self.fmt.trailing_bits
@@ -236,12 +237,23 @@ class Tally:
             **counts,
             **extrema,
             relative_error_sum=relative,
-            signal=signal + scaled[0] / unscale + scaled[1] * unscale,
-            noise=noise + scaled[2] / unscale + scaled[3] * unscale,
+            signal=signal,
+            noise=noise,
             exponent_histogram={
                 i + kernel.LOWEST_EXPONENT: int(self.exponents[i]) for i in occupied
             },
         )
+
+
+_NOTHING = Fraction(0)
+
+
+def _exact_sum(pair: list[float]) -> Fraction:
+    """Return the sum of a number and of what it left out, mostly zero."""
+    total, rest = pair
+    if rest:
+        return Fraction(total) + Fraction(rest)
+    return Fraction(total) if total else _NOTHING
 
 
 def _split(integers: Array) -> tuple[Array, Array]:
@@ -252,13 +264,14 @@ def _split(integers: Array) -> tuple[Array, Array]:
     return nearest, low - (nearest - high)  # Dekker (1971): exact, for |high| > |low| or high = 0
 
 
-def _limits(fmt: Format, rounding: Rounding) -> list[float]:
-    """Return what the kernel must know of the format, in its order."""
+@functools.cache
+def _limits(fmt: Format, rounding: Rounding) -> Array:
+    """Return what the kernel must know of the format, in its order; read-only."""
     floor = fmt.emin if fmt.subnormals or fmt.precision == 1 else fmt.emin + fmt.trailing_bits
     limits = [fmt.max, fmt.smallest_normal, math.ldexp(1.0, floor)]
     for negative in (False, True):
         limits += _margin(fmt, rounding, negative)
-    return limits
+    return np.array(limits)
 
 
 def _margin(fmt: Format, rounding: Rounding, negative: bool) -> tuple[float, bool]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.arithmetic.elementwise import is_simple, refuse_nan, run
+from lowprec.arithmetic.elementwise import refuse_nan, run
 from lowprec.arithmetic.flags import Flags
 from lowprec.arithmetic.methods import Operations
+from lowprec.arrays.direct import as_ones, place_for
 from lowprec.arrays.layouts import check_out, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar, kernel_dtype
 from lowprec.common.names import one_of
@@ -122,7 +123,7 @@ class Arithmetic(Operations):
         self._generator = as_generator(rng) if self._rounding.is_stochastic else None
         self._result = np.dtype(np.float32 if self._format.fits(float32) else np.float64)
         # kernels to which simple calls may go at once
-        self._ready: dict[tuple[str, np.dtype[Any]], ElementKernel] = {}
+        self._ready: dict[tuple[str, np.dtype[Any] | type], ElementKernel] = {}
         _check_format(self._format)
         if flush_to_zero and not self._format.has_zero:
             raise ValueError(f"{self._format} has no zero; use flush_to_zero=False")
@@ -186,9 +187,20 @@ class Arithmetic(Operations):
     def _compute(self, operation: str, operands: tuple[Any, ...], out: Any) -> Any:
         """Check everything, hand arrays to the kernel, and record the events."""
         first = operands[0]
-        kernel = self._ready.get((operation, first.dtype)) if type(first) is np.ndarray else None
-        if kernel is not None and is_simple(operands, out, self._result):
-            result, events = out, kernel(operands, out)
+        is_array = type(first) is np.ndarray
+        kernel = self._ready.get((operation, first.dtype if is_array else type(first)))
+        arrays: tuple[Any, ...] | None = operands
+        if kernel is not None and not is_array:
+            arrays = as_ones(operands) if out is None else None
+        place = None
+        if kernel is not None and arrays is not None:
+            place = place_for(arrays, out, self._result)
+        if kernel is not None and arrays is not None and place is not None:
+            if place.ndim == 1:
+                events = kernel(arrays, place)
+            else:
+                events = kernel([x.reshape(-1) for x in arrays], place.reshape(-1))
+            result = place if is_array else place[0]
         else:
             result, events = self._compute_any(operation, operands, out)
         if self._flags is not None:
@@ -252,6 +264,8 @@ class Arithmetic(Operations):
             kernel = operation_kernel(operation, *mode, flags=self._flags is not None, **switches)
         if not self._converts_beforehand:
             self._ready[operation, source] = kernel
+            if source.kind == "f":  # which has a scalar, and float64 Python's
+                self._ready[operation, source.type if source.itemsize < 8 else float] = kernel
         return kernel
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lowprec.arithmetic.flags import Events
-from lowprec.arrays.layouts import blocks_in_c_order, is_numpys_own, is_same_memory
+from lowprec.arrays.layouts import blocks_in_c_order, is_same_memory
 from lowprec.common.processor_state import exact_state
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["ElementKernel", "is_simple", "refuse_nan", "run"]
+__all__ = ["ElementKernel", "refuse_nan", "run"]
 
 _BLOCK = 1 << 14  # elements of a temporary
 
@@ -44,18 +44,6 @@ def refuse_nan(result: Array, operation: str, fmt: Format) -> None:
             f"{operation} has {int(wrong.sum())} results of {result.size} that {fmt} has no code "
             f"for, first at index {first}; use a format with NaN, or other operands there"
         )
-
-
-def is_simple(operands: Sequence[Any], out: Any, result: np.dtype[Any]) -> bool:
-    """Whether these are flat arrays that the kernel takes as they are."""
-    return (
-        type(out) is np.ndarray
-        and out.ndim == 1
-        and out.dtype == result
-        and out.flags.carray
-        and is_numpys_own(out)
-        and _are_readable(operands, operands[0].dtype, out)
-    )
 
 
 def _are_readable(operands: Sequence[Any], dtype: np.dtype[Any], out: Array) -> bool:

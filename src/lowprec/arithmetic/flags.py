@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["Events", "Flags"]
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
+_MOST_RECORDED = 256  # calls
 _lock = threading.Lock()  # counting is a matter of microseconds: one lock serves all
 
 
@@ -57,10 +59,19 @@ class Flags:
 
     def __init__(self) -> None:
         self._counts: dict[str, Counts] = {}
+        self._recorded: deque[tuple[str, Counts]] = deque()  # and not added up yet
 
     def record(self, operation: str, counts: Counts) -> None:
         """Add counts in the order of `Events`; several threads may do so at once."""
-        with _lock:
+        self._recorded.append((operation, counts))
+        if len(self._recorded) > _MOST_RECORDED:
+            with _lock:
+                self._add_up()
+
+    def _add_up(self) -> None:
+        """Add up what was recorded; the caller holds the lock."""
+        while self._recorded:
+            operation, counts = self._recorded.popleft()
             if operation in self._counts:
                 self._counts[operation] += counts
             else:
@@ -69,6 +80,7 @@ class Flags:
     def clear(self) -> None:
         """Forget everything."""
         with _lock:
+            self._recorded.clear()
             self._counts.clear()
 
     def __getitem__(self, operation: str) -> Events:
@@ -78,6 +90,7 @@ class Flags:
     def by_operation(self) -> Mapping[str, Events]:
         """The events of every operation that has been computed."""
         with _lock:
+            self._add_up()
             return {name: Events(*counts.tolist()) for name, counts in self._counts.items()}
 
     @property

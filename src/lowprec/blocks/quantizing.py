@@ -286,7 +286,7 @@ def _flat_pieces(x: Array) -> Any:
 
 def _run(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> None:
     """Write the elements, as codes or values, and where asked for the scales."""
-    if x.size and _run_vectors(work, x, layout, out, scales):
+    if x.size and run_vectors(work, x, layout, out, scales):
         return
     limit = _PIECE * (4 * work.threads if work.threads > 1 else 1)
     if x.size:
@@ -295,7 +295,7 @@ def _run(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None
             _run_piece(work, x[piece], layout, where, piece, out[piece], scales)
 
 
-def _run_vectors(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> bool:
+def run_vectors(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> bool:
     """Convert an array of float32 whose columns are neighbours in memory, if a rule serves it."""
     from lowprec.blocks.plans import vector_rule, with_tensor_scale
     from lowprec.kernels.blocks.vectors import make_conversion

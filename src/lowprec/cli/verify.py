@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from lowprec.blocks.formats import get_format
 from lowprec.cli.arguments import Add, add_formats, add_overwrite, checked
 from lowprec.cli.terminal import console_on, progress, show
+from lowprec.common.outputs import Kind, Output, generator_tag, json_kind, page_kind
 from lowprec.rounding import Rounding
+from lowprec.verification.conformance import conformance_page, junit
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from rich.progress import ProgressColumn
 
@@ -27,7 +31,8 @@ def register(add: Add) -> None:
         "compare the library with oracles that are built differently, case by case",
         "lowprec verify                                       # samples: seconds\n"
         "         lowprec verify --full -o verify.json                # everything: long\n"
-        "         lowprec verify --full --formats float16 --operations add --rounding RNE",
+        "         lowprec verify --full --formats float16 --operations add --rounding RNE\n"
+        "         lowprec verify --target torch                       # other people's conversions",
     )
     add_formats(verify)
     verify.add_argument(
@@ -67,6 +72,26 @@ def register(add: Add) -> None:
     )
     verify.add_argument("-o", "--output", metavar="FILE", help="also write the results as JSON")
     add_overwrite(verify)
+    _add_targets(verify)
+
+
+def _add_targets(verify: argparse.ArgumentParser) -> None:
+    target = verify.add_argument_group("other people's conversions")
+    target.add_argument(
+        "--target",
+        metavar="NAME",
+        help="hold another library to the right values instead: ml_dtypes, numpy, torch, torchao, "
+        "jax, gfloat, mlx, or your package.module:function of a float32 array",
+    )
+    target.add_argument(
+        "--format",
+        metavar="FMT",
+        type=checked(get_format),
+        help="the format that it converts to, also a block format (default: all it has)",
+    )
+    target.add_argument("--json", metavar="FILE", help="also write the differences as JSON")
+    target.add_argument("--html", metavar="FILE", help="also write them as a page")
+    target.add_argument("--junit", metavar="FILE", help="also write them as JUnit's XML, for CI")
 
 
 def _thread_count(text: str) -> int:
@@ -76,6 +101,12 @@ def _thread_count(text: str) -> int:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    if options.target is not None:
+        _verify_target(options)
+        return
+    for name in ("format", "json", "html", "junit"):
+        if getattr(options, name) is not None:
+            options.command.error(f"--{name} belongs to --target; use --formats, or -o FILE")
     from lowprec.common.outputs import check_outputs
     from lowprec.verification import OPERATIONS, checks, verify
     from lowprec.verification.results import incomplete_path, outputs, save
@@ -105,6 +136,55 @@ def _verify(options: argparse.Namespace) -> None:
         if options.output and reports and not reports[-1].is_complete:
             print(f"what was done is in {incomplete_path(options.output)}", file=sys.stderr)
     _require_agreement(reports[-1])
+
+
+def _verify_target(options: argparse.Namespace) -> None:
+    """Hold other people's conversions to the right values."""
+    import json
+
+    from lowprec.common.outputs import check_outputs, write_output
+    from lowprec.verification.targets import targets
+
+    if options.output:
+        options.command.error("--output belongs to lowprec's own checks; use --json with --target")
+    try:
+        listed = targets(options.target, options.format)
+    except ValueError as error:
+        options.command.error(str(error))
+    written = _target_outputs(options)
+    check_outputs([output for output, _ in written], overwrite=options.overwrite)
+    found = []
+    for one in listed:
+        found.append(one.judged())
+        show(found[-1])
+    texts = {
+        "--json": lambda: json.dumps([one.to_dict() for one in found], indent=2) + "\n",
+        "--html": lambda: conformance_page(found, generator_tag(_PAGE)),
+        "--junit": lambda: junit(found),
+    }
+    for output, _ in written:
+        write_output(output, texts[output.asked](), overwrite=options.overwrite)
+    wrong = [one.fmt for one in found if not one]
+    if wrong:
+        raise ValueError(f"{options.target} differs in {', '.join(wrong)}")
+
+
+_PAGE = "lowprec verify --target"
+
+
+def _target_outputs(options: argparse.Namespace) -> list[tuple[Output, str]]:
+    """Return the files that are asked for."""
+    kinds = {
+        "--json": json_kind("differences of lowprec verify", lambda rows: "differing" in rows[0]),
+        "--html": page_kind(_PAGE),
+        "--junit": Kind("differences of lowprec verify", _is_junit),
+    }
+    named = {"--json": options.json, "--html": options.html, "--junit": options.junit}
+    return [(Output(path, kinds[asked], asked), asked) for asked, path in named.items() if path]
+
+
+def _is_junit(path: Path) -> bool:
+    return b'<testsuite name="lowprec verify"' in path.read_bytes()[:200]
 
 
 def _require_oracles(listed: list[Check]) -> None:

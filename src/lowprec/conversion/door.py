@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from lowprec.arrays.dask_arrays import is_chunked
-from lowprec.arrays.layouts import check_is_array, is_numpys_own, refuse_foreign_memory
+from lowprec.arrays.layouts import check_is_array, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar
 from lowprec.common.randomness import draw_key
 from lowprec.conversion.requests import (
@@ -20,9 +20,8 @@ from lowprec.conversion.requests import (
     convert_chunks,
     decode_chunks,
     decoding_work,
-    kept,
     run,
-    run_simple,
+    run_kept,
 )
 from lowprec.formats import FormatLike, family_format, get_format
 
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cast", "decode", "encode", "round_to"]
 
+_FLOAT64 = np.dtype(np.float64)  # of Python's floats
 _family_format = functools.lru_cache(1024)(family_format)
 
 
@@ -141,11 +141,11 @@ def round_to(
     ----------
     IEEE 754-2019, sections 4.3 and 7.4.
     """
-    if type(x) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
-        work = kept((fmt, rounding, overflow, random_bits, x.dtype, "round"))
-        is_plain = axis == -1 and tensor_amax is None
-        if work is not None and work.is_simple and is_plain and run_simple(work, x, out):
-            return out
+    if axis == -1 and tensor_amax is None:
+        dtype = getattr(x, "dtype", _FLOAT64)
+        result = run_kept((fmt, rounding, overflow, random_bits, dtype, "round"), x, rng, out)
+        if result is not None:
+            return result
     blocks = _blocks(fmt)
     if blocks is not None:
         options = {"rounding": rounding, "overflow": overflow, "random_bits": random_bits}
@@ -214,10 +214,10 @@ def encode(
     >>> [hex(code) for code in encode([1.0, 65504, 1e-8], "float16")]
     ['0x3c00', '0x7bff', '0x0']
     """
-    if type(x) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
-        work = kept((fmt, rounding, overflow, random_bits, x.dtype, "encode"))
-        if work is not None and work.is_simple and run_simple(work, x, out):
-            return out
+    dtype = getattr(x, "dtype", _FLOAT64)
+    result = run_kept((fmt, rounding, overflow, random_bits, dtype, "encode"), x, rng, out)
+    if result is not None:
+        return result
     return _convert(x, fmt, rounding, overflow, random_bits, "encode", rng, out)
 
 
@@ -280,6 +280,11 @@ def cast(
     if fmt.dtype is None:
         raise TypeError(f"neither NumPy nor ml_dtypes has a dtype for {fmt!r}; use encode")
     codes: Any = None
+    if out is None:
+        dtype = getattr(x, "dtype", _FLOAT64)
+        codes = run_kept((fmt, rounding, overflow, random_bits, dtype, "encode"), x, rng, None)
+        if codes is not None:
+            return codes.view(fmt.dtype)
     if out is not None:
         check_is_array(out)
         if out.dtype != fmt.dtype:
@@ -342,10 +347,10 @@ def decode(
     >>> decode([0x3DCD, 0x7F80], "bfloat16")
     array([0.10009766,        inf], dtype=float32)
     """
-    if type(codes) is np.ndarray and type(out) is np.ndarray and is_numpys_own(out):
-        work = kept((fmt, dtype, codes.dtype, "decode"))
-        if work is not None and work.is_simple and run_simple(work, codes, out):
-            return out
+    source = getattr(codes, "dtype", None)
+    result = run_kept((fmt, dtype, source, "decode"), codes, None, out)
+    if result is not None:
+        return result
     if is_chunked(codes):
         return decode_chunks(codes, fmt, dtype, out)
     array = as_codes(codes, get_format(fmt))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.arrays.dask_arrays import map_chunks, pieces_in_c_order
+from lowprec.arrays.direct import as_ones, place_for
 from lowprec.arrays.layouts import blocks_in_c_order, check_out, is_same_memory
 from lowprec.arrays.sources import as_array, kernel_dtype, to_array
 from lowprec.common.processor_state import exact_state, in_exact_state
@@ -38,7 +39,7 @@ __all__ = [
     "refuse_specials",
     "round_piece",
     "run",
-    "run_simple",
+    "run_kept",
     "without_code",
 ]
 
@@ -124,7 +125,7 @@ def _conversion_work(
 
     kernel = conversion_kernel(fmt, source.name, result.name, rounding, overflow, random_bits)
     refuses = without_code(fmt)
-    is_simple = source == dtype and not rounding.is_stochastic and not refuses
+    is_simple = source == dtype and not refuses
     return Work(kernel, source, result, rounding.is_stochastic, refuses, is_simple)
 
 
@@ -235,21 +236,28 @@ def _refuse_specials(array: Array, what: str) -> None:
 # Running -----------------------------------------------------------------------------------------
 
 
-def run_simple(work: Work, x: Array, out: Array) -> bool:
-    """Run the usual case at once: one-dimensional contiguous arrays that do not overlap."""
-    if not (
-        x.ndim == 1
-        and x.size == out.size
-        and out.ndim == 1
-        and out.dtype == work.result
-        and x.flags.c_contiguous
-        and x.flags.aligned
-        and out.flags.carray
-        and (x is out or not np.may_share_memory(x, out))
-    ):
-        return False
-    work.kernel(x, out)
-    return True
+def run_kept(asked: tuple[Any, ...], x: Any, rng: RNGLike, out: Any) -> Any:
+    """Run what was kept for these arguments, on an array as it lies or on a float.
+
+    None if nothing was kept, or if more must be looked at. A stochastic mode draws its key here.
+    """
+    try:
+        work = known.get(asked)
+    except TypeError:  # a list, say; the checks say what is wrong with it
+        return None
+    if work is None or not work.is_simple:
+        return None
+    if type(x) is np.ndarray:
+        place = place_for((x,), out, work.result)
+        if place is not None:
+            work.kernel(x, place, draw_key(rng) if work.is_stochastic else 0)
+        return place
+    ones = as_ones((x,)) if out is None else None
+    if ones is None:
+        return None
+    one = np.empty(1, work.result)
+    work.kernel(ones[0], one, draw_key(rng) if work.is_stochastic else 0)
+    return one[0]
 
 
 def run(work: Work, x: Array, out: Array | None, scalar: bool, key: int) -> Any:

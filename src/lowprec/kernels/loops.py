@@ -31,6 +31,7 @@ from lowprec.kernels.philox import LANES, block_bits, element_bits
 from lowprec.kernels.rules import Constants, Plan, convert, decode
 
 __all__ = [
+    "DIRECTED_FLOATS",
     "EXACT_FLOATS",
     "Elements",
     "apply_plan",
@@ -98,6 +99,17 @@ def is_aarch64(triple: str) -> bool:
 
 #: what `swap_float_state` sets in kernels, on the machine that Numba compiles for
 EXACT_FLOATS = exact_floats(cpu_target.target_context.codegen().magic_tuple()[0])
+
+
+def directed_floats(triple: str) -> tuple[int, int] | None:
+    """Return the exact states that round down and up instead, None where none can be set."""
+    if is_x86_64(triple):
+        return exact_floats(triple) | 1 << 13, exact_floats(triple) | 2 << 13
+    return (2 << 22, 1 << 22) if is_aarch64(triple) else None
+
+
+#: those two states on the machine that Numba compiles for
+DIRECTED_FLOATS = directed_floats(cpu_target.target_context.codegen().magic_tuple()[0])
 
 
 # Between Numba's values and lanes ------------------------------------------------------------

@@ -49,6 +49,8 @@ class Kernel:
     def __call__(self, x: Any, out: Any, key: int = 0, first: int = 0) -> None:
         """Convert `x` into `out`; `first` is the index of ``x[0]`` in the caller's array."""
         threads, loop = 1, self.loop
+        if x.ndim != 1:
+            x, out = x.reshape(-1), out.reshape(-1)
         if x.size >= _PARALLEL_FROM:
             threads = thread_count()
             loop = make_loop(self._plan_for(x, out), parallel=threads > 1)

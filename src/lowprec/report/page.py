@@ -87,7 +87,7 @@ def write_report(
     timings = measure_throughput(FORMATS, lambda: step("timing conversions"))
     trained = training.train_policies(step)
     found = Findings(FORMATS, tensors, advice, timings, trained, TOLERANCE)
-    write_output(output, _page(found, environment, step), overwrite=overwrite)
+    write_output(output, page_text(found, environment, step), overwrite=overwrite)
     return ReportSummary(os.fspath(path), time.perf_counter() - start, advice, timings, trained)
 
 
@@ -106,7 +106,7 @@ def _tint(fmt: Format) -> str:
     return f"var(--{fmt.name.replace('_', '-')})"
 
 
-def _page(found: Findings, environment: jinja2.Environment, step: Callable[[str], None]) -> str:
+def page_text(found: Findings, environment: jinja2.Environment, step: Callable[[str], None]) -> str:
     from markupsafe import Markup
 
     by_format = zip(*(row.formats for row in found.advice.values()), strict=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_folder", "connected", "errors_in_words", "finished"]
 
-_PATIENCE = 10  # seconds in which a scheduler must answer, and a worker be there
+PATIENCE = 10  # seconds in which a scheduler must answer, and a worker be there
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def connected(address: str) -> Iterator[Any]:
         asyncio.run(_reach(address))
     except OSError as error:
         raise ConnectionError(
-            f"no scheduler answers at {address} within {_PATIENCE} seconds ({error}); "
+            f"no scheduler answers at {address} within {PATIENCE} seconds ({error}); "
             "`dask scheduler` starts one and prints its address"
         ) from None
     except ValueError as error:
@@ -43,7 +43,7 @@ def connected(address: str) -> Iterator[Any]:
         ) from None
     with (
         _silent("distributed.client"),  # what it logs of lost connections, an error here says
-        distributed.Client(address, timeout=_PATIENCE, set_as_default=False) as client,
+        distributed.Client(address, timeout=PATIENCE, set_as_default=False) as client,
     ):
         _check_workers(client, address)
         yield client
@@ -67,12 +67,12 @@ async def _reach(address: str) -> None:
     from distributed.security import Security
 
     security = Security().get_connection_args("client")
-    (await connect(normalize_address(address), timeout=_PATIENCE, **security)).abort()
+    (await connect(normalize_address(address), timeout=PATIENCE, **security)).abort()
 
 
 def _check_workers(client: Any, address: str) -> None:
     try:
-        client.wait_for_workers(1, timeout=_PATIENCE)
+        client.wait_for_workers(1, timeout=PATIENCE)
     except TimeoutError:
         raise ConnectionError(
             f"the scheduler at {address} has no workers; `dask worker {address}` starts one"

@@ -260,7 +260,7 @@ def _through(
     tasks = {}
     for file in files:
         places = file.path.absolute(), targets[file.path].absolute()
-        tasks[executor.submit(_convert_file, how, *places, overwrite)] = file
+        tasks[executor.submit(convert_file, how, *places, overwrite)] = file
     try:
         for task in as_completed(tasks):
             task.result()
@@ -271,7 +271,7 @@ def _through(
             task.cancel()
 
 
-def _convert_file(how: Request, path: Path, target: Path, overwrite: bool) -> None:
+def convert_file(how: Request, path: Path, target: Path, overwrite: bool) -> None:
     """Convert one file; this is what executors are given."""
     try:
         file = read_file(path)

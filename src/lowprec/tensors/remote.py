@@ -86,12 +86,12 @@ def measure_remotely(
     ValueError
         If a file is damaged or has changed since it was opened, or the address is none.
     """
-    parts, kept = _divide(tensors, part_bytes)
+    parts, kept = divide(tensors, part_bytes)
     total, done = sum(tensor.nbytes for tensor in tensors.values()), 0
     found: dict[str, list[list[Measurement]]] = {name: [] for name in tensors}
     with connected(address) as client:
-        measure = functools.partial(_measure_parts, formats=list(formats))
-        tasks = client.map(measure, list(_bundled(parts, part_bytes)), pure=False)
+        measure = functools.partial(measure_parts, formats=list(formats))
+        tasks = client.map(measure, list(bundled(parts, part_bytes)), pure=False)
         here = (measure([part]) for part in kept)
         for results in itertools.chain(here, finished(client, tasks)):
             for name, size, measurements in results:
@@ -105,7 +105,7 @@ def measure_remotely(
 # How the work is divided ---------------------------------------------------------------------
 
 
-def _divide(tensors: Mapping[str, Tensor], part_bytes: int) -> tuple[list[_Part], list[_Part]]:
+def divide(tensors: Mapping[str, Tensor], part_bytes: int) -> tuple[list[_Part], list[_Part]]:
     """Return what workers can read, in parts, and what only this process can."""
     parts: list[_Part] = []
     kept: list[_Part] = []
@@ -187,7 +187,7 @@ def _cut(tensor: Tensor, part_bytes: int) -> Iterator[Tensor]:
         yield dataclasses.replace(tensor, shape=(size,), source=place)
 
 
-def _bundled(parts: Iterable[_Part], part_bytes: int) -> Iterator[list[_Part]]:
+def bundled(parts: Iterable[_Part], part_bytes: int) -> Iterator[list[_Part]]:
     """Yield parts in lists that are worth a task."""
     bundle: list[_Part] = []
     size = 0
@@ -204,7 +204,7 @@ def _bundled(parts: Iterable[_Part], part_bytes: int) -> Iterator[list[_Part]]:
 # What a worker does --------------------------------------------------------------------------
 
 
-def _measure_parts(parts: list[_Part], formats: list[Format]) -> list[_Result]:
+def measure_parts(parts: list[_Part], formats: list[Format]) -> list[_Result]:
     """Return each part's name, its bytes and its measurements."""
     how = (formats, Rounding.TIES_TO_EVEN, Overflow.IEEE, None)
     try:

@@ -14,8 +14,23 @@ except ModuleNotFoundError as _error:
         name="torch",
     ) from None
 
+from lowprec.torch.calling import attention, conv2d, linear, matmul
 from lowprec.torch.door import cast, decode, encode, round_to, round_to_
+from lowprec.torch.emulating import emulate
 from lowprec.torch.optimizing import Optimizer
 from lowprec.torch.watching import watch
 
-__all__ = ["Optimizer", "cast", "decode", "encode", "round_to", "round_to_", "watch"]
+__all__ = [
+    "Optimizer",
+    "attention",
+    "cast",
+    "conv2d",
+    "decode",
+    "emulate",
+    "encode",
+    "linear",
+    "matmul",
+    "round_to",
+    "round_to_",
+    "watch",
+]

@@ -63,7 +63,7 @@ class ActivationFunction:
 
     def __reduce__(self) -> Any:
         """Pickle the named ones by name, so that they stay what they are in other processes."""
-        if _NAMED.get(self.name) is self:
+        if NAMED.get(self.name) is self:
             return get, (self.name,)
         return ActivationFunction, (self.name, self.forward, self.backward, self.rounds)
 
@@ -210,7 +210,7 @@ def _gelu_backward(dy: Array, z: Array, y: Array) -> Array:
 linear = ActivationFunction("linear", _linear, _linear_backward, rounds=False)
 relu = ActivationFunction("relu", _relu, _relu_backward, rounds=False)
 
-_NAMED = {
+NAMED = {
     function.name: function
     for function in (
         linear,
@@ -255,7 +255,7 @@ def get(activation: str | ActivationFunction | None) -> ActivationFunction:
     if activation is None:
         return linear
     if isinstance(activation, str):
-        return named(_ALIASES.get(activation, activation), _NAMED, "activation")
+        return named(_ALIASES.get(activation, activation), NAMED, "activation")
     raise TypeError(
         f"{activation!r} is no activation: a function alone does not say its derivative; use "
         "ActivationFunction(name, forward, backward)"

@@ -25,6 +25,7 @@ __all__ = [
     "NAMES",
     "Dataset",
     "breast_cancer",
+    "characters",
     "diabetes",
     "digits",
     "get",
@@ -141,6 +142,56 @@ def _from_scikit_learn(name: str) -> Any:
             name=error.name,
         ) from error
     return getattr(datasets, f"load_{name}")()
+
+
+# What Python brings ------------------------------------------------------------------------------
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz .,:()_-\"'=\n"
+
+
+@in_exact_state
+def characters(*, context: int = 8, samples: int = 10_000, test_fraction: float = 0.1) -> Dataset:
+    """Return the next character of English text, given those before: Python's own help pages.
+
+    The text is that of ``help("topics")``, `pydoc_data.topics`, which every Python brings (its
+    words differ a little between versions), in small letters; what is none of 38 characters is
+    left out. Training and test samples are from different pages.
+
+    Parameters
+    ----------
+    context : int
+        How many characters come before: a sample is one-hot, 38 features each.
+    samples : int
+        How many places in the text, evenly spaced.
+    test_fraction : float
+        How much of the text the test samples are from: its end.
+
+    Returns
+    -------
+    Dataset
+        Labels are characters' places in the alphabet.
+
+    Examples
+    --------
+    >>> characters(context=4, samples=1000)
+    <Dataset characters: 900 training and 100 test samples of shape (152,), 38 classes>
+    """
+    from pydoc_data.topics import topics
+
+    if context < 1 or samples < 10 * len(_ALPHABET):
+        raise ValueError(
+            f"context is {context} and samples {samples}; use at least 1 and {10 * len(_ALPHABET)}"
+        )
+    place = {letter: number for number, letter in enumerate(_ALPHABET)}
+    text = "".join(topics[name] for name in sorted(topics)).lower()
+    codes = np.array([place[letter] for letter in text if letter in place])
+    last = np.linspace(context, len(codes) - 1, samples).astype(np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(codes, context)[last - context]
+    one_hot = np.eye(len(_ALPHABET), dtype=np.float32)[windows].reshape(samples, -1)
+    cut = samples - round(samples * test_fraction)
+    first = np.searchsorted(last[:cut], last[cut] - context) if cut < samples else cut
+    y = codes[last]
+    return Dataset(one_hot[:first], y[:first], one_hot[cut:], y[cut:], "characters")
 
 
 # Functions to learn ------------------------------------------------------------------------------

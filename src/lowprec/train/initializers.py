@@ -143,7 +143,7 @@ random_normal = RandomNormal  # as in random_normal(0.01)
 zeros = Constant(0.0)
 ones = Constant(1.0)
 
-_NAMED: dict[str, Initializer] = {
+NAMED: dict[str, Initializer] = {
     "glorot_uniform": glorot_uniform,
     "glorot_normal": glorot_normal,
     "he_uniform": he_uniform,
@@ -172,7 +172,7 @@ def get(initializer: str | Initializer) -> Initializer:
     VarianceScaling(scale=2.0, mode='fan_in', distribution='truncated_normal')
     """
     if isinstance(initializer, str):
-        return named(initializer, _NAMED, "initializer")
+        return named(initializer, NAMED, "initializer")
     if not callable(initializer) or isinstance(initializer, type):
         raise TypeError(
             f"{initializer!r} is no initializer; use a name, such as 'he_normal', a value, such "

@@ -298,7 +298,7 @@ def _mean(terms: Array) -> float:
 
 mse, mae = mean_squared_error, mean_absolute_error
 
-_LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, Loss] = {
     "mse": mean_squared_error,
     "mean_squared_error": mean_squared_error,
     "mae": mean_absolute_error,
@@ -336,7 +336,7 @@ def get(loss: str | Loss) -> Loss:
     True
     """
     if isinstance(loss, str):
-        return named(loss, _LOSSES, "loss")
+        return named(loss, LOSSES, "loss")
     if callable(loss):
         return loss
     raise TypeError(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from lowprec.accumulation import Accumulator
-from lowprec.blocks.formats import AnyFormatLike, BlockFormat, find_block_format
+from lowprec.blocks.formats import AnyFormatLike, BlockFormat, ScaleRule, find_block_format
 from lowprec.blocks.formats import get_format as find_format
 from lowprec.common.names import named, one_of
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
@@ -67,7 +67,9 @@ class Policy:
         Of weights as operands, where `compute` is a block format; by default `compute`. In tiles,
         as ``"nvfp4_2d"``, a weight is the same in the forward and the backward product.
     gradient_rounding : str
-        How gradients are quantized in a block format: ``nearest`` or ``stochastic``.
+        How gradients are quantized in a block format: ``nearest`` or ``stochastic``. Stochastic
+        rounding is unbiased only where nothing is clipped, so that the named policies take the
+        rule ``rceil`` for gradients.
     hadamard : int
         The size, a power of two, of the random Hadamard transform of the operands of weight
         gradients, where `gradients` is a block format; 0 for none.
@@ -300,10 +302,14 @@ def named_policies() -> dict[str, Policy]:
         },
         "mxfp8": {
             "compute": "mxfp8_e4m3",
-            "gradients": "mxfp8_e5m2",
+            "gradients": "mxfp8_e5m2:rceil",
             "gradient_rounding": "stochastic",
         },
-        "mxfp4": {"compute": "mxfp4", "gradient_rounding": "stochastic"},
+        "mxfp4": {
+            "compute": "mxfp4",
+            "gradients": "mxfp4:rceil",  # what clips is not unbiased
+            "gradient_rounding": "stochastic",
+        },
         "nvfp4": {"compute": "nvfp4", "gradient_rounding": "stochastic"},
     }
     return {name: Policy(**fields, name=name) for name, fields in table.items()}
@@ -341,11 +347,20 @@ def get_policy(policy: Policy | str) -> Policy:
     names = named_policies()
     blocks = None if policy in names else find_block_format(policy)
     if blocks is not None:
-        return Policy(compute=blocks, gradient_rounding="stochastic", name=str(blocks))
+        gradients = _without_clipping(blocks)
+        how: dict[str, Any] = {"gradients": gradients, "gradient_rounding": "stochastic"}
+        return Policy(compute=blocks, **how, name=str(blocks))
     if policy not in names and _is_format(policy):
         sums = "float64" if get_format(policy) == float64 else "float32"
         return Policy(params=policy, compute=policy, accumulate=sums, name=policy)
     return named(policy, names, "policy")
+
+
+def _without_clipping(fmt: BlockFormat) -> BlockFormat:
+    """Return the format with a rule under which the largest element of a block is not clipped."""
+    if fmt.rule in (ScaleRule.FLOOR, ScaleRule.EVEN):
+        return dataclasses.replace(fmt, name=f"{fmt}:rceil", rule=ScaleRule.RCEIL)
+    return fmt
 
 
 def get_policies(policies: Iterable[Policy | str] | Policy | str) -> list[Policy]:

@@ -42,7 +42,7 @@ _BITS = (120, 320, 800)  # to work with; 2**-133 and its sine need 280
 _ODD = ("sin", "tan", "tanh", "erf", "cbrt", "reciprocal")
 _EVEN = ("cos",)
 #: beyond, functions are monotone and within 2**-500 of their limits: no format can tell
-_CLAMPS = {"exp": 400, "exp2": 600.5, "expm1": 400, "sigmoid": 400, "tanh": 200, "erf": 20}
+CLAMPS = {"exp": 400, "exp2": 600.5, "expm1": 400, "sigmoid": 400, "tanh": 200, "erf": 20}
 _POSITIVE = ("log", "log2", "log10", "rsqrt")  # the domain
 _KEEP_ZERO = ("sin", "tan", "tanh", "erf", "expm1", "log1p", "cbrt")
 _AT_INFINITY = {
@@ -172,7 +172,7 @@ def true_value(function: str, x: float) -> Truth:
         return Truth(special=math.copysign(math.inf, x) if is_odd else -math.inf, events=2)
     if (function in _POSITIVE or function == "log1p") and x < pole:
         return Truth(special=math.nan, events=1)
-    clamp = _CLAMPS.get(function, math.inf)
+    clamp = CLAMPS.get(function, math.inf)
     clamped = min(max(x, -clamp), clamp)
     if function in _ODD + _EVEN:
         found = _positive_value(function, abs(clamped))

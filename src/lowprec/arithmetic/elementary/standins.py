@@ -75,7 +75,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 # The C library reduces large arguments of sin, cos and tan exactly; not all of NumPy's versions do.
-_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "exp": np.exp,
     "exp2": np.exp2,
     "expm1": np.expm1,
@@ -96,7 +96,7 @@ _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 _POLES = {"log": 0, "log2": 0, "log10": 0, "log1p": -1, "rsqrt": 0, "reciprocal": 0}
 _EXPONENTIALS = ("exp", "exp2", "sigmoid")  # never 0 at a finite x
 
-NAMES = (*_FUNCTIONS, "power")
+NAMES = (*FUNCTIONS, "power")
 
 
 # Where f comes close to a number of 25 bits, on a known side and never reaching it -------------
@@ -170,7 +170,7 @@ def unary(name: str, x: Array) -> StandIns:
     >>> [float(value).hex() for value in found.values]
     ['0x1.0000000000000p+0', '0x1.0000000000001p+0', '0x1.0000008000000p-1000', 'inf']
     """
-    y = np.asarray(_FUNCTIONS[name](x), np.float64)
+    y = np.asarray(FUNCTIONS[name](x), np.float64)
     at_pole = (x == _POLES[name]) if name in _POLES else np.zeros(x.shape, np.bool_)
     invalid = np.isnan(y) & ~np.isnan(x)
     y[np.isnan(y)] = np.nan  # without a sign

@@ -146,7 +146,10 @@ class OperationKernel:
         threads = thread_count() if out.size >= _PARALLEL_FROM else 1
         if threads == 1:
             counts = np.zeros(len(EVENTS), np.int64)
-            self._run(self.loop, (*arrays, counts, 1), key, first)
+            if self.task.plan.random_bits:
+                self._run(self.loop, (*arrays, counts, 1), key, first)
+            else:
+                self.loop(*arrays, counts, 1)
             return counts
         counts = np.zeros((threads, COUNTERS), np.int64)
         loop = _make_loop(self.task, parallel=True)

@@ -281,8 +281,11 @@ def remainder(a: Lanes, b: Lanes, task: Task) -> Lanes:
     is_far = ~((magnitude(quotient) < limit) & (magnitude(b) < math.inf))  # NaN is far as well
     if a.bits == 64:
         return either(is_far, lambda: _remainder_of_far(a, b), near)
-    x, y = (operand.float_resized(64) for operand in (a, b))
-    return either(is_far, lambda: remainder(x, y, task).float_resized(32), near)
+
+    def in_float64() -> Lanes:
+        return remainder(a.float_resized(64), b.float_resized(64), task).float_resized(32)
+
+    return either(is_far, in_float64, near)
 
 
 def _remainder_of_far(a: Lanes, b: Lanes) -> Lanes:

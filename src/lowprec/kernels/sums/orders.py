@@ -32,6 +32,7 @@ from lowprec.kernels.loops import (
     swap_float_state,
     to_text,
 )
+from lowprec.kernels.magnitudes import adjust
 from lowprec.kernels.philox import philox
 from lowprec.kernels.plans import conversion_plan, result_random_bits
 from lowprec.kernels.rules import Constants, Plan, convert
@@ -47,7 +48,7 @@ __all__ = ["make_accumulation", "make_products", "rounding_plan", "state_size"]
 
 Array = np.ndarray[Any, Any]
 
-_SIGN, _INFINITY = 1 << 63, 0x7FF << 52
+_SIGN, _INFINITY, _TRAILING = 1 << 63, 0x7FF << 52, 52
 NATIVE = "native"  # float64 itself, to nearest: the processor rounds
 _MATRIX = types.Array(types.float64, 2, "A", readonly=True)
 
@@ -64,11 +65,16 @@ def rounding_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[
 # One rounding ------------------------------------------------------------------------------------
 
 
-def round_sum_to_odd(x: Lanes, y: Lanes) -> Lanes:
-    """Return x + y in float64, rounded to odd; a finite sum stays finite."""
+def two_sum(x: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
+    """Return x + y rounded to nearest, and what that left out."""
     s = x + y
     part = s - x
-    error = (x - (s - part)) + (y - part)
+    return s, (x - (s - part)) + (y - part)
+
+
+def round_sum_to_odd(x: Lanes, y: Lanes) -> Lanes:
+    """Return x + y in float64, rounded to odd; a finite sum stays finite."""
+    s, error = two_sum(x, y)
     bits = s.as_integers()
     grows = ((error.as_integers() ^ bits) & _SIGN).equals(0)
     is_even = (bits & 1).equals(0)
@@ -88,6 +94,31 @@ def _round(x: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
 
 
 def _add(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
+    """Return ○(x + y): nearly always a float64 that needs no more than its last bits cut off."""
+    if plan.variant.startswith(("unsigned", "scale")):
+        return _add_any(x, y, plan, c, random)
+    s, error = two_sum(x, y)
+    bits = s.as_integers()
+    magnitude = bits & (_SIGN - 1)
+    t = c.trailing_bits
+    shift = t.constant(_TRAILING) - t
+    least = c.emin << _TRAILING
+    largest = (c.max_code << shift) + least - (1 << _TRAILING)
+    usual = error.equals(0.0) & ((magnitude - least) <= (largest - least))
+    drawn = random >> (32 - plan.random_bits) if plan.random_bits else random
+    rounded = adjust(magnitude, shift, bits >= _SIGN, plan, drawn) >> shift << shift
+    quick, builder = (rounded | (bits & _SIGN)).as_floats(), x.builder
+    before = builder.block
+    with builder.if_then(builder.not_(usual.value), likely=False):
+        slow = _add_any(x, y, plan, c, random)
+        after = builder.block
+    result = builder.phi(quick.value.type)
+    result.add_incoming(quick.value, before)
+    result.add_incoming(slow.value, after)
+    return Lanes(builder, result)
+
+
+def _add_any(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
     s = round_sum_to_odd(x, y)
     if Rounding(plan.mode).gives_negative_zero:
         sign = (x.as_integers() | y.as_integers()) & _SIGN

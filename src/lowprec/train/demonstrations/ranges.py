@@ -29,7 +29,7 @@ _CROSSENTROPY = "sparse_categorical_crossentropy"
 _SMALL = 2.0**-18
 
 
-def _small_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+def small_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array]:
     """Cross-entropy times a small weight, as where one loss among several is."""
     value, gradient = losses.get(_CROSSENTROPY)(y_true, y_pred)
     return value * _SMALL, gradient * np.float32(_SMALL)
@@ -39,7 +39,7 @@ def small_loss() -> Demonstration:
     """Show that the gradients of a small loss vanish in float16 unless the loss is scaled."""
     digits = datasets.digits()
     model = network(digits, [100, 100])
-    how: dict[str, Any] = {"loss": _small_crossentropy, "optimizer": Adam(1e-3, epsilon=1e-12)}
+    how: dict[str, Any] = {"loss": small_crossentropy, "optimizer": Adam(1e-3, epsilon=1e-12)}
     how |= {"epochs": 10}
     plain, recorder = recorded(model, digits, policy="compute=float16", **how)
     advice = recorder.loss_scale()

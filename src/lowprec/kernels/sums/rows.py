@@ -1,0 +1,114 @@
+"""Which loop sums the rows of an array, and which its columns, for an accumulator."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.formats import Format, float32
+from lowprec.kernels.products.matmul import DEPTH, make_multiply
+from lowprec.kernels.products.vectors import FLOAT
+from lowprec.kernels.rules import Constants
+from lowprec.kernels.sums.binades import binades_of, make_row_sums
+from lowprec.kernels.sums.exact_rows import make_exact_rows
+from lowprec.kernels.sums.orders import rounding_plan
+from lowprec.kernels.sums.trees import make_trees, term_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lowprec.rounding import Overflow, Rounding
+
+__all__ = ["ColumnSums", "RowSums", "column_sums", "row_sums"]
+
+Array = np.ndarray[Any, Any]
+
+_LONGEST_BLOCK = 2048  # terms of an accumulator's block
+_ONE = np.ones(1, np.float32)
+
+
+class RowSums(NamedTuple):
+    """A loop with its constants: it sums the rows of a contiguous matrix."""
+
+    order: str
+    loop: Callable[..., None]
+    constants: tuple[Array, ...]
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether a row may come in parts: `sums` is what was summed before."""
+        return self.order == "sequential"
+
+    def add(self, x: Array, sums: Array, first: int, output: int, key: Any) -> None:
+        """Add up rows, whose terms are numbered from `first` on and whose outputs from `output`."""
+        if self.order == "sequential":
+            self.loop(x, sums, *self.constants, first, output, key)
+        elif self.order == "exact":
+            self.loop(x, sums, *self.constants, output, key)
+        else:
+            self.loop(x, sums, *self.constants)
+
+
+@functools.cache
+def row_sums(
+    order: str, fmt: Format, rounding: Rounding, overflow: Overflow, source: str
+) -> RowSums | None:
+    """Return the loop for terms of dtype `source`, float32 or float64; None where there is none."""
+    if order not in ("sequential", "pairwise", "exact"):
+        return None
+    plan, constants = rounding_plan(fmt, rounding, overflow)
+    match order:
+        case "sequential":
+            binades = binades_of(fmt, rounding, overflow)
+            if binades is None:
+                return None
+            is_single = fmt == float32 and binades.most == 0
+            loop = make_row_sums(source, plan, is_single)
+            return RowSums(order, loop, (constants, np.array(binades, np.int64)))
+        case "pairwise":
+            term = None if source != "float32" else term_plan(fmt, rounding, overflow)
+            if term is None:
+                return None
+            return RowSums(order, make_trees(plan, term[0]), (constants, term[1]))
+        case "exact" if source == "float32":
+            return RowSums(order, make_exact_rows(plan), (constants,))
+    return None
+
+
+class ColumnSums(NamedTuple):
+    """The micro-kernels of a matrix product, with factors of 1: they sum a matrix's columns."""
+
+    loop: Callable[..., None]
+    block: int
+    constants: Array
+
+    def add(self, x: Array, sums: Array) -> None:
+        """Write the sums of the columns of a float32 matrix whose rows are contiguous."""
+        ones = np.broadcast_to(_ONE, (1, len(x)))
+        self.loop(ones, x, sums.reshape(1, -1), True, self.block, self.constants)
+
+
+@functools.cache
+def column_sums(
+    order: str,
+    block: int | None,
+    formats: tuple[Format, Format],
+    rounding: Rounding,
+    overflow: Overflow,
+) -> ColumnSums | None:
+    """Return the micro-kernels for an accumulator, or None where there are none."""
+    if order not in ("sequential", "blocked") or (block or 0) > _LONGEST_BLOCK:
+        return None
+    outer, inner = (term_plan(fmt, rounding, overflow) for fmt in formats)
+    if outer is None or inner is None:
+        return None
+    end = outer[0] if order == "blocked" else ""
+    nothing = np.zeros(len(Constants._fields), np.uint64)
+    constants = np.stack([inner[1], outer[1] if end else nothing])
+    return ColumnSums(make_multiply(f"{inner[0]}&{end}"), block or DEPTH, constants)
+
+
+#: how many columns make up for the start of the micro-kernels
+FEWEST_COLUMNS = FLOAT.lanes

@@ -1,0 +1,357 @@
+"""`emulate`: the products inside a module are computed as a policy says, module by module."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from lowprec.formats import float32
+from lowprec.torch import functions
+from lowprec.torch.products import how_of
+from lowprec.train.policy import Policy, get_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+functional = torch.nn.functional
+
+_PRODUCTS: dict[Any, Callable[..., Any]] = {
+    functional.linear: functions.linear,
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), functions.convolution),
+    **dict.fromkeys(
+        (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+        functions.transposed_convolution,
+    ),
+    **dict.fromkeys(
+        (
+            torch.matmul,
+            torch.Tensor.matmul,
+            torch.Tensor.__matmul__,
+            torch.mm,
+            torch.Tensor.mm,
+            torch.bmm,
+            torch.Tensor.bmm,
+        ),
+        functions.matmul,
+    ),
+    torch.Tensor.__rmatmul__: lambda how, a, b: functions.matmul(how, b, a),
+    **dict.fromkeys(
+        (torch.addmm, torch.Tensor.addmm, torch.baddbmm, torch.Tensor.baddbmm), functions.addmm
+    ),
+    torch.einsum: functions.einsum,
+    functional.scaled_dot_product_attention: functions.attention,
+    functional.multi_head_attention_forward: functions.multi_head_attention,
+    torch.lstm: functions.recurrent(functions.lstm_cell, True),
+    torch.gru: functions.recurrent(functions.gru_cell, False),
+    torch.rnn_tanh: functions.recurrent(functions.rnn_cell(torch.tanh), False),
+    torch.rnn_relu: functions.recurrent(functions.rnn_cell(torch.relu), False),
+    torch.lstm_cell: functions.lstm_cell,
+    torch.gru_cell: functions.gru_cell,
+    torch.rnn_tanh_cell: functions.rnn_cell(torch.tanh),
+    torch.rnn_relu_cell: functions.rnn_cell(torch.relu),
+}
+_ROUNDED = {
+    function: functions.rounding_after(function)
+    for name in ("embedding", "layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm")
+    if (function := getattr(functional, name, None)) is not None
+}
+_HANDLERS: dict[Any, Callable[..., Any]] = {**_PRODUCTS, **_ROUNDED}
+_LEFT = {  # products that stay in float32 and are counted, by where torch keeps them
+    torch: (
+        "bilinear dot vdot inner outer ger mv addmv addr addbmm tensordot chain_matmul kron cdist"
+    ),
+    torch.Tensor: "dot vdot inner outer ger mv addmv addr addbmm",
+    functional: "bilinear embedding_bag pairwise_distance cosine_similarity",
+    torch.linalg: "multi_dot matmul vecdot inv solve cholesky qr svd eigh lstsq matrix_power",
+}
+
+
+def _left_alone() -> dict[Any, str]:
+    found: dict[Any, str] = {}
+    for home, names in _LEFT.items():
+        for name in names.split():
+            function = getattr(home, name, None)
+            if function is not None:
+                found[function] = f"linalg.{name}" if home is torch.linalg else name
+    return found
+
+
+_COUNTED = _left_alone()
+
+
+class _Part:
+    """A policy, and what its products do."""
+
+    def __init__(self, policy: Policy | str) -> None:
+        self.policy = get_policy(policy)
+        self.name = str(self.policy)
+        self.how = None if _is_torchs_own(self.policy) else how_of(self.policy)
+
+    def describe(self) -> str:
+        """Return the formats in words."""
+        if self.how is None:
+            return "float32, torch's own"
+        if self.how.is_blocked:
+            return (
+                f"operands in {self.how.left} and {self.how.right}, gradients in "
+                f"{self.how.gradient}, sums in {self.policy.formats['accumulate']}"
+            )
+        formats = self.policy.formats
+        order = self.policy.accumulator.order
+        how = "" if order == "sequential" else f" ({order})"
+        return (
+            f"compute {formats['compute']}, gradients {formats['gradients']}, "
+            f"sums in {formats['accumulate']}{how}"
+        )
+
+
+def _is_torchs_own(policy: Policy) -> bool:
+    parts = ("compute", "gradients", "accumulate")
+    is_wide = not policy.has_blocks and all(policy.formats[p] == float32 for p in parts)
+    return is_wide and policy.accumulator.order == "blas"
+
+
+# The mode ------------------------------------------------------------------------------------
+
+
+class _State(threading.local):
+    """The modules that are running, the innermost last, and the mode they entered."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[int, _Part, Counter[str]]] = []
+        self.mode: _Mode | None = None
+
+
+_state = _State()
+
+
+class _Mode(TorchFunctionMode):
+    """Sends torch's products to lowprec's, as the innermost module's policy says."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not _state.frames:
+            return func(*args, **kwargs)
+        _, part, left = _state.frames[-1]
+        handler = _HANDLERS.get(func)
+        if part.how is None:
+            return func(*args, **kwargs)
+        if handler is not None and _is_real(args):
+            result = handler(part.how, *args, **kwargs)
+            if result is not None:
+                return result
+        name = _COUNTED.get(func) or (getattr(func, "__name__", "") if handler else "")
+        if name:
+            left[name] += 1
+        return func(*args, **kwargs)
+
+
+def _is_real(args: Any) -> bool:
+    return not any(isinstance(x, torch.Tensor) and x.is_complex() for x in args)
+
+
+def _switch() -> None:
+    """Enter the mode where the innermost module wants it, and leave it where that does not."""
+    wanted = bool(_state.frames) and _state.frames[-1][1].how is not None
+    if wanted and _state.mode is None:
+        _state.mode = _Mode()
+        _state.mode.__enter__()
+    elif not wanted and _state.mode is not None:
+        mode, _state.mode = _state.mode, None
+        mode.__exit__(None, None, None)
+
+
+class _Hook:
+    """A hook on a module that is copied with it, and not pickled."""
+
+    def __init__(self, part: _Part, left: Counter[str]) -> None:
+        self.part, self.left = part, left
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
+        return type(self)(self.part, copy.deepcopy(self.left, memo))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an emulated module is not pickled, because the process that loads it would compute "
+            "something else; call handle.remove() first, or save module.state_dict()"
+        )
+
+
+class _Enter(_Hook):
+    def __call__(self, module: torch.nn.Module, inputs: Any) -> None:
+        if torch.compiler.is_compiling():
+            raise NotImplementedError(
+                "an emulated module runs in eager mode; call handle.remove() before torch.compile"
+            )
+        _state.frames.append((id(module), self.part, self.left))
+        _switch()
+
+
+class _Leave(_Hook):
+    def __call__(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if _state.frames and _state.frames[-1][0] == id(module):
+            _state.frames.pop()
+            _switch()
+
+
+# The door ------------------------------------------------------------------------------------
+
+
+def emulate(
+    module: torch.nn.Module,
+    policy: Policy | str,
+    *,
+    rules: Mapping[str | type, Policy | str] | None = None,
+) -> Emulation:
+    """Compute the products inside a module as a policy says, forward and backward.
+
+    A linear layer rounds as `lowprec.train.Dense` does: x, W and b to ``compute``, the arriving
+    gradient to ``gradients``; y = ○compute(Σ x·W, then + b in float32), dx = ○gradients(Σ g·W),
+    dW = ○gradients(Σ gᵀ·x), db = ○gradients(Σ g). So do convolutions, `matmul`, `einsum`,
+    attention and recurrent layers. Rows of embeddings are rounded; norms and softmax compute in
+    float32, and norms' results are rounded. Results are float32 tensors that hold those values;
+    parameters stay the caller's. In eager mode, on the CPU.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The model, or a part of it.
+    policy : lowprec.train.Policy or str
+        ``compute``, ``gradients``, ``accumulate`` and ``tensor_scales`` count here; ``params``,
+        ``state`` and ``update`` are the optimizer's (`Optimizer`), ``loss_scale`` a GradScaler's.
+        The name of a block format, such as ``"mxfp8_e4m3"``, quantizes the operands of every
+        product along the axis that is summed.
+    rules : dict, optional
+        Other policies for some modules: a string is a pattern of the module's name
+        (``"head"``, ``"blocks.0.*"``), a class matches its instances. The first rule that matches
+        counts, also for the modules inside. ``"float32"`` with ``order="blas"`` leaves a module
+        to torch.
+
+    Returns
+    -------
+    Emulation
+        A handle: ``remove()`` ends it, so does the end of a ``with`` statement; ``print`` lists
+        every module with its formats, and what is left in float32.
+
+    Raises
+    ------
+    TypeError
+        If `module` is no module.
+    ValueError
+        If there is no such policy, a rule matches no module, or the module is emulated already.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(3, 1)
+    >>> with emulate(model, "mixed_bfloat16"):
+    ...     y = model(torch.full((1, 3), 0.1))
+    >>> torch.equal(y, y.bfloat16().float())
+    True
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module is a {type(module).__name__}; pass a torch.nn.Module")
+    return Emulation(module, policy, rules or {})
+
+
+class Emulation:
+    """What `emulate` returns: hooks on modules, until `remove`."""
+
+    def __init__(
+        self, module: torch.nn.Module, policy: Policy | str, rules: Mapping[Any, Any]
+    ) -> None:
+        for name, inner in module.named_modules():
+            if any(isinstance(h, _Hook) for h in inner._forward_pre_hooks.values()):
+                raise ValueError(
+                    f"{name or 'the module'} is emulated already; call remove() of its handle first"
+                )
+        base, parts = _Part(policy), {key: _Part(each) for key, each in rules.items()}
+        self._base, self._left, self._handles = base, Counter[str](), list[Any]()
+        self._parts: list[tuple[str, torch.nn.Module, _Part]] = []
+        matched: set[Any] = set()
+        ruled: dict[str, _Part] = {}
+        for name, inner in module.named_modules():
+            key = next((k for k in parts if _matches(k, name, inner)), None)
+            outer = ruled.get(name.rpartition(".")[0]) if name else None
+            part = parts[key] if key is not None else outer or base
+            if key is not None:
+                matched.add(key)
+            if key is not None or outer is not None:
+                ruled[name] = part
+            self._parts.append((name, inner, part))
+        missing = [key for key in parts if key not in matched]
+        if missing:
+            names = ", ".join(name for name, *_ in self._parts if name)
+            raise ValueError(f"no module matches the rule {missing[0]!r}; there are {names}")
+        if any(part.how is not None for *_, part in self._parts):
+            for _, inner, part in self._parts:
+                self._hook(inner, part)
+
+    def _hook(self, inner: torch.nn.Module, part: _Part) -> None:
+        self._handles += [
+            inner.register_forward_pre_hook(_Enter(part, self._left), prepend=True),
+            inner.register_forward_hook(_Leave(part, self._left), always_call=True),
+        ]
+
+    def remove(self) -> None:
+        """End the emulation: the module has the hooks that it had before."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __enter__(self) -> Emulation:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        lines = [f"emulating {self._base.name}"]
+        width = max((len(name) for name, *_ in self._parts), default=0)
+        for name, inner, part in self._parts:
+            if next(inner.children(), None) is None or isinstance(
+                inner, torch.nn.MultiheadAttention
+            ):
+                label = name or "(itself)"
+                kind = type(inner).__name__
+                lines.append(f"  {label:{width}}  {kind}: {_what(inner, part)}")
+        if self._left:
+            counts = ", ".join(f"{name} {n} times" for name, n in sorted(self._left.items()))
+            lines.append(f"left in float32: {counts}")
+        lines += _not_emulated(self._base.policy)
+        return "\n".join(lines)
+
+
+def _what(inner: torch.nn.Module, part: _Part) -> str:
+    if not list(inner.parameters(recurse=False)) and not list(inner.children()):
+        return "float32 (nothing is multiplied)"
+    return part.describe()
+
+
+def _not_emulated(policy: Policy) -> list[str]:
+    formats, lines = policy.formats, []
+    if any(formats[part] != float32 for part in ("params", "state")) or policy.update != "nearest":
+        lines.append(
+            f"not emulated here: params {formats['params']}, state {formats['state']}, update "
+            f"{policy.update}; use lowprec.torch.Optimizer"
+        )
+    if policy.hadamard:
+        lines.append(f"not emulated here: hadamard {policy.hadamard}; use lowprec.train")
+    if policy.loss_scale is not None:
+        lines.append(
+            f"not emulated here: loss_scale {policy.loss_scale.value:g}"  # type: ignore[union-attr]
+            "; use torch.amp.GradScaler"
+        )
+    return lines
+
+
+def _matches(key: Any, name: str, inner: torch.nn.Module) -> bool:
+    if isinstance(key, str):
+        return fnmatch.fnmatchcase(name, key)
+    return isinstance(inner, key)
