@@ -21,7 +21,7 @@ Terms take the sign of the sum, so that the sum is positive here: toward zero is
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 import numpy as np
 
@@ -44,7 +44,7 @@ from lowprec.kernels.loops import (
 from lowprec.kernels.philox import LANES, philox
 from lowprec.kernels.plans import variant
 from lowprec.kernels.sums.orders import NATIVE, added, drawn, rounded
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow, Rounding, is_usual
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,22 +71,30 @@ class Binades(NamedTuple):
 
 def binades_of(fmt: Format, rounding: Rounding, overflow: Overflow) -> Binades | None:
     """Return what `make_row_sums` needs of a format; None where binades do not serve it."""
-    if fmt == float64 or (fmt == float32 and _is_native(rounding, overflow)):
+    if fmt == float64 or (fmt == float32 and is_usual(rounding, overflow)):
         return Binades(0, 0, 0, 0)
-    is_directed = rounding not in (
-        Rounding.TIES_TO_EVEN,
-        Rounding.TIES_TO_AWAY,
-        Rounding.TIES_TOWARD_ZERO,
-    )
+    match rounding:  # the loop below knows these
+        case Rounding.TIES_TO_EVEN | Rounding.TIES_TO_AWAY | Rounding.TIES_TOWARD_ZERO:
+            is_directed = False
+        case (
+            Rounding.TOWARD_ZERO
+            | Rounding.AWAY_FROM_ZERO
+            | Rounding.TOWARD_POSITIVE
+            | Rounding.TOWARD_NEGATIVE
+            | Rounding.TO_ODD
+            | Rounding.STOCHASTIC
+            | Rounding.STOCHASTIC_EQUAL
+        ):
+            is_directed = True
+        case _:
+            assert_never(rounding)
+    if fmt.counts_exponent_parity and rounding.looks_at_parity:
+        return None
     if variant(fmt).startswith(("unsigned", "scale")) or (is_directed and DIRECTED_FLOATS is None):
         return None
     least = fmt.smallest_subnormal if fmt.subnormals else fmt.smallest_normal
     bits = np.array([least, fmt.max]).view(np.int64)
     return Binades(fmt.emin + 1023, fmt.trailing_bits, int(bits[0]), int(bits[1]))
-
-
-def _is_native(rounding: Rounding, overflow: Overflow) -> bool:
-    return rounding is Rounding.TIES_TO_EVEN and overflow is Overflow.IEEE
 
 
 @intrinsic
@@ -169,7 +177,7 @@ def _binade_loop(plan: str) -> Callable[..., None]:
     mode = from_text(plan).mode
     r = from_text(plan).random_bits
     breaks_ties = mode in ("ties_to_away", "ties_toward_zero")
-    is_directed = not mode.startswith("ties")
+    is_directed = not Rounding(mode).is_nearest
     ups = (
         mode in ("away_from_zero", "toward_positive"),
         mode in ("away_from_zero", "toward_negative"),
