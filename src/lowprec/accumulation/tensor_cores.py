@@ -184,7 +184,7 @@ def _accumulator(row: TensorCore, factors: tuple[Format, Format]) -> Accumulator
         block=row.terms,
         fraction_bits=row.fraction_bits,
         rounding=Rounding(row.rounding),
-        overflow=Overflow.IEEE,
+        overflow=Overflow.INFINITE,
         inputs=factors,
     )
 
