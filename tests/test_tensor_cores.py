@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lowprec as lp
-from lowprec.accumulation.tensor_cores import _TABLE as TABLE
+from lowprec.accumulation.matrix_units import TABLE
 from lowprec.exact import Number, decode_exact, round_exact
 
 DATA = Path(__file__).parent / "data" / "tensor_cores.npz"
