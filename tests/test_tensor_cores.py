@@ -384,7 +384,7 @@ def test_other_inputs_are_refused():
             "deterministic",
         ),
         ({"fraction_bits": 9}, "belong to order='aligned'"),
-        ({"order": "aligned", "block": 8, "fraction_bits": 9, "inner": "float16"}, "inner belongs"),
+        ({"order": "aligned", "block": 8, "fraction_bits": 9, "inner": "float16"}, "inner belong"),
     ],
 )
 def test_contradictions_are_refused(fields, message):
