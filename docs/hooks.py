@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 
 # The order in which one would read them; what is not named here comes after.
-GUIDES = ["casting", "rounding", "arithmetic", "accumulation", "measuring", "training", "recorder"]
+GUIDES = ["casting", "rounding", "blocks", "arithmetic", "accumulation", "measuring", "training", "recorder"]
 GUIDES += ["files", "clusters", "benchmarks", "verification"]
 
 

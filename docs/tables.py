@@ -130,7 +130,84 @@ def speed():
     return "\n".join([heads, rule, *chosen, "", f"{date}, {machine}", ""])
 
 
+def block_formats():
+    """Return what the named block formats are."""
+    from lowprec.blocks.words import block_in_words, element_in_words
+
+    rows = [
+        [
+            f"`{fmt}`",
+            element_in_words(fmt),
+            block_in_words(fmt),
+            fmt.scale,
+            f"`{fmt.rule.value}`",
+            "float32" if fmt.tensor_scale else "–",
+            f"{fmt.bits_per_value:.3f}".rstrip("0").rstrip("."),
+        ]
+        for fmt in lp.named_block_formats().values()
+    ]
+    heads = ["format", "elements", "a scale for", "scale", "rule", "tensor's scale"]
+    return table([*heads, "bits a value"], rows)
+
+
+def block_noise():
+    """Return the SQNR of block formats on three kinds of data."""
+    rng = np.random.default_rng(0)
+    size = 2**18
+    data = {
+        "normal": rng.standard_normal(size),
+        "Laplace": rng.laplace(size=size),
+        "Student t₃": rng.standard_t(3, size),
+    }
+    names = ["mxfp8_e4m3", "mxfp8_e4m3:rceil", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2"]
+    names += [f"mxfp4:{rule}" for rule in ("floor", "even", "rceil", "ceil")]
+    names += ["nvfp4", "nvfp4_46", "fp8_1x128", "int8_channel", "int4_g32", "mxint8"]
+    rows = []
+    for name in names:
+        measured = [lp.measure(x.astype(np.float32).reshape(256, -1), name) for x in data.values()]
+        figures = [f"{m.sqnr_db:.1f}" for m in measured]
+        clipped = measured[0].clipped / measured[0].count
+        rows.append([f"`{lp.get_format(name)}`", *figures, f"{100 * clipped:.2g} %"])
+    return table(["format", *data, "clipped, of normal"], rows)
+
+
+def block_orders():
+    """Return the scales of NVFP4 by the orders in which implementations compute them."""
+    f = np.float32
+
+    def e4m3(s):
+        rounded = lp.round_to(f(s), "float8_e4m3fn", overflow="saturate")
+        return float(rounded)
+
+    def ours(amax, whole):
+        x = np.zeros(16, f)
+        x[0] = amax
+        return float(lp.quantize(x, "nvfp4", tensor_amax=whole).scale_values()[0])
+
+    orders = {
+        "(amax / 6) / g": lambda amax, whole: e4m3(f(amax / f(6)) / f(whole / f(2688))),
+        "(amax / 6) · (2688 / A)": lambda amax, whole: e4m3(f(amax / f(6)) * f(f(2688) / whole)),
+        "(amax · ⅙) · (2688 / A)": lambda amax, whole: e4m3(
+            f(amax * f(f(1) / f(6))) * f(f(2688) / whole)
+        ),
+    }
+    values = lp.decode(np.arange(8, 127, dtype=np.uint8), "float8_e4m3fn", dtype="float64")
+    whole = f(1)
+    near = (6 * float(f(whole / f(2688))) * (values[:-1] + values[1:]) / 2).astype(f)
+    tried = np.stack([np.nextafter(near, f(0)), near, np.nextafter(near, f(2))], 1).ravel()
+    rows = []
+    for words, order in orders.items():
+        amax = next(a for a in tried if order(a, whole) != ours(a, whole))
+        exact, theirs = ours(amax, whole), order(amax, whole)
+        rows.append([words, f"`{float(amax).hex()}`", f"{exact:g}", f"{theirs:g}"])
+    heads = ["float32 operations in this order", "a block's amax, where A = 1", "exact scale"]
+    return table([*heads, "theirs"], rows)
+
+
 TABLES = {
+    "block-formats": block_formats,
+    "block-noise": block_noise,
+    "block-orders": block_orders,
     "speed": speed,
     "held": held,
     "formats": formats,

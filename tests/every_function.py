@@ -263,7 +263,7 @@ def scheduled() -> Any:
     s = train.schedules
     kinds = [
         s.Cosine(0.1, 30),
-        s.Exponential(0.1, 10, 0.9),
+        s.Exponential(0.1, 0.9, 10),
         s.OneCycle(0.1, 30),
         s.PiecewiseConstant([5, 10], [0.1, 0.03, 0.001]),
         s.Power(0.1, 10),

@@ -125,10 +125,9 @@ def test_training_learns_and_is_reproducible(policy):
     model = train.Sequential(
         [train.Input((32,)), train.Dense(32, activation="relu"), train.Dense(3)]
     )
-    how = {
-        "loss": "sparse_categorical_crossentropy", "optimizer": train.optimizers.Adam(0.01), "policy": policy,
-        "epochs": 12, "rng": 3,
-    }  # fmt: skip
+    adam = train.optimizers.Adam(0.01)
+    how = {"optimizer": adam, "policy": policy, "epochs": 12, "rng": 3}
+    how["loss"] = "sparse_categorical_crossentropy"
     one, again = (train.fit(model, train.Dataset(x, y, x, y), **how) for _ in range(2))
     assert one.history["accuracy"][-1] > 0.85
     for name, w in one.params.items():

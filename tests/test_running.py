@@ -109,7 +109,7 @@ def private_names(text):
 
 
 #: files that still do; nothing is added here
-LEFT = {"test_block_training", "test_flags", "test_remedies", "test_tensor_cores"}
+LEFT = {"test_block_training", "test_flags", "test_remedies"}
 LEFT |= {"test_torch_rounding"}
 
 

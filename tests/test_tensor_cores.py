@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import lowprec as lp
-from lowprec.accumulation.tensor_cores import _TABLE as TABLE
+from lowprec.accumulation.matrix_units import TABLE
 from lowprec.exact import Number, decode_exact, round_exact
 
 DATA = Path(__file__).parent / "data" / "tensor_cores.npz"
@@ -384,7 +384,7 @@ def test_other_inputs_are_refused():
             "deterministic",
         ),
         ({"fraction_bits": 9}, "belong to order='aligned'"),
-        ({"order": "aligned", "block": 8, "fraction_bits": 9, "inner": "float16"}, "inner belongs"),
+        ({"order": "aligned", "block": 8, "fraction_bits": 9, "inner": "float16"}, "inner belong"),
     ],
 )
 def test_contradictions_are_refused(fields, message):

@@ -6,8 +6,8 @@ it; `error_bound` is the a-priori bound.
 
 from lowprec.accumulation.accumulator import Accumulator
 from lowprec.accumulation.error_bounds import error_bound
+from lowprec.accumulation.matrix_units import tensor_core, tensor_cores
 from lowprec.accumulation.products import dot, matmul
 from lowprec.accumulation.sums import sum  # noqa: A004 - numpy.sum's name, for the same thing
-from lowprec.accumulation.tensor_cores import tensor_core, tensor_cores
 
 __all__ = ["Accumulator", "dot", "error_bound", "matmul", "sum", "tensor_core", "tensor_cores"]

@@ -136,6 +136,7 @@ def constants_of(fmt: FormatLike, rounding: RoundingLike, overflow: OverflowLike
     return make_constants(fmt, rounding, overflow)
 
 
+@functools.cache
 def make_constants(fmt: Any, rounding: Rounding, overflow: Overflow) -> Constants:
     """Return the constants of a format that float32 holds."""
     if not fmt.fits(float32):

@@ -93,7 +93,7 @@ def _hopper(name: str, *, has_fp8: bool) -> list[TensorCore]:
     return rows
 
 
-_TABLE = (
+TABLE = (
     _row("v100", (_HALF,), _FLOAT32, (4, 23), 75),
     _row("v100", (_HALF,), _HALF, (4, 23), 75),
     _row("turing", (_HALF,), _FLOAT32, (8, 24), None),
@@ -157,7 +157,7 @@ def tensor_core(
     Mikaitis (2025), "Accurate models of NVIDIA tensor cores"; Xie et al. (2025), MMA-Sim.
     """
     name = str(architecture).lower()
-    names = list(dict.fromkeys(row.architecture for row in _TABLE))
+    names = list(dict.fromkeys(row.architecture for row in TABLE))
     if name not in names:
         import difflib
 
@@ -169,7 +169,7 @@ def tensor_core(
     pair = inputs if isinstance(inputs, tuple) else (inputs, inputs)
     factors = tuple(get_format(fmt) for fmt in pair)
     result = get_format(output)
-    for row in _TABLE:
+    for row in TABLE:
         known = [get_format(fmt) for fmt in row.inputs]
         fits = row.architecture == name and get_format(row.output) == result
         if fits and len(factors) == 2 and all(fmt in known for fmt in factors):
@@ -198,7 +198,7 @@ def _missing(name: str, factors: tuple[Format, ...], output: Format) -> str:
             "the hardware; use another output or architecture, as tensor_cores() lists them"
         )
     has = "; ".join(
-        f"{' or '.join(row.inputs)} to {row.output}" for row in _TABLE if row.architecture == name
+        f"{' or '.join(row.inputs)} to {row.output}" for row in TABLE if row.architecture == name
     )
     return f"{name} has no product of {asked} to {output}; it has {has}"
 
@@ -253,6 +253,6 @@ def tensor_cores() -> TensorCores:
     >>> rows[0].terms, rows[0].fraction_bits, rows[0].vectors
     (4, 23, '75 of 75')
     """
-    rows = TensorCores(_TABLE)
+    rows = TensorCores(TABLE)
     print(repr(rows))
     return rows
