@@ -191,8 +191,8 @@ def starved_moments(recorder: Recorder) -> Iterator[Finding]:
         yield Finding(
             level,
             "starved moments",
-            f"{percent(share)} of {_divisors(recorder)}{when}: squares of gradients below {smallest:.2g} "
-            "vanish, and epsilon alone divides",
+            f"{percent(share)} of {_divisors(recorder)}{when}: squares of gradients below "
+            f"{smallest:.2g} vanish, and epsilon alone divides",
             "keep the optimizer's state in float32, as the mixed policies do",
         )
 

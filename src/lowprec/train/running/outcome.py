@@ -375,7 +375,7 @@ def _kind(
 
 
 def _still_learns(account: Account | None) -> bool:
-    """Return whether a loss that is no better than a constant prediction's fell a long way to it."""
+    """Return whether a loss still falls a long way towards that of a constant prediction."""
     if account is None or account.failure != _NOTHING:
         return False
     if account.start is None or account.end is None:
