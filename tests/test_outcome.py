@@ -42,6 +42,8 @@ def recorded(case, every=5):
         (account(1.48), account(1.48), "float32 too", "float32 fails"),
         (account(0.5), account(0.5, epochs=(21.0, 0.5)), "float32 too", "float32 fails"),
         (account(0.576), account(0.5), "worse", "progress"),
+        (account(2.0), account(1.6), "worse", "progress"),  # float32 falls towards the constant
+        (account(1.6), account(1.6), "float32 too", "float32 fails"),
         (account(0.574), account(0.5), "healthy", ""),
         (account(0.05), account(0.02), "healthy", ""),
         (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.common.processor_state import in_its_state, is_lowprecs
 from lowprec.train import losses
 from lowprec.train.layer_policies import layer_labels
 from lowprec.train.model import Sequential
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from lowprec.train.layers.layer import Layer
 
-__all__ = ["Fault", "find_fault", "is_ours"]
+__all__ = ["Fault", "find_fault"]
 
 Array = np.ndarray[Any, Any]
 DIFFERENCE = 2.0**-10
@@ -49,12 +50,6 @@ class _Found(Exception):
     """A fault was found: the training need not go on."""
 
 
-def is_ours(function: Any) -> bool:
-    """Return whether a function or the class of a layer is lowprec's own."""
-    module = getattr(function, "__module__", None) or type(function).__module__
-    return bool(module.startswith("lowprec."))
-
-
 def find_fault(model: Sequential, data: Any, how: Mapping[str, Any]) -> Fault | None:
     """Return the first fault of a function of the user's in a float32 training.
 
@@ -68,13 +63,14 @@ def find_fault(model: Sequential, data: Any, how: Mapping[str, Any]) -> Fault | 
         The arguments of `fit`; its policy is set to float32.
     """
     loss = losses.get(how["loss"])
-    layers = [layer for layer in model.layers if not is_ours(type(layer))]
-    if is_ours(loss) and not layers:
+    is_ours = in_its_state(loss) is loss
+    layers = [layer for layer in model.layers if not is_lowprecs(type(layer))]
+    if is_ours and not layers:
         return None
     spy = _Spy()
-    watched_loss = loss if is_ours(loss) else spy.loss(loss)
+    watched_loss = loss if is_ours else spy.loss(loss)
     watched = [
-        layer if is_ours(type(layer)) else spy.layer(layer, label)
+        layer if is_lowprecs(type(layer)) else spy.layer(layer, label)
         for layer, label in zip(model.layers, layer_labels(model.layers), strict=True)
     ]
     spied = Sequential(watched, model.input_shape)
@@ -113,7 +109,7 @@ class _Spy:
                 self.compare(name, given, float(value), float(wide))
             return value, gradient
 
-        watched.__module__ = __name__.replace("lowprec.", "user.")  # still not lowprec's
+        watched.__module__ = "user"  # it stays the user's, and runs in the user's state
         return watched
 
     def layer(self, layer: Layer, label: str) -> Layer:

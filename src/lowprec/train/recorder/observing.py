@@ -13,10 +13,11 @@ from lowprec.train.recorder.kinds import as_float32
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from lowprec.formats import Format
     from lowprec.train.recorder.recorder import Recorder
     from lowprec.train.recorder.tracks import Track
 
-__all__ = ["observe"]
+__all__ = ["observe", "observe_step"]
 
 Array = np.ndarray[Any, Any]
 
@@ -33,8 +34,7 @@ def observe(
     """Add a tensor to its track; see `Recorder.observe`."""
     source = _as_array(array)
     before, track = as_float32(source), recorder.track(kind, name)
-    after = np.asarray(round_to(source, track.fmt), np.float32)
-    track.add(step, before, after, scale=scale)
+    track.add(step, before, _rounded(source, track.fmt), scale=scale)
     if parameter is not None:
         _observe_changes(recorder, step, track, before, as_float32(_as_array(parameter)))
 
@@ -48,8 +48,39 @@ def _observe_changes(recorder: Recorder, step: int, track: Track, update: Array,
         )
     stored = recorder.policy.formats["params"]
     with np.errstate(all="ignore"):
-        old = round_to(w, stored)
-        track.add_changes(step, old, update, round_to(old + update, stored))
+        old = _rounded(w, stored)
+        track.add_changes(step, old, update, _rounded(old + update, stored))
+
+
+def _rounded(x: Array, fmt: Format) -> Array:
+    """Round; NaN stays NaN in a format without NaN too: what is looked at is never refused."""
+    missing = np.isnan(x) if x.dtype.kind == "f" and not fmt.has_nan else None
+    if missing is None or not missing.any():
+        return np.asarray(round_to(x, fmt), np.float32)
+    y = np.asarray(round_to(np.where(missing, x.dtype.type(0), x), fmt), np.float32)
+    return np.where(missing, np.float32(np.nan), y)
+
+
+def observe_step(
+    recorder: Recorder,
+    step: int,
+    loss: float | None,
+    loss_scale: float | None,
+    skipped: bool | None,
+) -> None:
+    """Note what became of a step; see `Recorder.observe_step`."""
+    if loss_scale is not None and (not recorder.scales or recorder.scales[-1][1] != loss_scale):
+        recorder.scales.append((step, float(loss_scale)))
+    told = recorder.facts.setdefault("told", {"loss": -1, "skip": -1})  # the last steps told
+    if loss is not None and step > told["loss"]:
+        told["loss"] = step
+        recorder.step_losses.append(float(loss))
+        recorder.facts.setdefault("outcome", {}).setdefault("start", float(loss))
+    if skipped and step > told["skip"]:
+        told["skip"] = step
+        recorder.skips += 1
+        if told["loss"] == step:  # the loss of a skipped step does no harm
+            recorder.skipped_steps.append(len(recorder.step_losses) - 1)
 
 
 def _as_array(x: ArrayLike) -> Array:

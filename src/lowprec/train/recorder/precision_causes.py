@@ -6,23 +6,26 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lowprec.conversion.door import round_to
-from lowprec.formats import Format, get_format
+from lowprec.formats import Format, float32, get_format
 from lowprec.train.recorder.coverage import is_watched
-from lowprec.train.recorder.finding import Finding, percent, starved_share
+from lowprec.train.recorder.finding import Finding, capital, name_of, percent, starved_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.tracks import Track
 
 __all__ = [
     "STARVED",
     "costs",
     "long_sums",
     "lost_updates",
+    "noisy_units",
     "offset",
     "optimizer_numbers",
     "output_precision",
+    "stalled_state",
     "starved_moments",
 ]
 
@@ -52,9 +55,12 @@ def lost_updates(recorder: Recorder) -> Iterator[Finding]:
     changes = sum(track.whole["changes"] for track in recorder.of_kind("update"))
     lost = sum(track.whole["lost"] for track in recorder.of_kind("update"))
     share = lost / changes if changes else 0.0
+    whose = ""
+    if share <= SOME_LOST:  # a bias whose every update is lost hides behind kernels
+        share, whose = _worst_tensor(recorder, fmt)
     if share <= SOME_LOST or recorder.policy.update != "nearest" or recorder.is_broken:
         return
-    text = f"{percent(share)} of updates are lost in {fmt} weights"
+    text = f"{percent(share)} of updates are lost in {fmt} weights{whose}"
     is_costly = costs(recorder)
     if is_costly is None and share > LOST:
         cure = (
@@ -69,6 +75,22 @@ def lost_updates(recorder: Recorder) -> Iterator[Finding]:
             text,
             "keep float32 master weights, or round updates stochastically or with Kahan's sum",
         )
+
+
+def _worst_tensor(recorder: Recorder, fmt: Format) -> tuple[float, str]:
+    """Return the largest share of lost updates in a tenth of the run, and whose it is.
+
+    A tensor counts where the updates lost are most of its updates by their squares too.
+    """
+    worst, whose = 0.0, ""
+    for track in recorder.of_kind("update"):
+        if track.lost_at(fmt.precision)[1] <= SOME_LOST and track.whole.lost_rate <= LOST:
+            continue
+        share = max((tenth.lost_rate for tenth in track.tenths), default=0.0)
+        if share > max(worst, LOST):
+            layer = recorder.label(track.name)
+            worst, whose = share, f", in a tenth of the run, of {layer}"
+    return worst, whose
 
 
 def costs(recorder: Recorder) -> bool | None:
@@ -154,7 +176,10 @@ def _rounded(value: float, fmt: Format) -> float:
 
 def starved_moments(recorder: Recorder) -> Iterator[Finding]:
     """Tell that second moments are zero where first are not."""
-    share = starved_share(recorder)
+    share, when = starved_share(recorder), ""
+    most = recorder.facts.get("starved_most", 0.0)
+    if share <= STARVED < most and (costs(recorder) or recorder.is_broken):
+        share, when = most, " in one step"  # one is enough where epsilon alone divides
     if share > STARVED:
         state = recorder.policy.formats["state"]
         smallest = math.sqrt(state.smallest_subnormal)
@@ -166,10 +191,61 @@ def starved_moments(recorder: Recorder) -> Iterator[Finding]:
         yield Finding(
             level,
             "starved moments",
-            f"{percent(share)} of the second moments are zero in {state} where the first are not: "
-            f"squares of gradients below {smallest:.2g} vanish, and epsilon alone divides",
+            f"{percent(share)} of {_divisors(recorder)}{when}: squares of gradients below "
+            f"{smallest:.2g} vanish, and epsilon alone divides",
             "keep the optimizer's state in float32, as the mixed policies do",
         )
+
+
+def _divisors(recorder: Recorder) -> str:
+    """Say what an optimizer divides by, and that it is zero."""
+    state = recorder.policy.formats["state"]
+    kinds = {track.name.partition("/")[0] for track in recorder.of_kind("moment")}
+    if "first_moment" in kinds or not kinds:
+        return f"the second moments are zero in {state} where the first are not"
+    names = "sums of squares" if "sum_of_squares" in kinds else "mean squares"
+    return f"the {names} are zero in {state} where gradients are not"
+
+
+def stalled_state(recorder: Recorder) -> Iterator[Finding]:
+    """Tell averages and sums of the optimizer that no longer change, by tensor and by tenth."""
+    state = recorder.policy.formats["state"]
+    if state == float32:
+        return
+    least = STUCK / 2 if costs(recorder) else STUCK
+    worst: tuple[float, Track] | None = None
+    for track in recorder.of_kind("moment"):
+        share = max((tenth.lost_rate for tenth in track.tenths), default=0.0)
+        if share > least and (worst is None or share > worst[0]):
+            worst = share, track
+    if worst is not None:
+        share, track = worst
+        yield Finding(
+            "red" if costs(recorder) else "note",
+            "stalled state",
+            f"{capital(name_of(recorder, 'moment', track.name))}: {percent(share)} of the changes "
+            f"are lost in {state} in a tenth of the run, so that they stall",
+            "keep the optimizer's state in float32",
+        )
+
+
+def noisy_units(recorder: Recorder) -> Iterator[Finding]:
+    """Tell a layer whose rounding errors hide what varies in its units, as an offset makes them."""
+    noisy = recorder.facts.get("noisy_units", {})
+    name = max(noisy, key=lambda one: float(noisy[one]), default=None)
+    if name is None or noisy[name] <= SOME_LOST:
+        return
+    track = recorder.tracks["activation", name]
+    whole = track.whole
+    yield Finding(
+        "red" if costs(recorder) else "amber",
+        "noise beside the deviation",
+        f"{capital(name_of(recorder, 'activation', name))} lie around {whole.mean:.4g}, and in "
+        f"{percent(noisy[name])} of the units rounding to {track.fmt} is more than half of what "
+        "varies",
+        "keep that layer in float32, or take the offset away: centre its inputs, or start its "
+        "biases from zeros",
+    )
 
 
 def long_sums(recorder: Recorder) -> Iterator[Finding]:

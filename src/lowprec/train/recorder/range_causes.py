@@ -44,6 +44,7 @@ def not_finite(recorder: Recorder) -> Iterator[Finding]:
             text += _arithmetic_of(recorder, event)
             yield Finding("red", "not finite", text, _cure_for(recorder, event))
             return
+    yield from _observed_not_finite(recorder)
     if is_watched(recorder):
         return  # whose skipped steps have a rule of their own
     is_mostly_skipped = 2 * recorder.skips > recorder.steps
@@ -65,6 +66,27 @@ def not_finite(recorder: Recorder) -> Iterator[Finding]:
             if recorder.outcome.kind == "float32 too"
             else "start from a smaller loss scale, or look at what overflows without one",
         )
+
+
+def _observed_not_finite(recorder: Recorder) -> Iterator[Finding]:
+    """Tell a tensor from elsewhere that was not finite, unless its steps were skipped."""
+    if "model" in recorder.facts or recorder.skips or recorder.events:
+        return
+    for track in recorder.tracks.values():
+        for row in track.rows:
+            wrong = row["nans"] + row["infs"]
+            if not wrong:
+                continue
+            kind = "NaN" if row["nans"] else "infinite"
+            share = "all" if wrong == row["count"] else f"{percent(wrong / row['count'])} of"
+            yield Finding(
+                "red",
+                "not finite",
+                f"{capital(name_of(recorder, track.kind, track.name))}: {share} values are {kind} "
+                f"at step {row['first_step']:.0f}",
+                "look at what was computed before: nothing returns from there, whatever the format",
+            )
+            return
 
 
 def made_of(recorder: Recorder, event: Event) -> tuple[str, str]:

@@ -182,6 +182,9 @@ class Recorder:
         *,
         scale: float = 1.0,
         parameter: ArrayLike | None = None,
+        loss: float | None = None,
+        loss_scale: float | None = None,
+        skipped: bool | None = None,
     ) -> None:
         """Record a tensor from anywhere, such as a hook in PyTorch or JAX.
 
@@ -201,6 +204,8 @@ class Recorder:
             The loss scale that a gradient was multiplied by.
         parameter : array_like, optional
             For an update: the weight that it is added to, to see which updates are lost.
+        loss, loss_scale, skipped
+            What became of the step, as for `observe_step`; once a step is enough.
 
         Raises
         ------
@@ -221,6 +226,41 @@ class Recorder:
         step = operator.index(step)
         observe(self, step, kind_of(kind), name, array, scale, parameter)
         self.recorded += step + 1 > self.steps
+        self.observe_step(step, loss=loss, loss_scale=loss_scale, skipped=skipped)
+
+    def observe_step(
+        self,
+        step: int,
+        *,
+        loss: float | None = None,
+        loss_scale: float | None = None,
+        skipped: bool | None = None,
+    ) -> None:
+        """Record what became of a step of a training from anywhere.
+
+        Parameters
+        ----------
+        step : int
+            Of the training; steps come in order.
+        loss : float, optional
+            The loss, not scaled; NaN and infinity too.
+        loss_scale : float, optional
+            What the loss was multiplied by.
+        skipped : bool, optional
+            Whether the step was skipped.
+
+        Examples
+        --------
+        >>> recorder = Recorder(policy="float16")
+        >>> for step, loss in enumerate([2.5, 2.4, float("nan")]):
+        ...     recorder.observe_step(step, loss=loss)
+        >>> print(recorder.verdict[0])
+        Broken: the loss ends at NaN, which is not finite; no rule explains it.
+        """
+        from lowprec.train.recorder.observing import observe_step
+
+        step = operator.index(step)
+        observe_step(self, step, loss, loss_scale, skipped)
         self.steps = max(self.steps, step + 1)
 
     def track(self, kind: str, name: str) -> Track:
@@ -234,6 +274,13 @@ class Recorder:
         """Add how many first moments were not zero, and how many of them had a second that was."""
         for place, count in enumerate(counts):
             self.facts["starved"][place] += count
+        share = counts[1] / counts[0] if counts[0] else 0.0
+        self.facts["starved_most"] = max(self.facts.get("starved_most", 0.0), share)
+
+    def add_unit_noise(self, name: str, share: float) -> None:
+        """Note the share of a layer's units whose rounding errors hide what varies in them."""
+        noisy = self.facts.setdefault("noisy_units", {})
+        noisy[name] = max(noisy.get(name, 0.0), share)
 
     def format_of(self, kind: str, name: str) -> Format:
         """Return the format that a tensor is rounded to."""

@@ -71,6 +71,24 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         precision_causes.lost_updates,
     ),
     Rule(
+        "stalled state",
+        "more than half of the changes of a sum or average of the optimizer are lost in a tenth of "
+        "the run, or a quarter where the run ends worse than float32's (then a problem, else a "
+        "note)",
+        "a sum that has grown swallows what is added, and an average what it should forget",
+        "Higham (2002), section 4.2; Zamirai et al. (2020)",
+        precision_causes.stalled_state,
+    ),
+    Rule(
+        "noise beside the deviation",
+        "in more than half of the units of a layer rounding errors exceed half the deviation over "
+        "the samples (a warning; a problem where the run ends worse than float32's)",
+        "an offset makes the spacing of a format larger than what varies, though beside the "
+        "tensor's norm the error is small",
+        "Higham (2002), section 1.9",
+        precision_causes.noisy_units,
+    ),
+    Rule(
         "new zeros",
         "more than 1 % of the nonzero numbers become zero (a warning), or 20 % (a problem), and "
         "with them more than 10 % of the tensor's norm",

@@ -7,6 +7,8 @@ merge, and each row stands for twice as many steps: nothing is dropped, only the
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,8 @@ Array = np.ndarray[Any, Any]
 
 ROWS = 128
 """How many rows a track has at most."""
+
+_TENTHS = 10
 
 _PLACES = {name: place for place, name in enumerate(FIELDS)}
 _NO_GAPS = np.zeros((2, 0))
@@ -257,6 +261,17 @@ class Track:
         for row in self.numbers[: self.length]:
             numbers = merge_rows(numbers, row)
         return Tally(self.fmt, numbers, self.exponents[: self.length].sum(axis=0))
+
+    @property
+    def tenths(self) -> list[Tally]:
+        """The tallies of the tenths of the run, or the rows where there are fewer than ten."""
+        rows = self.rows
+        if len(rows) <= _TENTHS:
+            return rows
+        edges = [len(rows) * part // _TENTHS for part in range(_TENTHS + 1)]
+        return [
+            functools.reduce(Tally.merge, rows[low:high]) for low, high in itertools.pairwise(edges)
+        ]
 
     @property
     def steps(self) -> Array:

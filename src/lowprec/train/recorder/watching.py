@@ -112,6 +112,14 @@ class Recording(Watch):
             normal = _scaled(normal, track.fmt, before)
         scale = self.scale if kind.endswith("gradient") else 1.0
         track.add(self.step, _single(before), _single(after), scale=scale, smallest_normal=normal)
+        if kind == "activation" and self._looks_at_units:
+            self.recorder.add_unit_noise(name, _noisy_units(before, after))
+
+    @property
+    def _looks_at_units(self) -> bool:
+        """Whether to look at single units: at the first recorded steps, then at ever fewer."""
+        count = self.recorder.recorded
+        return count & (count - 1) == 0
 
     def inputs(self) -> None:
         """Look at the inputs, and once at how far each feature is from zero."""
@@ -178,7 +186,7 @@ class Recording(Watch):
             new = numerics.updated(w, update.copy())  # it takes the place of its argument
             track.add_changes(self.step, *map(_single, (w, update, new)))
         if self._rounds_state:
-            self.recorder.add_starved(_starved(state))
+            self.recorder.add_starved(_starved(state, updates))
 
 
 class Inquest(Watch):
@@ -279,6 +287,21 @@ def _operation(read: tuple[Array, ...], made: Array) -> str:
     return ""
 
 
+def _noisy_units(before: Array, after: Array) -> float:
+    """Return the share of the units whose rounding errors exceed half their own deviation."""
+    if before.ndim < 2 or len(before) < _FEW_SAMPLES:
+        return 0.0
+    x = before.reshape(-1, before.shape[-1]).astype(np.float64)
+    with np.errstate(all="ignore"):
+        deviation = x.std(axis=0)
+        noise = np.sqrt(np.square(after.reshape(x.shape) - x).mean(axis=0))
+        moving = deviation > 0
+        return float((noise > deviation / 2)[moving].mean()) if moving.any() else 0.0
+
+
+_FEW_SAMPLES = 8
+
+
 def _single(x: Array) -> Array:
     return np.asarray(x, np.float32)
 
@@ -301,13 +324,21 @@ def _offset(x: Array) -> dict[str, float]:
     return {"feature": int(np.flatnonzero(moving)[worst]), "ratio": float(ratios[worst])}
 
 
-def _starved(state: Params) -> tuple[int, int]:
-    """Count first moments that are not zero, and how many of these have a second that is."""
+_SQUARES = ("second_moment", "sum_of_squares", "infinity_norm")  # what an optimizer divides by
+
+
+def _starved(state: Params, updates: Params) -> tuple[int, int]:
+    """Count the numbers whose gradient is not zero, and how many of them are divided by zero.
+
+    A gradient is not zero where the first moment is not, or the update where there is no moment.
+    """
     moving = starved = 0
-    for name, first in state.items():
-        second = state.get(name.replace("first_moment/", "second_moment/"))
-        if name.startswith("first_moment/") and second is not None:
-            nonzero = first != 0
-            moving += int(nonzero.sum())
-            starved += int((nonzero & (second == 0)).sum())
+    for name, update in updates.items():
+        first = state.get(f"first_moment/{name}", update)
+        for kind in _SQUARES:
+            squares = state.get(f"{kind}/{name}")
+            if squares is not None:
+                nonzero = first != 0
+                moving += int(nonzero.sum())
+                starved += int((nonzero & (squares == 0)).sum())
     return moving, starved

@@ -57,6 +57,8 @@ LEARNT = 0.02
 DIVERGED = 10.0
 """How many times the start an epoch's loss must be for a training to diverge."""
 
+_NOTHING = "learns nothing"
+_FALLING = 0.1  # the share of its start by which a loss that still falls has fallen
 _ERRORS = 3.0  # standard errors that tell a fall of the loss from noise
 _LAST = 10  # the end is the mean of the last tenth of the steps
 
@@ -213,8 +215,8 @@ class Account:
             return "" if rmse < self.deviation else "predicts no better than the targets' mean"
         fall = best - self.end
         if self.constant is None and self.error is not None:  # a user's loss may be shifted
-            return "" if fall > min(LEARNT * abs(best), _ERRORS * self.error) else "learns nothing"
-        return "" if fall > LEARNT * abs(best) else "learns nothing"
+            return "" if fall > min(LEARNT * abs(best), _ERRORS * self.error) else _NOTHING
+        return "" if fall > LEARNT * abs(best) else _NOTHING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,6 +358,8 @@ def _kind(
     if mine.is_mostly_skipped:
         return ("float32 too" if its_failure else "broken"), "skipped"
     if its_failure:
+        if _still_learns(reference) and progress is not None and not progress >= 1 - tolerance:
+            return "worse", "progress"
         return "float32 too", "float32 fails"
     if reference is not None:
         if _is_at_the_floor(mine, reference):
@@ -368,6 +372,15 @@ def _kind(
     if best is not None and mine.end is not None and mine.end >= best:
         return "worse", "learns nothing"
     return None, ""
+
+
+def _still_learns(account: Account | None) -> bool:
+    """Return whether a loss still falls a long way towards that of a constant prediction."""
+    if account is None or account.failure != _NOTHING:
+        return False
+    if account.start is None or account.end is None:
+        return False
+    return account.start - account.end > _FALLING * abs(account.start)
 
 
 def _progress(mine: Account, reference: Account | None) -> float | None:

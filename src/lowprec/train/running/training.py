@@ -90,6 +90,10 @@ class Training:
             )
         self.model, self.seed, self.batch_size = model, seed, batch_size
         self.loss = in_its_state(losses.get(loss))
+        # what is all lowprec's may be called once more; a user's function may count its calls
+        self._is_all_ours = self.loss is losses.get(loss) and all(
+            is_lowprecs(type(layer)) for layer in model.layers
+        )
         self.loss_name = plain(loss)
         passes.refuse_softmax(model, loss)
         self.policy = get_policy(policy)
@@ -152,7 +156,7 @@ class Training:
             params = dict(drawn)
         checked = self.model.check_params(params, self.numerics.dtype, shape)
         self._initial = {name: w.copy() for name, w in checked.items()}
-        if self._is_all_of_lowprec():
+        if self._is_all_ours:
             self._learn_what_is_known()
         # copies: whatever becomes of the caller's arrays, the training keeps its own
         self.params = {name: w.copy() for name, w in checked.items()}
@@ -164,12 +168,6 @@ class Training:
             for name, w in trained.items()
             if self._update_of(name) == "kahan"
         }
-
-    def _is_all_of_lowprec(self) -> bool:
-        """Return whether loss and layers are lowprec's own: a user's may count its calls."""
-        return all(
-            type(part).__module__.startswith("lowprec.") for part in self.model.layers
-        ) and getattr(self.loss, "__module__", "").startswith("lowprec.")
 
     def _learn_what_is_known(self) -> None:
         """Note the losses that a run must fall below to have learnt anything."""

@@ -1,0 +1,107 @@
+"""Rules judge each tensor and each tenth of a run; what comes from elsewhere is never refused."""
+
+import numpy as np
+import pytest
+from cases import failures
+
+from lowprec import train
+from lowprec.formats import get_format
+
+
+def recorded(case, every=5):
+    _, data, model, how, policy, *_ = case()
+    how = how | {"verbose": False, "rng": 0}
+    reference = train.fit(model, data, policy="float32", **how)
+    recorder = train.Recorder(every, reference=reference)
+    train.fit(model, data, policy=policy, recorder=recorder, **how)
+    return recorder
+
+
+def test_a_bias_whose_every_update_is_lost_does_not_hide_behind_kernels():
+    recorder = train.Recorder(policy="bfloat16")
+    for step in range(30):
+        recorder.observe(step, "update", "1/kernel", np.full(1000, 0.1), parameter=np.ones(1000))
+        recorder.observe(step, "update", "1/bias", np.full(10, 1e-5), parameter=np.ones(10))
+    (finding,) = [f for f in recorder.findings if f.rule == "lost updates"]
+    assert "1/bias" in finding.text
+    assert finding.text.startswith("100 %")
+
+
+def test_an_offset_in_a_layer_is_seen_beside_the_deviation_of_its_units():
+    recorder = recorded(failures.hidden_offset_bf16)
+    first = recorder.findings[0]
+    assert first.rule == "noise beside the deviation"
+    assert first.text.startswith("Dense 1's activations lie around 30")
+    assert first.level == "red"
+    assert first.text in recorder.verdict[0]
+
+
+def test_sums_of_squares_that_vanish_are_blamed_and_not_activations():
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    recorder = recorded(failures.adagrad_state_fp16)
+    first = recorder.findings[0]
+    assert (first.rule, first.level) == ("starved moments", "red")
+    assert "sums of squares are zero in float16 where gradients are not" in first.text
+
+
+@pytest.mark.parametrize("case", [failures.momentum_stuck_bf16], ids=["momentum"])
+def test_state_that_stalls_is_told(case):
+    recorder = recorded(case, every=50)
+    rules = {finding.rule: finding.level for finding in recorder.findings}
+    assert rules["stalled state"] == "red"
+
+
+@pytest.mark.parametrize("kind", ["weight_gradient", "update", "activation"])
+def test_nan_from_elsewhere_is_recorded_in_formats_without_nan(kind):
+    x = np.float32([1.0, np.nan, np.inf, -300.0])
+    policy = train.Policy(compute="float4_e2m1fn", params="float6_e2m3fn")
+    recorder = train.Recorder(policy=policy)
+    assert not get_format("float4_e2m1fn").has_nan
+    recorder.observe(0, kind, "w", x, parameter=np.ones(4) if kind == "update" else None)
+    whole = recorder.track(kind, "w").whole
+    assert (whole["nans"], whole["infs"]) == (1, 1)
+    assert any(finding.level == "red" for finding in recorder.findings)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_gradients_that_are_all_nan_or_infinite_are_red(bad):
+    recorder = train.Recorder(policy="mixed_bfloat16")
+    recorder.observe(0, "weight_gradient", "w", [1.0, 2.0])
+    recorder.observe(1, "weight_gradient", "w", [bad, bad])
+    (finding,) = [f for f in recorder.findings if f.level == "red"]
+    assert "all values are" in finding.text
+    assert finding.text.endswith("at step 1")
+
+
+def test_a_recorder_fed_from_outside_is_told_loss_scale_and_skips():
+    recorder = train.Recorder(policy="compute=float16")
+    for step, (loss, scale) in enumerate([(2.0, 64.0), (1.5, 64.0), (np.inf, 64.0), (1.0, 32.0)]):
+        skipped = not np.isfinite(loss)
+        recorder.observe(
+            step, "weight_gradient", "w", [1.0], loss=loss, loss_scale=scale, skipped=skipped
+        )
+    assert recorder.step_losses == [2.0, 1.5, np.inf, 1.0]
+    assert recorder.scales == [(0, 64.0), (3, 32.0)]
+    assert (recorder.skips, recorder.steps) == (1, 4)
+    assert recorder.outcome.end == 1.0
+    assert not recorder.outcome.is_red
+    recorder.observe_step(4, loss=float("nan"))
+    assert recorder.verdict[0].startswith("Broken: the loss ends at NaN")
+
+
+def test_a_recorder_fed_from_outside_is_held_against_losses():
+    recorder = train.Recorder(policy="bfloat16", reference=[1.5, 0.5])
+    for step in range(20):
+        recorder.observe_step(step, loss=2.0 - 0.01 * step)
+    assert recorder.outcome.kind == "worse"
+
+
+def test_tenths_keep_every_count():
+    recorder = train.Recorder(policy="float16")
+    for step in range(300):
+        recorder.observe(step, "weight_gradient", "w", [1e-9 if step > 280 else 1.0])
+    track = recorder.track("weight_gradient", "w")
+    assert len(track.tenths) == 10
+    assert sum(tenth["count"] for tenth in track.tenths) == track.whole["count"] == 300
+    assert track.tenths[-1].new_zero_rate > 0.5
+    assert track.whole.new_zero_rate < 0.1
