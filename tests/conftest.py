@@ -136,8 +136,7 @@ def written_report(once):
     """Return the page that `lowprec report` writes, its summary, and the steps that it told."""
     for needed in ("matplotlib", "jinja2", "sklearn"):
         pytest.importorskip(needed, reason="the report needs its extra")
-    from lowprec.report import page, throughput
-    from lowprec.train.studies import page as training
+    from lowprec.report import page, throughput, training
 
     def write(folder):
         calls = []

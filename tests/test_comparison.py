@@ -17,7 +17,8 @@ import pytest
 from lowprec import train
 from lowprec.train.memory import bytes_per_parameter
 from lowprec.train.studies.comparison import compare_policies
-from lowprec.train.studies.results import BASELINE, PolicyComparison, PolicyResult
+from lowprec.train.studies.policy_comparison import PolicyComparison
+from lowprec.train.studies.results import BASELINE, PolicyResult
 from lowprec.train.studies.runs import Run, default_loss
 from lowprec.train.studies.spread import Spread, student_quantile
 from lowprec.train.studies.verdicts import grade

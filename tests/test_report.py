@@ -19,8 +19,7 @@ pytest.importorskip("matplotlib", reason="the report's extra is missing")
 pytest.importorskip("jinja2", reason="the report's extra is missing")
 
 from lowprec.analysis.judgement import cell, grade, tally, verdict
-from lowprec.report import datasets, figures, page, throughput
-from lowprec.train.studies import page as training
+from lowprec.report import datasets, figures, page, throughput, training
 
 
 class Elements(HTMLParser):

@@ -26,6 +26,7 @@ from lowprec.blocks import nvfp4_2d as nvfp4_2d
 from lowprec.blocks import nvfp4_46 as nvfp4_46
 from lowprec.blocks import quantize as quantize
 from lowprec.common import forks as _forks  # notes forks from here on  # noqa: F401
+from lowprec.common import version as _version
 from lowprec.conversion import cast as cast
 from lowprec.conversion import decode as decode
 from lowprec.conversion import encode as encode
@@ -80,7 +81,7 @@ if TYPE_CHECKING:
     from lowprec.exact import finfo as finfo
     from lowprec.exact import inspect as inspect
 
-__version__ = "0.1.0"
+__version__ = _version.VERSION
 
 # Rooms that are loaded when one of their names is first asked for: a program that only converts
 # does not wait for the rest.

@@ -14,9 +14,9 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-import lowprec
 from lowprec.cli import compare, convert, formats, inspect, report, train, verify
 from lowprec.common.names import did_you_mean
+from lowprec.common.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,7 +111,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         epilog="example: lowprec inspect 0.1 --format bfloat16",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"lowprec {lowprec.__version__}")
+    parser.add_argument("--version", action="version", version=f"lowprec {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[Any], None], purpose: str, example: str) -> Any:

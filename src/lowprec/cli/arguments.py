@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-import lowprec
+from lowprec.blocks.formats import get_format
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def add_formats(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--formats",
         metavar="F,G",
-        type=checked(lambda text: [lowprec.get_format(name) for name in text.split(",")]),
+        type=checked(lambda text: [get_format(name) for name in text.split(",")]),
         default=usual,
         help=f"names with commas between (default: {usual})",
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import lowprec
 from lowprec.cli.arguments import Add, add_modes, checked
 from lowprec.cli.terminal import show
-from lowprec.formats import get_format
+from lowprec.formats import bfloat16, get_format
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +35,7 @@ def register(add: Add) -> None:
     inspect.add_argument(
         "--format",
         type=checked(get_format),
-        default=lowprec.bfloat16,
+        default=bfloat16,
         metavar="F",
         help="a format's name, or eXmY (default: %(default)s)",
     )

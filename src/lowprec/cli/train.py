@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lowprec.cli.arguments import Add
     from lowprec.train import Dataset, History, Optimizer, Policy, Sequential
-    from lowprec.train.studies.results import PolicyComparison
+    from lowprec.train.studies.policy_comparison import PolicyComparison
 
 __all__ = ["register"]
 

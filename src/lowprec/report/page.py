@@ -11,13 +11,13 @@ from lowprec.analysis.advice import advise
 from lowprec.analysis.judgement import cell, grade, tally
 from lowprec.common.outputs import Output, check_outputs, page_kind, write_output
 from lowprec.formats import get_format
+from lowprec.report import training
 from lowprec.report.sections import Findings, sections
 from lowprec.report.summary import ReportSummary
 from lowprec.show.drawing import short_name
 from lowprec.show.machine import facts
 from lowprec.show.pages import page_environment, stylesheet
 from lowprec.show.words import percent
-from lowprec.train.studies import page as training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lowprec.analysis.measurement import Measurement
     from lowprec.formats import Format
     from lowprec.report.throughput import Timing
-    from lowprec.train.studies.results import PolicyComparison
+    from lowprec.train.studies.policy_comparison import PolicyComparison
 
 __all__ = ["Findings", "Section", "sections"]
 

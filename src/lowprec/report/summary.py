@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from lowprec.analysis.advice import Advice
     from lowprec.report.throughput import Timing
-    from lowprec.train.studies.results import PolicyComparison
+    from lowprec.train.studies.policy_comparison import PolicyComparison
 
 _STYLES = {"overflows": "bold red", "zeros": "yellow", "coarse": "dim", "exact": "green"}
 

@@ -61,6 +61,6 @@ from lowprec.train.running.passes import gradients as gradients
 from lowprec.train.running.prediction import evaluate as evaluate
 from lowprec.train.running.prediction import predict as predict
 from lowprec.train.studies.comparison import compare_policies as compare_policies
+from lowprec.train.studies.policy_comparison import PolicyComparison as PolicyComparison
 from lowprec.train.studies.rates import find_learning_rate as find_learning_rate
-from lowprec.train.studies.results import PolicyComparison as PolicyComparison
 from lowprec.train.studies.searching import search as search

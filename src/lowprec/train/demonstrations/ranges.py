@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lowprec import round_to
+from lowprec.conversion.door import round_to
 from lowprec.formats import float16
 from lowprec.train import data as datasets
 from lowprec.train import losses

@@ -10,7 +10,7 @@ from lowprec.train.studies.spread import Spread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lowprec.train.studies.results import PolicyComparison, PolicyResult
+    from lowprec.train.studies.results import PolicyResult, PolicyResults
 
 __all__ = ["Column", "number", "shown_columns"]
 
@@ -159,7 +159,7 @@ _COLUMNS = (
 )
 
 
-def shown_columns(comparison: PolicyComparison) -> list[tuple[str, Column]]:
+def shown_columns(comparison: PolicyResults) -> list[tuple[str, Column]]:
     """Return the columns that say something, with their headings."""
     return [
         (column.heading.format(metric=comparison.metric), column)

@@ -17,7 +17,8 @@ from lowprec.train.policy import get_policies
 from lowprec.train.running.history import SAVED
 from lowprec.train.running.plain import plain
 from lowprec.train.studies import runs
-from lowprec.train.studies.results import BASELINE, PolicyComparison, PolicyResult
+from lowprec.train.studies.policy_comparison import PolicyComparison
+from lowprec.train.studies.results import BASELINE, PolicyResult
 
 if TYPE_CHECKING:
     import os

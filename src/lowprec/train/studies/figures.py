@@ -19,15 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lowprec.train.studies.rates import RateCurve
-    from lowprec.train.studies.results import PolicyComparison, PolicyResult
+    from lowprec.train.studies.results import PolicyResult, PolicyResults
 
-__all__ = ["curves", "curves_figure", "memory", "rates_figure"]
 
 _DASHES: Any = ["-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2, 2, 2))]
 
 
-def _looks(comparison: PolicyComparison) -> list[tuple[PolicyResult, str, Any]]:
+def _looks(comparison: PolicyResults) -> list[tuple[PolicyResult, str, Any]]:
     """Return each result with the placeholder of its colour and its dashes."""
     uses: Counter[str] = Counter()
     found = []
@@ -41,7 +39,7 @@ def _looks(comparison: PolicyComparison) -> list[tuple[PolicyResult, str, Any]]:
 # Learning curves ---------------------------------------------------------------------------------
 
 
-def curves(comparison: PolicyComparison) -> str:
+def curves(comparison: PolicyResults) -> str:
     """Draw the learning curves as SVG for a page."""
     ends = "; ".join(
         f"{result.policy} ends at {result.spread.mean:.3g}" for result in comparison.results
@@ -51,7 +49,7 @@ def curves(comparison: PolicyComparison) -> str:
     return draw_twice("curves", alternative, _new_curves, comparison)
 
 
-def _new_curves(width: float, comparison: PolicyComparison) -> Figure:
+def _new_curves(width: float, comparison: PolicyResults) -> Figure:
     from matplotlib.figure import Figure
 
     is_wide = width > NARROW
@@ -62,7 +60,7 @@ def _new_curves(width: float, comparison: PolicyComparison) -> Figure:
     return figure
 
 
-def curves_figure(comparison: PolicyComparison) -> Figure:
+def curves_figure(comparison: PolicyResults) -> Figure:
     """Return the learning curves as a figure of its own, in the colours of the light page.
 
     Raises
@@ -75,7 +73,7 @@ def curves_figure(comparison: PolicyComparison) -> Figure:
     return figure
 
 
-def _panels(comparison: PolicyComparison) -> list[str]:
+def _panels(comparison: PolicyResults) -> list[str]:
     """Return the values to show: loss and metric, each in training and validation."""
     history = comparison.results[0].runs[0].history
     metric = comparison.metric.removeprefix("val_")
@@ -84,7 +82,7 @@ def _panels(comparison: PolicyComparison) -> list[str]:
 
 
 def _draw_curves(
-    figure: Figure, comparison: PolicyComparison, is_wide: bool, shade: Callable[[str], str]
+    figure: Figure, comparison: PolicyResults, is_wide: bool, shade: Callable[[str], str]
 ) -> None:
     names = _panels(comparison)
     columns = 2 if is_wide else 1
@@ -111,7 +109,7 @@ def _label(result: PolicyResult) -> str:
 
 
 def _draw_panel(
-    axes: Axes, comparison: PolicyComparison, name: str, shade: Callable[[str], str]
+    axes: Axes, comparison: PolicyResults, name: str, shade: Callable[[str], str]
 ) -> None:
     """Draw a value by epoch: the mean over the seeds, and a band from the least to the most."""
     finite = []
@@ -146,14 +144,14 @@ def _mark_axes(axes: Axes, epochs: int, shade: Callable[[str], str]) -> None:
 # Memory ------------------------------------------------------------------------------------------
 
 
-def memory(comparison: PolicyComparison) -> str:
+def memory(comparison: PolicyResults) -> str:
     """Draw the bytes of a parameter as SVG for a page: parameter, state and copy."""
     words = "; ".join(f"{result.policy} {result.memory}" for result in comparison.results)
     alternative = f"Bytes a parameter: stored, optimizer's state, copy to compute with: {words}."
     return draw_twice("memory", alternative, _draw_memory, comparison)
 
 
-def _draw_memory(width: float, comparison: PolicyComparison) -> Figure:
+def _draw_memory(width: float, comparison: PolicyResults) -> Figure:
     count = len(comparison.results)
     figure, axes = canvas(width, 0.5 + 0.5 * count)
     for row, (result, shade, _) in enumerate(_looks(comparison)):
@@ -166,31 +164,4 @@ def _draw_memory(width: float, comparison: PolicyComparison) -> Figure:
     widest = max(result.memory.total for result in comparison.results)
     axes.set(yticks=[], ylim=(0.7 - count, 0.7), xlim=(0, 1.08 * widest))
     axes.set_xlabel("bytes a parameter")
-    return figure
-
-
-# Learning rates ----------------------------------------------------------------------------------
-
-
-def rates_figure(curve: RateCurve) -> Figure:
-    """Return the loss against the learning rate as a figure of its own.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib, naming the extra to install.
-    """
-    with light_figure(3.4) as figure:
-        axes = figure.add_subplot()
-        axes.plot(curve.rates, curve.losses, color=light(MUTED), linewidth=0.6, alpha=0.7)
-        axes.plot(curve.rates, curve.smoothed, color=light(colour("bfloat16")), linewidth=1.8)
-        axes.axvline(curve.suggestion, color=light(colour("float16")), linewidth=1.2)
-        label = f" suggestion {curve.suggestion:.2g}"
-        top: Any = {"xycoords": ("data", "axes fraction"), "va": "top"}
-        axes.annotate(label, (curve.suggestion, 1), color=light(colour("float16")), **top)
-        axes.set_xscale("log")
-        axes.set_xlabel("learning rate")
-        axes.set_title("loss of a batch, and its running mean")
-        axes.grid(axis="y", color=light(LINE), linewidth=0.6)
-        axes.set_axisbelow(True)
     return figure

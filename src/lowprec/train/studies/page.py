@@ -17,9 +17,7 @@ from lowprec.train.studies.tables import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lowprec.train.studies.results import PolicyComparison
-
-__all__ = ["POLICIES", "SEEDS", "train_policies", "training_body", "training_page"]
+    from lowprec.train.studies.results import PolicyResults
 
 PAGE = page_kind("lowprec train")
 JSON = json_kind(
@@ -27,53 +25,20 @@ JSON = json_kind(
     lambda content: {"policies", "verdict"} <= set(content) or {"history", "facts"} <= set(content),
 )
 
-POLICIES = (
-    "float32",
-    "mixed_bfloat16",
-    "mixed_float16",
-    "mixed_float8",
-    "bfloat16",
-    "bfloat16_stochastic",
-    "float16",
-)
-SEEDS = 5
 
-
-def train_policies(step: Callable[[str], None]) -> PolicyComparison:
-    """Train a small network on the digits under the policies.
-
-    Parameters
-    ----------
-    step : callable
-        Called with a description after each run: ``len(POLICIES) * SEEDS`` times.
-    """
-    from lowprec import train
-    from lowprec.train.studies.comparison import compare_policies
-
-    layers = [train.Dense(100, activation="relu"), train.Dense(100, activation="relu")]
-    return compare_policies(
-        train.Sequential([train.Input((64,)), *layers, train.Dense(10)]),
-        train.data.digits(),
-        POLICIES,
-        SEEDS,
-        optimizer=train.Adam(1e-3),
-        progress=lambda description, done, total: step(f"trained {description}"),
-    )
-
-
-def training_body(comparison: PolicyComparison, step: Callable[[str], None]) -> Any:
+def training_body(comparison: PolicyResults, step: Callable[[str], None]) -> Any:
     """Return charts, table and verdict as HTML for a page that has the style.
 
     Parameters
     ----------
-    comparison : PolicyComparison
+    comparison : PolicyResults
         What to show.
     step : callable
         Called with a description before each of the two figures.
     """
     from markupsafe import Markup
 
-    def figure(what: str, draw: Callable[[PolicyComparison], str], text: str) -> str:
+    def figure(what: str, draw: Callable[[PolicyResults], str], text: str) -> str:
         step(f"drawing {what}")
         return f"<figure>{draw(comparison)}<figcaption>{text}</figcaption></figure>"
 
@@ -97,7 +62,7 @@ _MEMORY = (
 )
 
 
-def training_page(comparison: PolicyComparison) -> str:
+def training_page(comparison: PolicyResults) -> str:
     """Return a comparison of policies as a whole page that refers to nothing outside itself.
 
     Raises

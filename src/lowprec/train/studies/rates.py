@@ -81,9 +81,7 @@ class RateCurve:
         ModuleNotFoundError
             Without matplotlib, naming the extra to install.
         """
-        from lowprec.train.studies.figures import rates_figure
-
-        return rates_figure(self)
+        return _rates_figure(self)
 
     def __repr__(self) -> str:
         low, high = self.rates[0], self.rates[-1]
@@ -199,3 +197,30 @@ def _batches(training: Training) -> Iterator[Array]:
         order = generator.permutation(len(training.data.x_train))
         for start in range(0, len(order), training.batch_size):
             yield order[start : start + training.batch_size]
+
+
+def _rates_figure(curve: RateCurve) -> Figure:
+    """Return the loss against the learning rate as a figure of its own.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without matplotlib, naming the extra to install.
+    """
+    from lowprec.show.drawing import LINE, MUTED, colour
+    from lowprec.show.light import light, light_figure
+
+    with light_figure(3.4) as figure:
+        axes = figure.add_subplot()
+        axes.plot(curve.rates, curve.losses, color=light(MUTED), linewidth=0.6, alpha=0.7)
+        axes.plot(curve.rates, curve.smoothed, color=light(colour("bfloat16")), linewidth=1.8)
+        axes.axvline(curve.suggestion, color=light(colour("float16")), linewidth=1.2)
+        label = f" suggestion {curve.suggestion:.2g}"
+        top: Any = {"xycoords": ("data", "axes fraction"), "va": "top"}
+        axes.annotate(label, (curve.suggestion, 1), color=light(colour("float16")), **top)
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_title("loss of a batch, and its running mean")
+        axes.grid(axis="y", color=light(LINE), linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure

@@ -14,13 +14,8 @@ from lowprec.train.studies.runs import account_of
 from lowprec.train.studies.spread import Spread
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from rich.console import RenderableType
-
     from lowprec.train.memory import BytesPerParameter
     from lowprec.train.studies.runs import Run
-
-__all__ = ["BASELINE", "PolicyComparison", "PolicyResult"]
 
 BASELINE = Policy(name="float32")
 
@@ -164,8 +159,8 @@ class PolicyResult:
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class PolicyComparison:
-    """What `compare_policies` returns: it prints as a table with a verdict.
+class PolicyResults:
+    """What the policies came to: the data of a `PolicyComparison`.
 
     Attributes
     ----------
@@ -193,71 +188,3 @@ class PolicyComparison:
     def metric(self) -> str:
         """Which value of the last epoch judges."""
         return self.results[0].metric
-
-    @property
-    @in_exact_state
-    def verdict(self) -> list[str]:
-        """What the numbers say, a sentence or two a policy; causes are guesses and say so."""
-        from lowprec.train.studies.verdicts import verdict
-
-        return verdict(self)
-
-    @in_exact_state
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON holds it; what is not finite is None."""
-        return {
-            **as_json(self.facts),
-            "metric": self.metric,
-            "baseline_added": self.baseline_added,
-            "policies": [result.to_dict() for result in self.results],
-            "verdict": self.verdict,
-        }
-
-    @in_exact_state
-    def to_html(self) -> str:
-        """Return a whole page, with charts, that refers to nothing outside itself.
-
-        Raises
-        ------
-        ModuleNotFoundError
-            Without matplotlib, naming the extra to install.
-        """
-        from lowprec.train.studies.page import training_page
-
-        return training_page(self)
-
-    @in_exact_state
-    def plot(self) -> Figure:
-        """Draw the learning curves of all policies: means with a band from least to most.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            Jupyter shows it; ``savefig`` writes it.
-
-        Raises
-        ------
-        ModuleNotFoundError
-            Without matplotlib, naming the extra to install.
-        """
-        from lowprec.train.studies.figures import curves_figure
-
-        return curves_figure(self)
-
-    @in_exact_state
-    def __rich__(self) -> RenderableType:
-        from lowprec.train.studies.tables import comparison_view
-
-        return comparison_view(self)
-
-    @in_exact_state
-    def __repr__(self) -> str:
-        from lowprec.show.text import as_text
-
-        return as_text(self.__rich__(), width=80)
-
-    @in_exact_state
-    def _repr_html_(self) -> str:
-        from lowprec.train.studies.tables import comparison_fragment
-
-        return comparison_fragment(self)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from lowprec.show.pages import stylesheet
 from lowprec.train.studies.columns import shown_columns
+from lowprec.train.studies.verdicts import grade, verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
     from lowprec.train.studies.columns import Column
-    from lowprec.train.studies.results import PolicyComparison, PolicyResult
+    from lowprec.train.studies.results import PolicyResult, PolicyResults
 
 __all__ = [
     "caption",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 
-def caption(comparison: PolicyComparison) -> str:
+def caption(comparison: PolicyResults) -> str:
     """Return in a line what was trained."""
     facts = comparison.facts
     seeds, epochs = len(facts["seeds"]), facts["epochs"]
@@ -49,26 +50,24 @@ _STYLES = {
 }
 
 
-def comparison_view(comparison: PolicyComparison) -> RenderableType:
+def comparison_view(comparison: PolicyResults) -> RenderableType:
     """Return the comparison for a terminal of 80 columns: a table, then the verdict."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    verdict = Table.grid(padding=(0, 1, 0, 0))
-    for sentence in comparison.verdict:
-        verdict.add_row("•", Text(sentence))
+    sentences = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in verdict(comparison):
+        sentences.add_row("•", Text(sentence))
     head = Text(caption(comparison), "dim")
-    return Group(head, Text(), policies_table(comparison), Text(), verdict)
+    return Group(head, Text(), policies_table(comparison), Text(), sentences)
 
 
-def policies_table(comparison: PolicyComparison) -> Table:
+def policies_table(comparison: PolicyResults) -> Table:
     """Return the table alone, for a terminal of 80 columns."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
-
-    from lowprec.train.studies.verdicts import grade
 
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     columns = [column for _, column in shown_columns(comparison) if column.brief]
@@ -92,7 +91,7 @@ def _narrow(text: str) -> str:
 # In HTML -----------------------------------------------------------------------------------------
 
 
-def comparison_fragment(comparison: PolicyComparison) -> str:
+def comparison_fragment(comparison: PolicyResults) -> str:
     """Return the comparison as HTML with its own style, for Jupyter."""
     return (
         f"<style>{stylesheet('comparison.css')}</style>"
@@ -101,7 +100,7 @@ def comparison_fragment(comparison: PolicyComparison) -> str:
     )
 
 
-def policies_table_html(comparison: PolicyComparison) -> str:
+def policies_table_html(comparison: PolicyResults) -> str:
     """Return the bare table, for pages that have the style already."""
     columns = shown_columns(comparison)
     headings = "".join(
@@ -126,7 +125,7 @@ def _row(result: PolicyResult, columns: list[tuple[str, Column]]) -> str:
     return f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>'
 
 
-def legend_html(comparison: PolicyComparison) -> str:
+def legend_html(comparison: PolicyResults) -> str:
     """Return what each column means."""
     items = "".join(
         f"<li><b>{html.escape(heading)}</b>: {html.escape(column.meaning)}</li>"
@@ -135,9 +134,9 @@ def legend_html(comparison: PolicyComparison) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def verdict_html(comparison: PolicyComparison) -> str:
+def verdict_html(comparison: PolicyResults) -> str:
     """Return the verdict as a list."""
-    sentences = comparison.verdict
+    sentences = verdict(comparison)
     count = len(comparison.results)
     items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences[:count])
     advice = "".join(f"<p><b>{html.escape(sentence)}</b></p>" for sentence in sentences[count:])

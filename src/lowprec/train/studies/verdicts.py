@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lowprec.train.running.outcome import Outcome
-    from lowprec.train.studies.results import PolicyComparison, PolicyResult
+    from lowprec.train.studies.results import PolicyResult, PolicyResults
     from lowprec.train.studies.spread import Spread
 
 __all__ = ["TOLERATED_RISE", "grade", "likely_cause", "verdict"]
@@ -55,7 +55,7 @@ def _lags(result: PolicyResult) -> bool:
     return lag.mean > max(lag.uncertainty, tolerated)
 
 
-def verdict(comparison: PolicyComparison) -> list[str]:
+def verdict(comparison: PolicyResults) -> list[str]:
     """Return an entry for each policy, and advice on which to take where the runs allow it."""
     if _guesses(comparison):
         usual = comparison["float32"]
@@ -78,14 +78,14 @@ def verdict(comparison: PolicyComparison) -> list[str]:
     return [_on_policy(result, comparison) for result in comparison.results] + _advice(comparison)
 
 
-def _guesses(comparison: PolicyComparison) -> bool:
+def _guesses(comparison: PolicyResults) -> bool:
     usual, guessing = comparison["float32"], comparison.facts.get("guessing")
     if guessing is None or not is_better_high(usual.metric):
         return False
     return bool(usual.spread.mean <= guessing)
 
 
-def _on_policy(result: PolicyResult, comparison: PolicyComparison) -> str:
+def _on_policy(result: PolicyResult, comparison: PolicyResults) -> str:
     word = grade(result)
     text = _finding(result, word)
     if word in ("diverged", "lagging", "worse"):
@@ -153,7 +153,7 @@ def _divergence(result: PolicyResult) -> str:
 # Causes ------------------------------------------------------------------------------------------
 
 
-def likely_cause(result: PolicyResult, comparison: PolicyComparison) -> str:
+def likely_cause(result: PolicyResult, comparison: PolicyResults) -> str:
     """Return what may be behind a policy's loss or divergence: a guess from formats and runs."""
     if comparison["float32"].diverged:
         return "float32 diverges: likely the learning rate is too high, whatever the format."
@@ -203,7 +203,7 @@ def _cause_of_loss(result: PolicyResult, usually_unchanged: float) -> str:
 # Advice ------------------------------------------------------------------------------------------
 
 
-def _advice(comparison: PolicyComparison) -> list[str]:
+def _advice(comparison: PolicyResults) -> list[str]:
     """Return which policy holds with the narrowest arithmetic, and which with the least memory."""
     if len(comparison.results) == 1 or comparison.results[0].spread.samples == 1:
         return []

@@ -1,0 +1,3 @@
+"""The version of this lowprec."""
+
+VERSION = "0.1.0"
