@@ -322,24 +322,6 @@ def test_observing_says_what_is_wrong():
         train.Recorder(0)
 
 
-def test_the_torch_example_names_the_underflow():
-    pytest.importorskip("torch", reason="the example records a training in torch")
-    example = _example("torch_recorder")
-    assert "Nothing was lost in what was recorded" in example.run(1.0, epochs=1).verdict[0]
-    assert "vanish in float16" in example.run(2.0**-18, epochs=1).verdict[0]
-
-
-def _example(name):
-    import importlib.util
-    from pathlib import Path
-
-    path = Path(__file__).parents[1] / "examples" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_layout_of_rows_is_what_the_kernel_writes():
     """Sums first, then maxima, then minima: merging relies on it."""
     from lowprec.common.recorded_rows import MAXIMA, MINIMA, SUMS, empty_row, merge_rows

@@ -90,7 +90,6 @@ class _Part:
 
     def __init__(self, policy: Policy | str) -> None:
         self.policy = get_policy(policy)
-        self.name = str(self.policy)
         self.how = None if _is_torchs_own(self.policy) else how_of(self.policy)
 
     def describe(self) -> str:
@@ -312,7 +311,8 @@ class Emulation:
         self.remove()
 
     def __repr__(self) -> str:
-        lines = [f"emulating {self._base.name}"]
+        base = self._base.policy.name or self._base.describe()
+        lines = [f"emulating {base}"]
         width = max((len(name) for name, *_ in self._parts), default=0)
         for name, inner, part in self._parts:
             if next(inner.children(), None) is None or isinstance(
