@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 
 # The order in which one would read them; what is not named here comes after.
-GUIDES = ["casting", "rounding", "blocks", "arithmetic", "accumulation", "measuring", "training", "recorder"]
-GUIDES += ["files", "clusters", "benchmarks", "verification"]
+GUIDES = ["casting", "rounding", "blocks", "arithmetic", "accumulation", "measuring", "training"]
+GUIDES += ["recorder", "torch", "jax", "files", "clusters", "benchmarks", "verification"]
 
 
 def on_config(config):
