@@ -15,9 +15,9 @@ from __future__ import annotations
 import functools
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
-from lowprec.formats import FormatLike, Specials, float32, get_format
+from lowprec.formats import FormatLike, checked_overflow, float32, get_format
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Constants(NamedTuple):
     signed: bool
     has_negative_zero: bool
     subnormals: bool
+    exponent_parity: bool  # whether the exponent tells even values from odd ones
 
 
 def round_to(
@@ -127,7 +128,8 @@ def _library(x: Any) -> ModuleType:
 @functools.cache
 def constants_of(fmt: FormatLike, rounding: RoundingLike, overflow: OverflowLike) -> Constants:
     """Check a format and a mode, and return what the rule needs of them."""
-    fmt, rounding, overflow = get_format(fmt), Rounding(rounding), Overflow(overflow)
+    fmt, rounding = get_format(fmt), Rounding(rounding)
+    overflow = checked_overflow(overflow, fmt)
     if rounding.is_stochastic:
         raise ValueError(
             f"the portable rule draws no random bits, and {rounding.value!r} needs them; use "
@@ -148,12 +150,27 @@ def make_constants(fmt: Any, rounding: Rounding, overflow: Overflow) -> Constant
     largest = _bits(fmt.max)
     beyond = _NAN if fmt.has_nan else largest
     beyond = _INFINITY if fmt.has_infinity else beyond
-    stays = _INFINITY if fmt.has_infinity and overflow is not Overflow.SATURATE_FINITE else largest
-    saturates = overflow is not Overflow.IEEE
 
     def overflowed(negative: bool) -> int:
-        return largest if saturates or rounding.overflows_to_max(negative) else beyond
+        match overflow:
+            case Overflow.IEEE:
+                return largest if rounding.overflows_to_max(negative) else beyond
+            case Overflow.INFINITE:
+                return beyond
+            case Overflow.SATURATE | Overflow.SATURATE_FINITE:
+                return largest
+            case _:
+                assert_never(overflow)
 
+    match overflow:
+        case Overflow.IEEE | Overflow.INFINITE:
+            infinity = beyond
+        case Overflow.SATURATE:
+            infinity = _INFINITY if fmt.has_infinity else largest
+        case Overflow.SATURATE_FINITE:
+            infinity = largest
+        case _:
+            assert_never(overflow)
     return Constants(
         rounding,
         fmt.trailing_bits,
@@ -162,11 +179,12 @@ def make_constants(fmt: Any, rounding: Rounding, overflow: Overflow) -> Constant
         largest,
         overflowed(False),
         overflowed(True),
-        stays if saturates else beyond,
+        infinity,
         fmt.has_zero,
         fmt.signed,
-        fmt.specials is not Specials.FNUZ,
+        not fmt.has_nan_at_negative_zero,
         fmt.subnormals or fmt.precision == 1,
+        fmt.counts_exponent_parity,
     )
 
 
@@ -236,7 +254,8 @@ def _round_significand(xp: ModuleType, u: Any, negative: Any, c: Constants, rand
         s = xp.where(is_below, s + t, s)
     drop = xp.where(s > _WIDEST, _WIDEST, s)
     if random is None:
-        q = _adjust(xp, m, drop, negative, c.mode) >> drop
+        before = exponent - c.emin - (not c.has_zero) if c.exponent_parity else 0
+        q = _adjust(xp, m, drop, negative, c.mode, before) >> drop
     else:
         q = (m >> drop) + _stochastic_step(xp, m, s, c.mode, random)
     if not c.subnormals:
@@ -260,12 +279,15 @@ def _cast(x: Any, dtype: Any) -> Any:
     return x.astype(dtype) if hasattr(x, "astype") else x.to(dtype)
 
 
-def _adjust(xp: ModuleType, m: Any, s: Any, negative: Any, mode: Rounding) -> Any:
-    """Change m so that dropping its low s bits, at least one, rounds as the mode says."""
+def _adjust(xp: ModuleType, m: Any, s: Any, negative: Any, mode: Rounding, before: Any = 0) -> Any:
+    """Change m so that dropping its low s bits, at least one, rounds as the mode says.
+
+    The last bit of what is left, and of `before`, tells whether the value toward zero is odd.
+    """
     mask = (1 << s) - 1
     match mode:
         case Rounding.TIES_TO_EVEN:
-            return m + (mask >> 1) + ((m >> s) & 1)
+            return m + (mask >> 1) + (((m >> s) + before) & 1)
         case Rounding.TIES_TO_AWAY:
             return m + (mask >> 1) + 1
         case Rounding.TIES_TOWARD_ZERO:
@@ -279,8 +301,11 @@ def _adjust(xp: ModuleType, m: Any, s: Any, negative: Any, mode: Rounding) -> An
         case Rounding.TOWARD_NEGATIVE:
             return xp.where(negative, m + mask, m)
         case Rounding.TO_ODD:
-            return xp.where((m & mask) == 0, m, m | (1 << s))
-    raise AssertionError(mode)
+            return xp.where((((m >> s) + before) & 1) == 1, m, m + mask)
+        case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
+            raise AssertionError(f"{mode.value} draws random bits")
+        case _:
+            assert_never(mode)
 
 
 def _stochastic_step(xp: ModuleType, m: Any, s: Any, mode: Rounding, random: Any) -> Any:
