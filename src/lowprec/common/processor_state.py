@@ -131,7 +131,7 @@ def in_exact_state(function: _Function) -> _Function:
     ... def third(x: float) -> float:
     ...     return x / 3
     >>> third(1e-310)
-    3.3333333333333e-311
+    3.333333333333e-311
     """
 
     @functools.wraps(function)
