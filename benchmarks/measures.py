@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import operator
+import subprocess
+import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+import numba
 import numpy as np
 from timing import Quartiles, in_fresh_interpreter, interleaved, threads
 from workload import FIRST_CALL, LAZY, small_calls, workload
@@ -44,18 +47,139 @@ def ratio_of(below: Work, above: Work, seconds: float) -> Quartiles:
     return Quartiles.of(times[:, 1] / times[:, 0])
 
 
-def flags_cost(name: str, fmt: str) -> Measure:
-    """Compare an operation that counts events with one that does not."""
+def operands_of(load: Workload, name: str, fmt: str, kind: str) -> list[np.ndarray]:
+    """Return operands: values of the format, other numbers, or what overflows and underflows."""
+    x = load.x if kind == "others" else lp.round_to(load.x, fmt)
+    if kind == "extreme":
+        limits = lp.get_format(fmt)
+        large, small = np.float32(limits.max) / 4, np.float32(limits.smallest_normal) * 4
+        x = np.where(x > 0, np.copysign(large, np.roll(x, 3)), small)
+    other = np.roll(np.where(x == 0, np.float32(1), x), 1)
+    if kind == "extreme" and name != "divide":
+        other = x.copy()
+    found = [x, other, np.roll(x, 2)][: ARITY.get(name, 2)]
+    found = [np.abs(x)] if name == "sqrt" else found
+    return [lp.round_to(v, fmt) if kind == "extreme" else v for v in found]
 
-    def make(load: Workload, flags: bool) -> Work:
-        x = lp.round_to(load.x, fmt)
-        other = np.where(x == 0, np.float32(1), np.roll(x, 1))
-        operands = [x, other, np.roll(x, 2)][: {"sqrt": 1, "fma": 3}.get(name, 2)]
-        operands = [np.abs(x)] if name == "sqrt" else operands
+
+ARITY = {"sqrt": 1, "fma": 3}
+
+
+def arithmetic(name: str, fmt: str, *, operands: str = "values", flags: bool = False) -> Make:
+    """Return what computes an operation, of values of the format or of other numbers."""
+
+    def make(load: Workload) -> Work:
         compute = getattr(lp.Arithmetic(fmt, flags=flags), name)
-        return functools.partial(compute, *operands, out=np.empty_like(x))
+        values = operands_of(load, name, fmt, operands)
+        return functools.partial(compute, *values, out=np.empty_like(values[0]))
 
-    return ratio(lambda load: make(load, False), lambda load: make(load, True))
+    return make
+
+
+TORCH = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "sqrt": "sqrt"}
+
+
+def torch_operation(name: str, fmt: str) -> Make:
+    """Return torch's own operation on tensors of the format, which move half the bytes."""
+
+    def make(load: Workload) -> Work:
+        import torch
+
+        values = operands_of(load, name, fmt, "values")
+        tensors = [torch.from_numpy(x).to(getattr(torch, fmt)) for x in values]
+        out = torch.empty_like(tensors[0])
+        return functools.partial(getattr(torch, TORCH[name]), *tensors, out=out)
+
+    return make
+
+
+def flags_cost(name: str, fmt: str, *, operands: str = "values") -> Measure:
+    """Compare an operation that counts events with one that does not."""
+    how = {"operands": operands}
+    return ratio(arithmetic(name, fmt, **how), arithmetic(name, fmt, flags=True, **how))
+
+
+def elementary(name: str, fmt: str) -> Make:
+    """Return what computes an elementary function of positive values."""
+
+    def make(load: Workload) -> Work:
+        x = lp.round_to(np.abs(load.x) + np.float32(0.125), fmt)
+        values = [x, lp.round_to(np.roll(load.x, 1), fmt)] if name == "power" else [x]
+        compute = getattr(lp.Arithmetic(fmt, flags=False), name)
+        return functools.partial(compute, *values, out=np.empty_like(x))
+
+    return make
+
+
+def numpy_power(fmt: str) -> Make:
+    """Return NumPy's power in float64, of the same operands."""
+
+    def make(load: Workload) -> Work:
+        x = lp.round_to(np.abs(load.x) + np.float32(0.125), fmt).astype(np.float64)
+        y = lp.round_to(np.roll(load.x, 1), fmt).astype(np.float64)
+        return functools.partial(_quiet_power, x, y, np.empty_like(x))
+
+    return make
+
+
+@np.errstate(all="ignore")
+def _quiet_power(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    np.power(x, y, out=out)
+
+
+def measuring(fmt: str) -> Make:
+    """Return what measures a format."""
+    return lambda load: functools.partial(lp.measure, load.x, fmt)
+
+
+@numba.njit
+def add_one_by_one(x: np.ndarray) -> np.float32:
+    """Add float32 in C order, as a loop in C does."""
+    total = np.float32(0)
+    for i in range(x.size):
+        total += x[i]
+    return total
+
+
+def normal_terms(elements: int) -> np.ndarray:
+    """Draw the terms of sums."""
+    return np.random.default_rng(0).standard_normal(elements, np.float32)
+
+
+def scalar_sum(load: Workload) -> Work:
+    """Return the scalar loop over as many float32 terms."""
+    return functools.partial(add_one_by_one, normal_terms(load.x.size))
+
+
+def summing(how: lp.Accumulator, *, terms: str = "N(0, 1)", rows: int = 0) -> Make:
+    """Return what sums a row of terms, or as many in rows that lie side by side."""
+
+    def make(load: Workload) -> Work:
+        x = normal_terms(load.x.size)
+        x = np.abs(x) if terms.startswith("|") else x
+        if not rows:
+            return functools.partial(lp.sum, x, how)
+        whole = x[: x.size // rows * rows].reshape(-1, rows)
+        return functools.partial(lp.sum, whole, how, axis=0)
+
+    return make
+
+
+def beside_busy_loops(fmt: str) -> Measure:
+    """Compare two threads with one while two other processes keep the processors busy."""
+
+    def measure(elements: int, seconds: float) -> Quartiles:
+        load = workload(elements)
+        works = [on_threads(count, do("encode", fmt))(load) for count in (1, 2)]
+        loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+        try:
+            return ratio_of(works[0], works[1], seconds)
+        finally:
+            for loop in loops:
+                loop.kill()
+                loop.wait()
+
+    return measure
 
 
 def product(
@@ -139,12 +263,14 @@ def on_threads(count: int, make: Make) -> Make:
     return make_threaded
 
 
-def small_call(task: str) -> Measure:
-    """Time a call on 10 elements, in µs."""
+def small_call(task: str, below: str = "") -> Measure:
+    """Time a call on 10 elements, in µs, or as a ratio to another call."""
 
     def measure(_: int, seconds: float) -> Quartiles:
-        times = interleaved([small_calls()[task].call], seconds=seconds, repeats=100)
-        return Quartiles.of(times * 1e6)
+        names = [below, task] if below else [task]
+        works = [small_calls()[name].call for name in names]
+        times = interleaved(works, seconds=seconds, repeats=100)
+        return Quartiles.of(times[:, 1] / times[:, 0] if below else times * 1e6)
 
     return measure
 

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import functools
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import blocks
 import llvmlite.binding
 from measures import (
+    arithmetic,
+    beside_busy_loops,
     copy,
     do,
+    elementary,
     first_call,
     flags_cost,
     import_time,
+    measuring,
+    numpy_power,
     numpy_product,
     on_threads,
     product,
     ratio,
     rounding_product,
+    scalar_sum,
     small_call,
+    summing,
     torch_loop,
+    torch_operation,
     training_step,
 )
 from peers import astype
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
     from timing import Quartiles
 
 SIZES = {"10⁶": 10**6, "10⁷": 10**7}
+LARGE, MILLION = {"10⁷": 10**7}, {"10⁶": 10**6}
 ONCE = {"measured": 10}
 DIRECTED = ("toward_zero", "away_from_zero", "toward_positive", "toward_negative")
 
@@ -73,7 +83,8 @@ def missing() -> list[str]:
 
 
 def _all() -> Iterator[Promise]:
-    for part in (conversions, latencies, operations, products, training_steps):
+    parts = conversions, block_formats, latencies, operations, sums, products, training_steps
+    for part in parts:
         yield from part()
 
 
@@ -87,6 +98,9 @@ def conversions() -> Iterator[Promise]:
         yield Promise(f"decode {fmt}", 1.2, "× copy", ratio(copy, do("decode", fmt)))
     for fmt in FORMATS:
         yield Promise(f"round_to {fmt}", 1.25, "× copy", ratio(copy, do("round_to", fmt)))
+    for fmt in ("float6_e3m2fn", "float6_e2m3fn", "float4_e2m1fn"):
+        measure = ratio(do("round_to", "float8_e4m3fn"), do("round_to", fmt))
+        yield Promise(f"round_to {fmt}, without NaN", 1.3, "× float8_e4m3fn", measure)
     for fmt in FORMATS[:3]:
         for mode in DIRECTED:
             measure = ratio(do("round_to", fmt), do("round_to", fmt, rounding=mode))
@@ -101,23 +115,110 @@ def conversions() -> Iterator[Promise]:
         measure = ratio(on_threads(2, do(task, fmt)), on_threads(1, do(task, fmt)))
         work = f"{task} {fmt}, two threads"
         yield Promise(work, 1.6, "× one thread", measure, {"10⁷": 10**7}, at_least=True)
+    work = "encode bfloat16 beside two busy loops, two threads"
+    yield Promise(work, 1.2, "× one thread", beside_busy_loops("bfloat16"), {"10⁶": 10**6})
+    yield Promise("measure bfloat16", 8, "× copy", ratio(copy, measuring("bfloat16")), LARGE)
+
+
+#: the most µs that a call on 10 contiguous float32 elements, or on Python's scalars, may take
+CALLS = {
+    "round_to, out": 1.5,
+    "encode, out": 1.5,
+    "decode, out": 1.5,
+    "round_to": 2,
+    "encode": 2,
+    "decode": 2,
+    "round_to, scalar": 2,
+    "add, out": 2.5,
+    "add": 3,
+    "add, scalars": 3,
+    "sum": 6,
+    "dot": 6,
+    "ulp": 6,
+    "measure": 30,
+}
+
+
+def block_formats() -> Iterator[Promise]:
+    """List what block formats may take."""
+    for fmt, limit in (("mxfp8_e4m3", 3), ("mxfp4", 3), ("nvfp4", 5)):
+        yield Promise(f"round_to {fmt}", limit, "× copy", ratio(copy, do("round_to", fmt)))
+        yield Promise(f"quantize {fmt}", limit, "× copy", ratio(copy, blocks.quantized(fmt)))
+        measure = ratio(blocks.along(-1, fmt), blocks.along(0, fmt))
+        yield Promise(f"round_to {fmt}, first axis", 2, "× last axis", measure)
+        measure = ratio(blocks.quantized(fmt), blocks.torchao(fmt))  # of speeds
+        needs = ("torch", "torchao")
+        yield Promise(f"quantize {fmt}", 5, "× torchao", measure, at_least=True, needs=needs)
 
 
 def latencies() -> Iterator[Promise]:
     """List what small calls, the import and the first call may take."""
-    for task in ("encode", "decode", "round_to"):
-        yield Promise(f"{task} bfloat16, 10 elements", 2.5, "µs", small_call(task), ONCE)
-    yield Promise("import lowprec after numpy, ml_dtypes", 40, "ms", import_time, ONCE)
+    for call, limit in CALLS.items():
+        yield Promise(f"{call} bfloat16, 10 elements", limit, "µs", small_call(call), ONCE)
+    measure = small_call("round_to, stochastic", "round_to")
+    yield Promise("round_to bfloat16, 10 elements, stochastic", 2, "× nearest", measure, ONCE)
+    yield Promise("import lowprec after numpy, ml_dtypes", 20, "ms", import_time, ONCE)
     yield Promise("first call, cold cache", 4, "× import numba", first_call("cold"), ONCE)
-    yield Promise("first call, warm cache", 3, "× import numba", first_call("warm"), ONCE)
+    yield Promise("first call, warm cache", 2.6, "× import numba", first_call("warm"), ONCE)
+
+
+BASIC = ("add", "subtract", "multiply", "divide", "sqrt")
+UNARY = ("exp", "log", "tanh", "sigmoid", "erf", "rsqrt")
 
 
 def operations() -> Iterator[Promise]:
-    """List what counting events may add."""
+    """List what operations may take, and what counting events may add."""
+    sizes = {"10⁵": 10**5, "10⁶": 10**6}
     for fmt in ("bfloat16", "float16"):
-        for name in ("add", "multiply", "divide", "sqrt", "fma", "remainder"):
+        for name in BASIC:
+            theirs = torch_operation(name, fmt)
+            for operands, limit in (("values", 1), ("others", 2)):
+                measure = ratio(theirs, arithmetic(name, fmt, operands=operands))
+                work = f"{name} {fmt}, of {operands}"
+                yield Promise(work, limit, "× torch", measure, sizes, needs=("torch",))
+        for name, limit in (("fma", 2), ("remainder", 6)):
+            measure = ratio(arithmetic("multiply", fmt), arithmetic(name, fmt))
+            yield Promise(f"{name} {fmt}", limit, "× multiply", measure, sizes)
+        for name in (*BASIC, "fma", "remainder"):
             work = f"{name} {fmt}, counting events"
-            yield Promise(work, 1.25, "× without", flags_cost(name, fmt), {"measured": 10**6})
+            yield Promise(work, 1.25, "× without", flags_cost(name, fmt), MILLION)
+        for name in ("multiply", "divide", "fma"):
+            work = f"{name} {fmt}, counting overflows and underflows"
+            measure = flags_cost(name, fmt, operands="extreme")
+            yield Promise(work, 1.25, "× without", measure, MILLION)
+        for name in UNARY:
+            measure = ratio(copy, elementary(name, fmt))
+            yield Promise(f"{name} {fmt}", 6, "× copy", measure, MILLION)
+        measure = ratio(numpy_power(fmt), elementary("power", fmt))
+        yield Promise(f"power {fmt}", 2, "× NumPy float64", measure, MILLION)
+
+
+NARROW = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+OTHER_MODES = (*DIRECTED, "ties_to_away", "ties_toward_zero", "to_odd")
+
+
+def sums() -> Iterator[Promise]:
+    """List what sums may take, in a scalar float32 loop's time for as many terms."""
+
+    def promise(work: str, limit: float, how: Accumulator, **options: Any) -> Promise:
+        measure = ratio(scalar_sum, summing(how, **options))
+        return Promise(f"sum {work}", limit, "× scalar loop", measure, MILLION)
+
+    yield promise("float32", 1.3, Accumulator("float32"))
+    for fmt in NARROW:
+        for terms in ("N(0, 1)", "|N(0, 1)|"):
+            yield promise(f"{fmt}, {terms}", 6, Accumulator(fmt), terms=terms)
+    for mode in OTHER_MODES:
+        yield promise(f"bfloat16, {mode}", 8, Accumulator("bfloat16", rounding=mode))
+    for fmt in ("float32", "bfloat16", "float16"):
+        for rows in (16, 1000):
+            yield promise(f"{fmt}, {rows} rows side by side", 0.6, Accumulator(fmt), rows=rows)
+        yield promise(f"{fmt}, pairwise", 1.5, Accumulator(fmt, "pairwise"))
+        yield promise(f"{fmt}, exact", 2, Accumulator(fmt, "exact"))
+        yield promise(f"{fmt}, kahan", 40, Accumulator(fmt, "kahan"))
+    for fmt in ("bfloat16", "float16"):
+        how = Accumulator(fmt, rounding="stochastic", rng=0)
+        yield promise(f"{fmt}, stochastic", 12, how)
 
 
 PRODUCTS = {
@@ -160,6 +261,6 @@ def training_steps() -> Iterator[Promise]:
             mine = functools.partial(ours, policy, optimizer)
             work = f"step {policy}, {optimizer}"
             measure = training_step(functools.partial(in_numpy, optimizer), mine)
-            yield Promise(work, 1.3, "× NumPy float32", measure, ONCE, needs=BLAS)
+            yield Promise(work, 1.15, "× NumPy float32", measure, ONCE, needs=BLAS)
             measure = training_step(functools.partial(in_torch, optimizer), mine)
             yield Promise(work, 1, "× torch float32", measure, ONCE, needs=(*BLAS, "torch"))

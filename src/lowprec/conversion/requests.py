@@ -215,6 +215,11 @@ def refuse_specials(array: Array, what: str) -> None:
 
 @in_exact_state
 def _refuse_specials(array: Array, what: str) -> None:
+    if array.size and array.dtype.kind in "biuf" and array.dtype.isnative:
+        with np.errstate(invalid="ignore"):
+            least = array.min()  # NaN if there is one
+        if least >= 0 or (least < 0 and "negative" not in what):
+            return
     count, first, position = 0, -1, 0
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
     blocks: Any = np.nditer(array, flags, order="C", buffersize=_BLOCK)

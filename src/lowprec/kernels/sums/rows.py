@@ -12,6 +12,7 @@ from lowprec.kernels.products.matmul import DEPTH, make_multiply
 from lowprec.kernels.products.vectors import FLOAT
 from lowprec.kernels.rules import Constants
 from lowprec.kernels.sums.binades import binades_of, make_row_sums
+from lowprec.kernels.sums.columns import make_column_sums
 from lowprec.kernels.sums.exact_rows import make_exact_rows
 from lowprec.kernels.sums.orders import rounding_plan
 from lowprec.kernels.sums.trees import make_trees, term_plan
@@ -25,6 +26,7 @@ __all__ = ["ColumnSums", "RowSums", "column_sums", "row_sums"]
 
 Array = np.ndarray[Any, Any]
 
+_MANY = 96  # columns whose sums do not fit in registers
 _LONGEST_BLOCK = 2048  # terms of an accumulator's block
 _ONE = np.ones(1, np.float32)
 
@@ -83,9 +85,17 @@ class ColumnSums(NamedTuple):
     loop: Callable[..., None]
     block: int
     constants: Array
+    many: Callable[..., None] | None  # for many columns, summed in one sequence
 
     def add(self, x: Array, sums: Array) -> None:
         """Write the sums of the columns of a float32 matrix whose rows are contiguous."""
+        columns = x.shape[1]
+        whole = columns - columns % FEWEST_COLUMNS
+        if self.many is not None and columns >= _MANY and x.flags.c_contiguous:
+            self.many(x.reshape(-1), columns, sums[:whole], self.constants[0])
+            x, sums = x[:, whole:], sums[whole:]
+            if columns == whole:
+                return
         ones = np.broadcast_to(_ONE, (1, len(x)))
         self.loop(ones, x, sums.reshape(1, -1), True, self.block, self.constants)
 
@@ -107,7 +117,8 @@ def column_sums(
     end = outer[0] if order == "blocked" else ""
     nothing = np.zeros(len(Constants._fields), np.uint64)
     constants = np.stack([inner[1], outer[1] if end else nothing])
-    return ColumnSums(make_multiply(f"{inner[0]}&{end}"), block or DEPTH, constants)
+    many = None if end else make_column_sums(inner[0])
+    return ColumnSums(make_multiply(f"{inner[0]}&{end}"), block or DEPTH, constants, many)
 
 
 #: how many columns make up for the start of the micro-kernels
