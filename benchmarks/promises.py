@@ -6,6 +6,7 @@ import functools
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import blocks
 import llvmlite.binding
 from measures import (
     arithmetic,
@@ -82,7 +83,8 @@ def missing() -> list[str]:
 
 
 def _all() -> Iterator[Promise]:
-    for part in (conversions, latencies, operations, sums, products, training_steps):
+    parts = conversions, block_formats, latencies, operations, sums, products, training_steps
+    for part in parts:
         yield from part()
 
 
@@ -135,6 +137,18 @@ CALLS = {
     "ulp": 6,
     "measure": 30,
 }
+
+
+def block_formats() -> Iterator[Promise]:
+    """List what block formats may take."""
+    for fmt, limit in (("mxfp8_e4m3", 3), ("mxfp4", 3), ("nvfp4", 5)):
+        yield Promise(f"round_to {fmt}", limit, "× copy", ratio(copy, do("round_to", fmt)))
+        yield Promise(f"quantize {fmt}", limit, "× copy", ratio(copy, blocks.quantized(fmt)))
+        measure = ratio(blocks.along(-1, fmt), blocks.along(0, fmt))
+        yield Promise(f"round_to {fmt}, first axis", 2, "× last axis", measure)
+        measure = ratio(blocks.quantized(fmt), blocks.torchao(fmt))  # of speeds
+        needs = ("torch", "torchao")
+        yield Promise(f"quantize {fmt}", 5, "× torchao", measure, at_least=True, needs=needs)
 
 
 def latencies() -> Iterator[Promise]:

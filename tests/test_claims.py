@@ -114,16 +114,23 @@ def test_the_words_about_overflow_policies_hold_in_every_format(overflow):
     """The list in the guide about casting, in every format and mode."""
     for fmt in lp.named_formats().values():
         wide = 2.0 * fmt.max if fmt.max < 1e300 else np.inf
+        if overflow is lp.Overflow.INFINITE and not (fmt.has_infinity or fmt.has_nan):
+            with pytest.raises(ValueError, match="has neither"):
+                lp.round_to(wide, fmt, overflow=overflow)
+            continue
         found = lp.round_to(np.float64([wide, np.inf]), fmt, overflow=overflow)
         replaced = np.inf if fmt.has_infinity else np.nan if fmt.has_nan else fmt.max
-        clamped = replaced if overflow == lp.Overflow.IEEE else fmt.max
+        is_replaced = overflow in (lp.Overflow.IEEE, lp.Overflow.INFINITE)
+        clamped = replaced if is_replaced else fmt.max
         if np.isfinite(wide):
             assert np.array_equal(found[0], clamped, equal_nan=True), fmt
         keeps = overflow != lp.Overflow.SATURATE_FINITE and fmt.has_infinity
         assert np.array_equal(found[1], np.inf if keeps else clamped, equal_nan=True), fmt
         for rounding in ("toward_zero", "to_odd", "toward_negative"):
             if np.isfinite(wide):
-                assert lp.round_to(wide, fmt, rounding=rounding, overflow=overflow) == fmt.max
+                expected = replaced if overflow is lp.Overflow.INFINITE else fmt.max
+                actual = lp.round_to(wide, fmt, rounding=rounding, overflow=overflow)
+                assert np.array_equal(actual, expected, equal_nan=True), fmt
 
 
 BASIC = {"add", "subtract", "multiply", "divide", "sqrt", "fma", "remainder", "minimum", "maximum"}

@@ -116,19 +116,20 @@ def vector_rule(fmt: BlockFormat, tile: tuple[int, int], target: str) -> tuple[R
     if facts is None:
         return None
     kind, constants, strict = facts
+    quick = int(kind != "power" and _is_quick(fmt))
     down, across = tile
     most = _MOST_LANES if kind == "power" else _FEW_LANES
     style = grid_of(fmt.element).style
     if across == 1 and down > 1:
         lanes = _COLUMN_LANES if kind == "power" else _FEW_LANES
-        return Rule(kind, True, SEVERAL, lanes, style, target, strict), constants
+        return Rule(kind, True, SEVERAL, lanes, style, target, strict, quick), constants
     lanes = math.gcd(across, most)
     if lanes < 8 or (down > 1 and lanes != across):
         lanes = across if across in (8, 16, 32, 64, 128) else 0
     if not lanes:
         return None
     rows = ONE if tile == (1, lanes) else LONG if down == 1 else SEVERAL
-    return Rule(kind, False, rows, lanes, style, target, strict), constants
+    return Rule(kind, False, rows, lanes, style, target, strict, quick), constants
 
 
 def with_tensor_scale(constants: Array, fmt: BlockFormat, g: float) -> Array:
@@ -166,6 +167,10 @@ def _vector_facts(fmt: BlockFormat) -> tuple[str, Array, int] | None:
         "max_code": grid.max_code,
         "sign_shift": 31 - grid.sign_shift,
     }
+    if _is_quick(fmt):
+        fields["quick_emin"] = (grid.emin + _FLOAT32_BIAS) << 23
+        fields["quick_dropped"] = 23 - t
+        fields["quick_top"] = _single_bits(fmt.element.max)
     if grid.max_code < FEW:
         values = [float(_value(code, grid)) for code in range(grid.max_code + 1)]
         middles = [(a + b) / 2 for a, b in itertools.pairwise(values)]
@@ -179,6 +184,14 @@ def _vector_facts(fmt: BlockFormat) -> tuple[str, Array, int] | None:
     return "quotient", Constants(**fields).array(), 0
 
 
+def _is_quick(fmt: BlockFormat) -> bool:
+    """Whether quotients, elements and products with both parts of a divisor suit float32."""
+    grid = grid_of(fmt.element)
+    rest = fmt.scale.precision if fmt.tensor_scale else 0
+    is_usual = grid.emin >= -80 and fmt.element.emax <= 80
+    return is_usual and grid.trailing_bits <= 10 and grid.trailing_bits + 1 + rest <= 24
+
+
 def _power_facts(fmt: BlockFormat, grid: Grid) -> tuple[str, Array, int] | None:
     t, scale, emax = grid.trailing_bits, fmt.scale, fmt.element.emax
     if t > 20 or scale.has_zero:
@@ -188,7 +201,7 @@ def _power_facts(fmt: BlockFormat, grid: Grid) -> tuple[str, Array, int] | None:
     highest = min(126 - 23 + t - 1, scale.emax + emax - 1, 125)
     if lowest > highest or emax > 126:
         return None
-    largest = struct.unpack("<I", struct.pack("<f", fmt.element.max))[0]
+    largest = _single_bits(fmt.element.max)
     trailing_of_max = largest & 0x7FFFFF
     grows = {
         ScaleRule.FLOOR: 0,
@@ -222,3 +235,7 @@ def _value(code: int, grid: Grid) -> Fraction:
 
 def _double_bits(x: float) -> int:
     return int(struct.unpack("<Q", struct.pack("<d", x))[0])
+
+
+def _single_bits(x: float) -> int:
+    return int(struct.unpack("<I", struct.pack("<f", x))[0])

@@ -114,7 +114,7 @@ def measure_throughput(
     list of Timing
         By operation, then format.
     """
-    import numba
+    from lowprec.kernels.compiler import numba
 
     x = np.random.default_rng(0).standard_normal(ELEMENTS).astype(np.float32)
     threads = numba.get_num_threads()

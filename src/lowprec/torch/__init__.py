@@ -15,6 +15,7 @@ except ModuleNotFoundError as _error:
     ) from None
 
 from lowprec.torch.calling import attention, conv2d, linear, matmul
+from lowprec.torch.diagnosing import diagnose
 from lowprec.torch.door import cast, decode, encode, round_to, round_to_
 from lowprec.torch.emulating import emulate
 from lowprec.torch.optimizing import Optimizer
@@ -26,6 +27,7 @@ __all__ = [
     "cast",
     "conv2d",
     "decode",
+    "diagnose",
     "emulate",
     "encode",
     "linear",

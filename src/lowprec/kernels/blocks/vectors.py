@@ -37,6 +37,7 @@ FEW = 8  #: magnitudes that the rule ``few`` takes at most
 _INFINITY, _MAGNITUDE, _SIGN = 0x7F800000, 0x7FFFFFFF, 1 << 31
 _ONE = 127 << 23
 _FIELD = 2047 << 52
+_LEAST_QUICK, _MOST_QUICK = (127 - 90) << 23, (127 + 90) << 23  # of divisors as float32
 _NARROW = 16  # columns that are converted at once where there are fewer than a group has
 _BIAS = 1023
 
@@ -64,6 +65,9 @@ class Constants(NamedTuple):
     scale_dropped: int = 0
     scale_top: int = 0  # float64 bits of the largest scale
     scale_least: int = 0  # and of the smallest positive one
+    quick_emin: int = 0  # of few and quotient: emin, dropped and top as added to float32
+    quick_dropped: int = 0
+    quick_top: int = 0
     middles: tuple[int, ...] = ()  # of few: float64 bits of the midpoints, and of the values
     values: tuple[int, ...] = ()
 
@@ -88,6 +92,7 @@ class Rule(NamedTuple):
     style: int  # as in Grid
     target: str  # float32, or the dtype of codes
     strict: int = 0  # of few: bit i says that midpoint i belongs to the smaller element
+    is_quick: int = 0  # of few and quotient: 1 if float32 may try before
 
     def text(self) -> str:
         """Spell the rule, for Numba to treat as a constant."""
@@ -95,8 +100,9 @@ class Rule(NamedTuple):
 
 
 def _read(text: str) -> Rule:
-    kind, column, row, lanes, style, target, strict = text.split()
-    return Rule(kind, column == "1", row, int(lanes), int(style), target, int(strict))
+    kind, column, row, lanes, style, target, strict, quick = text.split()
+    numbers = int(strict), int(quick)
+    return Rule(kind, column == "1", row, int(lanes), int(style), target, *numbers)
 
 
 class _Fields:
@@ -167,7 +173,45 @@ class _Amax:
         self.s = select(self.is_zero, s.constant(0), s)
         d = s.as_floats() * c.tensor.as_floats().splat(n)
         self.d = select(self.is_zero, d.constant(1.0), d)
-        self.prepare()
+        if rule.is_quick:
+            self._prepare_quick()
+
+    def _prepare_quick(self) -> None:
+        """Take d apart into two float32 numbers, and invert it."""
+        n, d = self.rule.lanes, self.d
+        high = d.float_resized(32)
+        low = (d - high.float_resized(64)).float_resized(32)
+        inverse = (d.constant(1.0) / d).float_resized(32)
+        is_usual = (high.as_integers() - _LEAST_QUICK) < _MOST_QUICK - _LEAST_QUICK
+        self.is_usual = spread(is_usual, n)
+        self.high, self.low, self.inverse = (spread(part, n) for part in (high, low, inverse))
+
+    def quick(self, f: Lanes) -> tuple[Lanes, Lanes]:
+        """Return what `round` does, from float32 quotients, and in which lanes that is sure.
+
+        A quotient is off by less than 2**-22; where a little more and a little less become the same
+        element, so does the exact quotient.
+        """
+        c, n = self.c, self.rule.lanes
+        lowest = c.quick_emin.resized(32).splat(n)
+        dropped = c.quick_dropped.resized(32).splat(n)
+        top = c.quick_top.resized(32).splat(n)
+        v = f.as_floats() * self.inverse
+        v = minimum(v.as_integers(), top + (1 << 23)).as_floats()
+        found = []
+        for factor in (1.0 - 2.0**-21, 1.0 + 2.0**-21):
+            u = v * factor
+            exponent = maximum(u.as_integers() & _INFINITY, lowest)
+            place = (exponent + (dropped << 23)).as_floats()
+            found.append((exponent, place, u + place))
+        (_, place, s), (exponent, other, t) = found
+        less, q = minimum((s - place).as_integers(), top), minimum((t - other).as_integers(), top)
+        is_sure = less.equals(q) & self.is_usual
+        if self.rule.target == "float32":
+            q = q.as_floats()
+            return q.fused(self.high, q * self.low).as_integers(), is_sure
+        code = ((exponent - lowest) >> dropped) + (t.as_integers() - other.as_integers())
+        return minimum(code, c.max_code.resized(32).splat(n)), is_sure
 
     def prepare(self) -> None:
         """Find what elements are compared with."""
@@ -221,6 +265,7 @@ class _Few(_Amax):
         return select(is_below, bits + 1, bits)
 
     def round(self, f: Lanes) -> Lanes:
+        self.prepare()
         result = f.constant(0)
         for i, threshold in enumerate(self.thresholds):
             grown = self.values[i + 1] if self.rule.target == "float32" else f.constant(i + 1)
@@ -238,6 +283,7 @@ class _Quotient(_Amax):
         self.dropped, self.max_code = c.dropped.splat(n), c.max_code.splat(n)
 
     def round(self, f: Lanes) -> Lanes:
+        self.prepare()
         v = widened(f) / self.divisors
         exponent = maximum(v.as_integers() & _FIELD, self.lowest)
         c = (exponent + (self.dropped << 52)).as_floats()
@@ -350,8 +396,22 @@ def convert_block(
 
             def convert_row(r: Any) -> None:
                 u = source.load(r)
-                result = _with_sign(work.round(u & _MAGNITUDE), u, plan, fields)
-                target.store(result.resized(width), r)
+
+                def store(magnitude: Lanes) -> None:
+                    result = _with_sign(magnitude, u, plan, fields)
+                    target.store(result.resized(width), r)
+
+                if not plan.is_quick:
+                    store(work.round(u & _MAGNITUDE))
+                    return
+                assert isinstance(work, _Amax)
+                found, is_sure = work.quick(u & _MAGNITUDE)
+                all_sure = is_sure.count_true().equals(plan.lanes)
+                with builder.if_else(all_sure.value) as (then, otherwise):
+                    with then:
+                        store(found)
+                    with otherwise:
+                        store(work.round(u & _MAGNITUDE))
 
             _each_row(builder, args[3], plan, convert_row)
         return serves.value
@@ -377,6 +437,8 @@ def _largest(builder: Any, source: _Rows, rows: Any, plan: Rule) -> Lanes:
         builder.store(ir.Constant(kind, [0] * plan.lanes), slot)
 
         def grow(r: Any) -> None:
+            if plan.is_column:  # rows are far apart, and the processor does not see what comes next
+                prefetch(builder, source.at(r), 4 * plan.lanes)
             a = source.load(r) & _MAGNITUDE
             builder.store(maximum(a, Lanes(builder, builder.load(slot))).value, slot)
 
@@ -388,6 +450,17 @@ def _largest(builder: Any, source: _Rows, rows: Any, plan: Rule) -> Lanes:
     name = f"llvm.vector.reduce.umax.v{plan.lanes}i32"
     reduce = cgutils.get_or_insert_function(builder.module, signature, name)
     return Lanes(builder, builder.call(reduce, [lanes.value]))
+
+
+def prefetch(builder: Any, pointer: Any, size: int) -> None:
+    """Ask for as many bytes that lie behind as many at an address."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    start = builder.bitcast(pointer, byte)
+    for line in range(size, 2 * size, 64):
+        place = builder.gep(start, [ir.Constant(ir.IntType(64), line)])
+        builder.call(function, [place, word(0), word(3), word(1)])
 
 
 @intrinsic
@@ -417,7 +490,7 @@ def make_conversion(rule: Rule, parallel: bool = False) -> Callable[..., None]:
     narrow = min(lanes, _NARROW)
     narrow_text = rule._replace(lanes=narrow).text()
     as_codes = rule.target != "float32"
-    is_long = rule.rows == LONG
+    is_long, is_one = rule.rows == LONG, rule.rows == ONE
     width = lanes if is_column else 1  # blocks that are converted at once
 
     def convert(  # type: ignore[no-untyped-def]
@@ -429,6 +502,7 @@ def make_conversion(rule: Rule, parallel: bool = False) -> Callable[..., None]:
         groups = -(-beside // width)
         total = x.shape[0] * below * groups
         steps = (x.strides[1], out.strides[1])
+        whole, out_size = x.shape[2] // lanes, out.itemsize * lanes
         if is_long:
             steps = (4 * lanes, out.itemsize * lanes)
         x_address, out_address = np.int64(x.ctypes.data), np.int64(out.ctypes.data)
@@ -440,7 +514,33 @@ def make_conversion(rule: Rule, parallel: bool = False) -> Callable[..., None]:
             j = first % groups
             i = first // groups % below
             o = first // groups // below
-            for _ in range(first, last):
+            done = first
+            while done < last:
+                if is_one and j < whole:  # whole blocks in a row, until one is not served
+                    run = min(last - done, whole - j)
+                    at = x_address + o * x.strides[0] + i * x.strides[1] + 4 * lanes * j
+                    out_at = out_address + o * out.strides[0] + i * out.strides[1]
+                    out_at += out.itemsize * lanes * j
+                    s_at = scale_address + 8 * ((o * scales.shape[1] + i) * scales.shape[2] + j)
+                    t = 0
+                    while t < run:
+                        if not convert_block(at, out_at, steps, 1, s_at, fields, text):
+                            break
+                        at += 4 * lanes
+                        out_at += out_size
+                        s_at += 8
+                        t += 1
+                    done += t
+                    j += t
+                    if j == groups:
+                        j = 0
+                        i += 1
+                        if i == below:
+                            i = 0
+                            o += 1
+                    if t == run:
+                        continue
+                done += 1
                 top, bottom = i * down, min(i * down + down, x.shape[1])
                 row = x_address + o * x.strides[0] + top * x.strides[1]
                 out_row = out_address + o * out.strides[0] + top * out.strides[1]

@@ -33,6 +33,7 @@ Array = np.ndarray[Any, Any]
 
 _LANES = FLOAT.lanes
 _WIDEST = 2048  # columns whose sums the cache keeps
+_CACHE_LINE = 64  # bytes
 
 
 @intrinsic(prefer_literal=True)
@@ -65,15 +66,18 @@ def make_column_sums(plan: str) -> Callable[..., None]:
     def sum_columns(x, columns, sums, constants):  # type: ignore[no-untyped-def]
         floats = swap_float_state(EXACT_FLOATS)
         c = load_constants(constants)
-        sums[:] = -0.0  # which adds nothing
+        room = np.empty(_WIDEST + _LANES, np.float32)
+        shift = -room.ctypes.data % _CACHE_LINE // room.itemsize  # no vector is on two lines
+        kept = room[shift : shift + _WIDEST]
         for left in range(0, sums.size, _WIDEST):
-            right = min(left + _WIDEST, sums.size)
-            for first in range(0, x.size, columns):
-                for j in range(left, right, _LANES):
-                    add_vector(x, first + j, sums, j, c, plan)
-        for j in range(sums.size):
-            if sums[j] != sums[j]:
-                sums[j] = np.nan
+            width = min(_WIDEST, sums.size - left)
+            kept[:] = -0.0  # which adds nothing
+            for first in range(left, x.size, columns):
+                for j in range(0, width, _LANES):
+                    add_vector(x, first + j, kept, j, c, plan)
+            for j in range(width):
+                total = kept[j]
+                sums[left + j] = total if total == total else np.nan
         swap_float_state(floats)
 
     signature = types.void(

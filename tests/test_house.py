@@ -1,0 +1,122 @@
+"""The plan of the package: which room may import from which, and who imports what is heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lowprec
+
+ROOT = Path(lowprec.__file__).parent
+
+# A room imports from itself and from rooms before it. `testing` stands behind `verification`, whose
+# judgement its assertions tell.
+ORDER = [
+    *(
+        "common",
+        "show",
+        "rounding",
+        "formats",
+        "arrays",
+        "kernels",
+        "exact",
+        "conversion",
+        "blocks",
+    ),
+    *("arithmetic", "accumulation", "linalg", "analysis", "tensors", "train", "trace"),
+    *("torch", "jax", "verification", "testing", "report", "explorer", "cli"),
+    *("__main__", "__init__"),
+]
+
+# What only these files may import, at any depth and in functions too.
+HEAVY = {
+    "numba": ("kernels/",),
+    "llvmlite": ("kernels/",),
+    # verification/targets.py holds other libraries' conversions to the right values
+    "torch": ("torch/", "tensors/kinds/torch.py", "arrays/sources.py", "verification/targets.py"),
+    "jax": ("jax/", "verification/targets.py"),
+}
+
+
+def modules():
+    return {path.relative_to(ROOT).as_posix(): path for path in ROOT.rglob("*.py")}
+
+
+def imports(path):
+    """Yield the names of all modules that a file imports: plain, in functions, in annotations."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(name):
+    """Return the room of a file or of a dotted name below lowprec."""
+    return name.removesuffix(".py").split("/")[0]
+
+
+def arrows():
+    for name, path in modules().items():
+        for imported in imports(path):
+            parts = imported.split(".")
+            if parts[0] == "lowprec":
+                inner = parts[1] if len(parts) > 1 else "__init__"
+                is_room = (ROOT / inner).is_dir() or (ROOT / f"{inner}.py").is_file()
+                yield name, room_of(name), inner if is_room else "__init__"
+
+
+def test_every_room_has_its_place():
+    assert {room_of(name) for name in modules()} <= set(ORDER)
+
+
+def test_no_arrow_goes_up():
+    wrong = [
+        f"{name} imports {room}"
+        for name, own, room in arrows()
+        if ORDER.index(room) > ORDER.index(own)
+    ]
+    assert not wrong
+
+
+def test_show_knows_no_noun():
+    assert {room for _, own, room in arrows() if own == "show"} <= {"show", "common"}
+
+
+@pytest.mark.parametrize("package", HEAVY)
+def test_what_is_heavy_is_imported_in_its_room_alone(package):
+    wrong = [
+        name
+        for name, path in modules().items()
+        if any(imported.split(".")[0] == package for imported in imports(path))
+        and not name.startswith(HEAVY[package])
+    ]
+    assert not wrong
+
+
+def test_importing_lowprec_loads_nothing_heavy():
+    heavy = ["numba", "llvmlite", "torch", "jax", "rich", "matplotlib", "scipy", "dask"]
+    code = f"import sys, lowprec; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_dir_shows_doors_alone():
+    names = set(dir(lowprec)) - {"__all__", "__version__"}
+    rooms = {"linalg", "sum", "tensors", "train"}
+    assert names == set(lowprec.__all__) | rooms
+    assert "sum" not in lowprec.__all__
+    for name in sorted(names):
+        assert getattr(lowprec, name) is not None
+
+
+def test_every_package_says_what_it_does():
+    for name, path in modules().items():
+        if name.endswith("__init__.py"):
+            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            assert docstring, f"{name} has no docstring"
