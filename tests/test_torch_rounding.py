@@ -537,3 +537,23 @@ def test_bad_names_are_answered_by_near_ones():
         lt.round_to(torch.zeros(3), "bfloat17")
     with pytest.raises(ValueError, match="ties_to_even"):
         lt.round_to(torch.zeros(3), "bfloat16", rounding="nearest")
+
+
+class Rounded(torch.utils.data.Dataset):
+    """A data set whose samples are rounded in the worker that loads them."""
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        return lt.round_to(torch.full((4,), 0.1 * (i + 1)), "bfloat16")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_workers_of_a_loader_round_alike(how):
+    loader = torch.utils.data.DataLoader(
+        Rounded(), batch_size=4, num_workers=1, multiprocessing_context=how
+    )
+    expected = torch.stack([Rounded()[i] for i in range(8)])
+    assert torch.equal(torch.cat(list(loader)), expected)
