@@ -16,6 +16,7 @@ is some rows of one vector that share a scale, or as many columns of rows as a v
 
 from __future__ import annotations
 
+import copy
 import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["FEW", "LONG", "ONE", "SEVERAL", "Constants", "Rule", "make_conversion"]
 
 ONE, SEVERAL, LONG = "one", "several", "long"  #: rows of vectors in a block
+_BATCH = "batch"  # so many blocks of one row, whose scales are found side by side
+_IN_BATCH = 8
 FEW = 8  #: magnitudes that the rule ``few`` takes at most
 
 _INFINITY, _MAGNITUDE, _SIGN = 0x7F800000, 0x7FFFFFFF, 1 << 31
@@ -141,6 +144,12 @@ class _Power:
         self.dropped = c.dropped.resized(32).splat(n)
         self.max_code = c.max_code.resized(32).splat(n)
 
+    def of_block(self, i: int) -> _Power:
+        """Return the rule of one of several blocks whose scales were found side by side."""
+        one, n = copy.copy(self), self.rule.lanes
+        one.lowest, one.top = (element(part, i).splat(n) for part in (self.lowest, self.top))
+        return one
+
     def scale(self) -> Lanes:
         """Return the scales as float64 bits."""
         bits = ((self.e >> 23).resized(64) + (_BIAS - 127)) << 52
@@ -212,6 +221,16 @@ class _Amax:
             return q.fused(self.high, q * self.low).as_integers(), is_sure
         code = ((exponent - lowest) >> dropped) + (t.as_integers() - other.as_integers())
         return minimum(code, c.max_code.resized(32).splat(n)), is_sure
+
+    def of_block(self, i: int) -> _Amax:
+        """Return the rule of one of several blocks whose scales were found side by side."""
+        one, n = copy.copy(self), self.rule.lanes
+        one.d = element(self.d, i)
+        if self.rule.is_quick:
+            one.is_usual = element(self.is_usual, i).splat(n)
+            parts = self.high, self.low, self.inverse
+            one.high, one.low, one.inverse = (element(part, i).splat(n) for part in parts)
+        return one
 
     def prepare(self) -> None:
         """Find what elements are compared with."""
@@ -383,18 +402,21 @@ def convert_block(
         width = 32 if plan.target == "float32" else 8 * np.dtype(plan.target).itemsize
         source = _Rows(builder, args[0], step, ir.IntType(32), plan.lanes)
         target = _Rows(builder, args[1], out_step, ir.IntType(width), plan.lanes)
-        amax = _largest(builder, source, args[3], plan)
+        if plan.rows == _BATCH:
+            amax = joined([_reduced(source.load(_INDEX(r)) & _MAGNITUDE) for r in range(_IN_BATCH)])
+        else:
+            amax = _largest(builder, source, args[3], plan)
         work = _RULES[plan.kind](plan, fields, amax)
         serves = work.serves
         if serves.count > 1:
-            serves = serves.count_true().equals(plan.lanes)
+            serves = serves.count_true().equals(serves.count)
         with builder.if_then(serves.value):
             if plan.target != "float32":
                 scales = work.scale()
                 pointer = builder.inttoptr(args[4], scales.value.type.as_pointer())
                 builder.store(scales.value, pointer, align=8)
 
-            def convert_row(r: Any) -> None:
+            def convert_row(r: Any, work: _Power | _Amax = work) -> None:
                 u = source.load(r)
 
                 def store(magnitude: Lanes) -> None:
@@ -413,7 +435,11 @@ def convert_block(
                     with otherwise:
                         store(work.round(u & _MAGNITUDE))
 
-            _each_row(builder, args[3], plan, convert_row)
+            if plan.rows == _BATCH:
+                for r in range(_IN_BATCH):
+                    convert_row(_INDEX(r), work.of_block(r))
+            else:
+                _each_row(builder, args[3], plan, convert_row)
         return serves.value
 
     return types.boolean(x, out, steps, rows, scale, constants, rule), generate
@@ -444,10 +470,14 @@ def _largest(builder: Any, source: _Rows, rows: Any, plan: Rule) -> Lanes:
 
         _each_row(builder, rows, plan, grow)
         lanes = Lanes(builder, builder.load(slot))
-    if plan.is_column:
-        return lanes
+    return lanes if plan.is_column else _reduced(lanes)
+
+
+def _reduced(lanes: Lanes) -> Lanes:
+    """Return the largest of unsigned lanes."""
+    builder, kind = lanes.builder, lanes.value.type
     signature = ir.FunctionType(ir.IntType(32), [kind])
-    name = f"llvm.vector.reduce.umax.v{plan.lanes}i32"
+    name = f"llvm.vector.reduce.umax.v{lanes.count}i32"
     reduce = cgutils.get_or_insert_function(builder.module, signature, name)
     return Lanes(builder, builder.call(reduce, [lanes.value]))
 
@@ -487,7 +517,8 @@ def make_conversion(rule: Rule, parallel: bool = False) -> Callable[..., None]:
     `x` and `out` have columns that are neighbours in memory. Scales are written with codes alone.
     """
     text, lanes, is_column = rule.text(), rule.lanes, rule.is_column
-    narrow = min(lanes, _NARROW)
+    narrow, in_batch = min(lanes, _NARROW), _IN_BATCH
+    batch_text = rule._replace(rows=_BATCH).text()
     narrow_text = rule._replace(lanes=narrow).text()
     as_codes = rule.target != "float32"
     is_long, is_one = rule.rows == LONG, rule.rows == ONE
@@ -502,6 +533,7 @@ def make_conversion(rule: Rule, parallel: bool = False) -> Callable[..., None]:
         groups = -(-beside // width)
         total = x.shape[0] * below * groups
         steps = (x.strides[1], out.strides[1])
+        batch = (4 * lanes, out.itemsize * lanes)
         whole, out_size = x.shape[2] // lanes, out.itemsize * lanes
         if is_long:
             steps = (4 * lanes, out.itemsize * lanes)
@@ -523,6 +555,13 @@ def make_conversion(rule: Rule, parallel: bool = False) -> Callable[..., None]:
                     out_at += out.itemsize * lanes * j
                     s_at = scale_address + 8 * ((o * scales.shape[1] + i) * scales.shape[2] + j)
                     t = 0
+                    while t + in_batch <= run:
+                        if not convert_block(at, out_at, batch, 1, s_at, fields, batch_text):
+                            break
+                        at += batch[0] * in_batch
+                        out_at += batch[1] * in_batch
+                        s_at += 8 * in_batch
+                        t += in_batch
                     while t < run:
                         if not convert_block(at, out_at, steps, 1, s_at, fields, text):
                             break
