@@ -183,7 +183,8 @@ def _advise(
 ) -> FormatAdvice:
     measured = _measure(x, fmt, axis)
     advice = FormatAdvice(fmt, tolerance, measured)
-    exponent = 0 if advice.holds else _exponent(measured, tolerance)
+    is_fine = advice.holds or (measured.collapses and not measured.lost)  # no scale helps these
+    exponent = 0 if is_fine else _exponent(measured, tolerance)
     if exponent == 0 or not isinstance(fmt, Format):
         return advice
     shifted = _shifted(fmt, exponent)
@@ -231,6 +232,8 @@ def _times_power(x: np.ndarray[Any, Any], exponent: int) -> np.ndarray[Any, Any]
 
 
 def _holds(measured: Measurement, tolerance: float) -> bool:
+    if measured.collapses:
+        return False
     return measured.lost == 0 and measured.max_relative_error <= tolerance
 
 
@@ -281,6 +284,8 @@ def describe(advice: FormatAdvice) -> str:
         words = f"loses none but is off by up to {error}"
         if measured.subnormals:
             words += f" ({measured.subnormals:,} values become subnormal)"
+    if measured.variation is not None:
+        words += f", but {measured.variation}"
     if measured.clipped:
         words += f"; {measured.clipped:,} are clipped to the largest element of their block"
     return words + _describe_scale(advice)

@@ -6,6 +6,7 @@ however many formats are asked about.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import operator
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.analysis.measurement import Measurement
+from lowprec.analysis.variation import Variations
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
 from lowprec.conversion.door import decode
@@ -63,8 +65,14 @@ def measure_blocks(
     list of Measurement
         In the order of the formats.
     """
-    pieces = ((block, None) for block in blocks)
-    return measure_pieces(pieces, formats, rounding, overflow, draw_keys(formats, rounding, rng))
+    variations = Variations([] if rounding.is_stochastic else formats)
+    pieces = ((block, None) for block in variations.seen(blocks))
+    found = measure_pieces(pieces, formats, rounding, overflow, draw_keys(formats, rounding, rng))
+    told = [variations.found(fmt) for fmt in formats]
+    return [
+        one if variation is None else dataclasses.replace(one, variation=variation)
+        for one, variation in zip(found, told, strict=True)
+    ]
 
 
 def draw_keys(formats: Sequence[Format], rounding: Rounding, rng: Any) -> list[int]:

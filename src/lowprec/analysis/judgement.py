@@ -37,16 +37,19 @@ def tally(fmt: AnyFormat, advice: Sequence[FormatAdvice]) -> Tally:
         "overflows in": sum(one.measured.lost > one.measured.new_zeros for one in advice),
         "loses small values in": sum(one.measured.new_zeros > 0 for one in advice),
         "too coarse in": sum(grade(one) == "coarse" for one in advice),
+        "makes values equal in": sum(grade(one) == "collapsed" for one in advice),
     }
     words = ", ".join(f"{text} {count}" for text, count in failures.items() if count)
     return Tally(fmt, sum(one.holds for one in advice), len(advice), words or "nothing lost")
 
 
 def grade(advice: FormatAdvice) -> str:
-    """Return exact, held, coarse, zeros or overflows, the worst that happens to the tensor."""
+    """Return exact, held, coarse, collapsed, zeros or overflows: the worst that happens."""
     measured = advice.measured
     if measured.lost:
         return "zeros" if measured.lost == measured.new_zeros else "overflows"
+    if measured.collapses:
+        return "collapsed"
     if measured.max_relative_error == 0:
         return "exact"
     return "held" if advice.holds else "coarse"
@@ -69,6 +72,8 @@ def cell_lines(advice: FormatAdvice) -> list[str]:
         "→ 0": measured.new_zeros,
     }
     lost = [f"{count:,} {words}" for words, count in counts.items() if count]
+    if not lost and measured.variation is not None:
+        return [f"{measured.variation.distinct:,} → {measured.variation.left:,} values"]
     return lost or [percent(measured.max_relative_error)]
 
 
@@ -126,6 +131,7 @@ _WORDS = {
     "exact": "exact",
     "held": "held",
     "coarse": "too coarse",
+    "collapsed": "values collapse",
     "zeros": "loses small",
     "overflows": "overflows",
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
+    from lowprec.analysis.variation import Variation
     from lowprec.blocks.formats import AnyFormat
     from lowprec.rounding import Overflow, Rounding
 
@@ -55,6 +56,10 @@ class Measurement:
         Of a block format: inputs beyond the largest element times its scale. They are measured.
     blocks, clamped_blocks : int
         Of a block format: blocks, and those whose scale its format was too narrow for.
+    variation : Variation or None
+        Where distinct values become one another (time stamps, coordinates far from zero): how many
+        were there and how many are left, mean, deviation, and the largest error in the data's own
+        units, of a sample; else None. Merging keeps the first.
 
     Examples
     --------
@@ -86,6 +91,12 @@ class Measurement:
     clipped: int = 0
     blocks: int = 0
     clamped_blocks: int = 0
+    variation: Variation | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def collapses(self) -> bool:
+        """Whether distinct values become one another, so that what varies is lost."""
+        return self.variation is not None
 
     @property
     def clamped_share(self) -> float:
@@ -150,7 +161,7 @@ class Measurement:
         merged["min_abs"] = min(self.min_abs, other.min_abs)
         histogram = Counter(self.exponent_histogram) + Counter(other.exponent_histogram)
         merged["exponent_histogram"] = dict(sorted(histogram.items()))
-        return dataclasses.replace(self, **merged)
+        return dataclasses.replace(self, **merged, variation=self.variation or other.variation)
 
     def __add__(self, other: object) -> Measurement:
         return self.merge(other) if isinstance(other, Measurement) else NotImplemented
@@ -169,6 +180,8 @@ class Measurement:
         if self.blocks:
             data |= {name: getattr(self, name) for name in _OF_BLOCKS}
             data["clamped_share"] = self.clamped_share
+        if self.variation is not None:
+            data["variation"] = self.variation._asdict()
         data["exponent_histogram"] = {str(e): n for e, n in self.exponent_histogram.items()}
         return data
 

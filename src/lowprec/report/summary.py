@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from lowprec.report.throughput import Timing
     from lowprec.train.studies.policy_comparison import PolicyComparison
 
-_STYLES = {"overflows": "bold red", "zeros": "yellow", "coarse": "dim", "exact": "green"}
+_STYLES = {
+    "overflows": "bold red",
+    "zeros": "yellow",
+    "collapsed": "yellow",
+    "coarse": "dim",
+    "exact": "green",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""What a format leaves of how numbers vary: values far from zero that differ by little collapse.
+
+Relative errors do not show it: time stamps a second apart are all kept within half a spacing, and
+all become one number.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.conversion.door import round_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from lowprec.formats import Format
+
+__all__ = ["Variation", "Variations"]
+
+Array = np.ndarray[Any, Any]
+
+_FEW = 32  # elements: below there is nothing to collapse
+_GLANCE = 256  # elements that are looked at first
+_SAMPLE = 1 << 16  # elements that are counted where those look suspicious
+_SHARE = 8  # values collapse where less than this part of a binade's values are left
+
+
+class Variation(NamedTuple):
+    """How numbers vary, and what of it a format that collapses them leaves.
+
+    Attributes
+    ----------
+    distinct, left : int
+        Distinct values before and after rounding, of up to 65536 elements of each block.
+    mean, deviation : float
+        Of these elements.
+    max_error : float
+        The largest ``|y - x|`` among them, in the data's own units.
+    """
+
+    distinct: int
+    left: int
+    mean: float
+    deviation: float
+    max_error: float
+
+    @property
+    def helps_to_centre(self) -> bool:
+        """Whether the mean is what makes the spacing large beside what varies."""
+        return abs(self.mean) > 4 * self.deviation
+
+    def __str__(self) -> str:
+        words = f"of {self.distinct:,} distinct values {self.left:,} are left"
+        words += f", off by up to {self.max_error:.4g}"
+        if self.helps_to_centre:
+            words += f": subtract the mean, {self.mean:.6g}, beside a deviation of "
+            words += f"{self.deviation:.3g}; no scale helps"
+        return words
+
+
+class Variations:
+    """Looks at blocks on their way to be measured, for formats in which their values collapse."""
+
+    def __init__(self, formats: Sequence[Format]) -> None:
+        self.formats = formats
+        self.samples: dict[Format, list[Array]] = {fmt: [] for fmt in formats}
+        self.is_sound: set[Format] = set()
+
+    def seen(self, blocks: Iterable[Array]) -> Iterator[Array]:
+        """Yield the blocks, after a look at a few of their elements."""
+        for block in blocks:
+            if block.size >= _FEW and len(self.is_sound) < len(self.formats):
+                self._look(block)
+            yield block
+
+    def _look(self, block: Array) -> None:
+        glance = _sampled(block, _GLANCE)
+        before = _distinct(glance)
+        for fmt in self.formats:
+            if fmt in self.is_sound:
+                continue
+            left = _distinct(_rounded(glance, fmt)) if before >= _FEW else before
+            if left < _least(fmt) and _SHARE * left < before:
+                self.samples[fmt].append(_sampled(block, _SAMPLE))
+            else:
+                self.is_sound.add(fmt)
+
+    def found(self, fmt: Format) -> Variation | None:
+        """Return how the numbers vary, where they collapse in this format; else None."""
+        samples = self.samples.get(fmt, [])
+        if fmt in self.is_sound or not samples:
+            return None
+        x = np.concatenate(samples)
+        y = _rounded(x, fmt)
+        distinct, left = _distinct(x), _distinct(y)
+        if left >= _least(fmt) or _SHARE * left >= distinct:
+            return None
+        finite = np.isfinite(y)
+        error = float(np.abs(y[finite] - x[finite]).max()) if finite.any() else float("inf")
+        return Variation(distinct, left, float(x.mean()), float(x.std()), error)
+
+
+def _least(fmt: Format) -> float:
+    """Return how many distinct values a format leaves at least where nothing collapses."""
+    return max(2.0**fmt.precision / _SHARE, 2.0)
+
+
+def _sampled(block: Array, most: int) -> Array:
+    """Return finite elements, evenly taken, as float64."""
+    step = -(-block.size // most)
+    taken = block.reshape(-1) if block.flags.c_contiguous else block.flat
+    x = np.asarray(taken[::step]).astype(np.float64)
+    return x[np.isfinite(x)]
+
+
+def _rounded(x: Array, fmt: Format) -> Array:
+    with np.errstate(all="ignore"):
+        return np.asarray(round_to(x, fmt), np.float64)
+
+
+def _distinct(x: Array) -> int:
+    return int(np.unique(x).size)
