@@ -98,8 +98,9 @@ class Variations:
         if left >= _least(fmt) or _SHARE * left >= distinct:
             return None
         finite = np.isfinite(y)
-        error = float(np.abs(y[finite] - x[finite]).max()) if finite.any() else float("inf")
-        return Variation(distinct, left, float(x.mean()), float(x.std()), error)
+        with np.errstate(all="ignore"):  # of numbers near float64's ends
+            error = float(np.abs(y[finite] - x[finite]).max()) if finite.any() else float("inf")
+            return Variation(distinct, left, float(x.mean()), float(x.std()), error)
 
 
 def _least(fmt: Format) -> float:
