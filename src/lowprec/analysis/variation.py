@@ -64,8 +64,8 @@ class Variations:
     """Looks at blocks on their way to be measured, for formats in which their values collapse."""
 
     def __init__(self, formats: Sequence[Format]) -> None:
-        self.formats = formats
-        self.samples: dict[Format, list[Array]] = {fmt: [] for fmt in formats}
+        self.formats = [fmt for fmt in formats if fmt.signed]  # others refuse negative numbers
+        self.samples: dict[Format, list[Array]] = {fmt: [] for fmt in self.formats}
         self.is_sound: set[Format] = set()
 
     def seen(self, blocks: Iterable[Array]) -> Iterator[Array]:
