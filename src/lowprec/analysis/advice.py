@@ -189,7 +189,7 @@ def _advise(
         return advice
     shifted = _shifted(fmt, exponent)
     after = _measure_scaled(x, fmt, exponent) if shifted is None else _measure(x, shifted)
-    if _badness(after) >= _badness(measured):
+    if _badness(after) >= _badness(measured) or after.collapses:
         return advice
     return dataclasses.replace(advice, scale=math.ldexp(1.0, exponent), scaled=after)
 

@@ -52,8 +52,10 @@ class Variation(NamedTuple):
         return abs(self.mean) > 4 * self.deviation
 
     def __str__(self) -> str:
-        words = f"of {self.distinct:,} distinct values {self.left:,} are left"
-        words += f", off by up to {self.max_error:.4g}"
+        are = "is" if self.left == 1 else "are"
+        words = f"of {self.distinct:,} distinct values {self.left:,} {are} left"
+        if self.max_error < float("inf"):
+            words += f", off by up to {self.max_error:.4g}"
         if self.helps_to_centre:
             words += f": subtract the mean, {self.mean:.6g}, beside a deviation of "
             words += f"{self.deviation:.3g}; no scale helps"

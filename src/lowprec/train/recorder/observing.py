@@ -61,6 +61,9 @@ def _rounded(x: Array, fmt: Format) -> Array:
     return np.where(missing, np.float32(np.nan), y)
 
 
+_ENOUGH = 20  # losses, before a run is held against its first
+
+
 def observe_step(
     recorder: Recorder,
     step: int,
@@ -75,7 +78,8 @@ def observe_step(
     if loss is not None and step > told["loss"]:
         told["loss"] = step
         recorder.step_losses.append(float(loss))
-        recorder.facts.setdefault("outcome", {}).setdefault("start", float(loss))
+        if len(recorder.step_losses) == _ENOUGH:
+            recorder.facts.setdefault("outcome", {})["start"] = recorder.step_losses[0]
     if skipped and step > told["skip"]:
         told["skip"] = step
         recorder.skips += 1

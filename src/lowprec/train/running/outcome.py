@@ -369,6 +369,8 @@ def _kind(
         if _is_beyond_the_ratio(mine, reference):
             return "worse", "ratio"
     best = mine.best_without_learning
+    if reference is None and 0 < mine.steps < _LAST:
+        return None, ""  # so few steps teach nothing anywhere
     if best is not None and mine.end is not None and mine.end >= best:
         return "worse", "learns nothing"
     return None, ""
