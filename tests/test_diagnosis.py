@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from cases import failures
+from cases import more_failures as more
 
 from lowprec import train
 from lowprec.train.diagnosis.parts import narrow_parts, only, widened, wider
@@ -203,3 +204,17 @@ def test_a_layer_with_a_policy_of_its_own_is_diagnosed_there():
     own = train.Sequential(layers, model.input_shape)
     found = train.diagnose(own, data, policy="float32", budget=None, **how)
     assert (found.cause, found.place) == ("compute", "Dense 1")
+
+
+@pytest.mark.slow
+def test_failures_of_other_kinds_are_scored():
+    """Two are partly named and one does not fail at all; `tests/cases/more_failures` says which."""
+    words = [
+        more.score(
+            case := make(),
+            train.diagnose(case.model, case.data, policy=case.policy, budget=None, **case.how),
+        )
+        for make in (*more.FAILURES, *more.HEALTHY)
+    ]
+    assert words.count("named") >= 17
+    assert words.count("quiet") == len(more.HEALTHY)
