@@ -33,7 +33,7 @@ _DIRECTED = (
     Rounding.TOWARD_NEGATIVE,
 )
 _STREAMING_FROM = 48 << 20  # bytes read and written: more than most caches hold
-_PARALLEL_FROM = 100_000  # elements; starting threads costs about as much as 30,000
+_PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
 
 
 class Kernel:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OperationKernel", "operation_kernel"]
 
-_PARALLEL_FROM = 50_000  # elements
+_PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
 _CACHE_LINE = 64  # bytes
 _ALIGNED_FROM = 1024  # elements
 _PRECISION = {32: 24, 64: 53}
