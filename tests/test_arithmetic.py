@@ -162,12 +162,12 @@ def test_tininess_is_before_or_after():
 
 @pytest.mark.parametrize("rounding", STOCHASTIC)
 def test_stochastic_tininess_after_rounding_is_drawn_with_the_result(rounding):
-    # least·(1 - 2**-12) is a quarter of a step below the least normal number, where the step is
-    # half a subnormal one if the exponent has no lower end: three draws of four reach it
+    # least·(1 - 2**-12) lies a quarter of a subnormal step below the least normal number, which is
+    # half a step if the exponent has no lower end: one draw of two reaches it there, where three
+    # of four reach it in the format itself
     fmt, size = lp.float16, 20_000
     a, b = np.full(size, -(2.0**-13), np.float32), 2.0**-13  # their product is -least·2**-12
-    share = {"stochastic": 0.75, "stochastic_equal": 0.5}[rounding]
-    for tininess, expected in {"before": 1.0, "after": 1 - share}.items():
+    for tininess, expected in {"before": 1.0, "after": 0.5}.items():
         arithmetic = Arithmetic(fmt, rounding=rounding, rng=0, tininess=tininess)
         arithmetic.fma(a, b, fmt.smallest_normal)
         underflows = arithmetic.flags.underflow / size
