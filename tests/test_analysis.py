@@ -37,7 +37,7 @@ COUNTS = ("count", "zeros", "new_zeros", "subnormals", "overflows", "nans", "inf
 
 def define(x: Any, fmt: Format, rounding: str = "ties_to_even", overflow: str = "ieee") -> Any:
     """Return what DESIGN says of these numbers, one by one and exactly."""
-    unbounded = dataclasses.replace(fmt, exponent_bits=fmt.exponent_bits + 1, signed=True)
+    unbounded = without_end(fmt)
     found: dict[str, Any] = dict.fromkeys(COUNTS, 0)
     relative, ulps, signal, noise, exponents = [], [], [Fraction(0)], [Fraction(0)], {}
     magnitudes = []
@@ -79,6 +79,13 @@ def define(x: Any, fmt: Format, rounding: str = "ties_to_even", overflow: str = 
         "exponent_histogram": exponents,
     }
     return found
+
+
+def without_end(fmt: Format) -> Format:
+    """Return a format that goes on where this one ends, with the same ties."""
+    if fmt == lp.float8_e8m0fnu:  # whose ties are its own, whatever its bias
+        return dataclasses.replace(fmt, bias=0)
+    return dataclasses.replace(fmt, exponent_bits=fmt.exponent_bits + 1, signed=True, zero=None)
 
 
 def floor_log2(size: Fraction) -> int:

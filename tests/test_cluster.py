@@ -186,7 +186,7 @@ def test_a_cluster_writes_the_files_of_one_machine(client, shards, tmp_path, cap
     assert capsys.readouterr().out == said
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
     assert main(["convert", *shards, *HOW, "-o", "there", *there]) == 1
-    assert "it exists; replace it with" in capsys.readouterr().err
+    assert "it exists; give another name, or replace it with" in capsys.readouterr().err
     assert main(["convert", shards[0], *HOW, "-o", "one.safetensors", *there]) == 0
     assert (tmp_path / "one.safetensors").read_bytes() == contents(tmp_path / "here")[shards[0]]
 

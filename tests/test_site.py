@@ -48,7 +48,7 @@ def test_every_public_name_is_in_the_reference(site):
     import lowprec
 
     written = "".join(path.read_text(encoding="utf-8") for path in site.glob("reference/*.html"))
-    formats = set(lowprec.named_formats())
+    formats = {*lowprec.named_formats(), *lowprec.named_block_formats()}
     for name in set(lowprec.__all__) - formats - {"train", "forks"}:
         is_module = isinstance(getattr(lowprec, name), type(lowprec))
         assert is_module or f'id="lowprec.{name}"' in written, name

@@ -31,7 +31,7 @@ def draw_rule(axes, rule):
     axes.set_title(f"{rule}: scale {scale:g}", loc="left", fontsize=12, color=INK)
     axes.set_ylim(0, TOP)
     axes.set_xlim(-0.6, 7.6)
-    axes.set_xticks(range(8), [f"{x:g}" for x in BLOCK], fontsize=9)
+    axes.set_xticks(range(8), [f"{x:g}" for x in BLOCK], fontsize=12)
     axes.set_yticks([0, 4, 8, 12])
     axes.tick_params(length=0, colors=INK)
     axes.spines[:].set_visible(False)

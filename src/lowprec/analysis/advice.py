@@ -284,7 +284,7 @@ def describe(advice: FormatAdvice) -> str:
         words = f"loses none but is off by up to {error}"
         if measured.subnormals:
             words += f" ({measured.subnormals:,} values become subnormal)"
-    if measured.variation is not None:
+    if measured.variation is not None and not measured.lost:
         words += f", but {measured.variation}"
     if measured.clipped:
         words += f"; {measured.clipped:,} are clipped to the largest element of their block"

@@ -124,19 +124,27 @@ def what_if(recorder: Recorder, policies: Iterable[Policy | str] | Policy | str 
     recorder : Recorder
         A run in float32.
     policies : iterable of Policy or str, optional
-        The policies; by default the named ones.
+        The policies; by default the named ones without block formats.
 
     Raises
     ------
     ValueError
-        If the run is in another policy.
+        If the run is in another policy, or a policy has block formats: the blocks of operands are
+        not recorded, so what they would lose is not known.
     """
     if any(fmt != float32 for fmt in recorder.policy.formats.values()):
         raise ValueError(
             f"this run was recorded in {recorder.policy}: its rounding hides what other formats "
             "would keep; record one in float32"
         )
-    chosen = named_policies().values() if policies is None else get_policies(policies)
+    named = [policy for policy in named_policies().values() if not policy.has_blocks]
+    chosen = named if policies is None else get_policies(policies)
+    for policy in chosen:
+        if policy.has_blocks:
+            raise ValueError(
+                f"{policy} quantizes operands in blocks, which are not recorded: what it would lose "
+                "is not known; train in it, as compare_policies does"
+            )
     found = [_predict(recorder, policy) for policy in chosen]
     return WhatIf(tuple(sorted(found, key=lambda one: (one.damage, one.bits, one.cost))))
 
