@@ -142,8 +142,8 @@ def what_if(recorder: Recorder, policies: Iterable[Policy | str] | Policy | str 
     for policy in chosen:
         if policy.has_blocks:
             raise ValueError(
-                f"{policy} quantizes operands in blocks, which are not recorded: what it would lose "
-                "is not known; train in it, as compare_policies does"
+                f"{policy} quantizes operands in blocks, which are not recorded: what it would "
+                "lose is not known; train in it, as compare_policies does"
             )
     found = [_predict(recorder, policy) for policy in chosen]
     return WhatIf(tuple(sorted(found, key=lambda one: (one.damage, one.bits, one.cost))))
