@@ -59,7 +59,7 @@ ODD = [
         tensor_scale=True,
     ),
     BlockFormat("no_subnormals_power", Format("e3m2ftz", 3, 3, subnormals=False), 5, E8M0, "even"),
-    BlockFormat("e4m0", Format("e4m0", 4, 1, Specials.FN), 4, E8M0, "rceil"),
+    BlockFormat("e4m1", Format("e4m1", 4, 2, Specials.FN), 4, E8M0, "rceil"),
     BlockFormat("biased", Format("e3m3b-20", 3, 4, bias=-20), 4, E8M0, "floor"),
     BlockFormat("biased_up", Format("e3m3b60", 3, 4, bias=60), 4, lp.bfloat16, "amax"),
     BlockFormat("finite_scale", lp.float4_e2m1fn, 4, lp.float6_e2m3fn, "amax", True),

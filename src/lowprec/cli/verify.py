@@ -10,7 +10,6 @@ from lowprec.cli.arguments import Add, add_formats, add_overwrite, checked
 from lowprec.cli.terminal import console_on, progress, show
 from lowprec.common.outputs import Kind, Output, generator_tag, json_kind, page_kind
 from lowprec.rounding import Rounding
-from lowprec.verification.conformance import conformance_page, junit
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +31,7 @@ def register(add: Add) -> None:
         "lowprec verify                                       # samples: seconds\n"
         "         lowprec verify --full -o verify.json                # everything: long\n"
         "         lowprec verify --full --formats float16 --operations add --rounding RNE\n"
-        "         lowprec verify --target torch                       # other people's conversions",
+        "         lowprec verify --target torch     # other people's conversions",
     )
     add_formats(verify)
     verify.add_argument(
@@ -143,6 +142,7 @@ def _verify_target(options: argparse.Namespace) -> None:
     import json
 
     from lowprec.common.outputs import check_outputs, write_output
+    from lowprec.verification.conformance import conformance_page, junit
     from lowprec.verification.targets import targets
 
     if options.output:

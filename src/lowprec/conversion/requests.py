@@ -17,7 +17,15 @@ from lowprec.arrays.layouts import blocks_in_c_order, check_out, is_same_memory
 from lowprec.arrays.sources import as_array, kernel_dtype, to_array
 from lowprec.common.processor_state import exact_state, in_exact_state
 from lowprec.common.randomness import draw_key
-from lowprec.formats import Format, FormatLike, checked_overflow, float32, float64, get_format
+from lowprec.formats import (
+    NAMED,
+    Format,
+    FormatLike,
+    checked_overflow,
+    float32,
+    float64,
+    get_format,
+)
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -188,7 +196,8 @@ def _has_its_dtype(codes: Any, fmt: Format) -> bool:
 
 def _refuse_other_than_codes(codes: Any, fmt: Format) -> None:
     """Raise if an array, of NumPy or dask, holds neither integers nor values of the format."""
-    if codes.dtype.kind == "V" and codes.dtype.names is None and not _has_its_dtype(codes, fmt):
+    has_meaning = codes.dtype.names is not None or codes.dtype.name in NAMED
+    if codes.dtype.kind == "V" and not has_meaning and not _has_its_dtype(codes, fmt):
         raise TypeError(
             f"codes have dtype {codes.dtype}, bytes without a meaning; pass "
             f"x.view('u{codes.dtype.itemsize}')"

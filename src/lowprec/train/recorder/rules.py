@@ -71,15 +71,6 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         precision_causes.lost_updates,
     ),
     Rule(
-        "stalled state",
-        "more than half of the changes of a sum or average of the optimizer are lost in a tenth of "
-        "the run, or a quarter where the run ends worse than float32's (then a problem, else a "
-        "note)",
-        "a sum that has grown swallows what is added, and an average what it should forget",
-        "Higham (2002), section 4.2; Zamirai et al. (2020)",
-        precision_causes.stalled_state,
-    ),
-    Rule(
         "noise beside the deviation",
         "in more than half of the units of a layer rounding errors exceed half the deviation over "
         "the samples (a warning; a problem where the run ends worse than float32's)",
@@ -161,6 +152,15 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "division by zero; averages that never decay; weights that never do",
         "PyTorch's documentation of torch.optim.Adam on eps; Zamirai et al. (2020)",
         precision_causes.optimizer_numbers,
+    ),
+    Rule(
+        "stalled state",
+        "more than half of the changes of a sum or average of the optimizer are lost in a tenth of "
+        "the run, or a quarter where the run ends worse than float32's (then a problem, else a "
+        "note)",
+        "a sum that has grown swallows what is added, and an average what it should forget",
+        "Higham (2002), section 4.2; Zamirai et al. (2020)",
+        precision_causes.stalled_state,
     ),
 )
 
