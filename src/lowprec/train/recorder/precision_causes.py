@@ -143,7 +143,7 @@ def _betas(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iterat
         changes = sum(track.whole["changes"] for track in tracks)
         stuck = sum(track.whole["lost"] for track in tracks) / changes if changes else 0.0
         yield Finding(
-            "amber" if stuck > STUCK and costs(recorder) else "note",
+            "red" if stuck > STUCK and costs(recorder) else "note",
             "numbers of the optimizer",
             f"{word}={beta:g} is 1 in {state}: {percent(stuck)} of the changes of {kind} "
             "were lost, so that they hardly decay",

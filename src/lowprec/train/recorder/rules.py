@@ -148,7 +148,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     Rule(
         "numbers of the optimizer",
         "epsilon rounds to 0, beta to 1, or 1 - rate · decay to 1, in the format of the state or "
-        "the weights (a warning where the run shows that it costs, else a note)",
+        "the weights (a warning where the run shows that it costs; a problem where averages that "
+        "never decay come with an end worse than float32's; else a note)",
         "division by zero; averages that never decay; weights that never do",
         "PyTorch's documentation of torch.optim.Adam on eps; Zamirai et al. (2020)",
         precision_causes.optimizer_numbers,
