@@ -254,7 +254,7 @@ def _round_significand(xp: ModuleType, u: Any, negative: Any, c: Constants, rand
         s = xp.where(is_below, s + t, s)
     drop = xp.where(s > _WIDEST, _WIDEST, s)
     if random is None:
-        before = exponent - c.emin - (not c.has_zero) if c.exponent_parity else 0
+        before = exponent - c.emin - int(not c.has_zero) if c.exponent_parity else 0
         q = _adjust(xp, m, drop, negative, c.mode, before) >> drop
     else:
         q = (m >> drop) + _stochastic_step(xp, m, s, c.mode, random)
