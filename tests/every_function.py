@@ -430,6 +430,7 @@ ELSEWHERE = {
     "tensor_cores": "returns constants",
     "named_block_formats": "returns constants",
     "linalg.refine": "takes norms by NumPy's BLAS",
+    "train.diagnose": "stops by the clock; its trainings are those of train.fit, which has a row",
     "train.get_policy": "reads words",
     "train.named_policies": "returns constants",
     "train.bytes_per_parameter": "train.memory",
