@@ -12,6 +12,7 @@ import pytest
 
 import lowprec as lp
 from lowprec.analysis.advice import advise
+from lowprec.common.outputs import generator_tag
 from lowprec.show.words import times
 
 pytest.importorskip("sklearn", reason="the report's extra is missing")
@@ -161,7 +162,8 @@ def test_the_summary_fits_a_terminal(report, capsys):
 
 def test_a_page_that_cannot_be_made_leaves_the_earlier_one(tmp_path, monkeypatch):
     path = tmp_path / "report.html"
-    path.write_text("earlier")
+    earlier = f"earlier {generator_tag('lowprec report')}"
+    path.write_text(earlier)
 
     def fail(*_):
         raise RuntimeError("no figures today")
@@ -172,7 +174,7 @@ def test_a_page_that_cannot_be_made_leaves_the_earlier_one(tmp_path, monkeypatch
     monkeypatch.setattr(training, "train_policies", lambda *_: None)
     with pytest.raises(RuntimeError, match="no figures today"):
         page.write_report(path)
-    assert path.read_text() == "earlier"
+    assert path.read_text() == earlier
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -267,7 +269,7 @@ def test_the_glance_shows_every_kind_of_loss_the_worst_first(report):
 def test_a_tensor_that_loses_in_two_ways_counts_in_both():
     (both,) = advise([1e-9, 1e9, 1.0], formats=["float16"]).formats
     (zeros,) = advise([1e-9, 1.0], formats=["float16"]).formats
-    (coarse,) = advise([1 / 3], 1e-6, ["float16"]).formats
+    (coarse,) = advise([1 / 3], ["float16"], tolerance=1e-6).formats
     counted = tally(lp.float16, [both, zeros, zeros, coarse])
     assert counted.words == "overflows in 1, loses small values in 3, too coarse in 1"
     assert cell(both) == "1 → ∞, 1 → 0"

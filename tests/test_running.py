@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -47,7 +48,9 @@ def suite(tmp_path):
 def run(folder, *options):
     """Run the tests of a folder; return what was printed."""
     command = [sys.executable, "-m", "pytest", *options]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    alone = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    how = {"cwd": folder, "env": alone, "timeout": 900}
+    done = subprocess.run(command, capture_output=True, text=True, **how)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

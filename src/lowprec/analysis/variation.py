@@ -114,7 +114,8 @@ def _sampled(block: Array, most: int) -> Array:
     """Return finite elements, evenly taken, as float64."""
     step = -(-block.size // most)
     taken = block.reshape(-1) if block.flags.c_contiguous else block.flat
-    x = np.asarray(taken[::step]).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of a NaN that signals
+        x = np.asarray(taken[::step]).astype(np.float64)
     return x[np.isfinite(x)]
 
 
