@@ -169,7 +169,7 @@ def test_a_page_that_cannot_be_made_leaves_the_earlier_one(tmp_path, monkeypatch
         raise RuntimeError("no figures today")
 
     monkeypatch.setattr(page, "page_text", fail)
-    monkeypatch.setattr(page, "advise", lambda *_: None)
+    monkeypatch.setattr(page, "advise", lambda *_, **__: None)
     monkeypatch.setattr(throughput, "measure_throughput", lambda *_: [])
     monkeypatch.setattr(training, "train_policies", lambda *_: None)
     with pytest.raises(RuntimeError, match="no figures today"):
