@@ -108,9 +108,9 @@ def diagnose(
     --------
     >>> from lowprec import train
     >>> model = train.Sequential([train.Input((4,)), train.Dense(3)])
-    >>> how = {"loss": "sparse_categorical_crossentropy", "optimizer": train.SGD(1e-4)}
+    >>> how = {"loss": "sparse_categorical_crossentropy", "optimizer": train.SGD(1e-3)}
     >>> data = train.data.iris().scaled("standard")
-    >>> found = diagnose(model, data, policy="bfloat16", epochs=30, budget=None, **how)
+    >>> found = diagnose(model, data, policy="bfloat16", epochs=60, budget=None, **how)
     >>> found.cause
     'params'
     """
