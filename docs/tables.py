@@ -132,13 +132,11 @@ def speed():
 
 def block_formats():
     """Return what the named block formats are."""
-    from lowprec.blocks.words import block_in_words, element_in_words
-
     rows = [
         [
             f"`{fmt}`",
-            element_in_words(fmt),
-            block_in_words(fmt),
+            fmt.element_in_words,
+            fmt.block_in_words,
             fmt.scale,
             f"`{fmt.rule.value}`",
             "float32" if fmt.tensor_scale else "–",

@@ -515,18 +515,29 @@ def named_formats() -> Mapping[str, Format]:
 
 # Formats of blocks belong to a later module (lowprec.blocks), which enters its finder here.
 _FAMILY: dict[str, Any] = {}
-_finders: list[Callable[[object], Any]] = []
+_finders: list[tuple[Callable[[object], Any], Callable[..., Any]]] = []
 
 
-def enter_family(find: Callable[[object], Any], names: Mapping[str, Any]) -> None:
-    """Let `find` return what is meant by something that is not a `Format`, or None."""
-    _finders.append(find)
+def enter_family(
+    find: Callable[[object], Any], names: Mapping[str, Any], round_array: Callable[..., Any]
+) -> None:
+    """Let `find` return what is meant by something that is not a `Format`, or None.
+
+    `round_array` is `lowprec.round_to` of what it finds, with the same options.
+    """
+    _finders.append((find, round_array))
     _FAMILY.update(names)
 
 
 def family_format(fmt: object) -> Any:
     """Return the format of blocks that is meant, or None."""
-    return next((found for find in _finders if (found := find(fmt)) is not None), None)
+    return next((found for find, _ in _finders if (found := find(fmt)) is not None), None)
+
+
+def round_family(x: Any, fmt: object, **options: Any) -> Any:
+    """Round an array to what `family_format` found."""
+    round_array = next(round_array for find, round_array in _finders if find(fmt) is not None)
+    return round_array(x, fmt, **options)
 
 
 def refuse_family(fmt: object) -> None:

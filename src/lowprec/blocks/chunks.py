@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,11 +14,21 @@ from lowprec.common.randomness import draw_key
 from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lowprec.blocks.formats import BlockFormat
 
-__all__ = ["check_chunks", "round_chunks"]
+__all__ = ["Place", "check_chunks", "round_chunks"]
 
 Array = np.ndarray[Any, Any]
+
+
+class Place(NamedTuple):
+    """Where a chunk lies in a whole array, and the key that this array's random bits come from."""
+
+    key: int
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
 
 
 def check_chunks(x: Any, fmt: BlockFormat, axis: Any, tensor_amax: Any) -> None:
@@ -52,23 +62,29 @@ def check_chunks(x: Any, fmt: BlockFormat, axis: Any, tensor_amax: Any) -> None:
 
 
 def round_chunks(
-    x: Any, fmt: BlockFormat, *, rounding: Any, rng: Any, axis: Any, tensor_amax: Any
+    x: Any,
+    fmt: BlockFormat,
+    round_placed: Callable[..., Array],
+    *,
+    rounding: Any,
+    rng: Any,
+    axis: Any,
+    tensor_amax: Any,
 ) -> Any:
-    """Round a dask array lazily."""
+    """Round a dask array lazily, each chunk by `round_placed`."""
     check_chunks(x, fmt, axis, tensor_amax)
     mode = Rounding(rounding)
     key = draw_key(rng) if mode.is_stochastic else 0
     single = kernel_dtype(x.dtype) == np.float32
     result = np.dtype(np.float32 if single else np.float64)
     options = {"fmt": fmt, "mode": mode, "axis": operator.index(axis), "amax": tensor_amax}
+    options["round_placed"] = round_placed
     return map_chunks(_round_chunk, x, result, with_place=True, key=key, **options)
 
 
 def _round_chunk(
     chunk: Array, *, fmt: BlockFormat, mode: Rounding, axis: int, amax: Any, key: int,
-    start: Any, shape: Any,
+    start: Any, shape: Any, round_placed: Callable[..., Array],
 ) -> Array:  # fmt: skip
-    from lowprec.blocks.quantizing import Place, round_placed
-
     place = Place(key, tuple(start), tuple(shape)) if mode.is_stochastic else None
     return round_placed(as_array(chunk), fmt, mode, axis, amax, place)

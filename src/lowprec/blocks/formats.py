@@ -70,6 +70,14 @@ class ScaleRule(enum.Enum):
 
 
 _POWERS = (ScaleRule.FLOOR, ScaleRule.CEIL, ScaleRule.RCEIL, ScaleRule.EVEN)
+_RULES = {
+    ScaleRule.FLOOR: "2^(floor(log2 amax) - emax); clips what exceeds M·scale",
+    ScaleRule.CEIL: "2^(ceil(log2 amax) - emax)",
+    ScaleRule.RCEIL: "the least power of two with amax ≤ M·scale",
+    ScaleRule.EVEN: "floor's power, doubled where amax rounds up to the next",
+    ScaleRule.AMAX: "amax/M, rounded once",
+    ScaleRule.FOUR_OVER_SIX: "amax/6 or amax/4, whichever has less squared error",
+}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -285,15 +293,43 @@ class BlockFormat:
         return _spelling_of(self) or self.name
 
     def _repr_html_(self) -> str:
-        from lowprec.blocks.views import block_format_html  # loaded only where one is shown
+        from lowprec.show.cards import bits_html, card  # loaded only where a card is shown
 
-        return block_format_html(self)
+        element = self.element
+        if isinstance(element, IntegerFormat):
+            cells = {"sign": "s", "trailing": "t" * (element.bits - 1)}
+        else:
+            widths = {"sign": 1, "exponent": element.exponent_bits}
+            widths["trailing"] = element.trailing_bits
+            cells = {name: name[0] * width for name, width in widths.items() if width}
+        lines = [
+            ("element", f"{self.element_in_words}, up to {element.max:g}"),
+            ("block", self.block_in_words),
+            ("scale", str(self.scale)),
+            ("rule", f"{self.rule.value}: {_RULES[self.rule]}"),
+            ("tensor scale", "one float32 number" if self.tensor_scale else "none"),
+        ]
+        return card(str(self), f"{self.bits_per_value:.6g} bits a value", bits_html(cells), lines)
 
-    def round_array(self, x: Any, **options: Any) -> Any:
-        """Return what `lowprec.round_to` gives for this format; it takes the same options."""
-        from lowprec.blocks.quantizing import round_blocks
+    # In words, for tables and cards
 
-        return round_blocks(x, self, **options)
+    @property
+    def block_in_words(self) -> str:
+        """Which elements share a scale."""
+        if self.block is None:
+            return "a whole axis"
+        if isinstance(self.block, tuple):
+            return f"tile of {self.block[0]} × {self.block[1]}"
+        return f"{self.block} along an axis"
+
+    @property
+    def element_in_words(self) -> str:
+        """What elements are."""
+        element = self.element
+        if isinstance(element, IntegerFormat):
+            unit = f" / 2^{element.fraction_bits}" if element.fraction_bits else ""
+            return f"int{element.bits}{unit}"
+        return str(element)
 
     # What a measurement asks of any format
 
@@ -479,6 +515,3 @@ def get_format(fmt: AnyFormatLike) -> AnyFormat:
     (mxfp4:rceil, nvfp4_46)
     """
     return find_block_format(fmt) or formats.get_format(fmt)  # type: ignore[arg-type]
-
-
-formats.enter_family(find_block_format, NAMED)

@@ -169,9 +169,22 @@ class Quantized:
 
     @in_exact_state
     def _repr_html_(self) -> str:
-        from lowprec.blocks.views import quantized_html  # loaded only where one is shown
+        from lowprec.show.cards import card  # loaded only where a card is shown
 
-        return quantized_html(self)
+        fmt, scales = self.fmt, self.scales
+        values = self.scale_values()
+        finite = values[np.isfinite(values)]
+        lines = [
+            ("shape", f"{self.shape}, blocks of {fmt.block_in_words}"),
+            ("axis", str(self.axis)),
+            ("scales", f"{scales.shape} of {fmt.scale}"),
+            ("range of scales", f"{finite.min():g} to {finite.max():g}" if finite.size else "none"),
+            ("blocks with NaN", str(values.size - finite.size)),
+        ]
+        if self.tensor_scale is not None:
+            lines.append(("tensor scale", f"{float(self.tensor_scale):.9g}"))
+        lines.append(("bits a value", f"{self.bits_per_value:.6g}"))
+        return card(f"Quantized {fmt}", fmt.element_in_words, "", lines)
 
 
 def _values(scales: Array, fmt: BlockFormat) -> Array:

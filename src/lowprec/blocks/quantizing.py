@@ -12,10 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec import formats
 from lowprec.arrays.dask_arrays import is_chunked
 from lowprec.arrays.layouts import check_out, is_same_memory, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, kernel_dtype
-from lowprec.blocks.formats import AnyFormatLike, BlockFormat, find_block_format, get_format
+from lowprec.blocks.chunks import Place, round_chunks
+from lowprec.blocks.formats import (
+    NAMED,
+    AnyFormatLike,
+    BlockFormat,
+    find_block_format,
+    get_format,
+)
 from lowprec.blocks.layouts import Layout, as_view, layout_of
 from lowprec.blocks.quantized import Quantized
 from lowprec.common.processor_state import in_exact_state
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Place", "quantize", "round_blocks", "round_placed", "tensor_amax_of"]
+__all__ = ["quantize", "round_blocks", "round_placed", "tensor_amax_of"]
 
 _PIECE = 1 << 16  # elements
 _PARALLEL_FROM = 200_000  # elements
@@ -144,12 +152,10 @@ def round_blocks(
             "and always draw 32 random bits; leave it away"
         )
     if is_chunked(x):
-        from lowprec.blocks.chunks import round_chunks
-
         if out is not None:
             raise TypeError("a dask array is rounded when it is computed; leave out= away")
         how: dict[str, Any] = {"rounding": rounding, "rng": rng}
-        return round_chunks(x, fmt, axis=axis, tensor_amax=tensor_amax, **how)
+        return round_chunks(x, fmt, round_placed, axis=axis, tensor_amax=tensor_amax, **how)
     array = as_array(x)
     layout = layout_of(fmt, array.shape, axis)
     single = kernel_dtype(array.dtype) == np.float32
@@ -169,14 +175,6 @@ def round_blocks(
     return result
 
 
-class Place(NamedTuple):
-    """Where a chunk lies in a whole array, and the key that this array's random bits come from."""
-
-    key: int
-    start: tuple[int, ...]
-    shape: tuple[int, ...]
-
-
 def round_placed(
     x: Array, fmt: BlockFormat, mode: Rounding, axis: int, tensor_amax: Any, place: Place | None
 ) -> Array:
@@ -191,6 +189,9 @@ def round_placed(
     for piece, where in layout.placed_pieces(place.start, place.shape) if x.size else ():
         _run_piece(work, x[piece], layout, where, piece, out[piece], None)
     return out
+
+
+formats.enter_family(find_block_format, NAMED, round_blocks)
 
 
 # Checks ------------------------------------------------------------------------------------------

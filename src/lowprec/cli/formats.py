@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,6 @@ from rich import box
 from rich.table import Table
 
 from lowprec.blocks import named_block_formats
-from lowprec.blocks.words import block_in_words, element_in_words
 from lowprec.cli.terminal import console_on, show
 from lowprec.formats import named_formats
 from lowprec.show.words import figure
@@ -86,8 +86,8 @@ def formats_table(formats: Iterable[Format], width: int = 80) -> Table:
 
 _BLOCK_COLUMNS: dict[str, tuple[int, Callable[[BlockFormat], str]]] = {
     "bits": (0, lambda fmt: f"{fmt.bits_per_value:.3f}".rstrip("0").rstrip(".")),
-    "elements": (0, element_in_words),
-    "block": (60, block_in_words),
+    "elements": (0, operator.attrgetter("element_in_words")),
+    "block": (60, operator.attrgetter("block_in_words")),
     "scale": (70, lambda fmt: str(fmt.scale)),
     "rule": (92, lambda fmt: fmt.rule.value),
     "tensor": (100, lambda fmt: "float32" if fmt.tensor_scale else "–"),

@@ -23,7 +23,7 @@ from lowprec.conversion.requests import (
     run,
     run_kept,
 )
-from lowprec.formats import FormatLike, family_format, get_format
+from lowprec.formats import FormatLike, family_format, get_format, round_family
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -150,7 +150,7 @@ def round_to(
     if blocks is not None:
         options = {"rounding": rounding, "overflow": overflow, "random_bits": random_bits}
         given = {"rng": rng, "out": out, "axis": axis, "tensor_amax": tensor_amax}
-        return blocks.round_array(x, **options, **given)
+        return round_family(x, blocks, **options, **given)
     if axis != -1 or tensor_amax is not None:
         name, value = ("axis", axis) if axis != -1 else ("tensor_amax", tensor_amax)
         raise ValueError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from lowprec import conversion
 from lowprec.accumulation import Accumulator, matmul
 from lowprec.blocks import BlockFormat
 from lowprec.formats import Format, float32, named_formats
@@ -217,7 +218,7 @@ def _quantized(
         options: dict[str, Any] = {} if fmt.is_tiled else {"axis": axis}
         if rounding == "stochastic":
             options |= {"rounding": rounding, "rng": operators.draw()}
-        array = np.asarray(fmt.round_array(as_array(x), **options))
+        array = np.asarray(conversion.round_to(as_array(x), fmt, **options))
         return torch.from_numpy(array), "float32"
     is_named = named_formats().get(fmt.name) == fmt
     return x, fmt.name if is_named and fmt.has_nan else "float32"  # NaN passes
