@@ -41,6 +41,15 @@ HEAVY = {
     "jax": ("jax/", "verification/targets.py"),
 }
 
+# The circle that is left: the noun BlockFormat stands with its methods in one room.
+IN_BLOCKS = {
+    f"lowprec.blocks.{name}"
+    for name in (
+        *("chunks", "deciding", "formats", "layouts", "plans", "quantized", "quantizing"),
+        *("views", "words"),
+    )
+}
+
 
 def modules():
     return {path.relative_to(ROOT).as_posix(): path for path in ROOT.rglob("*.py")}
@@ -82,6 +91,76 @@ def test_no_arrow_goes_up():
         if ORDER.index(room) > ORDER.index(own)
     ]
     assert not wrong
+
+
+def module_of(name):
+    """Return the module of lowprec that a dotted name is, or lies in; None for other packages."""
+    parts = name.split(".")
+    while parts and parts[0] == "lowprec":
+        path = ROOT.joinpath(*parts[1:])
+        if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file():
+            return ".".join(parts)
+        parts.pop()
+    return None
+
+
+def import_graph():
+    """Return for each module those that it imports: plain, in functions and for annotations."""
+    graph = {}
+    for name, path in modules().items():
+        parts = ["lowprec", *name.removesuffix(".py").split("/")]
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        graph[module] = {found for one in imports(path) if (found := module_of(one))} - {module}
+    return graph
+
+
+def circles(graph):
+    """Return the sets of modules that reach each other, by Tarjan's algorithm."""
+    number, lowest, stack, found = {}, {}, [], []
+
+    def visit(module):
+        number[module] = lowest[module] = len(number)
+        stack.append(module)
+        for other in sorted(graph.get(module, ())):
+            if other not in number:
+                visit(other)
+                lowest[module] = min(lowest[module], lowest[other])
+            elif other in stack:
+                lowest[module] = min(lowest[module], number[other])
+        if lowest[module] == number[module]:
+            place = stack.index(module)
+            found.append(set(stack[place:]))
+            del stack[place:]
+
+    for module in sorted(graph):
+        if module not in number:
+            visit(module)
+    return [one for one in found if len(one) > 1]
+
+
+def test_circles_are_found():
+    graph = {
+        "a": {"b"},
+        "b": {"c"},
+        "c": {"b", "d"},
+        "d": set(),
+        "e": {"f"},
+        "f": {"g"},
+        "g": {"e"},
+    }
+    assert sorted(map(sorted, circles(graph))) == [["b", "c"], ["e", "f", "g"]]
+
+
+def test_late_and_annotated_imports_are_seen():
+    graph = import_graph()
+    assert "lowprec.train.summary" in graph["lowprec.train.model"]  # inside a function
+    assert "lowprec.train.network" in graph["lowprec.train.running.passes"]  # for annotations
+    assert set(graph) >= {"lowprec", "lowprec.train", "lowprec.train.recorder.record"}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    found = [sorted(one) for one in circles(import_graph())]
+    assert not [one for one in found if not set(one) <= IN_BLOCKS]
 
 
 def test_show_knows_no_noun():

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lowprec.train.layers.layer import Shape
-    from lowprec.train.model import Sequential
+    from lowprec.train.network import Network
 
 __all__ = ["Line", "Summary", "summarise"]
 
@@ -106,7 +106,7 @@ class Summary:
 _HEADINGS = {"#": "right", "Layer": "left", "Output shape": "left", "Parameters": "right"}
 
 
-def summarise(model: Sequential, input_shape: Shape | None = None) -> Summary:
+def summarise(model: Network, input_shape: Shape | None = None) -> Summary:
     """Return a model's summary.
 
     Parameters

@@ -118,9 +118,18 @@ class Diagnosis:
             Without matplotlib or Jinja2, naming the extra to install.
         """
         from lowprec.common.whole_files import write_atomically
-        from lowprec.train.diagnosis.page import diagnosis_page
+        from lowprec.train.recorder.page import recorder_page
+        from lowprec.train.recorder.recorder import Recorder
 
-        write_atomically(path, diagnosis_page(self))
+        first = self.outcome.level
+        levels = [{"green": "healthy"}.get(first, first)] + ["note"] * (len(self.verdict) - 1)
+        page = recorder_page(
+            self.recorder or Recorder(),
+            verdict=list(zip(levels, self.verdict, strict=True)),
+            cures=[cure.code for cure in self.cures if cure.rescues],
+            experiments=self.experiments,
+        )
+        write_atomically(path, page)
 
     def __repr__(self) -> str:
         marks = ["✗" if self.outcome.is_red else "✓"]

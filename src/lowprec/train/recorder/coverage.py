@@ -9,25 +9,25 @@ from lowprec.train.recorder.finding import Finding, percent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
 
 MANY = 0.05
 SETTLED = 100
 _NAMED = 5
 
 
-def is_watched(recorder: Recorder) -> bool:
+def is_watched(recorder: Record) -> bool:
     """Whether the training ran elsewhere, and hooks handed over what they saw."""
     return "coverage" in recorder.facts
 
 
-def sees_all(recorder: Recorder) -> bool:
+def sees_all(recorder: Record) -> bool:
     """Whether nothing of a training that was watched is unknown."""
     found = recorder.facts.get("coverage", {})
     return not found.get("unseen") and not found.get("notes")
 
 
-def coverage(recorder: Recorder) -> list[str]:
+def coverage(recorder: Record) -> list[str]:
     """Return in words what was seen and what was not; of lowprec's own training, in blocks only."""
     if not is_watched(recorder):
         return _blocks(recorder)
@@ -42,7 +42,7 @@ def coverage(recorder: Recorder) -> list[str]:
     return [f"{text}.", *notes]
 
 
-def _blocks(recorder: Recorder) -> list[str]:
+def _blocks(recorder: Record) -> list[str]:
     """Tell that tensors are recorded as layers hand them on, not as products take them."""
     policy = recorder.policy
     if not policy.has_blocks or not recorder.tracks:
@@ -56,7 +56,7 @@ def _blocks(recorder: Recorder) -> list[str]:
     return [text]
 
 
-def skipped(recorder: Recorder) -> Iterator[Finding]:
+def skipped(recorder: Record) -> Iterator[Finding]:
     """Tell steps that a loss scaler skipped in a training that was watched."""
     if not is_watched(recorder) or not recorder.skips:
         return

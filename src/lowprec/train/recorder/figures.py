@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Tally, Track
 
 __all__ = ["depth", "heat_maps", "learning_curves", "loss_scales", "lost_updates"]
@@ -44,7 +44,7 @@ def _power(exponent: float) -> str:
 # Heat maps ---------------------------------------------------------------------------------------
 
 
-def heat_maps(recorder: Recorder, kind: str) -> str:
+def heat_maps(recorder: Record, kind: str) -> str:
     """Draw where the numbers of each tensor of a kind lie, by step, with the format's range."""
     tracks = pick(recorder.of_kind(kind))
     names = ", ".join(short_label(recorder, track) for track in tracks)
@@ -54,7 +54,7 @@ def heat_maps(recorder: Recorder, kind: str) -> str:
     return draw_twice(f"heat-{kind}", f"{words}.", _draw_heat_maps, recorder, tracks)
 
 
-def _described(recorder: Recorder, track: Track) -> str:
+def _described(recorder: Record, track: Track) -> str:
     low, high = track.whole.quantile(0.05), track.whole.quantile(0.95)
     name = short_label(recorder, track)
     if math.isnan(low):
@@ -71,7 +71,7 @@ def pick(tracks: Sequence[Track]) -> list[Track]:
     return kernels[:_MOST]
 
 
-def _draw_heat_maps(width: float, recorder: Recorder, tracks: list[Track]) -> Figure:
+def _draw_heat_maps(width: float, recorder: Record, tracks: list[Track]) -> Figure:
     columns = min(len(tracks), 2 if width <= NARROW else 4)
     rows = math.ceil(len(tracks) / columns)
     figure = _figure(width, 0.4 + (1.9 if tracks[0].kind == "moment" else 1.75) * rows)
@@ -134,7 +134,7 @@ def _mark_powers(axes: Axes, low: int, high: int) -> None:
     axes.set_yticks(ticks, [_power(k) for k in ticks])
 
 
-def _draw_range(axes: Axes, track: Track, recorder: Recorder, low: int, high: int) -> None:
+def _draw_range(axes: Axes, track: Track, recorder: Record, low: int, high: int) -> None:
     """Draw the maximum and the smallest normal number as lines, the smallest number dashed.
 
     A loss scale of 2**k moves the range of gradients k binades down.
@@ -156,7 +156,7 @@ def _draw_range(axes: Axes, track: Track, recorder: Recorder, low: int, high: in
 # Curves ------------------------------------------------------------------------------------------
 
 
-def learning_curves(recorder: Recorder) -> str:
+def learning_curves(recorder: Record) -> str:
     """Draw the loss by epoch, in training and validation, beside the reference's."""
     curves = recorder.curves
     last = ", ".join(
@@ -167,7 +167,7 @@ def learning_curves(recorder: Recorder) -> str:
     return draw_twice("curves", words, _draw_curves, recorder)
 
 
-def _draw_curves(width: float, recorder: Recorder) -> Figure:
+def _draw_curves(width: float, recorder: Record) -> Figure:
     figure = _figure(width, 2.6)
     axes = figure.add_subplot()
     curves = recorder.curves
@@ -205,7 +205,7 @@ def _draw_curves(width: float, recorder: Recorder) -> Figure:
     return figure
 
 
-def loss_scales(recorder: Recorder) -> str:
+def loss_scales(recorder: Record) -> str:
     """Draw the loss scale by step, with the skips that were looked into."""
     skips = [event.step for event in recorder.events if event.skipped]
     ends = recorder.scales[0][1], recorder.scales[-1][1]
@@ -214,7 +214,7 @@ def loss_scales(recorder: Recorder) -> str:
     return draw_twice("scales", words, _draw_scales, recorder, skips)
 
 
-def _draw_scales(width: float, recorder: Recorder, skips: list[int]) -> Figure:
+def _draw_scales(width: float, recorder: Record, skips: list[int]) -> Figure:
     figure = _figure(width, 2.0)
     axes = figure.add_subplot()
     steps, scales = zip(*recorder.scales, strict=True)
@@ -232,7 +232,7 @@ def _draw_scales(width: float, recorder: Recorder, skips: list[int]) -> Figure:
     return figure
 
 
-def lost_updates(recorder: Recorder) -> str:
+def lost_updates(recorder: Record) -> str:
     """Draw the share of lost updates by step, for each kernel."""
     tracks = pick(recorder.of_kind("update"))
     ends = "; ".join(
@@ -244,7 +244,7 @@ def lost_updates(recorder: Recorder) -> str:
     )
 
 
-def _draw_lost(width: float, recorder: Recorder, tracks: list[Track]) -> Figure:
+def _draw_lost(width: float, recorder: Record, tracks: list[Track]) -> Figure:
     figure = _figure(width, 2.6)
     axes = figure.add_subplot()
     shade = colour("bfloat16")
@@ -263,7 +263,7 @@ def _draw_lost(width: float, recorder: Recorder, tracks: list[Track]) -> Figure:
 # Depth -------------------------------------------------------------------------------------------
 
 
-def depth(recorder: Recorder, kind: str) -> str:
+def depth(recorder: Record, kind: str) -> str:
     """Draw how large the tensors of a kind are from layer to layer, and what formats hold."""
     tracks = [track for track in recorder.of_kind(kind) if track.exponents.any()]
     tracks = sorted((t for t in tracks if t.name != "input"), key=_depth_of)
@@ -277,7 +277,7 @@ def _depth_of(track: Track) -> tuple[int, str]:
     return (int(track.name), "") if track.name.isdecimal() else (0, track.name)
 
 
-def _draw_depth(width: float, recorder: Recorder, tracks: list[Track]) -> Figure:
+def _draw_depth(width: float, recorder: Record, tracks: list[Track]) -> Figure:
     figure = _figure(width, 3.0)
     axes = figure.add_subplot()
     for place, track in enumerate(tracks):
@@ -306,7 +306,7 @@ def _draw_depth(width: float, recorder: Recorder, tracks: list[Track]) -> Figure
     return figure
 
 
-def _tick(recorder: Recorder, track: Track) -> str:
+def _tick(recorder: Record, track: Track) -> str:
     return recorder.label(track.name).replace(" ", "\n", 1)
 
 

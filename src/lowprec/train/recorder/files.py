@@ -15,7 +15,7 @@ from lowprec.formats import Format, Specials
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.policy import Policy
 from lowprec.train.recorder.kinds import Event, account_of_reference
-from lowprec.train.recorder.recorder import Recorder
+from lowprec.train.recorder.record import Record
 from lowprec.train.recorder.tracks import ROWS, Track
 from lowprec.train.running.archive import archive_kind, read_archive, write_archive
 from lowprec.train.running.outcome import Account
@@ -27,13 +27,13 @@ __all__ = ["SAVED", "load", "save"]
 
 SAVED = archive_kind("recorder")
 
-R = TypeVar("R", bound=Recorder)
+R = TypeVar("R", bound=Record)
 Array = np.ndarray[Any, Any]
 
 _PLAIN = ("every", "facts", "labels", "steps", "recorded", "skips", "curves", "reference")
 
 
-def save(recorder: Recorder, path: str | os.PathLike[str]) -> None:
+def save(recorder: Record, path: str | os.PathLike[str]) -> None:
     """Write a recorder to a file."""
     arrays: dict[str, Array] = {}
     listed = []

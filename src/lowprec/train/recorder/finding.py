@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
 
 __all__ = ["Finding", "capital", "name_of", "percent", "starved_share"]
 
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
         return f"{self.text}: {self.cure}."
 
 
-def name_of(recorder: Recorder, kind: str, name: str) -> str:
+def name_of(recorder: Record, kind: str, name: str) -> str:
     """Return what to call a tensor in a sentence: ``Dense 2's weight gradients (1/kernel)``."""
     words = _WORDS.get(kind, f"{kind}s")
     prefix, _, rest = name.partition("/") if kind == "moment" else ("", "", name)
@@ -68,7 +68,7 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def starved_share(recorder: Recorder) -> float:
+def starved_share(recorder: Record) -> float:
     """Return the share of the first moments that are not zero whose second moment is."""
     moving, starved = recorder.facts["starved"]
     return starved / moving if moving else 0.0

@@ -12,10 +12,11 @@ from lowprec.train.running.plain import plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lowprec.train.recorder.recorder import Recorder
-    from lowprec.train.recorder.watching import Inquest, Watch
+    from lowprec.train.recorder.record import Record
+    from lowprec.train.recorder.watching import Inquest
     from lowprec.train.running.passes import Pass
     from lowprec.train.running.training import Training
+    from lowprec.train.running.watch import Watch
 
 __all__ = ["MOST_EVENTS", "check_goes_on", "facts_of", "first_not_finite"]
 
@@ -23,7 +24,7 @@ MOST_EVENTS = 50
 """How many events a recorder keeps."""
 
 
-def check_goes_on(recorder: Recorder, training: Training) -> None:
+def check_goes_on(recorder: Record, training: Training) -> None:
     """Refuse a training that is not the one, or its continuation, that a recorder holds."""
     if "model" in recorder.facts and recorder.policy != training.policy:
         raise ValueError(

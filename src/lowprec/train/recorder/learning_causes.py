@@ -11,7 +11,7 @@ from lowprec.train.running.outcome import DIVERGED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Track
 
 __all__ = ["no_learning", "place_of"]
@@ -21,7 +21,7 @@ CLIPPED = 1e-3
 _CLIPS = ("clipvalue", "clipnorm", "global_clipnorm")
 
 
-def no_learning(recorder: Recorder) -> Iterator[Finding]:
+def no_learning(recorder: Record) -> Iterator[Finding]:
     """Tell units that are dead, clips that always act, and rates that diverge."""
     if recorder.outcome.kind != "float32 too" and recorder.outcome.reason != "learns nothing":
         return
@@ -30,7 +30,7 @@ def no_learning(recorder: Recorder) -> Iterator[Finding]:
     yield from _divergence(recorder)
 
 
-def place_of(recorder: Recorder) -> str | None:
+def place_of(recorder: Record) -> str | None:
     """Return where a training that fails in every format does: a layer, or an argument."""
     dead = next(_dead_tracks(recorder), None)
     if dead is not None:
@@ -41,7 +41,7 @@ def place_of(recorder: Recorder) -> str | None:
     return "the learning rate" if next(_divergence(recorder), None) is not None else None
 
 
-def _dead_tracks(recorder: Recorder) -> Iterator[Track]:
+def _dead_tracks(recorder: Record) -> Iterator[Track]:
     for track in recorder.of_kind("activation"):
         whole = track.whole
         if track.name == "input" or not whole["count"]:
@@ -50,7 +50,7 @@ def _dead_tracks(recorder: Recorder) -> Iterator[Track]:
             yield track
 
 
-def _dead_units(recorder: Recorder) -> Iterator[Finding]:
+def _dead_units(recorder: Record) -> Iterator[Finding]:
     for track in _dead_tracks(recorder):
         whole = track.whole
         share = (whole["zeros"] + whole["new_zeros"]) / whole["count"]
@@ -65,7 +65,7 @@ def _dead_units(recorder: Recorder) -> Iterator[Finding]:
         return
 
 
-def _clipping(recorder: Recorder) -> Iterator[Finding]:
+def _clipping(recorder: Record) -> Iterator[Finding]:
     numbers = recorder.facts.get("hyperparameters", {})
     for word in _CLIPS:
         limit = numbers.get(word)
@@ -88,7 +88,7 @@ def _clipping(recorder: Recorder) -> Iterator[Finding]:
             )
 
 
-def _divergence(recorder: Recorder) -> Iterator[Finding]:
+def _divergence(recorder: Record) -> Iterator[Finding]:
     account = recorder.reference_account
     if account is None or account.start is None or not account.start > 0 or not account.epochs:
         return

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lowprec.train.recorder.following import MOST_EVENTS
-from lowprec.train.recorder.recorder import Recorder
+from lowprec.train.recorder.record import Record
 
 if TYPE_CHECKING:
     from lowprec.train.recorder.tracks import Track
 
 __all__ = ["merge"]
 
+R = TypeVar("R", bound=Record)
 
-def merge(one: Recorder, other: Recorder) -> Recorder:
+
+def merge(one: R, other: R) -> R:
     """Return a recorder of both; see `Recorder.merge`."""
     if one.policy != other.policy:
         raise ValueError(
@@ -22,7 +24,7 @@ def merge(one: Recorder, other: Recorder) -> Recorder:
         )
     earlier, later = sorted((other, one), key=lambda recorder: recorder.steps)
     reference = later.reference or earlier.reference
-    merged = Recorder(one.every, policy=one.policy, reference=reference)
+    merged = type(one)(one.every, policy=one.policy, reference=reference)
     merged.facts = _merged_facts(one.facts, other.facts)
     merged.labels = one.labels | other.labels
     merged.events = sorted({*one.events, *other.events})[:MOST_EVENTS]

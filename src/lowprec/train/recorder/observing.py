@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from lowprec.formats import Format
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Track
 
 __all__ = ["observe", "observe_step"]
@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 
 def observe(
-    recorder: Recorder,
+    recorder: Record,
     step: int,
     kind: str,
     name: str,
@@ -39,7 +39,7 @@ def observe(
         _observe_changes(recorder, step, track, before, as_float32(_as_array(parameter)))
 
 
-def _observe_changes(recorder: Recorder, step: int, track: Track, update: Array, w: Array) -> None:
+def _observe_changes(recorder: Record, step: int, track: Track, update: Array, w: Array) -> None:
     """Add which changes of a parameter an update makes, and which rounding loses."""
     if w.shape != update.shape:
         raise ValueError(
@@ -65,7 +65,7 @@ _ENOUGH = 20  # losses, before a run is held against its first
 
 
 def observe_step(
-    recorder: Recorder,
+    recorder: Record,
     step: int,
     loss: float | None,
     loss_scale: float | None,

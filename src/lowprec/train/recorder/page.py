@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.common.outputs import page_kind
 from lowprec.show.pages import page_environment, stylesheet
+from lowprec.train.recorder.predictions import WHAT_IF_HEADINGS, what_if_rows
 from lowprec.train.recorder.views import (
     COLUMNS,
     MARKS,
-    WHAT_IF_HEADINGS,
     WORDS,
     caption,
     graded,
     kind_name,
     short_label,
     shown,
-    what_if_rows,
 )
+from lowprec.train.recorder.whatif import what_if
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
 
 __all__ = ["recorder_page"]
 
@@ -57,7 +57,7 @@ PAGE = page_kind("lowprec train --record")
 
 
 def recorder_page(
-    recorder: Recorder,
+    recorder: Record,
     *,
     verdict: Sequence[tuple[str, str]] | None = None,
     cures: Sequence[str] = (),
@@ -67,7 +67,7 @@ def recorder_page(
 
     Parameters
     ----------
-    recorder : Recorder
+    recorder : Record
         What was recorded.
     verdict : sequence of (level, sentence), optional
         What stands first; by default the recorder's own verdict.
@@ -108,7 +108,7 @@ def recorder_page(
     )
 
 
-def _pictures(recorder: Recorder) -> Iterator[Picture]:
+def _pictures(recorder: Record) -> Iterator[Picture]:
     from lowprec.train.recorder import figures as figures
 
     losses = [*recorder.curves.get("loss", ()), *recorder.curves.get("val_loss", ())]
@@ -140,7 +140,7 @@ def _pictures(recorder: Recorder) -> Iterator[Picture]:
             yield Picture(title, text, figures.depth(recorder, kind))
 
 
-def _heat_text(recorder: Recorder, kind: str) -> str:
+def _heat_text(recorder: Record, kind: str) -> str:
     fmt = recorder.of_kind(kind)[0].fmt
     text = f"Each panel shows how the exponents of the {kind_name(kind)} move from step to step"
     if fmt.emin < -100:
@@ -151,7 +151,7 @@ def _heat_text(recorder: Recorder, kind: str) -> str:
     )
 
 
-def _rows(recorder: Recorder) -> list[Row]:
+def _rows(recorder: Record) -> list[Row]:
     rows, kind = [], ""
     for track in shown(recorder):
         if track.kind != kind:
@@ -163,11 +163,11 @@ def _rows(recorder: Recorder) -> list[Row]:
     return rows
 
 
-def _what_if(recorder: Recorder) -> dict[str, Any] | None:
+def _what_if(recorder: Record) -> dict[str, Any] | None:
     """Return the predictions, for a run that was recorded in float32."""
     if any(fmt.name != "float32" for fmt in recorder.policy.formats.values()):
         return None
     if not recorder.of_kind("weight_gradient", "activation_gradient"):
         return None
-    found = recorder.what_if()
+    found = what_if(recorder, None)
     return {"rows": what_if_rows(found), "verdict": found.verdict}

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lowprec.formats import Format
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
 
 __all__ = ["histogram_figure", "starts_figure"]
 
 
-def histogram_figure(recorder: Recorder, kind: str, fmt: Format) -> Figure:
+def histogram_figure(recorder: Record, kind: str, fmt: Format) -> Figure:
     """Draw the exponents of all tensors of a kind, with what a format cannot hold shaded.
 
     Parameters
     ----------
-    recorder : Recorder
+    recorder : Record
         What was recorded.
     kind : str
         The kind of tensors.
@@ -83,12 +83,12 @@ def _draw_histogram(axes: Axes, whole: Tally, fmt: Format, kind: str) -> None:
     axes.set_title(f"Magnitudes of the {kind_name(kind)}")
 
 
-def starts_figure(found: Mapping[str, Mapping[str, Recorder]], kind: str = "activation") -> Figure:
+def starts_figure(found: Mapping[str, Mapping[str, Record]], kind: str = "activation") -> Figure:
     """Draw how large tensors are from layer to layer, for each start and format.
 
     Parameters
     ----------
-    found : mapping of str to mapping of str to Recorder
+    found : mapping of str to mapping of str to Record
         By the initializer, then the format: what `lowprec.train.recorder.starts.record_starts`
         returns.
     kind : str
@@ -117,7 +117,7 @@ def starts_figure(found: Mapping[str, Mapping[str, Recorder]], kind: str = "acti
     return figure
 
 
-def _draw_start(axes: Axes, recorder: Recorder, kind: str, low: float) -> None:
+def _draw_start(axes: Axes, recorder: Record, kind: str, low: float) -> None:
     tracks = sorted(
         (track for track in recorder.of_kind(kind) if track.name.isdecimal()),
         key=lambda track: int(track.name),

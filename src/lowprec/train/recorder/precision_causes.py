@@ -13,7 +13,7 @@ from lowprec.train.recorder.finding import Finding, capital, name_of, percent, s
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Track
 
 __all__ = [
@@ -36,7 +36,7 @@ STARVED = 0.01
 STUCK = 0.5
 
 
-def offset(recorder: Recorder) -> Iterator[Finding]:
+def offset(recorder: Record) -> Iterator[Finding]:
     """Tell a feature whose deviation is lost beside its mean."""
     found, fmt = recorder.facts.get("offset"), recorder.policy.formats["compute"]
     if found and found["ratio"] > 2.0**fmt.precision:
@@ -49,7 +49,7 @@ def offset(recorder: Recorder) -> Iterator[Finding]:
         )
 
 
-def lost_updates(recorder: Recorder) -> Iterator[Finding]:
+def lost_updates(recorder: Record) -> Iterator[Finding]:
     """Tell that updates are lost, and whether that costs anything."""
     fmt = recorder.policy.formats["params"]
     changes = sum(track.whole["changes"] for track in recorder.of_kind("update"))
@@ -77,7 +77,7 @@ def lost_updates(recorder: Recorder) -> Iterator[Finding]:
         )
 
 
-def _worst_tensor(recorder: Recorder, fmt: Format) -> tuple[float, str]:
+def _worst_tensor(recorder: Record, fmt: Format) -> tuple[float, str]:
     """Return the largest share of lost updates in a tenth of the run, and whose it is.
 
     A tensor counts where the updates lost are most of its updates by their squares too.
@@ -93,7 +93,7 @@ def _worst_tensor(recorder: Recorder, fmt: Format) -> tuple[float, str]:
     return worst, whose
 
 
-def costs(recorder: Recorder) -> bool | None:
+def costs(recorder: Record) -> bool | None:
     """Return whether the run ends worse than its reference; None without one."""
     if recorder.reference_account is None:
         return None
@@ -101,7 +101,7 @@ def costs(recorder: Recorder) -> bool | None:
     return outcome.is_red and outcome.kind != "float32 too"
 
 
-def optimizer_numbers(recorder: Recorder) -> Iterator[Finding]:
+def optimizer_numbers(recorder: Record) -> Iterator[Finding]:
     """Tell numbers of the optimizer that its formats do not hold."""
     numbers, state = recorder.facts.get("hyperparameters", {}), recorder.policy.formats["state"]
     yield from _epsilon(recorder, numbers, state)
@@ -109,7 +109,7 @@ def optimizer_numbers(recorder: Recorder) -> Iterator[Finding]:
     yield from _decay(recorder, numbers)
 
 
-def _epsilon(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iterator[Finding]:
+def _epsilon(recorder: Record, numbers: dict[str, Any], state: Format) -> Iterator[Finding]:
     epsilon = numbers.get("epsilon")
     if epsilon and _rounded(epsilon, state) == 0:
         starved = starved_share(recorder) > STARVED
@@ -131,7 +131,7 @@ _AVERAGES = {  # what each number makes decay: the optimizer's state, and its na
 }
 
 
-def _betas(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iterator[Finding]:
+def _betas(recorder: Record, numbers: dict[str, Any], state: Format) -> Iterator[Finding]:
     for word, averages in _AVERAGES.items():
         beta = numbers.get(word)
         if beta is None or beta >= 1 or _rounded(beta, state) != 1:
@@ -151,7 +151,7 @@ def _betas(recorder: Recorder, numbers: dict[str, Any], state: Format) -> Iterat
         )
 
 
-def _decay(recorder: Recorder, numbers: dict[str, Any]) -> Iterator[Finding]:
+def _decay(recorder: Record, numbers: dict[str, Any]) -> Iterator[Finding]:
     fmt = recorder.policy.formats["params"]
     decay, (highest, total) = numbers.get("weight_decay"), recorder.facts["rates"]
     # with momentum, or divided by a root mean square, a penalty's gradient is no such factor
@@ -174,7 +174,7 @@ def _rounded(value: float, fmt: Format) -> float:
     return float(round_to(float(value), fmt))
 
 
-def starved_moments(recorder: Recorder) -> Iterator[Finding]:
+def starved_moments(recorder: Record) -> Iterator[Finding]:
     """Tell that second moments are zero where first are not."""
     share, when = starved_share(recorder), ""
     most = recorder.facts.get("starved_most", 0.0)
@@ -197,7 +197,7 @@ def starved_moments(recorder: Recorder) -> Iterator[Finding]:
         )
 
 
-def _divisors(recorder: Recorder) -> str:
+def _divisors(recorder: Record) -> str:
     """Say what an optimizer divides by, and that it is zero."""
     state = recorder.policy.formats["state"]
     kinds = {track.name.partition("/")[0] for track in recorder.of_kind("moment")}
@@ -207,7 +207,7 @@ def _divisors(recorder: Recorder) -> str:
     return f"the {names} are zero in {state} where gradients are not"
 
 
-def stalled_state(recorder: Recorder) -> Iterator[Finding]:
+def stalled_state(recorder: Record) -> Iterator[Finding]:
     """Tell averages and sums of the optimizer that no longer change, by tensor and by tenth."""
     state = recorder.policy.formats["state"]
     if state == float32:
@@ -229,7 +229,7 @@ def stalled_state(recorder: Recorder) -> Iterator[Finding]:
         )
 
 
-def noisy_units(recorder: Recorder) -> Iterator[Finding]:
+def noisy_units(recorder: Record) -> Iterator[Finding]:
     """Tell a layer whose rounding errors hide what varies in its units, as an offset makes them."""
     noisy = recorder.facts.get("noisy_units", {})
     name = max(noisy, key=lambda one: float(noisy[one]), default=None)
@@ -248,7 +248,7 @@ def noisy_units(recorder: Recorder) -> Iterator[Finding]:
     )
 
 
-def long_sums(recorder: Recorder) -> Iterator[Finding]:
+def long_sums(recorder: Record) -> Iterator[Finding]:
     """Tell sums that are too long for their accumulator."""
     terms = recorder.facts.get("longest", 0)
     order, block = recorder.facts.get("order"), recorder.facts.get("block")
@@ -266,7 +266,7 @@ def long_sums(recorder: Recorder) -> Iterator[Finding]:
         )
 
 
-def output_precision(recorder: Recorder) -> Iterator[Finding]:
+def output_precision(recorder: Record) -> Iterator[Finding]:
     """Tell that the outputs' own rounding is most of the error."""
     outputs = [track for track in recorder.of_kind("activation") if track.name != "input"]
     errors = recorder.of_kind("error")

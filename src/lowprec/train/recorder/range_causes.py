@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from lowprec.formats import Format
     from lowprec.train.recorder.kinds import Event
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Tally, Track
 
 __all__ = ["headroom", "new_zeros", "not_finite", "targets"]
@@ -32,7 +32,7 @@ _DIVERGES = "float32 would overflow too: lower the learning rate, clip gradients
 FIRST_SKIPS = 15  # while a dynamic scale finds its level
 
 
-def not_finite(recorder: Recorder) -> Iterator[Finding]:
+def not_finite(recorder: Record) -> Iterator[Finding]:
     """Tell what first became infinite or NaN, and whether too many steps were skipped."""
     for event in recorder.events:
         if not event.skipped:
@@ -68,7 +68,7 @@ def not_finite(recorder: Recorder) -> Iterator[Finding]:
         )
 
 
-def _observed_not_finite(recorder: Recorder) -> Iterator[Finding]:
+def _observed_not_finite(recorder: Record) -> Iterator[Finding]:
     """Tell a tensor from elsewhere that was not finite, unless its steps were skipped."""
     if "model" in recorder.facts or recorder.skips or recorder.events:
         return
@@ -89,14 +89,14 @@ def _observed_not_finite(recorder: Recorder) -> Iterator[Finding]:
             return
 
 
-def made_of(recorder: Recorder, event: Event) -> tuple[str, str]:
+def made_of(recorder: Record, event: Event) -> tuple[str, str]:
     """Return what made a tensor not finite, as `made_by` names it, and the operation or nothing."""
     usual = ["infinity" if math.isinf(event.value) else "rounding", ""]
     made, operation = recorder.facts.get("made", {}).get(str(event.step), usual)
     return made, operation
 
 
-def _arithmetic_of(recorder: Recorder, event: Event) -> str:
+def _arithmetic_of(recorder: Record, event: Event) -> str:
     """Say that arithmetic made a tensor not finite, and by which operation, as far as known."""
     made, operation = made_of(recorder, event)
     if made == "rounding":
@@ -117,13 +117,13 @@ def _cure_for_arithmetic(operation: str) -> str:
     return "look at what is computed there: 0/0, log 0, 0·∞ and ∞ - ∞ are NaN in every format"
 
 
-def _is_to_blame(recorder: Recorder, fmt: Format) -> bool:
+def _is_to_blame(recorder: Record, fmt: Format) -> bool:
     """Return whether a format's range can be the cause, rather than the training itself."""
     return fmt.emax < float32.emax and all(map(math.isfinite, recorder.reference or ()))
 
 
 def _cure_for_divergence(
-    recorder: Recorder, fmt: Format, kind: str, name: str, largest: float
+    recorder: Record, fmt: Format, kind: str, name: str, largest: float
 ) -> str | None:
     """Return what to do where the training diverges, or seems to; None where the range is to blame.
 
@@ -146,7 +146,7 @@ def _cure_for_divergence(
     )
 
 
-def _cure_for(recorder: Recorder, event: Event) -> str:
+def _cure_for(recorder: Record, event: Event) -> str:
     kind = event.kind
     made, operation = made_of(recorder, event)
     if operation or made == "NaN":
@@ -163,7 +163,7 @@ def _cure_for(recorder: Recorder, event: Event) -> str:
     return "scale the data, normalise the layers, or use bfloat16, whose range is that of float32"
 
 
-def new_zeros(recorder: Recorder) -> Iterator[Finding]:
+def new_zeros(recorder: Record) -> Iterator[Finding]:
     """Tell the tensor of each kind that loses the most to zero, where the loss matters."""
     for kind in ("weight_gradient", "activation_gradient", "activation", "weight"):
         harmed = [(track, _harmed(track)) for track in recorder.of_kind(kind)]
@@ -201,14 +201,14 @@ def _harmed(track: Track) -> Tally | None:
     return whole
 
 
-def _cure_for_zeros(recorder: Recorder, kind: str) -> str:
+def _cure_for_zeros(recorder: Record, kind: str) -> str:
     if kind in GRADIENTS:
         advice = advise_scale(recorder, recorder.policy.formats["gradients"])
         return str(dataclasses.replace(advice, is_needed=True))  # as they vanish without it
     return "scale the data or the initial weights up, or use bfloat16"
 
 
-def headroom(recorder: Recorder) -> Iterator[Finding]:
+def headroom(recorder: Record) -> Iterator[Finding]:
     """Tell the tensor that comes closest to the maximum; a dynamic loss scale means to."""
     kinds = ["moment"]
     if not recorder.policy.tensor_scales:
@@ -236,12 +236,12 @@ def headroom(recorder: Recorder) -> Iterator[Finding]:
     yield Finding("amber", "headroom", text, cure)
 
 
-def _is_dynamic(recorder: Recorder) -> bool:
+def _is_dynamic(recorder: Record) -> bool:
     scale = recorder.policy.loss_scale
     return isinstance(scale, LossScale) and not scale.is_static
 
 
-def targets(recorder: Recorder) -> Iterator[Finding]:
+def targets(recorder: Record) -> Iterator[Finding]:
     """Tell targets whose square overflows the format of the forward pass."""
     for track in recorder.of_kind("target"):
         root, largest = math.sqrt(track.fmt.max), track.whole["max_abs"]

@@ -9,24 +9,18 @@ from typing import TYPE_CHECKING, Any, Self
 
 from lowprec.common.outputs import Output, check_outputs, write_output
 from lowprec.common.processor_state import in_exact_state
-from lowprec.formats import Format, get_format
-from lowprec.train.policy import Policy, get_policy
+from lowprec.formats import get_format
 from lowprec.train.recorder.following import (
     MOST_EVENTS,
     check_goes_on,
     facts_of,
     first_not_finite,
 )
-from lowprec.train.recorder.kinds import (
-    KINDS,
-    Event,
-    account_of_reference,
-    kind_of,
-    labels_of,
-    losses_of,
-)
-from lowprec.train.recorder.tracks import Track
-from lowprec.train.recorder.watching import Inquest, Recording, Watch
+from lowprec.train.recorder.kinds import kind_of, labels_of
+from lowprec.train.recorder.record import Record
+from lowprec.train.recorder.watching import Inquest, Recording
+from lowprec.train.running.listening import Listening
+from lowprec.train.running.training import Follower
 
 if TYPE_CHECKING:
     import os
@@ -37,19 +31,19 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from lowprec.formats import FormatLike
-    from lowprec.train.layer_policies import LayerPolicies
+    from lowprec.train.policy import Policy
     from lowprec.train.recorder.finding import Finding
+    from lowprec.train.recorder.predictions import WhatIf
     from lowprec.train.recorder.scaling import ScaleAdvice
-    from lowprec.train.recorder.whatif import WhatIf
     from lowprec.train.running.history import History
-    from lowprec.train.running.outcome import Outcome
     from lowprec.train.running.passes import Pass
     from lowprec.train.running.training import Training
+    from lowprec.train.running.watch import Watch
 
 __all__ = ["Recorder"]
 
 
-class Recorder:
+class Recorder(Record, Follower):
     """Records what rounding does to every tensor of a training: give it to ``fit(recorder=…)``.
 
     Weights, activations, their gradients, moments and updates are tallied every so many steps, in
@@ -98,25 +92,8 @@ class Recorder:
         policy: Policy | str | None = None,
         reference: History | Sequence[float] | None = None,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every={every}: record every step (1) or one in more")
-        self.every = operator.index(every)
-        self.policy = get_policy("float32" if policy is None else policy)
-        self.reference = losses_of(reference)
-        self.reference_account = account_of_reference(reference)
-        self.tracks: dict[tuple[str, str], Track] = {}
-        self.facts: dict[str, Any] = {"starved": [0, 0], "rates": [0.0, 0.0]}
-        self.labels: dict[str, str] = {}
-        self.events: list[Event] = []
-        self.scales: list[tuple[int, float]] = []  # where the loss scale changed, and to what
-        self.steps = 0  # seen
-        self.recorded = 0
-        self.skips = 0
-        self.curves: dict[str, list[float]] = {}
-        self.step_losses: list[float] = []
-        self.skipped_steps: list[int] = []
+        super().__init__(every, policy=policy, reference=reference)
         self._numerics: Any = None
-        self._places: LayerPolicies | None = None
         self._training: weakref.ref[Training] | None = None  # a recorder outlives the data
 
     # Recording -----------------------------------------------------------------------------------
@@ -160,11 +137,9 @@ class Recorder:
 
     def _attach(self, training: Training) -> None:
         """Begin to record a training, or go on with one that was resumed."""
-        from lowprec.train.recorder.listening import Listening
-
         check_goes_on(self, training)
         self.policy, self._training = training.policy, weakref.ref(training)
-        self._numerics, self._places = Listening(training.policy), training.places
+        self._numerics, self.places = Listening(training.policy), training.places
         self.labels |= labels_of(training.model.layers)
         self.facts |= facts_of(training)
 
@@ -263,73 +238,7 @@ class Recorder:
         observe_step(self, step, loss, loss_scale, skipped)
         self.steps = max(self.steps, step + 1)
 
-    def track(self, kind: str, name: str) -> Track:
-        """Return the track of a tensor, a new one where there is none."""
-        found = self.tracks.get((kind, name))
-        if found is None:
-            found = self.tracks[kind, name] = Track(kind, name, self.format_of(kind, name))
-        return found
-
-    def add_starved(self, counts: tuple[int, int]) -> None:
-        """Add how many first moments were not zero, and how many of them had a second that was."""
-        for place, count in enumerate(counts):
-            self.facts["starved"][place] += count
-        share = counts[1] / counts[0] if counts[0] else 0.0
-        self.facts["starved_most"] = max(self.facts.get("starved_most", 0.0), share)
-
-    def add_unit_noise(self, name: str, share: float) -> None:
-        """Note the share of a layer's units whose rounding errors hide what varies in them."""
-        noisy = self.facts.setdefault("noisy_units", {})
-        noisy[name] = max(noisy.get(name, 0.0), share)
-
-    def format_of(self, kind: str, name: str) -> Format:
-        """Return the format that a tensor is rounded to."""
-        policy = self.policy if self._places is None else self._policy_at(kind, name)
-        return policy.formats.get(KINDS[kind]) or get_format("float32")
-
-    def _policy_at(self, kind: str, name: str) -> Policy:
-        """Return the policy of the place that a tensor belongs to."""
-        assert self._places is not None
-        if kind == "moment":
-            name = name.partition("/")[2]
-        layer = name.partition("/")[0]
-        if name == "input":
-            return self._places.inputs
-        if not layer.isdecimal() or int(layer) >= len(self._places.layers):
-            return self.policy
-        return self._places.of(name)
-
     # Reading -------------------------------------------------------------------------------------
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether the weights ceased to be finite."""
-        return any(not event.skipped for event in self.events)
-
-    def of_kind(self, *kinds: str) -> list[Track]:
-        """Return the tracks of these kinds, in the order of the layers."""
-        return [track for (kind, _), track in self.tracks.items() if kind in kinds]
-
-    def label(self, name: str) -> str:
-        """Return what to call a tensor: ``Dense 2 (1/kernel)``.
-
-        Examples
-        --------
-        >>> Recorder().label("anything")
-        'anything'
-        """
-        *kept, short = name.split("/")
-        if name in self.labels:
-            return self.labels[name]
-        layer = kept[-1] if kept else short
-        return f"{self.labels[layer]} ({name})" if layer in self.labels else name
-
-    @property
-    def outcome(self) -> Outcome:
-        """What became of the run, beside the reference where there is one."""
-        from lowprec.train.recorder.verdict import outcome_of
-
-        return outcome_of(self)
 
     @property
     @in_exact_state

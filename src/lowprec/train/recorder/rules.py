@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lowprec.train.recorder.finding import Finding
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
 
 __all__ = ["RULES", "Rule", "findings"]
 
@@ -39,7 +39,7 @@ class Rule(NamedTuple):
     threshold: str
     reason: str
     source: str
-    find: Callable[[Recorder], Iterable[Finding]]
+    find: Callable[[Record], Iterable[Finding]]
 
 
 RULES = (  # causes before their consequences: findings of one level stay in this order
@@ -166,7 +166,7 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
 )
 
 
-def findings(recorder: Recorder) -> list[Finding]:
+def findings(recorder: Record) -> list[Finding]:
     """Return what the rules find, the worst first."""
     found = [finding for rule in RULES for finding in rule.find(recorder)]
     if recorder.reference_account is not None:

@@ -11,7 +11,7 @@ from lowprec.show.words import superscript
 from lowprec.train.recorder.forecast import forecast
 
 if TYPE_CHECKING:
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Tally
 
 __all__ = [
@@ -103,12 +103,12 @@ def is_harmed(new_zeros: float, noise: float) -> bool:
     return new_zeros > TOLERATED_ZEROS and noise > TOLERATED_NOISE
 
 
-def advise_scale(recorder: Recorder, fmt: FormatLike) -> ScaleAdvice:
+def advise_scale(recorder: Record, fmt: FormatLike) -> ScaleAdvice:
     """Return which loss scales keep every gradient of a run within a format.
 
     Parameters
     ----------
-    recorder : Recorder
+    recorder : Record
         The run.
     fmt : Format, str or dtype
         The format of its gradients.
@@ -150,7 +150,7 @@ def advise_scale(recorder: Recorder, fmt: FormatLike) -> ScaleAdvice:
     )
 
 
-def _caveat(recorder: Recorder) -> str:
+def _caveat(recorder: Record) -> str:
     """Say what an interval of scales does not know."""
     if recorder.is_broken or 2 * recorder.skips > recorder.steps > 0:
         return "; this run failed, and one that trains has other gradients"

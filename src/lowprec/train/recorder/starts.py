@@ -12,10 +12,10 @@ from lowprec.train.layers import Dense, Input
 from lowprec.train.model import Sequential
 from lowprec.train.policy import Policy
 from lowprec.train.recorder.kinds import labels_of
-from lowprec.train.recorder.listening import Listening
 from lowprec.train.recorder.recorder import Recorder
 from lowprec.train.recorder.watching import Recording
 from lowprec.train.running import passes
+from lowprec.train.running.listening import Listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from lowprec.train.recorder.coverage import coverage, sees_all
 from lowprec.train.recorder.finding import name_of
-from lowprec.train.running.outcome import Account, Outcome, judge
+from lowprec.train.recorder.rules import findings
 
 if TYPE_CHECKING:
     from lowprec.train.recorder.finding import Finding
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
+    from lowprec.train.running.outcome import Outcome
 
-__all__ = ["account_of", "graded", "outcome_of", "unseen", "verdict"]
+__all__ = ["graded", "unseen", "verdict"]
 
 _KINDS = {  # the kinds of tensors that every training has, as a sentence names them
     "weight": "weights",
@@ -30,12 +30,12 @@ _HOW = (
 )
 
 
-def verdict(recorder: Recorder) -> list[str]:
+def verdict(recorder: Record) -> list[str]:
     """Return what happened and what to do, in sentences: the outcome, then the findings."""
     return [sentence for _, sentence in graded(recorder)]
 
 
-def graded(recorder: Recorder) -> list[tuple[str, str]]:
+def graded(recorder: Record) -> list[tuple[str, str]]:
     """Return the sentences of the verdict, each after its level.
 
     Levels are ``red``, ``amber`` and ``note``, or ``healthy`` where all is well. What was seen of a
@@ -44,11 +44,11 @@ def graded(recorder: Recorder) -> list[tuple[str, str]]:
     return [*_graded(recorder), *(("note", sentence) for sentence in coverage(recorder))]
 
 
-def _graded(recorder: Recorder) -> list[tuple[str, str]]:
+def _graded(recorder: Record) -> list[tuple[str, str]]:
     if not recorder.tracks and not recorder.step_losses:
         words = "Nothing was recorded: give the recorder to fit(recorder=…), or observe tensors."
         return [("note", words)]
-    outcome, found = recorder.outcome, recorder.findings
+    outcome, found = recorder.outcome, findings(recorder)
     if outcome.is_red:
         return _of_failure(recorder, outcome, found)
     told = [(finding.level, str(finding)) for finding in found]
@@ -59,9 +59,7 @@ def _graded(recorder: Recorder) -> list[tuple[str, str]]:
     return [("note", _without_reference(recorder)), *told]
 
 
-def _of_failure(
-    recorder: Recorder, outcome: Outcome, found: list[Finding]
-) -> list[tuple[str, str]]:
+def _of_failure(recorder: Record, outcome: Outcome, found: list[Finding]) -> list[tuple[str, str]]:
     """Return the red outcome with its first cause, the other findings, and where to look."""
     causes = [finding for finding in found if finding.level != "note"]
     first = causes[0] if causes else None
@@ -78,7 +76,7 @@ def _of_failure(
     return [("red", words), *told, *how]
 
 
-def _of_health(recorder: Recorder, outcome: Outcome) -> tuple[str, str]:
+def _of_health(recorder: Record, outcome: Outcome) -> tuple[str, str]:
     """Return the first sentence of a run that does what its reference does."""
     missing = unseen(recorder)
     seen = f"{_steps(recorder)} in {recorder.policy}"
@@ -94,7 +92,7 @@ def _of_health(recorder: Recorder, outcome: Outcome) -> tuple[str, str]:
     )
 
 
-def _without_reference(recorder: Recorder) -> str:
+def _without_reference(recorder: Record) -> str:
     seen = {track.kind for track in recorder.tracks.values()}
     kinds = ", ".join(words for kind, words in _KINDS.items() if kind in seen) or "losses alone"
     missing = unseen(recorder)
@@ -107,19 +105,19 @@ def _without_reference(recorder: Recorder) -> str:
     )
 
 
-def _steps(recorder: Recorder) -> str:
+def _steps(recorder: Record) -> str:
     plural = "" if recorder.recorded == 1 else "s"
     return f"{recorder.recorded} recorded step{plural} of {recorder.steps}"
 
 
-def unseen(recorder: Recorder) -> list[str]:
+def unseen(recorder: Record) -> list[str]:
     """Return the kinds of tensors that the training has and that were not seen, in words."""
     kinds = recorder.facts.get("kinds", list(_KINDS))
     seen = {track.kind for track in recorder.tracks.values() if track.length}
     return [words for kind, words in _KINDS.items() if kind in kinds and kind not in seen]
 
 
-def _most_changed(recorder: Recorder) -> str:
+def _most_changed(recorder: Record) -> str:
     """Name the tensors whose rounding errors are largest beside themselves."""
     noise = []
     for track in recorder.of_kind("weight", "activation", "weight_gradient", "moment"):
@@ -131,43 +129,3 @@ def _most_changed(recorder: Recorder) -> str:
         return ""
     names = ", ".join(name_of(recorder, track.kind, track.name) for _, track in worst)
     return f"; the tensors that rounding changed most are {names}"
-
-
-# The outcome -------------------------------------------------------------------------------------
-
-
-def outcome_of(recorder: Recorder) -> Outcome:
-    """Return what became of the recorded run, beside its reference where there is one."""
-    mine, reference = account_of(recorder), recorder.reference_account
-    if reference is None:
-        return judge(mine)
-    if reference.start is None or len(reference.epochs) != len(mine.epochs):
-        mine, reference = _at_the_same_epoch(mine, reference)
-    return judge(mine, reference)
-
-
-def account_of(recorder: Recorder) -> Account:
-    """Return the numbers by which a recorded run is judged."""
-    return Account.made(
-        policy=str(recorder.policy),
-        loss=str(recorder.facts.get("loss", "")),
-        curves=recorder.curves,
-        step_losses=recorder.step_losses,
-        skipped_steps=recorder.skipped_steps or range(recorder.skips),
-        steps=recorder.steps,
-        params_are_finite=not recorder.is_broken,
-        known=recorder.facts.get("outcome", {}),
-    )
-
-
-def _at_the_same_epoch(mine: Account, reference: Account) -> tuple[Account, Account]:
-    """Return both as of the last epoch that both have: a list of losses tells nothing finer."""
-    count = min(len(mine.epochs), len(reference.epochs))
-    if not count:
-        return mine, reference
-    its = reference.epochs[:count]
-    metrics = reference.metrics if count == len(reference.epochs) else {}
-    return (
-        dataclasses.replace(mine, end=mine.epochs[count - 1]),
-        dataclasses.replace(reference, end=its[-1], epochs=its, metrics=metrics),
-    )

@@ -12,14 +12,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Tally, Track
-    from lowprec.train.recorder.whatif import WhatIf
 
 __all__ = [
     "COLUMNS",
     "MARKS",
-    "WHAT_IF_HEADINGS",
     "WORDS",
     "Column",
     "caption",
@@ -28,8 +26,6 @@ __all__ = [
     "recorder_view",
     "short_label",
     "shown",
-    "what_if_rows",
-    "what_if_view",
 ]
 
 STYLES = {"healthy": "green", "red": "bold red", "amber": "yellow", "note": "dim"}
@@ -91,7 +87,7 @@ def kind_name(kind: str) -> str:
     return f"{kind.replace('_', ' ')}s"
 
 
-def caption(recorder: Recorder) -> str:
+def caption(recorder: Record) -> str:
     """Return in a line what was recorded."""
     facts = recorder.facts
     parts = [f"{recorder.recorded} of {recorder.steps} steps in {recorder.policy}"]
@@ -102,7 +98,7 @@ def caption(recorder: Recorder) -> str:
     return "; ".join(parts)
 
 
-def recorder_view(recorder: Recorder) -> RenderableType:
+def recorder_view(recorder: Record) -> RenderableType:
     """Return verdict and table, for a terminal of 80 columns."""
     from rich.console import Group
     from rich.text import Text
@@ -120,7 +116,7 @@ def recorder_view(recorder: Recorder) -> RenderableType:
     return Group(*lines)
 
 
-def _table(recorder: Recorder) -> RenderableType:
+def _table(recorder: Record) -> RenderableType:
     from rich import box
     from rich.table import Table
 
@@ -139,7 +135,7 @@ def _table(recorder: Recorder) -> RenderableType:
     return table
 
 
-def short_label(recorder: Recorder, track: Track) -> str:
+def short_label(recorder: Record, track: Track) -> str:
     """Return a tensor's name for a table: ``Dense 2 (1/kernel)``."""
     if track.kind == "moment":
         moment, _, rest = track.name.partition("/")
@@ -147,48 +143,8 @@ def short_label(recorder: Recorder, track: Track) -> str:
     return recorder.label(track.name)
 
 
-def shown(recorder: Recorder) -> list[Track]:
+def shown(recorder: Record) -> list[Track]:
     """Return the tracks that tables and pictures show, kind by kind."""
     kinds = dict.fromkeys(kind for kind, _ in recorder.tracks if kind not in _HIDDEN)
     order = [track for kind in kinds for track in recorder.of_kind(kind)]
     return [track for track in order if track.length]
-
-
-def what_if_view(found: WhatIf) -> RenderableType:
-    """Return the predictions as a table, with the verdict below."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("policy")
-    for heading in WHAT_IF_HEADINGS:
-        table.add_column(heading, justify="right")
-    for row in what_if_rows(found):
-        table.add_row(*row)
-    return Group(table, Text(found.verdict))
-
-
-WHAT_IF_HEADINGS = ("forward", "backward", "update", "state", "damage", "bytes", "bits")
-
-
-def what_if_rows(found: WhatIf) -> list[tuple[str, ...]]:
-    """Return the cells of the table of predictions."""
-    return [
-        (
-            str(one.policy),
-            *map(_relative, (one.forward, one.backward, one.update, one.state, one.damage)),
-            f"{one.cost:g}",
-            str(one.bits),
-        )
-        for one in found.predictions
-    ]
-
-
-def _relative(value: float) -> str:
-    if math.isinf(value):
-        return "fails"
-    if value >= 10:
-        return "> 1000 %"
-    return f"{100 * value:.2g} %" if value else "–"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import linecache
 import re
 import sys
@@ -13,16 +12,18 @@ import numpy as np
 from lowprec.conversion.door import round_to
 from lowprec.formats import float32
 from lowprec.train.numerics import tensor_exponent
-from lowprec.train.recorder.listening import Heard, Listening, named_backward, named_forward
+from lowprec.train.running.listening import Heard
+from lowprec.train.running.watch import StepWatch, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lowprec.formats import Format
     from lowprec.train.numerics import Numerics
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.recorder.record import Record
+    from lowprec.train.running.listening import Listening
 
-__all__ = ["Inquest", "Recording", "Watch"]
+__all__ = ["Inquest", "Recording"]
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
@@ -36,59 +37,14 @@ _ROUNDED_IN_PASSES = (
 )
 
 
-class Watch(abc.ABC):
-    """What the passes of one step call, beside the layers: the base, which only names tensors.
-
-    Parameters
-    ----------
-    numerics : Listening
-        What layers compute with.
-
-    Attributes
-    ----------
-    numerics : Listening
-        The same.
-    """
-
-    hears: Callable[[str, int], None] | None = None
-    """What is called for each of NumPy's floating-point errors; None ignores them."""
-
-    def __init__(self, numerics: Listening) -> None:
-        self.numerics = numerics
-        self.numerics.take()
-
-    def inputs(self) -> None:
-        """Look at the network's inputs, which were just rounded."""
-        for before, after in self.numerics.take():
-            self.see(Heard("activation", "input", before, after))
-
-    def forward(self, layer: int, own: Mapping[str, Array], outputs: Array) -> None:
-        """Look at a layer after its forward pass."""
-        for heard in named_forward(self.numerics.take(), layer, own, outputs):
-            self.see(heard)
-
-    @abc.abstractmethod
-    def loss(self, targets: Array, outputs: Array) -> None:
-        """Look at what is to be learnt and at what the network gives."""
-
-    def backward(self, layer: int, dx: Array | None, grads: Mapping[str, Array]) -> None:
-        """Look at a layer after its backward pass; the loss counts as the layer after the last."""
-        for heard in named_backward(self.numerics.take(), layer, dx, grads):
-            self.see(heard)
-
-    @abc.abstractmethod
-    def see(self, heard: Heard) -> None:
-        """Look at a tensor."""
-
-
-class Recording(Watch):
+class Recording(StepWatch):
     """Adds all that a step rounds to a recorder.
 
     Parameters
     ----------
     numerics : Listening
         What layers compute with.
-    recorder : Recorder
+    recorder : Record
         Where to.
     step : int
         Which step.
@@ -96,7 +52,7 @@ class Recording(Watch):
         The loss scale.
     """
 
-    def __init__(self, numerics: Listening, recorder: Recorder, step: int, scale: float) -> None:
+    def __init__(self, numerics: Listening, recorder: Record, step: int, scale: float) -> None:
         super().__init__(numerics)
         self.recorder, self.step, self.scale = recorder, step, scale
         self._names: dict[int, str] = {}

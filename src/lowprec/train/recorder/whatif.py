@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lowprec.conversion.door import round_to
 from lowprec.formats import Format, float32
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.memory import bytes_with_state
 from lowprec.train.numerics import tensor_exponent
-from lowprec.train.policy import Policy, get_policies, get_policy, named_policies
+from lowprec.train.policy import get_policies, named_policies
 from lowprec.train.recorder.forecast import Forecast, forecast
+from lowprec.train.recorder.predictions import Prediction, WhatIf
 from lowprec.train.recorder.scaling import GRADIENTS, advise_scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.console import RenderableType
-
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.policy import Policy
+    from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Track
 
-__all__ = ["Prediction", "WhatIf", "what_if"]
+__all__ = ["what_if"]
 
 FAILS = 1.0
 """The damage from which on a training is expected to fail."""
@@ -32,96 +31,12 @@ _STARVED = 0.01  # of second moments: from here on Adam's steps are enormous
 _STUCK_AVERAGE = 0.05  # what an average that does not decay costs
 
 
-class Prediction(NamedTuple):
-    """What a policy would do to a training.
-
-    Attributes
-    ----------
-    policy : Policy
-        The policy.
-    forward, backward, update, state : float
-        Relative errors, of norms: of weights and activations, of gradients, of the updates that
-        reach the weights, of the optimizer's state; infinity where something overflows.
-    cost : float
-        Bytes of a parameter and its state, and of its rounded copy.
-    bits : int
-        Of the arithmetic.
-    """
-
-    policy: Policy
-    forward: float
-    backward: float
-    update: float
-    state: float
-    cost: float
-    bits: int
-
-    @property
-    def damage(self) -> float:
-        """All of them together: the root of the sum of squares."""
-        return math.hypot(self.forward, self.backward, self.update, self.state)
-
-    @property
-    def worst(self) -> str:
-        """Which of them is the largest."""
-        parts = {name: getattr(self, name) for name in ("forward", "backward", "update", "state")}
-        return max(parts, key=lambda name: float(parts[name]))
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class WhatIf:
-    """Policies by predicted damage, the least first; it prints as a table.
-
-    Attributes
-    ----------
-    predictions : tuple of Prediction
-        One a policy.
-    """
-
-    predictions: tuple[Prediction, ...]
-
-    @property
-    def ranking(self) -> list[str]:
-        """The policies' names, the least damage first."""
-        return [str(one.policy) for one in self.predictions]
-
-    def __getitem__(self, policy: Policy | str) -> Prediction:
-        """Return the prediction for a policy."""
-        wanted = get_policy(policy)
-        for one in self.predictions:
-            if one.policy == wanted:
-                return one
-        raise KeyError(str(wanted))
-
-    @property
-    def verdict(self) -> str:
-        """Which policy to take: of those whose damage is little the one of narrowest arithmetic."""
-        good = [one for one in self.predictions if one.damage < 0.02]
-        if not good:
-            return "Every policy but float32 is likely to cost something here."
-        best = min(good, key=lambda one: (one.bits, one.cost))
-        return (
-            f"Likely the narrowest arithmetic that loses nothing that matters: {best.policy}, in "
-            f"{best.bits} bits, with {best.cost:g} bytes a parameter."
-        )
-
-    def __rich__(self) -> RenderableType:
-        from lowprec.train.recorder.views import what_if_view
-
-        return what_if_view(self)
-
-    def __repr__(self) -> str:
-        from lowprec.show.text import as_text
-
-        return as_text(self.__rich__())
-
-
-def what_if(recorder: Recorder, policies: Iterable[Policy | str] | Policy | str | None) -> WhatIf:
+def what_if(recorder: Record, policies: Iterable[Policy | str] | Policy | str | None) -> WhatIf:
     """Predict what each policy would lose.
 
     Parameters
     ----------
-    recorder : Recorder
+    recorder : Record
         A run in float32.
     policies : iterable of Policy or str, optional
         The policies; by default the named ones without block formats.
@@ -149,7 +64,7 @@ def what_if(recorder: Recorder, policies: Iterable[Policy | str] | Policy | str 
     return WhatIf(tuple(sorted(found, key=lambda one: (one.damage, one.bits, one.cost))))
 
 
-def _predict(recorder: Recorder, policy: Policy) -> Prediction:
+def _predict(recorder: Record, policy: Policy) -> Prediction:
     formats = policy.formats
     states = len({t.name.partition("/")[0] for t in recorder.of_kind("moment")})
     return Prediction(
@@ -163,7 +78,7 @@ def _predict(recorder: Recorder, policy: Policy) -> Prediction:
     )
 
 
-def _forward(recorder: Recorder, policy: Policy) -> float:
+def _forward(recorder: Record, policy: Policy) -> float:
     if policy.formats["compute"] == float32:
         return 0.0
     tracks = recorder.of_kind("weight", "activation", "preactivation")
@@ -171,7 +86,7 @@ def _forward(recorder: Recorder, policy: Policy) -> float:
     return max(relative, _of_outputs(recorder, policy.formats["compute"]))
 
 
-def _of_outputs(recorder: Recorder, fmt: Format) -> float:
+def _of_outputs(recorder: Record, fmt: Format) -> float:
     """Return the outputs' own rounding beside the error that training leaves in float32."""
     outputs = [track for track in recorder.of_kind("activation") if track.name != "input"]
     errors = recorder.of_kind("error")
@@ -182,7 +97,7 @@ def _of_outputs(recorder: Recorder, fmt: Format) -> float:
     return noise / error.rms if error.rms else math.inf if noise else 0.0
 
 
-def _backward(recorder: Recorder, policy: Policy) -> float:
+def _backward(recorder: Record, policy: Policy) -> float:
     fmt, scale = policy.formats["gradients"], policy.loss_scale
     if fmt == float32:
         return 0.0
@@ -207,7 +122,7 @@ def _mean(told: list[Forecast]) -> float:
     return math.sqrt(sum(one.noise**2 for one in told) / len(told)) if told else 0.0
 
 
-def _update(recorder: Recorder, policy: Policy) -> float:
+def _update(recorder: Record, policy: Policy) -> float:
     fmt = policy.formats["params"]
     tracks = recorder.of_kind("update")
     if fmt == float32 or policy.update == "kahan" or not tracks:
@@ -220,7 +135,7 @@ def _update(recorder: Recorder, policy: Policy) -> float:
     return share
 
 
-def _state(recorder: Recorder, fmt: Format) -> float:
+def _state(recorder: Record, fmt: Format) -> float:
     if fmt == float32:
         return 0.0
     numbers: dict[str, Any] = recorder.facts.get("hyperparameters", {})

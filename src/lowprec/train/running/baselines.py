@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lowprec.train.losses import Loss
-    from lowprec.train.model import Sequential
+    from lowprec.train.network import Network
 
 __all__ = ["BATCHES", "constant_loss", "deviation_of", "start_loss"]
 
@@ -32,7 +32,7 @@ _STEPS = 60  # halvings of an interval: to the last bit of float64
 
 
 def start_loss(
-    model: Sequential,
+    model: Network,
     params: Params,
     batches: Iterable[tuple[Array, Array]],
     loss: Loss,
@@ -45,7 +45,7 @@ def start_loss(
 
     Parameters
     ----------
-    model : Sequential
+    model : Network
         The network.
     params : dict of str to ndarray
         Its parameters, before any policy rounds them.

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from lowprec.train.callbacks import Callback
     from lowprec.train.dataset import Dataset
     from lowprec.train.losses import Loss
-    from lowprec.train.model import Sequential
+    from lowprec.train.network import Network
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.policy import Policy
-    from lowprec.train.recorder.recorder import Recorder
+    from lowprec.train.running.training import Follower
 
 __all__ = ["fit"]
 
 
 @in_exact_state_but_users_code
 def fit(
-    model: Sequential,
+    model: Network,
     data: Dataset,
     *,
     loss: str | Loss,
@@ -42,7 +42,7 @@ def fit(
     params: Mapping[str, ArrayLike] | None = None,
     validation_split: float = 0.0,
     callbacks: Iterable[Callback] = (),
-    recorder: Recorder | None = None,
+    recorder: Follower | None = None,
     resume: History | str | os.PathLike[str] | None = None,
     rng: RNGLike = 0,
     verbose: bool | str = "auto",

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from lowprec.common.randomness import RNGLike
     from lowprec.train.layers.layer import Layer
     from lowprec.train.losses import Loss
-    from lowprec.train.model import Sequential
-    from lowprec.train.recorder.watching import Watch
+    from lowprec.train.network import Network
+    from lowprec.train.running.watch import Watch
 
 __all__ = ["Forward", "Pass", "apply", "gradients", "refuse_softmax", "run_forward", "run_pass"]
 
@@ -39,7 +39,7 @@ Seed = tuple[int, ...]  # of a pass; a layer's generator is seeded by it and the
 
 @in_exact_state_but_users_code
 def gradients(
-    model: Sequential,
+    model: Network,
     params: Mapping[str, ArrayLike],
     x: ArrayLike,
     y: ArrayLike,
@@ -124,7 +124,7 @@ class Pass(NamedTuple):
 
 
 def apply(
-    model: Sequential,
+    model: Network,
     params: Params,
     x: ArrayLike,
     policy: Policy | str,
@@ -139,7 +139,7 @@ def apply(
 
 
 def run_forward(
-    model: Sequential,
+    model: Network,
     params: Params,
     x: Array,
     numerics: Numerics,
@@ -198,7 +198,7 @@ def _generator(seed: Seed, layer: int) -> np.random.Generator:
     return np.random.default_rng([*seed, layer])
 
 
-def _lowest_trained(model: Sequential) -> int:
+def _lowest_trained(model: Network) -> int:
     """Return the first layer with parameters to train: below it nobody reads gradients."""
     for i, layer in enumerate(model.layers):
         if layer.trainable and set(layer.parameters) - set(layer.statistics):
@@ -211,7 +211,7 @@ def _stays_in_float32(layer: Layer) -> bool:
     return function is not None and function.name == "softmax"
 
 
-def refuse_softmax(model: Sequential, loss: str | Loss) -> None:
+def refuse_softmax(model: Network, loss: str | Loss) -> None:
     """Raise a ValueError if a model ends in what the loss applies itself."""
     ending = [layer for layer in model.layers if not isinstance(layer, _THAT_PASS_ON)]
     last = ending[-1] if ending else model.layers[-1]
@@ -227,7 +227,7 @@ def refuse_softmax(model: Sequential, loss: str | Loss) -> None:
 
 
 def run_backward(
-    model: Sequential,
+    model: Network,
     forward: Forward,
     dy: Array,
     watch: Watch | None = None,
@@ -255,7 +255,7 @@ def _place(name: str) -> int:
 
 
 def run_pass(
-    model: Sequential,
+    model: Network,
     params: Params,
     x: Array,
     y: Array,
@@ -285,7 +285,7 @@ def run_pass(
     return Pass(float(value) + penalty(model, params), found, forward.outputs, forward.updates)
 
 
-def penalty(model: Sequential, params: Params) -> float:
+def penalty(model: Network, params: Params) -> float:
     """Return the regularizers' share of the loss."""
     return sum(
         float(regularizer.value(params[f"{i}/{name}"]))
@@ -294,7 +294,7 @@ def penalty(model: Sequential, params: Params) -> float:
     )
 
 
-def _add_penalties(model: Sequential, params: Params, found: Params, scale: float) -> None:
+def _add_penalties(model: Network, params: Params, found: Params, scale: float) -> None:
     """Add the regularizers' gradients, in float32."""
     for i, layer in enumerate(model.layers):
         for name, regularizer in layer.regularizers.items():

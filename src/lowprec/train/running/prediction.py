@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from lowprec.common.randomness import RNGLike
     from lowprec.train.losses import Loss
-    from lowprec.train.model import Sequential
+    from lowprec.train.network import Network
 
 __all__ = ["evaluate", "evaluate_batches", "metrics_for", "predict"]
 
@@ -32,7 +32,7 @@ _EVALUATED = 1024  # samples at once
 
 @in_exact_state_but_users_code
 def evaluate(
-    model: Sequential,
+    model: Network,
     params: Mapping[str, ArrayLike],
     x: ArrayLike,
     y: ArrayLike,
@@ -79,7 +79,7 @@ def evaluate(
 
 
 def evaluate_batches(
-    model: Sequential,
+    model: Network,
     params: Params,
     x: Array,
     y: Array,
@@ -103,7 +103,7 @@ def evaluate_batches(
 
 @in_exact_state_but_users_code
 def predict(
-    model: Sequential,
+    model: Network,
     params: Mapping[str, ArrayLike],
     x: ArrayLike,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import math
@@ -17,7 +18,6 @@ from lowprec.train.layer_policies import policies_of
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.numerics import Numerics, numerics_of
 from lowprec.train.policy import Policy, get_policy
-from lowprec.train.recorder.recorder import Recorder
 from lowprec.train.running import baselines, passes
 from lowprec.train.running.history import History
 from lowprec.train.running.plain import plain
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from lowprec.train.callbacks import Callback
     from lowprec.train.dataset import Dataset
     from lowprec.train.losses import Loss
-    from lowprec.train.model import Sequential
+    from lowprec.train.network import Network
     from lowprec.train.optimizing.optimizer import Optimizer
-    from lowprec.train.recorder.watching import Recording, Watch
     from lowprec.train.running.progress import Progress
+    from lowprec.train.running.watch import StepWatch, Watch
 
-__all__ = ["Training", "initial_params"]
+__all__ = ["Follower", "Training", "initial_params"]
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
@@ -72,7 +72,7 @@ class Training:
 
     def __init__(
         self,
-        model: Sequential,
+        model: Network,
         data: Dataset,
         *,
         loss: str | Loss,
@@ -81,7 +81,7 @@ class Training:
         batch_size: int = 32,
         validation_split: float = 0.0,
         seed: int = 0,
-        recorder: Recorder | None = None,
+        recorder: Follower | None = None,
     ) -> None:
         if not hasattr(data, "x_train"):
             raise TypeError(
@@ -109,7 +109,7 @@ class Training:
         model.check_inputs(self.data.x_train)
         self._check_labels()
         self.metrics = metrics.for_loss(loss) or metrics_for(self.data)
-        if not isinstance(recorder, Recorder | None):
+        if not isinstance(recorder, Follower | None):
             raise TypeError(f"recorder is {recorder!r}; pass one, such as train.Recorder(every=10)")
         self.recorder = recorder
         self.params: Params = {}
@@ -338,7 +338,7 @@ class Training:
         )
 
     def _update(
-        self, result: passes.Pass, gradients: Params, watch: Recording | None = None
+        self, result: passes.Pass, gradients: Params, watch: StepWatch | None = None
     ) -> None:
         """Apply the optimizer's updates and the new moving statistics."""
         kept = self.state
@@ -423,7 +423,27 @@ class Training:
         self.optimizer = self.optimizer.observe(metric)
 
 
-def initial_params(model: Sequential, data: Dataset, how: Mapping[str, Any]) -> Params:
+class Follower(abc.ABC):
+    """What is told of every step of a training: a recorder is one.
+
+    Attributes
+    ----------
+    facts : dict
+        What the training is and comes to; the training adds what must be exceeded to have learnt.
+    """
+
+    facts: dict[str, Any]
+
+    @abc.abstractmethod
+    def watch(self, training: Training) -> StepWatch | None:
+        """Return what looks at this step, or None where nothing does."""
+
+    @abc.abstractmethod
+    def finish(self, training: Training, repeat: Callable[[Watch], passes.Pass]) -> None:
+        """Look at the training after a step; `repeat` runs the step's passes again."""
+
+
+def initial_params(model: Network, data: Dataset, how: Mapping[str, Any]) -> Params:
     """Return the float32 parameters that `fit` with these arguments starts from."""
     training = Training(
         model,
