@@ -20,7 +20,7 @@ import operator
 import re
 import struct
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, assert_never
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, assert_never
 
 import ml_dtypes
 import numpy as np
@@ -511,6 +511,14 @@ def get_format(fmt: FormatLike) -> Format:
 def named_formats() -> Mapping[str, Format]:
     """Return the named formats by name, in the order of the family table."""
     return dict(NAMED)
+
+
+class FormatOfBlocks(Protocol):
+    """What types say of a block format: `lowprec.blocks.BlockFormat` stands in a later room."""
+
+    @property
+    def bits_per_value(self) -> float:
+        """Element bits and the scale's bits shared among a block."""
 
 
 # Formats of blocks belong to a later module (lowprec.blocks), which enters its finder here.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from typing import TYPE_CHECKING, Any, overload
+from typing import cast as cast_type
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from lowprec.conversion.requests import (
     run,
     run_kept,
 )
-from lowprec.formats import FormatLike, family_format, get_format, round_family
+from lowprec.formats import FormatLike, FormatOfBlocks, family_format, get_format, round_family
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -38,7 +39,7 @@ _FLOAT64 = np.dtype(np.float64)  # of Python's floats
 _family_format = functools.lru_cache(1024)(family_format)
 
 
-def _blocks(fmt: FormatLike) -> Any:
+def _blocks(fmt: Any) -> Any:
     """Return the block format that is meant; None where each number stands alone."""
     try:
         return _family_format(fmt)
@@ -50,7 +51,7 @@ def _blocks(fmt: FormatLike) -> Any:
 @overload
 def round_to(
     x: Scalar,
-    fmt: FormatLike,
+    fmt: FormatLike | FormatOfBlocks,
     *,
     rounding: RoundingLike = ...,
     overflow: OverflowLike = ...,
@@ -63,7 +64,7 @@ def round_to(
 @overload
 def round_to(
     x: ArrayLike,
-    fmt: FormatLike,
+    fmt: FormatLike | FormatOfBlocks,
     *,
     rounding: RoundingLike = ...,
     overflow: OverflowLike = ...,
@@ -75,7 +76,7 @@ def round_to(
 ) -> Array: ...
 def round_to(
     x: ArrayLike,
-    fmt: FormatLike,
+    fmt: FormatLike | FormatOfBlocks,
     *,
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
@@ -151,13 +152,14 @@ def round_to(
         options = {"rounding": rounding, "overflow": overflow, "random_bits": random_bits}
         given = {"rng": rng, "out": out, "axis": axis, "tensor_amax": tensor_amax}
         return round_family(x, blocks, **options, **given)
+    plain = cast_type("FormatLike", fmt)
     if axis != -1 or tensor_amax is not None:
         name, value = ("axis", axis) if axis != -1 else ("tensor_amax", tensor_amax)
         raise ValueError(
-            f"{name} is {value!r}, but in {get_format(fmt)} each number stands alone; leave {name} "
-            "away, or use a block format such as 'mxfp4'"
+            f"{name} is {value!r}, but in {get_format(plain)} each number stands alone; leave "
+            f"{name} away, or use a block format such as 'mxfp4'"
         )
-    return _convert(x, fmt, rounding, overflow, random_bits, "round", rng, out)
+    return _convert(x, plain, rounding, overflow, random_bits, "round", rng, out)
 
 
 @overload

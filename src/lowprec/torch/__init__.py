@@ -14,6 +14,7 @@ except ModuleNotFoundError as _error:
         name="torch",
     ) from None
 
+from lowprec.torch.blocks import Quantized, quantize
 from lowprec.torch.calling import attention, conv2d, linear, matmul
 from lowprec.torch.diagnosing import diagnose
 from lowprec.torch.door import cast, decode, encode, round_to, round_to_
@@ -23,6 +24,7 @@ from lowprec.torch.watching import watch
 
 __all__ = [
     "Optimizer",
+    "Quantized",
     "attention",
     "cast",
     "conv2d",
@@ -32,6 +34,7 @@ __all__ = [
     "encode",
     "linear",
     "matmul",
+    "quantize",
     "round_to",
     "round_to_",
     "watch",

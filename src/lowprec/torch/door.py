@@ -9,6 +9,7 @@ import torch
 from lowprec.formats import Format, float32, get_format
 from lowprec.rounding import Overflow, Rounding
 from lowprec.torch import cpu, operators
+from lowprec.torch.blocks import resolve_blocks, round_blocks
 from lowprec.torch.dtypes import (
     DTYPE_OF,
     FORMAT_OF,
@@ -17,7 +18,14 @@ from lowprec.torch.dtypes import (
     holds,
     result_dtype,
 )
-from lowprec.torch.requests import cast_dtype, check_request, code_dtype, spell_request
+from lowprec.torch.gradients import Round, is_plain, pass_back
+from lowprec.torch.requests import (
+    cast_dtype,
+    check_request,
+    code_dtype,
+    constant,
+    spell_request,
+)
 
 if TYPE_CHECKING:
     from lowprec.formats import FormatLike
@@ -37,13 +45,7 @@ class Resolved(NamedTuple):
 _kept: dict[Any, Resolved] = {}
 
 
-def _constant(function: Any) -> Any:
-    """Have torch.compile call a function when it traces, and keep the result."""
-    function._dynamo_marked_constant = True
-    return function
-
-
-@_constant
+@constant
 def _resolve(
     fmt: Any,
     rounding: Any,
@@ -55,7 +57,10 @@ def _resolve(
     dtype: Any,
 ) -> Resolved:
     asked = (fmt, rounding, overflow, random_bits, strict, gradient, source, dtype)
-    return _kept.get(asked) or _kept.setdefault(asked, _resolved(*asked))
+    try:
+        return _kept.get(asked) or _kept.setdefault(asked, _resolved(*asked))
+    except TypeError:  # of a list, say, which has no hash
+        return _resolved(*asked)
 
 
 def _resolved(
@@ -86,67 +91,6 @@ def _resolved(
     return Resolved(how, result, asked.rounding.is_stochastic, limit, spelled)
 
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
-
-
-def _is_plain(x: Any) -> bool:
-    """Whether nothing looks on: no transform, no tracing and no tensor of another kind.
-
-    Then the kernel may be called without the operator, whose dispatch takes longer than the work
-    on a small tensor.
-    """
-    return (
-        type(x) in _PLAIN
-        and not torch.compiler.is_compiling()
-        and x.is_cpu
-        and x.layout is torch.strided
-        and not x.is_nested
-        and not torch._C._len_torch_dispatch_stack()
-        and torch._C._functorch.peek_interpreter_stack() is None
-    )
-
-
-def _run(x: torch.Tensor, how: str, dtype: torch.dtype, key: torch.Tensor | None) -> torch.Tensor:
-    if _is_plain(x):
-        return cpu.round_tensor(x, how, dtype, operators.as_key(key))
-    return operators.round_to(x, how, dtype, key)
-
-
-class _Round(torch.autograd.Function):
-    """Rounding, whose gradient passes as if there were none, cut off, or rounded itself."""
-
-    @staticmethod
-    def forward(
-        x: torch.Tensor,
-        key: torch.Tensor | None,
-        how: str,
-        dtype: torch.dtype,
-        limit: float | None,
-        gradient: str,
-    ) -> torch.Tensor:
-        return _run(x, how, dtype, key)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, _, _, _, ctx.limit, ctx.gradient = inputs
-        ctx.dtype = x.dtype
-        if ctx.limit is not None:
-            ctx.save_for_backward(x)
-
-    @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> Any:
-        if ctx.limit is not None:
-            (x,) = ctx.saved_tensors
-            g = torch.where(x.abs() > ctx.limit, 0, g)
-        return _pass_back(g, ctx.gradient, ctx.dtype), None, None, None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, x: torch.Tensor, *rest: Any) -> Any:
-        if in_dims[0] is not None:
-            x = x.movedim(in_dims[0], 0)
-        return _Round.apply(x, *rest), 0
-
-
 class _RoundHere(torch.autograd.Function):
     """Rounding in place."""
 
@@ -173,26 +117,12 @@ class _RoundHere(torch.autograd.Function):
         if ctx.is_cut:
             (beyond,) = ctx.saved_tensors
             g = torch.where(beyond, 0, g)
-        return _pass_back(g, ctx.gradient, ctx.dtype), None, None, None, None
-
-
-def _pass_back(g: torch.Tensor, gradient: str, dtype: torch.dtype) -> torch.Tensor:
-    if gradient:
-        held = _gradient_dtype(gradient, g.dtype)
-        g = _Round.apply(g, None, gradient, held, None, "")
-    return g.to(dtype)
-
-
-@_constant
-def _gradient_dtype(gradient: str, dtype: torch.dtype) -> torch.dtype:
-    from lowprec.torch.requests import read_request
-
-    return result_dtype(dtype, read_request(gradient).fmt, None)
+        return pass_back(g, ctx.gradient, ctx.dtype), None, None, None, None
 
 
 # torch's own `apply` binds arguments to the signature, for default values that this class has not:
 # 20 microseconds. What it calls in the end takes them as they are.
-_apply_plainly = super(torch.autograd.Function, _Round).apply
+_apply_plainly = super(torch.autograd.Function, Round).apply
 
 
 def _key(is_stochastic: bool, generator: torch.Generator | None) -> torch.Tensor | None:
@@ -222,13 +152,15 @@ def round_to(
     x : torch.Tensor of any shape and strides
         float64, float32, float16, bfloat16, fp8, integers or bool, on the CPU. On other devices
         float32 alone, in the deterministic modes, to formats that float32 holds.
-    fmt : Format, str or dtype
-        The format to round to.
+    fmt : Format, BlockFormat, str or dtype
+        The format to round to. In a block format elements share a scale; under `vmap` each example
+        has blocks and a tensor scale of its own.
     rounding, overflow : str
         As for `lowprec.round_to`.
-    gradient : None, "clip", Format or str
+    gradient : None, "clip", Format, BlockFormat or str
         What becomes of the gradient: passed as it arrives (straight-through), set to zero where
-        ``|x| > fmt.max``, or rounded to a format, ties to even, saturating.
+        ``|x| > fmt.max`` (in a block format: beyond the largest element times its scales), or
+        rounded to a format, ties to even, saturating.
     generator : torch.Generator, optional
         Where the stochastic modes draw the key of a call; by default torch's CPU generator, which
         ``torch.manual_seed`` seeds. The result depends on the key and on each element's index in
@@ -244,7 +176,7 @@ def round_to(
         Along which axis the blocks of a block format lie.
     dtype : torch.dtype, optional
         The result's; by default that of `x` where it holds every value of the format, else float32
-        or float64; float64 for integers.
+        or float64; float64 for integers. Values of block formats are float32 or float64.
 
     Returns
     -------
@@ -278,13 +210,18 @@ def round_to(
     """
     try:
         source = x.dtype
-        r = _resolve(fmt, rounding, overflow, random_bits, strict, gradient, source, dtype)
+        asked = (rounding, overflow, random_bits, strict, gradient, source, dtype)
+        blocked = resolve_blocks(fmt, *asked)
+        r = None if blocked else _resolve(fmt, *asked)
     except AttributeError:
         check_tensor(x)
         raise
+    if blocked:
+        return round_blocks(x, blocked, axis, generator)
+    assert r is not None
     if axis != -1:
         _refuse_axis(axis, fmt)
-    if _is_plain(x) and source in _REAL:
+    if is_plain(x) and source in _REAL:
         if not (x.requires_grad and torch.is_grad_enabled()):
             key = operators.draw(generator) if r.is_stochastic else 0
             return cpu.round_tensor(x, r.how, r.dtype, key)
@@ -293,7 +230,7 @@ def round_to(
         return rounded
     check_tensor(x)
     drawn = _key(r.is_stochastic, generator)
-    return _Round.apply(x, drawn, r.how, r.dtype, r.limit, r.gradient)
+    return Round.apply(x, drawn, r.how, r.dtype, r.limit, r.gradient)
 
 
 _REAL = frozenset([*FORMAT_OF, *INTEGERS])
@@ -301,8 +238,8 @@ _REAL = frozenset([*FORMAT_OF, *INTEGERS])
 
 def _refuse_axis(axis: int, fmt: Any) -> None:
     raise ValueError(
-        f"axis={axis} says along which axis blocks lie, and {fmt} is no block format; leave axis "
-        "away"
+        f"axis={axis} says along which axis blocks lie, and {fmt} is not a block format; leave "
+        "axis away"
     )
 
 

@@ -18,7 +18,8 @@ from lowprec.torch import cpu
 from lowprec.torch.requests import read_request
 
 _LIBRARY = torch.library.Library("lowprec", "DEF")
-_ACCELERATORS = ("CUDA", "MPS", "XLA", "XPU", "HPU", "PrivateUse1")
+ACCELERATORS = ("CUDA", "MPS", "XLA", "XPU", "HPU", "PrivateUse1")
+"""Dispatch keys of the devices that are not the CPU."""
 
 
 def define(schema: str, *tags: Any) -> None:
@@ -148,7 +149,7 @@ def _round_batch(info: Any, in_dims: Any, x: torch.Tensor, *how: Any) -> Any:
 
 define("round_to(Tensor x, str how, ScalarType dtype, Tensor? key=None) -> Tensor")
 implement("round_to", _round, "CPU")
-implement("round_to", _round_elsewhere, *_ACCELERATORS)
+implement("round_to", _round_elsewhere, *ACCELERATORS)
 register_fake("round_to", _round_fake)
 register_gradient("round_to", _round_gradient, _round_context)
 register_vmap("round_to", _round_batch)
@@ -180,7 +181,7 @@ def _round_batch_(info: Any, in_dims: Any, x: torch.Tensor, *how: Any) -> Any:
 
 define("round_to_(Tensor(a!) x, str how, Tensor? key=None) -> ()")
 implement("round_to_", _round_here, "CPU")
-implement("round_to_", _round_there, *_ACCELERATORS)
+implement("round_to_", _round_there, *ACCELERATORS)
 register_fake("round_to_", lambda x, how, key=None: None)
 _LIBRARY.impl("round_to_", _count_version, "ADInplaceOrView", with_keyset=True)
 register_vmap("round_to_", _round_batch_)
@@ -202,7 +203,7 @@ def _encode_batch(info: Any, in_dims: Any, x: torch.Tensor, *how: Any) -> Any:
 
 define("encode(Tensor x, str how, ScalarType dtype, Tensor? key=None) -> Tensor")
 implement("encode", _round, "CPU")
-implement("encode", _encode_elsewhere, *_ACCELERATORS)
+implement("encode", _encode_elsewhere, *ACCELERATORS)
 register_fake("encode", _round_fake)
 register_vmap("encode", _encode_batch)
 encode = torch.ops.lowprec.encode.default
@@ -225,7 +226,7 @@ def _decode_batch(info: Any, in_dims: Any, codes: torch.Tensor, *how: Any) -> An
 
 define("decode(Tensor codes, str fmt, ScalarType dtype) -> Tensor")
 implement("decode", _decode, "CPU")
-implement("decode", _decode_elsewhere, *_ACCELERATORS)
+implement("decode", _decode_elsewhere, *ACCELERATORS)
 register_fake("decode", lambda codes, fmt, dtype: torch.empty_like(codes, dtype=dtype))
 register_vmap("decode", _decode_batch)
 decode = torch.ops.lowprec.decode.default

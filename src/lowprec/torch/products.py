@@ -175,9 +175,39 @@ def _multiply_fake(a: torch.Tensor, b: torch.Tensor, *how: Any) -> torch.Tensor:
 
 operators.define("matmul(Tensor a, Tensor b, str left, str right, str sums) -> Tensor")
 operators.implement("matmul", _multiply, "CPU")
-operators.implement("matmul", _multiply_elsewhere, "CUDA", "MPS", "XLA", "XPU")
+operators.implement("matmul", _multiply_elsewhere, *operators.ACCELERATORS)
 operators.register_fake("matmul", _multiply_fake)
 _operator = torch.ops.lowprec.matmul.default
+
+
+def _context(ctx: Any, inputs: Any, output: Any) -> None:
+    a, b, *ctx.how = inputs
+    ctx.save_for_backward(a, b)
+
+
+def _gradients(ctx: Any, g: torch.Tensor) -> Any:
+    """Return the gradients of both matrices: products of the same inputs and sums."""
+    (a, b), (left, right, sums) = ctx.saved_tensors, ctx.how
+    da = db = None
+    if ctx.needs_input_grad[0]:
+        da = _operator(g, b.mT, left, right, sums).sum_to_size(a.shape).to(a.dtype)
+    if ctx.needs_input_grad[1]:
+        db = _operator(a.mT, g, left, right, sums).sum_to_size(b.shape).to(b.dtype)
+    return da, db, None, None, None
+
+
+def _batch(info: Any, in_dims: Any, a: torch.Tensor, b: torch.Tensor, *how: Any) -> Any:
+    """Multiply a batch as stacks of matrices, which broadcast."""
+    depth = max(t.ndim - (dim is not None) for t, dim in zip((a, b), in_dims, strict=False))
+    stacks = []
+    for t, dim in zip((a, b), in_dims[:2], strict=True):
+        t = t[None] if dim is None else t.movedim(dim, 0)
+        stacks.append(t.reshape(t.shape[0], *[1] * (depth + 1 - t.ndim), *t.shape[1:]))
+    return _operator(*stacks, *how), 0
+
+
+operators.register_gradient("matmul", _gradients, _context)
+operators.register_vmap("matmul", _batch)
 
 
 class _Sums(torch.autograd.Function):

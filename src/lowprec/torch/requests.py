@@ -10,13 +10,28 @@ import torch
 from lowprec.conversion.requests import Work, conversion_work, without_code
 from lowprec.formats import Format, FormatLike, get_format
 from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
-from lowprec.torch.dtypes import CODES, DTYPE_OF, FORMAT_OF, INTEGERS, read, spell, working_dtype
+from lowprec.torch.dtypes import (
+    CODES,
+    DTYPE_OF,
+    FORMAT_OF,
+    INTEGERS,
+    read,
+    result_dtype,
+    spell,
+    working_dtype,
+)
 
 NARROW = tuple(dtype for dtype in FORMAT_OF if dtype not in (torch.float32, torch.float64))
 """Floating-point dtypes that NumPy or the kernels do not read."""
 
 VIEW = {1: torch.uint8, 2: torch.uint16}
 """What narrow floats are seen as, by their bytes."""
+
+
+def constant(function: Any) -> Any:
+    """Have torch.compile call a function when it traces, and keep the result."""
+    function._dynamo_marked_constant = True
+    return function
 
 
 class Asked(NamedTuple):
@@ -126,6 +141,12 @@ def _steps(asked: Any, fmt: Format, source: torch.dtype, result: torch.dtype) ->
 def code_dtype(fmt: Format) -> torch.dtype:
     """Return the dtype of a format's codes."""
     return CODES[8 * fmt.code_dtype.itemsize]
+
+
+@constant
+def gradient_dtype(how: str, dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of gradients that are rounded as `spell_request` says."""
+    return result_dtype(dtype, read_request(how).fmt, None)
 
 
 def cast_dtype(fmt: Format) -> torch.dtype:
