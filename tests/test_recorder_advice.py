@@ -115,6 +115,64 @@ def test_gradients_of_too_wide_a_range_have_no_scale():
     assert "no loss scale keeps" in str(recorder.loss_scale())
 
 
+def test_the_verdict_on_gradients_that_vanish_prints_the_advice_itself():
+    from lowprec.train.demonstrations.ranges import small_crossentropy
+
+    data = digits()
+    how = {"loss": small_crossentropy, "optimizer": train.Adam(1e-3, epsilon=1e-12), "epochs": 2}
+    _, recorder = recorded(network(data, [32]), data, policy="compute=float16", **how)
+    told = [finding.cure for finding in recorder.findings if finding.rule == "new zeros"]
+    assert str(recorder.loss_scale()) in told
+    assert recorder.loss_scale().is_needed
+
+
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_every_recorded_step_keeps_its_gradients_at_both_ends_of_the_interval(end):
+    """Each step by itself: large gradients at first do not speak for small ones at the end."""
+    from lowprec import round_to
+
+    rng = np.random.default_rng(1)
+    steps = [(rng.standard_normal(500) * 2.0**-k).astype(np.float32) for k in range(14, 30)]
+    recorder = train.Recorder(1, policy="compute=float16")
+    for step, gradient in enumerate(steps):
+        recorder.observe(step, "weight_gradient", "w", gradient)
+    advice = recorder.loss_scale()
+    assert advice.is_needed
+    assert advice.works
+
+    def keeps(scale):
+        rounded = [round_to(g * np.float32(scale), "float16") for g in steps]
+        noise = [np.linalg.norm(y - g * scale) / np.linalg.norm(g * scale)
+                 for g, y in zip(steps, rounded, strict=True)]  # fmt: skip
+        finite = all(np.isfinite(y).all() for y in rounded)
+        zeros = [np.mean(y == 0) for y in rounded]
+        return finite and all(z <= 0.01 or n <= 0.0101 for z, n in zip(zeros, noise, strict=True))
+
+    scale = getattr(advice, end)
+    assert keeps(scale)
+    assert not keeps(scale / 4 if end == "low" else scale * 2)
+
+
+def test_steps_that_no_one_scale_serves_are_told_to_take_a_dynamic_one():
+    recorder = train.Recorder(1, policy="compute=float16")
+    for step, size in enumerate([1e4] * 4 + [1e-9] * 4):
+        recorder.observe(step, "weight_gradient", "w", [size, -size / 2])
+    advice = recorder.loss_scale()
+    assert advice.is_needed
+    assert not advice.works
+    assert advice.follows
+    assert "loss_scale='dynamic'" in str(advice)
+
+
+def test_a_run_that_failed_and_steps_that_were_not_recorded_are_both_told():
+    recorder = train.Recorder(policy="compute=float16")
+    recorder.observe(0, "weight_gradient", "w", [1e-3], loss=1.0)
+    recorder.observe(20, "weight_gradient", "w", [1e-3], loss=float("nan"))
+    words = str(recorder.loss_scale())
+    assert "this run failed" in words
+    assert "were" in words or "was recorded" in words
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "float32", "compute=float16"])
 @pytest.mark.parametrize("largest", [1.0, 1e-3, 2.0**-100])
 def test_every_advised_scale_is_a_loss_scale(policy, largest):
@@ -125,7 +183,7 @@ def test_every_advised_scale_is_a_loss_scale(policy, largest):
         assert train.LossScale.static(scale).value == scale
     assert advice.low <= advice.recommended <= advice.high
     assert advice.recommended * largest <= fmt.max / 4
-    if fmt.emax == 127 and not advice.is_needed:  # a wide range asks for no scale
+    if not advice.is_needed:
         assert advice.recommended == 1
     else:
         assert advice.recommended * largest * 2 > fmt.max / 4
@@ -223,6 +281,30 @@ def test_predictions_rank_policies_as_training_does_in_four_cases_of_five():
 def test_only_a_float32_run_predicts():
     with pytest.raises(ValueError, match="record one in float32"):
         train.Recorder(policy="bfloat16").what_if()
+
+
+def test_what_was_not_seen_is_unknown():
+    recorder = train.Recorder()
+    recorder.observe(0, "weight_gradient", "w", [1e-3, 1e-9])
+    recorder.observe(0, "activation_gradient", "0", [1e-3, 1e-2])
+    found = recorder.what_if(["float32", "gradients=bfloat16", "mixed_bfloat16", "float16"])
+    assert np.isnan(found["mixed_bfloat16"].damage)
+    assert found["mixed_bfloat16"].unknown == ("forward",)
+    assert found["float16"].unknown == ("forward", "update", "state")
+    assert found["gradients=bfloat16"].unknown == ()
+    assert found["float32"].damage == 0
+    assert found.ranking[:2] == ["float32", "gradients=bfloat16"]
+    assert "unknown" in found.verdict
+    assert "weights, activations" in found.sureness
+    assert "1 of 1 steps" in found.sureness
+
+
+def test_an_overflow_that_is_seen_fails_whatever_is_unknown():
+    recorder = train.Recorder()
+    recorder.observe(0, "weight", "w", [1e9])
+    recorder.observe(0, "activation", "0", [1.0])
+    found = recorder.what_if("float16")
+    assert found["float16"].damage == np.inf
 
 
 def test_pure_float16_adam_is_predicted_to_fail():

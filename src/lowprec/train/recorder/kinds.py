@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "KIND_WORDS",
     "Event",
     "account_of_reference",
     "as_float32",
@@ -40,6 +41,16 @@ KINDS = {
     "error": "float32",
 }
 """The kinds of tensors, and which of the policy's formats each is rounded to."""
+
+KIND_WORDS = {
+    "weight": "weights",
+    "activation": "activations",
+    "activation_gradient": "activation gradients",
+    "weight_gradient": "weight gradients",
+    "moment": "optimizer state",
+    "update": "updates",
+}
+"""The kinds of tensors that every training has, as a sentence names them."""
 
 
 class Event(NamedTuple):

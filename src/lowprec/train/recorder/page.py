@@ -170,4 +170,5 @@ def _what_if(recorder: Record) -> dict[str, Any] | None:
     if not recorder.of_kind("weight_gradient", "activation_gradient"):
         return None
     found = what_if(recorder, None)
-    return {"rows": what_if_rows(found), "verdict": found.verdict}
+    words = f"{found.verdict} {found.sureness}"
+    return {"rows": what_if_rows(found), "verdict": words}

@@ -23,7 +23,8 @@ class Prediction(NamedTuple):
         The policy.
     forward, backward, update, state : float
         Relative errors, of norms: of weights and activations, of gradients, of the updates that
-        reach the weights, of the optimizer's state; infinity where something overflows.
+        reach the weights, of the optimizer's state; infinity where something overflows, and NaN
+        where nothing was seen of what the policy narrows: it is unknown.
     cost : float
         Bytes of a parameter and its state, and of its rounded copy.
     bits : int
@@ -40,27 +41,36 @@ class Prediction(NamedTuple):
 
     @property
     def damage(self) -> float:
-        """All of them together: the root of the sum of squares."""
+        """All of them together, the root of the sum of squares; NaN where one is unknown."""
         return math.hypot(self.forward, self.backward, self.update, self.state)
 
     @property
     def worst(self) -> str:
         """Which of them is the largest."""
         parts = {name: getattr(self, name) for name in ("forward", "backward", "update", "state")}
-        return max(parts, key=lambda name: float(parts[name]))
+        return max(parts, key=lambda name: -1.0 if math.isnan(parts[name]) else parts[name])
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Which of them are unknown."""
+        parts = ("forward", "backward", "update", "state")
+        return tuple(name for name in parts if math.isnan(getattr(self, name)))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class WhatIf:
-    """Policies by predicted damage, the least first; it prints as a table.
+    """Policies by predicted damage, the least first, unknown ones last; it prints as a table.
 
     Attributes
     ----------
     predictions : tuple of Prediction
         One a policy.
+    sureness : str
+        From how much they are told, what was not seen, and what no prediction knows.
     """
 
     predictions: tuple[Prediction, ...]
+    sureness: str = ""
 
     @property
     def ranking(self) -> list[str]:
@@ -79,13 +89,17 @@ class WhatIf:
     def verdict(self) -> str:
         """Which policy to take: of those whose damage is little the one of narrowest arithmetic."""
         good = [one for one in self.predictions if one.damage < 0.02]
+        unknown = [str(one.policy) for one in self.predictions if math.isnan(one.damage)]
         if not good:
+            if unknown:
+                return f"What {_listed(unknown)} would cost here is unknown."
             return "Every policy but float32 is likely to cost something here."
         best = min(good, key=lambda one: (one.bits, one.cost))
-        return (
+        words = (
             f"Likely the narrowest arithmetic that loses nothing that matters: {best.policy}, in "
             f"{best.bits} bits, with {best.cost:g} bytes a parameter."
         )
+        return f"{words} What {_listed(unknown)} would cost is unknown." if unknown else words
 
     def __rich__(self) -> RenderableType:
         return _view(self)
@@ -109,7 +123,7 @@ def _view(found: WhatIf) -> RenderableType:
         table.add_column(heading, justify="right")
     for row in what_if_rows(found):
         table.add_row(*row)
-    return Group(table, Text(found.verdict))
+    return Group(table, Text(found.verdict), Text(found.sureness, "dim"))
 
 
 WHAT_IF_HEADINGS = ("forward", "backward", "update", "state", "damage", "bytes", "bits")
@@ -128,7 +142,13 @@ def what_if_rows(found: WhatIf) -> list[tuple[str, ...]]:
     ]
 
 
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def _relative(value: float) -> str:
+    if math.isnan(value):
+        return "?"
     if math.isinf(value):
         return "fails"
     if value >= 10:

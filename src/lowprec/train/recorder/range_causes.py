@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from lowprec.train.recorder.coverage import is_watched
 from lowprec.train.recorder.finding import Finding, capital, name_of, percent, starved_share
 from lowprec.train.recorder.kinds import KINDS
 from lowprec.train.recorder.precision_causes import STARVED
-from lowprec.train.recorder.scaling import GRADIENTS, advise_scale, is_harmed
+from lowprec.train.recorder.scaling import GRADIENTS, advise_scale, harmed_rows
+from lowprec.train.recorder.tracks import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.train.recorder.kinds import Event
     from lowprec.train.recorder.record import Record
-    from lowprec.train.recorder.tracks import Tally, Track
+    from lowprec.train.recorder.tracks import Track
 
 __all__ = ["headroom", "new_zeros", "not_finite", "targets"]
 
@@ -185,26 +186,24 @@ def new_zeros(recorder: Record) -> Iterator[Finding]:
             "new zeros",
             f"{capital(name_of(recorder, kind, track.name))}: {percent(tally.new_zero_rate)} of "
             f"nonzero values vanish in {track.fmt}{how}{and_others}",
-            _cure_for_zeros(recorder, kind),
+            _cure_for_zeros(recorder, track),
         )
 
 
 def _harmed(track: Track) -> Tally | None:
     """Return the rows in which zeros do harm, together, if these are a quarter or more."""
-    rows = [row for row in track.rows if row.nonzero]
-    bad = [row for row in rows if is_harmed(row.new_zero_rate, 10 ** (-row.sqnr_db / 20))]
-    if not bad or 4 * len(bad) < len(rows):
-        return None
-    whole = bad[0]
-    for row in bad[1:]:
-        whole = whole.merge(row)
-    return whole
+    rows = harmed_rows(track)
+    return functools.reduce(Tally.merge, rows) if rows else None
 
 
-def _cure_for_zeros(recorder: Record, kind: str) -> str:
-    if kind in GRADIENTS:
-        advice = advise_scale(recorder, recorder.policy.formats["gradients"])
-        return str(dataclasses.replace(advice, is_needed=True))  # as they vanish without it
+def _cure_for_zeros(recorder: Record, track: Track) -> str:
+    if recorder.policy.tensor_scales:
+        return (
+            "one scale for the whole tensor cannot hold its range, nor can a loss scale: scale by "
+            "block, or use bfloat16"
+        )
+    if track.kind in GRADIENTS:
+        return str(advise_scale(recorder, track.fmt))
     return "scale the data or the initial weights up, or use bfloat16"
 
 

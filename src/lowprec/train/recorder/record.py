@@ -101,6 +101,11 @@ class Record:
             return self.policy
         return self.places.of(name)
 
+    def lacks(self, kind: str) -> bool:
+        """Whether the training has tensors of a kind, as far as known, of which none was seen."""
+        has = kind in self.facts.get("kinds", KINDS)
+        return has and not any(track.length for track in self.of_kind(kind))
+
     @property
     def is_broken(self) -> bool:
         """Whether the weights ceased to be finite."""

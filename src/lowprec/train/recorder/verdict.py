@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lowprec.train.recorder.coverage import coverage, sees_all
 from lowprec.train.recorder.finding import name_of
+from lowprec.train.recorder.kinds import KIND_WORDS
 from lowprec.train.recorder.rules import findings
 
 if TYPE_CHECKING:
@@ -15,14 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["graded", "unseen", "verdict"]
 
-_KINDS = {  # the kinds of tensors that every training has, as a sentence names them
-    "weight": "weights",
-    "activation": "activations",
-    "activation_gradient": "activation gradients",
-    "weight_gradient": "weight gradients",
-    "moment": "optimizer state",
-    "update": "updates",
-}
 _MOST_NAMED = 3
 _HOW = (
     "train.diagnose(model, data, …) with the arguments of this fit trains with one part, one layer "
@@ -94,7 +87,7 @@ def _of_health(recorder: Record, outcome: Outcome) -> tuple[str, str]:
 
 def _without_reference(recorder: Record) -> str:
     seen = {track.kind for track in recorder.tracks.values()}
-    kinds = ", ".join(words for kind, words in _KINDS.items() if kind in seen) or "losses alone"
+    kinds = ", ".join(words for kind, words in KIND_WORDS.items() if kind in seen) or "losses alone"
     missing = unseen(recorder)
     not_seen = f" Not seen: {', '.join(missing)}." if missing else ""
     is_wide = all(fmt.name == "float32" for fmt in recorder.policy.formats.values())
@@ -112,9 +105,7 @@ def _steps(recorder: Record) -> str:
 
 def unseen(recorder: Record) -> list[str]:
     """Return the kinds of tensors that the training has and that were not seen, in words."""
-    kinds = recorder.facts.get("kinds", list(_KINDS))
-    seen = {track.kind for track in recorder.tracks.values() if track.length}
-    return [words for kind, words in _KINDS.items() if kind in kinds and kind not in seen]
+    return [words for kind, words in KIND_WORDS.items() if recorder.lacks(kind)]
 
 
 def _most_changed(recorder: Record) -> str:

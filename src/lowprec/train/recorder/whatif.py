@@ -12,6 +12,7 @@ from lowprec.train.memory import bytes_with_state
 from lowprec.train.numerics import tensor_exponent
 from lowprec.train.policy import get_policies, named_policies
 from lowprec.train.recorder.forecast import Forecast, forecast
+from lowprec.train.recorder.kinds import KIND_WORDS
 from lowprec.train.recorder.predictions import Prediction, WhatIf
 from lowprec.train.recorder.scaling import GRADIENTS, advise_scale
 
@@ -61,7 +62,30 @@ def what_if(recorder: Record, policies: Iterable[Policy | str] | Policy | str | 
                 "lose is not known; train in it, as compare_policies does"
             )
     found = [_predict(recorder, policy) for policy in chosen]
-    return WhatIf(tuple(sorted(found, key=lambda one: (one.damage, one.bits, one.cost))))
+    return WhatIf(tuple(sorted(found, key=_rank)), _sureness(recorder, found))
+
+
+def _rank(one: Prediction) -> tuple[bool, float, int, float]:
+    is_unknown = math.isnan(one.damage)
+    return is_unknown, 0.0 if is_unknown else one.damage, one.bits, one.cost
+
+
+def _sureness(recorder: Record, found: list[Prediction]) -> str:
+    """Say from how much the predictions are told, what was not seen, and what none can know."""
+    words = (
+        f"Told from the exponents of {recorder.recorded} of {recorder.steps} steps in float32: "
+        "what one step loses, each tensor's noise within about 1 dB; how losses add up over a "
+        "training is not predicted, so train the best few, as compare_policies does."
+    )
+    missing = [text for kind, text in KIND_WORDS.items() if recorder.lacks(kind)]
+    if missing and any(one.unknown for one in found):
+        words += f" Not seen, and so unknown (?): {', '.join(missing)}."
+    unseen = recorder.facts.get("coverage", {}).get("unseen")
+    if unseen:
+        words += f" Of {len(unseen)} modules nothing was seen, and they count for nothing."
+    if recorder.outcome.is_red:
+        words += " This float32 run failed itself, and one that trains has other numbers."
+    return words
 
 
 def _predict(recorder: Record, policy: Policy) -> Prediction:
@@ -81,6 +105,8 @@ def _predict(recorder: Record, policy: Policy) -> Prediction:
 def _forward(recorder: Record, policy: Policy) -> float:
     if policy.formats["compute"] == float32:
         return 0.0
+    if recorder.lacks("activation") or recorder.lacks("weight"):
+        return math.nan
     tracks = recorder.of_kind("weight", "activation", "preactivation")
     relative = _mean([_told(track, policy, 0, policy.formats["compute"]) for track in tracks])
     return max(relative, _of_outputs(recorder, policy.formats["compute"]))
@@ -101,11 +127,28 @@ def _backward(recorder: Record, policy: Policy) -> float:
     fmt, scale = policy.formats["gradients"], policy.loss_scale
     if fmt == float32:
         return 0.0
+    if any(recorder.lacks(kind) for kind in GRADIENTS):
+        return math.nan
     k = 0
     if isinstance(scale, LossScale):
-        best = advise_scale(recorder, fmt).recommended
-        k = round(math.log2(scale.value if scale.is_static else best))
+        k = _exponent_of(recorder, scale, fmt)
     return _mean([_told(track, policy, k, fmt) for track in recorder.of_kind(*GRADIENTS)])
+
+
+def _exponent_of(recorder: Record, scale: LossScale, fmt: Format) -> int:
+    """Return the exponent of the loss scale under which most of a training would run.
+
+    A dynamic one grows over the steps of the run, and backs off to what the gradients allow.
+    """
+    grown = math.log2(scale.value) if scale.value > 0 else -math.inf
+    if scale.is_static:
+        return round(grown)
+    try:
+        allowed = math.log2(advise_scale(recorder, fmt).high)
+    except ValueError:  # gradients that are all zero, or not finite
+        return 0
+    grown += math.log2(scale.growth_factor) * (recorder.steps // scale.growth_interval)
+    return round(max(min(grown, allowed), math.log2(scale.minimum) if scale.minimum else -149))
 
 
 def _told(track: Track, policy: Policy, scale: int, fmt: Format) -> Forecast:
@@ -125,8 +168,10 @@ def _mean(told: list[Forecast]) -> float:
 def _update(recorder: Record, policy: Policy) -> float:
     fmt = policy.formats["params"]
     tracks = recorder.of_kind("update")
-    if fmt == float32 or policy.update == "kahan" or not tracks:
+    if fmt == float32 or policy.update == "kahan":
         return 0.0
+    if recorder.lacks("update") or not any(track.gaps.any() for track in tracks):
+        return math.nan if recorder.lacks("update") or tracks else 0.0
     squares = sum(track.gaps[1].sum() for track in tracks)
     lost = sum(track.lost_at(fmt.precision)[1] * track.gaps[1].sum() for track in tracks)
     share = float(lost / squares) if squares else 0.0
@@ -138,6 +183,8 @@ def _update(recorder: Record, policy: Policy) -> float:
 def _state(recorder: Record, fmt: Format) -> float:
     if fmt == float32:
         return 0.0
+    if recorder.lacks("moment"):
+        return math.nan
     numbers: dict[str, Any] = recorder.facts.get("hyperparameters", {})
     damage = 0.0
     for word in ("beta_2", "rho"):
