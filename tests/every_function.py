@@ -363,6 +363,11 @@ CALLS: dict[str, Callable[[], Any]] = {
     "error_bound": lambda: [lp.error_bound(n, how) for n in (7, 900) for how in accumulators()],
     "measure": measured,
     "compare": lambda: lp.compare({"a": MIXED, "b": SMALL}).to_dict(),
+    "diff": lambda: [
+        lp.diff(x, lp.round_to(x, fmt), fmt).to_dict()
+        for x in (TINY, SMALL, FAINT, MIXED)
+        for fmt in ("bfloat16", "float16")
+    ],
     "advise": lambda: [lp.advise(x).to_dict() for x in (TINY, SMALL, FAINT, MIXED)],
     "Arithmetic": lambda: [
         operations(["fma"], 3),

@@ -69,9 +69,11 @@ if TYPE_CHECKING:
     from lowprec.accumulation import tensor_cores as tensor_cores
     from lowprec.analysis import Advice as Advice
     from lowprec.analysis import Comparison as Comparison
+    from lowprec.analysis import Difference as Difference
     from lowprec.analysis import Measurement as Measurement
     from lowprec.analysis import advise as advise
     from lowprec.analysis import compare as compare
+    from lowprec.analysis import diff as diff
     from lowprec.analysis import measure as measure
     from lowprec.arithmetic import Arithmetic as Arithmetic
     from lowprec.arithmetic import Events as Events
@@ -95,7 +97,16 @@ _LATER = {
         "tensor_core",
         "tensor_cores",
     ],
-    "analysis": ["Advice", "Comparison", "Measurement", "advise", "compare", "measure"],
+    "analysis": [
+        "Advice",
+        "Comparison",
+        "Difference",
+        "Measurement",
+        "advise",
+        "compare",
+        "diff",
+        "measure",
+    ],
     "arithmetic": ["Arithmetic", "Events", "Flags"],
     "exact": ["FInfo", "Inspection", "finfo", "inspect"],
 }

@@ -1,17 +1,22 @@
-"""Assertions for a user's own tests: whether a conversion is what it claims to be."""
+"""Assertions for a user's own tests: whether results are close, a conversion what it claims."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
+from lowprec.analysis.difference import diff
+from lowprec.analysis.difference_figures import roundings
 from lowprec.verification.conformance import conformance
 
 if TYPE_CHECKING:
+    from lowprec.analysis.difference_figures import Element
+    from lowprec.blocks.formats import AnyFormatLike
     from lowprec.formats import FormatLike
     from lowprec.rounding import OverflowLike, RoundingLike
     from lowprec.verification.conformance import Conversion
 
-__all__ = ["assert_conforms"]
+__all__ = ["assert_close", "assert_conforms"]
 
 
 def assert_conforms(
@@ -57,3 +62,80 @@ def assert_conforms(
     )
     if not found:
         raise AssertionError(repr(found))
+
+
+def assert_close(
+    actual: Any, expected: Any, fmt: AnyFormatLike, *, ulps: float = 1.0, axis: int = -1
+) -> None:
+    """Raise AssertionError where results are farther from what is expected than some ulps.
+
+    Parameters
+    ----------
+    actual, expected : array_like, Tensor, or mapping of str to these
+        What was computed, and what it is held to, which may be of a wider format.
+    fmt : Format, BlockFormat, str or dtype
+        What the distance is counted in, as by `lowprec.diff`: between values of the format the
+        number of steps; half a step at most where one rounding to nearest lies between them.
+    ulps : float
+        The largest distance that is close: 0 asks for equal values.
+    axis : int
+        Of block formats: the axis along which elements share a scale.
+
+    Raises
+    ------
+    AssertionError
+        With the worst elements and how many roundings may lie between; or with the names or
+        shapes that differ.
+    ValueError
+        If `ulps` is negative or NaN.
+
+    Notes
+    -----
+    NaN equals NaN, and +0 is close to -0. An infinity is close to nothing but itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> third = np.float32(1) / 3
+    >>> assert_close(np.float16(third), third, "float16", ulps=0.5)
+    >>> assert_close([1.0, 2.0625], [1.0, 2.0], "bfloat16")
+    Traceback (most recent call last):
+        ...
+    AssertionError: 1 of 2 elements differ, by up to 4 ulps of bfloat16, and 1 is allowed: more \
+than two roundings
+      at [1]: actual 2.0625, expected 2.0, 4 ulps
+    """
+    if not ulps >= 0:
+        raise ValueError(f"a tolerance of {ulps} ulps holds nothing; use a number from 0 on")
+    found = diff(expected, actual, fmt, axis=axis)
+    if found.within(ulps):
+        return
+    lines = []
+    if found.max_ulps > ulps:
+        rest = found.count - found.equal
+        explained = (
+            f"{found.unbounded:,} of them NaN or infinite in one of the two alone"
+            if math.isinf(found.max_ulps)
+            else roundings(found.max_ulps)
+        )
+        lines.append(
+            f"{rest:,} of {found.count:,} elements differ, by up to {found.max_ulps:.6g} ulps of "
+            f"{found.fmt}, and {ulps:g} is allowed: {explained}"
+        )
+        beyond = [element for element in found.most_distant if element.ulps > ulps]
+        lines += [f"  at {_told(element, bool(found.tensors))}" for element in beyond]
+    for name, (expected_shape, actual_shape) in found.shapes.items():
+        lines.append(f"{name} has shape {actual_shape}, and {expected_shape} is expected")
+    if found.missing:
+        lines.append(f"missing: {', '.join(found.missing)}")
+    if found.extra:
+        lines.append(f"not expected: {', '.join(found.extra)}")
+    raise AssertionError("\n".join(lines))
+
+
+def _told(element: Element, is_named: bool) -> str:
+    place = ", ".join(map(str, element.index))
+    return (
+        f"{element.name if is_named else ''}[{place}]: actual {element.y!r}, expected "
+        f"{element.x!r}, {element.ulps:.6g} ulps"
+    )

@@ -108,6 +108,25 @@ class Quantized:
         """Return the scales as float64 numbers, without the tensor's; NaN where a block is."""
         return _values(self.scales, self.fmt)
 
+    @in_exact_state
+    def element_scales(self) -> Array:
+        """Return what each element is multiplied by, scale times tensor scale, as float64.
+
+        Examples
+        --------
+        >>> from lowprec.blocks import quantize
+        >>> quantize([6.0, 3.0], "mxfp4").element_scales().tolist()
+        [1.0, 1.0]
+        """
+        layout = layout_of(self.fmt, self.codes.shape, self.axis)
+        g = 1.0 if self.tensor_scale is None else float(self.tensor_scale)
+        scales = self.scale_values() * g
+        for axis, unit in enumerate(layout.units):
+            if unit != 1:
+                scales = np.repeat(scales, unit, axis=axis)
+        whole = tuple(slice(0, size) for size in self.codes.shape)
+        return np.ascontiguousarray(scales[whole])
+
     @property
     def nbytes(self) -> int:
         """The bytes that the arrays take: one or two a code; `pack` gives the fewest."""

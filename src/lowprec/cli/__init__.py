@@ -1,8 +1,8 @@
-"""The command line: ``lowprec formats | inspect | compare | convert | train | verify | report``.
+"""The command line, ``lowprec COMMAND``, one module a command.
 
-Each command is a module with a `register` that adds it. Exit codes: 0 done, 1 the job failed (one
-line on stderr says why), 2 wrong usage, 130 interrupted (Control-C). Results go to stdout, progress
-and errors to stderr.
+Each has a `register` that adds it. Exit codes: 0 done, 1 the job failed (one line on stderr says
+why) or what was asked does not hold (`diff --tolerance`), 2 wrong usage, 130 interrupted
+(Control-C). Results go to stdout, progress and errors to stderr.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lowprec.cli import compare, convert, formats, inspect, report, train, verify
+from lowprec.cli import compare, convert, diff, formats, inspect, report, train, verify
 from lowprec.common.names import did_you_mean
 from lowprec.common.version import VERSION
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 INTERRUPTED = 128 + 2  # as shells have it of a program that SIGINT ends
-COMMANDS = (formats, inspect, compare, convert, train, verify, report)
+COMMANDS = (formats, inspect, compare, diff, convert, train, verify, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,8 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["inspect"]:
         arguments = [_protect(argument) for argument in arguments]
     options = parsed(arguments)
+    status: int | None = 0
     try:
-        options.run(options)
+        status = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))
     except (ValueError, TypeError, MemoryError) as error:
         return _fail(str(error) or type(error).__name__)
-    return 0
+    return status or 0
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -114,7 +115,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     parser.add_argument("--version", action="version", version=f"lowprec {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def add(name: str, run: Callable[[Any], None], purpose: str, example: str) -> Any:
+    def add(name: str, run: Callable[[Any], int | None], purpose: str, example: str) -> Any:
         command = commands.add_parser(
             name,
             help=purpose,

@@ -11,7 +11,15 @@ from lowprec.rounding import Overflow, Rounding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Add", "add_formats", "add_modes", "add_overwrite", "checked"]
+__all__ = [
+    "Add",
+    "add_formats",
+    "add_modes",
+    "add_names",
+    "add_overwrite",
+    "checked",
+    "nonnegative",
+]
 
 _T = TypeVar("_T")
 
@@ -20,7 +28,7 @@ class Add(Protocol):
     """Adds a command: its name, the function it runs, its purpose, an example."""
 
     def __call__(  # noqa: D102
-        self, name: str, run: Callable[[Any], None], purpose: str, example: str
+        self, name: str, run: Callable[[Any], int | None], purpose: str, example: str
     ) -> argparse.ArgumentParser: ...
 
 
@@ -55,6 +63,31 @@ def add_overwrite(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace a file that exists even if this command did not write it",
     )
+
+
+def add_names(command: argparse.ArgumentParser, verb: str) -> None:
+    """Add the arguments that choose tensors by name."""
+    command.add_argument(
+        "--include",
+        metavar="PATTERN",
+        action="append",
+        help=f"names to {verb}, with * and ? (may be repeated; default: all)",
+    )
+    command.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="names to leave out (may be repeated)",
+    )
+
+
+def nonnegative(text: str) -> float:
+    """Read a number that is not negative; infinity is one."""
+    value = float(text)
+    if not value >= 0:
+        raise ValueError(f"{text} is not a number from 0 on")
+    return value
 
 
 def add_modes(command: argparse.ArgumentParser, roundings: str) -> None:

@@ -85,13 +85,16 @@ def _comparison(
     from lowprec import analysis
     from lowprec.report.datasets import load
     from lowprec.tensors.naming import name_tensors
+    from lowprec.tensors.sources import watched_together
 
     if not options.files:
         return analysis.compare(load(), options.formats)
     tensors = name_tensors(options.files)
     if options.scheduler is not None:
         return _compare_remotely(tensors, options, progress)
-    return analysis.compare(_watched(tensors, progress) if progress else tensors, options.formats)
+    if progress:
+        tensors = watched_together(tensors, "comparing", progress)
+    return analysis.compare(tensors, options.formats)
 
 
 def _compare_remotely(
@@ -105,20 +108,3 @@ def _compare_remotely(
     measured = measure_remotely(tensors, options.formats, options.scheduler, progress=progress)
     names = [str(fmt) for fmt in options.formats]
     return Comparison({key: dict(zip(names, row, strict=True)) for key, row in measured.items()})
-
-
-def _watched(
-    tensors: dict[str, Tensor], progress: Callable[[str, int, int], None]
-) -> dict[str, Tensor]:
-    """Return tensors that tell how many bytes have been read."""
-    from lowprec.tensors.sources import watched
-
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    done = 0
-
-    def tell(size: int) -> None:
-        nonlocal done
-        done += size
-        progress("comparing", done, total)
-
-    return {name: watched(tensor, tell) for name, tensor in tensors.items()}

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lowprec.cli.arguments import Add, add_modes, checked
+from lowprec.cli.arguments import Add, add_modes, add_names, checked
 from lowprec.cli.terminal import note, show, transfer_progress
 from lowprec.formats import get_format
 
@@ -64,19 +64,7 @@ def register(add: Add) -> None:
         action="store_true",
         help="multiply each tensor by the largest power of two that overflows nowhere, and note it",
     )
-    convert.add_argument(
-        "--include",
-        metavar="PATTERN",
-        action="append",
-        help="names to convert, with * and ? (may be repeated; default: all)",
-    )
-    convert.add_argument(
-        "--exclude",
-        metavar="PATTERN",
-        action="append",
-        default=[],
-        help="names to leave as they are (may be repeated)",
-    )
+    add_names(convert, "convert")
     convert.add_argument(
         "--scheduler",
         metavar="ADDRESS",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowprec.tensors.opening import files_in_folder, find_files, is_shard, open_quietly
+from lowprec.tensors.selection import selected_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +54,41 @@ def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
     if files and not arrays:
         raise ValueError(f"{files[0].path} holds no tensors of real numbers")
     return arrays
+
+
+def paired_tensors(
+    one: str, other: str, include: Iterable[str], exclude: Iterable[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Open the tensors of two models, or of two files of one array each, under common names.
+
+    Parameters
+    ----------
+    one, other : str
+        What `lowprec.tensors.open_tensors` takes.
+    include, exclude : iterable of str
+        Patterns of names to take, and of those of them to leave.
+
+    Returns
+    -------
+    two dicts of str to Tensor
+        A file of a single array is paired with another whatever their names are.
+
+    Raises
+    ------
+    OSError, ValueError
+        As for `name_tensors`; if a pattern matches no name.
+    """
+    sides = [dict(open_quietly(path)) for path in (one, other)]
+    if all(Path(path).suffix.lower() == ".npy" for path in (one, other)):
+        name = next(iter(sides[0]))
+        sides[1] = {name: next(iter(sides[1].values()))}
+    names = list(dict.fromkeys(name for side in sides for name in side))
+    chosen = set(selected_names(names, tuple(include), tuple(exclude)))
+    for side in sides:
+        for name in chosen & set(side):
+            _check_is_real(name, side[name])
+    left, right = ({k: v for k, v in side.items() if k in chosen} for side in sides)
+    return left, right
 
 
 def _sets(path: str) -> list[Tensors]:

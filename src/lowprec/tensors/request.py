@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import fnmatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.common.names import did_you_mean
 from lowprec.common.randomness import draw_key
 from lowprec.formats import scaled
 from lowprec.tensors.converted import Converted, scale_for
 from lowprec.tensors.journal import plain_seed
+from lowprec.tensors.selection import check_patterns, in_words, is_selected
 from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -78,28 +76,16 @@ class Request:
         ValueError
             It names the pattern and the names that come near.
         """
-        names = [tensor.name for tensor in tensors]
-        for option, patterns in (("include", self.include), ("exclude", self.exclude)):
-            for pattern in patterns:
-                if pattern != "*" and not fnmatch.filter(names, pattern):
-                    raise ValueError(
-                        f"{option} {pattern!r} matches none of the {len(names):,} names; "
-                        f"{_near(pattern, names)}"
-                    )
+        check_patterns([tensor.name for tensor in tensors], self.include, self.exclude)
         if (self.include != ("*",) or self.exclude) and not any(map(self.selects, tensors)):
             raise ValueError(
-                f"nothing is left to convert: include {', '.join(self.include)} "
-                f"{f'and exclude {chr(44).join(self.exclude)} ' if self.exclude else ''}select no "
+                f"nothing is left to convert: {in_words(self.include, self.exclude)} select no "
                 "tensor of real numbers; widen include or drop exclude"
             )
 
     def selects(self, tensor: Tensor) -> bool:
         """Whether a tensor holds real numbers that are to be converted."""
-        return (
-            tensor.fmt is not None
-            and any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in self.include)
-            and not any(fnmatch.fnmatchcase(tensor.name, pattern) for pattern in self.exclude)
-        )
+        return tensor.fmt is not None and is_selected(tensor.name, self.include, self.exclude)
 
     def apply(self, tensor: Tensor) -> Tensor:
         """Return the tensor that is converted while it is read."""
@@ -116,16 +102,6 @@ class Request:
         dtype = self.fmt.dtype or self.fmt.code_dtype
         source = Converted(tensor, scaled(self.fmt, scale), dtype, self.modes, key)
         return Tensor(tensor.name, tensor.shape, dtype, source, self.fmt, scale)
-
-
-def _near(pattern: str, names: Sequence[str]) -> str:
-    """Return which names come near a pattern, else the first ones."""
-    near = difflib.get_close_matches(pattern.strip("*?"), names, n=3, cutoff=0.5)
-    near = near or [name for name in names if pattern.strip("*?.").lower() in name.lower()][:3]
-    if near:
-        return did_you_mean(near).strip()
-    shown = ", ".join(names[:3])
-    return f"the names are {shown}" + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def tensor_seed(rng: RNGLike, name: str) -> np.random.SeedSequence:

@@ -35,6 +35,7 @@ __all__ = [
     "in_c_order",
     "native",
     "watched",
+    "watched_together",
 ]
 
 
@@ -155,6 +156,21 @@ class _Watched:
 def watched(tensor: Tensor, tell: Callable[[int], None]) -> Tensor:
     """Return a tensor that calls ``tell(bytes)`` after every block it yields."""
     return dataclasses.replace(tensor, source=_Watched(tensor.source, tell))
+
+
+def watched_together(
+    tensors: dict[str, Tensor], what: str, progress: Callable[[str, int, int], None]
+) -> dict[str, Tensor]:
+    """Return tensors that call ``progress(what, bytes_done, bytes_in_all)`` as they are read."""
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    done = 0
+
+    def tell(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(what, done, total)
+
+    return {name: watched(tensor, tell) for name, tensor in tensors.items()}
 
 
 def native(block: Array) -> Array:

@@ -1,0 +1,123 @@
+"""How two arrays differ, as plain data: figures, elements, and what was not compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lowprec.blocks.formats import AnyFormat
+
+__all__ = ["Element", "Figures", "roundings"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Element:
+    """One element that differs.
+
+    Attributes
+    ----------
+    name : str
+        Of its tensor; "x" where two arrays were compared.
+    index : tuple of int
+        Its place in the tensor.
+    x, y : float
+        Its values.
+    ulps, abs, rel : float
+        The distance: in steps of the format, absolute, and relative to x.
+    """
+
+    name: str
+    index: tuple[int, ...]
+    x: float
+    y: float
+    ulps: float
+    abs: float
+    rel: float
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Figures:
+    """How two arrays, or two sets of named arrays, differ; without its views.
+
+    Attributes
+    ----------
+    fmt : Format, BlockFormat or None
+        What the distance is counted in; None where the tensors have several, or are integers.
+    count : int
+        Elements that were compared.
+    equal : int
+        Elements that are the same: one value, with one sign where it is zero, or NaN in both.
+    max_ulps : float
+        The largest distance in steps of the format; infinity where one element alone is NaN, or
+        one alone infinite, or the two are infinities of different signs.
+    max_abs, max_rel : float
+        The largest ``|y - x|`` and ``|y - x| / |x|``; the latter is infinite where x alone is zero.
+    percentiles : dict of str to dict of str to float
+        Of ``"ulps"``, ``"abs"`` and ``"rel"``, over all elements that were compared: ``"50"``,
+        ``"90"``, ``"99"`` and ``"99.9"`` percent are at most this. Exact as long as at most
+        1,048,576 elements differ, else to a tenth of a percent.
+    first, worst : Element or None
+        The first element in C order that differs, and the first of those that are farthest apart;
+        None where none differs.
+    most_distant : tuple of Element
+        The worst elements, at most five, in descending order of distance.
+    unbounded : int
+        Elements whose distance is infinite.
+    missing, extra : tuple of str
+        Names that y lacks, and those that x lacks.
+    shapes : dict of str to pair of shapes
+        The tensors that have different shapes, which were not compared.
+    tensors : dict of str to Difference
+        The tensors that were compared, one by one; empty in each of them.
+    """
+
+    fmt: AnyFormat | None
+    count: int
+    equal: int
+    max_ulps: float
+    max_abs: float
+    max_rel: float
+    percentiles: dict[str, dict[str, float]]
+    first: Element | None
+    worst: Element | None
+    most_distant: tuple[Element, ...] = ()
+    unbounded: int = 0
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = dataclasses.field(
+        default_factory=dict
+    )
+    tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def equal_share(self) -> float:
+        """The share of elements that are the same; NaN where none was compared."""
+        return self.equal / self.count if self.count else math.nan
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every tensor was compared: none is missing, extra or of two shapes."""
+        return not (self.missing or self.extra or self.shapes)
+
+    def within(self, ulps: float) -> bool:
+        """Whether everything was compared and no distance is greater."""
+        return self.is_complete and self.max_ulps <= ulps
+
+
+def roundings(ulps: float) -> str:
+    """Return in words how many roundings may lie between two numbers of this distance.
+
+    Examples
+    --------
+    >>> roundings(0.5), roundings(1.0), roundings(1.25), roundings(7.0)
+    ('one rounding to nearest', 'one rounding', 'two roundings', 'more than two roundings')
+    """
+    if ulps == 0:
+        return "not a rounding"
+    if ulps <= 0.5:
+        return "one rounding to nearest"
+    if ulps <= 1:
+        return "one rounding"
+    return "two roundings" if ulps <= 2 else "more than two roundings"
