@@ -63,6 +63,9 @@ ODD = [
     BlockFormat("biased", Format("e3m3b-20", 3, 4, bias=-20), 4, E8M0, "floor"),
     BlockFormat("biased_up", Format("e3m3b60", 3, 4, bias=60), 4, lp.bfloat16, "amax"),
     BlockFormat("finite_scale", lp.float4_e2m1fn, 4, lp.float6_e2m3fn, "amax", True),
+    BlockFormat("powers", Format("b8p1sf", 7, 1, Specials.FNUZ, bias=64), 4, E8M0, "rceil"),
+    BlockFormat("powers_even", Format("e3m0", 3, 1, Specials.FINITE), 5, E8M0, "even"),
+    BlockFormat("powers_amax", Format("e4m0", 4, 1, Specials.FN), 4, lp.bfloat16, "amax", True),
 ]
 FOUR_RULES = [
     dataclasses.replace(fmt, rule=rule)

@@ -30,6 +30,9 @@ COMMON = """
             lp.round_to(x, "bfloat16", rounding="stochastic", rng=1),
             lp.encode(x.astype(np.float64), "float16", rounding="stochastic_equal", rng=2),
             lp.decode(codes, "float16"),
+            lp.round_to(x, "mxfp4"),
+            lp.round_to(x, "nvfp4", rounding="stochastic", rng=3),
+            lp.quantize(x.reshape(400, 1000), "mxfp8_e4m3", axis=0).codes,
         ]
         return hashlib.sha256(b"".join(y.tobytes() for y in results)).hexdigest()
 """

@@ -234,11 +234,6 @@ class BlockFormat:
                 f"{self.name!r} has elements of {element}, which has no {lacks}; use a signed "
                 "format such as 'float8_e4m3fn'"
             )
-        if isinstance(element, Format) and element.precision == 1:
-            raise ValueError(
-                f"{self.name!r} has elements of {element}, of precision 1: their ties go by the "
-                "exponent, which blocks do not offer; use a precision of 2 or more"
-            )
         lowest = element.emin - element.trailing_bits
         if element.precision > _MOST_BITS or lowest < _LOWEST or element.emax > _HIGHEST:
             raise ValueError(

@@ -147,6 +147,8 @@ def _vector_facts(fmt: BlockFormat) -> tuple[str, Array, int] | None:
     grid = grid_of(fmt.element)
     if grid.flush or fmt.rule is ScaleRule.FOUR_OVER_SIX:
         return None
+    if grid.trailing_bits == 0:  # ties go by the exponent, whose parity vectors do not look at
+        return None
     if fmt.rule is not ScaleRule.AMAX:
         return _power_facts(fmt, grid)
     scale, t = fmt.scale, grid.trailing_bits

@@ -195,9 +195,9 @@ def magnitude_code(hi, lo, d, grid, mode, negative, random):  # type: ignore[no-
         n >>= t
         grows = _grows(n >> f, n & fraction_mask, remains, f, mode, negative, random)
         return min((n >> f) + np.int64(grows) << t, max_code)
-    q = n >> f
-    q += np.int64(_grows(q, n & fraction_mask, remains, f, mode, negative, random))
-    return min(((e - emin) << t) + q, max_code)
+    code = ((e - emin) << t) + (n >> f)  # as even as n >> f but for t = 0, where codes decide
+    code += np.int64(_grows(code, n & fraction_mask, remains, f, mode, negative, random))
+    return min(code, max_code)
 
 
 # Values ------------------------------------------------------------------------------------------
