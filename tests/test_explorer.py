@@ -114,3 +114,28 @@ def test_without_ipywidgets_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "lowprec\[notebooks\]"'):
         Explorer("0.1")
+
+
+def test_a_block_format_shows_the_number_as_the_first_of_its_block():
+    others = [0.3, -0.7, 6.5, 7, 0.01]
+    explorer = Explorer("1", formats=["mxfp4", "mxint8", "nvfp4", "fp8_128x128"], beside=others)
+    rows = re.findall(r"<tr style.*?</tr>", explorer.table.value)
+    assert [re.search(r"bfloat16|mx\w+|nv\w+|fp8\w+", row)[0] for row in rows] == [
+        "bfloat16", "mxfp4", "mxint8", "nvfp4", "fp8_128x128",
+    ]  # fmt: skip
+    assert "1 = 1 × 1" in rows[1]
+    assert "exact" in rows[1]
+    assert "1 = 0.25 × 4" in rows[2]
+    explorer.type("7")  # 7 is clipped to 6 by the scale 1 of MXFP4
+    row = re.findall(r"<tr style.*?</tr>", explorer.table.value)[1]
+    assert "6 = 6 × 1" in row
+    assert "-0.14" in row
+    explorer.type("nan")
+    assert "nan" in explorer.table.value
+    assert "mxfp4" not in explorer.chooser.options
+
+
+def test_a_block_format_without_nan_says_so():
+    scale = lp.Format("s", 5, 3, "finite")
+    mine = lp.BlockFormat("mine", "float6_e3m2fn", 8, scale, "amax")
+    assert "has no NaN" in Explorer("nan", formats=[mine]).table.value

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import html
+import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from lowprec import blocks
 from lowprec.exact import Inspection, inspect
-from lowprec.formats import Format, FormatLike, get_format
+from lowprec.formats import Format, FormatLike, float16, float64, get_format
 from lowprec.show.cards import COLOURS, bits_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from lowprec.blocks import BlockFormat
+    from lowprec.blocks.formats import AnyFormatLike
 
 __all__ = ["Explorer"]
 
@@ -35,8 +42,11 @@ class Explorer:
         The number to begin with.
     fmt : Format, str or dtype
         The format whose bits are shown to click.
-    formats : iterable of Format, str or dtype
-        The formats of the table; `fmt` is put before them where it is missing.
+    formats : iterable of Format, BlockFormat, str or dtype
+        The formats of the table; `fmt` is put before them where it is missing. In a block format
+        the number is the first of a block.
+    beside : array_like of real numbers
+        The other numbers of that block, which share its scale.
 
     Raises
     ------
@@ -57,11 +67,13 @@ class Explorer:
         self,
         x: object = "0.1",
         fmt: FormatLike = "bfloat16",
-        formats: Iterable[FormatLike] = _FORMATS,
+        formats: Iterable[AnyFormatLike] = _FORMATS,
+        beside: Iterable[float] = (),
     ) -> None:
         self._format = get_format(fmt)
-        known = [get_format(other) for other in formats]
+        known = [blocks.get_format(other) for other in formats]
         self.formats = known if self._format in known else [self._format, *known]
+        self.beside = tuple(map(float, beside))
         self.text = str(x)
         self.inspection = inspect(self.text, self._format)
         self._problem = ""
@@ -114,7 +126,8 @@ class Explorer:
             description="number", continuous_update=False, layout=wide, value=self.text
         )
         self.chooser = widgets.Dropdown(
-            description="bits of", options=[fmt.name for fmt in self.formats]
+            description="bits of",
+            options=[fmt.name for fmt in self.formats if isinstance(fmt, Format)],
         )
         self.down = widgets.Button(description="next below", icon="arrow-down")
         self.up = widgets.Button(description="next above", icon="arrow-up")
@@ -158,7 +171,12 @@ class Explorer:
     def _repr_html_(self) -> str:
         """Return the table, which needs no widgets to be seen."""
         head = "".join(f'<th style="{_CELL};opacity:.75">{name}</th>' for name in _HEADINGS)
-        rows = "".join(_row(self.text, fmt) for fmt in self.formats)
+        rows = "".join(
+            _row(self.text, fmt)
+            if isinstance(fmt, Format)
+            else _block_row(self.text, fmt, self.beside)
+            for fmt in self.formats
+        )
         return (
             f'<div style="overflow-x:auto"><b>{html.escape(self.text)}</b>'
             f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead>'
@@ -189,11 +207,42 @@ def _row(text: str, fmt: Format) -> str:
     return f'<tr style="background:none">{row}</tr>'
 
 
+def _block_row(text: str, fmt: BlockFormat, beside: tuple[float, ...]) -> str:
+    """Return the line of a block format: the element's bits, and its value with the scale."""
+    x = float(inspect(text, float64).decimal)
+    row = np.array([x, *beside])
+    block = row if fmt.block_size is None else row[: fmt.block_size]
+    try:
+        q = blocks.quantize(block[None] if fmt.is_tiled else block, fmt)
+    except ValueError as error:  # NaN, which no scale marks
+        cells = [str(fmt), html.escape(str(error)), *["–"] * 4]
+    else:
+        value = float(q.dequantize("float64").flat[0])
+        scale = float(q.scale_values().flat[0])
+        scale *= 1.0 if q.tensor_scale is None else float(q.tensor_scale)
+        code, element = int(q.codes.flat[0]), fmt.element
+        if isinstance(element, Format):
+            bits, single = bits_html(inspect(code=code, fmt=element).fields), element
+        else:
+            digits = format(code % 2**element.bits, f"0{element.bits}b")
+            bits, single = bits_html({"sign": digits[0], "trailing": digits[1:]}), float16
+        shown = f"{_figure(value, single.precision)} = {_figure(value / scale, 11)} × {scale:.9g}"
+        relative = (value - x) / x if x and math.isfinite(x) else None
+        cells = [str(fmt), bits, shown if math.isfinite(scale) else "nan"]
+        cells += [_relative(relative), "–", "–"]
+    row_html = "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
+    return f'<tr style="background:none">{row_html}</tr>'
+
+
+def _relative(error: float | None) -> str:
+    if error is None or math.isnan(error):
+        return "–"
+    return f"{error:+.2g}" if error else "exact"
+
+
 def _error(found: Inspection) -> str:
     error = found.relative_error
-    if error is None:
-        return "–"
-    return f"{float(error):+.2g}" if error else "exact"
+    return _relative(None if error is None else float(error))
 
 
 def _value(found: Inspection | None) -> str:
@@ -202,8 +251,11 @@ def _value(found: Inspection | None) -> str:
         return "–"
     if found.value is None or found.value == 0:
         return found.decimal
-    digits = 2 + found.fmt.precision * 30103 // 100000
-    return f"{float(found.value):.{digits}g}"
+    return _figure(float(found.value), found.fmt.precision)
+
+
+def _figure(value: float, precision: int) -> str:
+    return f"{value:.{2 + precision * 30103 // 100000}g}"
 
 
 def _ipywidgets() -> Any:
