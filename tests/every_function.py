@@ -363,6 +363,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "error_bound": lambda: [lp.error_bound(n, how) for n in (7, 900) for how in accumulators()],
     "measure": measured,
     "compare": lambda: lp.compare({"a": MIXED, "b": SMALL}).to_dict(),
+    "keepbits": lambda: lp.keepbits(np.float32(1e-38) * np.arange(1, 3000, dtype=np.float32)),
+    "bitround": lambda: [lp.bitround(x, 3) for x in (TINY, SMALL, FAINT, MIXED, HALF)],
     "diff": lambda: [
         lp.diff(x, lp.round_to(x, fmt), fmt).to_dict()
         for x in (TINY, SMALL, FAINT, MIXED)

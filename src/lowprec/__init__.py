@@ -72,8 +72,10 @@ if TYPE_CHECKING:
     from lowprec.analysis import Difference as Difference
     from lowprec.analysis import Measurement as Measurement
     from lowprec.analysis import advise as advise
+    from lowprec.analysis import bitround as bitround
     from lowprec.analysis import compare as compare
     from lowprec.analysis import diff as diff
+    from lowprec.analysis import keepbits as keepbits
     from lowprec.analysis import measure as measure
     from lowprec.arithmetic import Arithmetic as Arithmetic
     from lowprec.arithmetic import Events as Events
@@ -103,8 +105,10 @@ _LATER = {
         "Difference",
         "Measurement",
         "advise",
+        "bitround",
         "compare",
         "diff",
+        "keepbits",
         "measure",
     ],
     "arithmetic": ["Arithmetic", "Events", "Flags"],

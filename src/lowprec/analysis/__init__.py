@@ -1,6 +1,7 @@
 """What a format does to data: `measure` it, `compare` formats, `advise` which one holds it.
 
-`diff` compares two arrays, or two sets of tensors, with each other.
+`diff` compares two arrays, or two sets of tensors, with each other; `keepbits` finds how many bits
+of a field carry information, and `bitround` keeps those.
 """
 
 from lowprec.analysis.advice import Advice, advise
@@ -8,6 +9,7 @@ from lowprec.analysis.comparison import Comparison, compare
 from lowprec.analysis.difference import Difference, diff
 from lowprec.analysis.measurement import Measurement
 from lowprec.analysis.measuring import measure
+from lowprec.analysis.real_information import bitround, keepbits
 
 __all__ = [
     "Advice",
@@ -15,7 +17,9 @@ __all__ = [
     "Difference",
     "Measurement",
     "advise",
+    "bitround",
     "compare",
     "diff",
+    "keepbits",
     "measure",
 ]
