@@ -57,10 +57,11 @@ ORDERS = (
 MODES = ("ties_to_even", "toward_positive", "to_odd", "stochastic")
 UNARY = [
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "tanh"),
-    *("sigmoid", "erf", "cbrt", "rsqrt", "reciprocal", "sqrt"),
+    *("sigmoid", "erf", "cbrt", "rsqrt", "reciprocal", "sqrt", "square", "abs", "negative"),
 ]
 BINARY = [
     *("add", "subtract", "multiply", "divide", "remainder", "minimum", "maximum", "power"),
+    *("floor_divide", "mod"),
 ]
 
 
@@ -357,6 +358,12 @@ CALLS: dict[str, Callable[[], Any]] = {
     "linalg.solve": lambda: linalg.solve(SQUARE, SIDE),
     "sum": lambda: [
         [lp.sum(x, how) for how in accumulators()] for x in (TINY, MIXED[:-1], HALF, SMALL)
+    ],
+    "mean": lambda: [
+        [lp.mean(x, how) for how in accumulators()] for x in (TINY, MIXED[:-1], HALF, SMALL)
+    ],
+    "cumsum": lambda: [
+        [lp.cumsum(x, how) for how in accumulators()] for x in (TINY, MIXED[:-1], HALF, SMALL)
     ],
     "dot": lambda: lp.dot(SHORT[:, 0], REVERSED[:, 0], inputs="float32"),
     "matmul": products,

@@ -77,6 +77,29 @@ def _remainder(a: float, b: float) -> Exact:
     return left if left else math.copysign(0.0, a)
 
 
+def _floor_of_quotient(a: float, b: float) -> Exact:
+    """Return what Python's // gives, and IEEE 754's quotient where b is zero."""
+    if math.isnan(a) or math.isnan(b) or b == 0:
+        return _quotient(a, b)
+    if math.isinf(a):
+        return math.nan
+    if a == 0 or _sign(a) == _sign(b):
+        floor = 0 if math.isinf(b) else Fraction(a) // Fraction(b)
+    else:
+        floor = -1 if math.isinf(b) else Fraction(a) // Fraction(b)
+    return Fraction(floor) if floor else _sign(a) * _sign(b) * 0.0
+
+
+def _modulo(a: float, b: float) -> Exact:
+    """Return what Python's % gives, in fractions."""
+    if math.isnan(a) or math.isnan(b) or math.isinf(a) or b == 0:
+        return math.nan
+    if math.isinf(b) and a != 0:
+        return Fraction(a) if _sign(a) == _sign(b) else b
+    left = 0 if a == 0 else Fraction(a) % Fraction(b)
+    return left if left else math.copysign(0.0, b)
+
+
 def _selected(a: float, b: float, larger: bool) -> float:
     if math.isnan(a) or math.isnan(b):
         return math.nan
@@ -102,6 +125,16 @@ def exact(operation: str, operands: tuple[float, ...], rounding: str) -> Exact:
             return _sum(_product(a, b), c, rounding)
         case "remainder", (a, b):
             return _remainder(a, b)
+        case "floor_divide", (a, b):
+            return _floor_of_quotient(a, b)
+        case "mod", (a, b):
+            return _modulo(a, b)
+        case "square", (a,):
+            return _product(a, a)
+        case "abs", (a,):
+            return math.nan if math.isnan(a) else math.copysign(a, 1.0)
+        case "negative", (a,):
+            return math.nan if math.isnan(a) else -a
         case "minimum" | "maximum", (a, b):
             return _selected(a, b, operation == "maximum")
     raise AssertionError(operation)
@@ -125,8 +158,9 @@ def outcome(
 ) -> Outcome:
     """Round the exact result of values of a format, and tell what happened."""
     result = exact(operation, operands, rounding)
-    if operation in ("minimum", "maximum"):
-        return Outcome(float(result), frozenset())
+    if operation in ("minimum", "maximum", "abs", "negative"):
+        value = oracle.round_exactly(float(result), fmt)
+        return Outcome(value, frozenset({"invalid"} if _has_no_code(result, fmt) else ()))
     is_tiny = isinstance(result, Fraction) and _is_tiny(result, fmt, rounding, tininess)
     rounded = result
     if is_tiny and flush_to_zero and not _has_no_code(result, fmt):
@@ -138,7 +172,7 @@ def outcome(
             events.add("invalid")
         elif isinstance(result, Fraction):
             events = _events_of_rounding(result, value, is_tiny, fmt, rounding)
-        elif operation == "divide" and math.isinf(result) and not math.isinf(operands[0]):
+        elif math.isinf(result) and not any(map(math.isinf, operands)):
             events.add("divide_by_zero")
     return Outcome(value, frozenset(events))
 

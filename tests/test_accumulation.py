@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from table import DETERMINISTIC, POLICIES, STOCHASTIC, assert_same
 
 import lowprec as lp
-from lowprec.accumulation import Accumulator, dot, error_bound, matmul
+from lowprec.accumulation import Accumulator, cumsum, dot, error_bound, matmul, mean
 from lowprec.accumulation import sum as rounded_sum
 from lowprec.exact.number import Number
 from lowprec.exact.reference import decode_exact, round_exact
@@ -256,6 +256,104 @@ def test_sum_has_numpys_shapes():
     assert isinstance(rounded_sum(x, "float64"), np.float64)
     assert rounded_sum(3.5, "float16") == 3.5
     assert rounded_sum(np.array([True, True]), "float16") == 2
+
+
+@pytest.mark.parametrize("rounding", [*DETERMINISTIC, "stochastic"])
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_every_cumulative_sum_is_the_sum_of_the_terms_so_far(fmt, rounding):
+    x = np.random.default_rng(9).standard_normal((2, 70)) * 3
+    x[0, :3], x[1, 40:] = (-0.0, 0.0, 1.0), x[1, 40:] * 1e30
+    x[1, -2:] = np.inf, np.nan
+    for how in accumulators(fmt=fmt, rounding=rounding, rng=7):
+        if how.order not in ORDERS:
+            continue
+        found = cumsum(x, how, axis=1)
+        assert found.dtype == rounded_sum(x, how).dtype
+        for k in range(1, x.shape[1] + 1):
+            assert_same(found[:, k - 1], rounded_sum(x[:, :k], how, axis=1), how)
+        assert_same(cumsum(x.T, how, axis=0), found.T)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_cumulative_sums_continue_from_block_to_block(order):
+    x = np.random.default_rng(4).standard_normal(70_001).astype(np.float32)
+    for rounding in ("ties_to_even", "stochastic"):
+        how = accumulators([order], fmt="bfloat16", rounding=rounding, rng=2)[-1]
+        found = cumsum(x, how)
+        for k in (1, 65_535, 65_536, 65_537, 70_001):
+            assert_same(found[k - 1], rounded_sum(x[:k], how))
+
+
+def test_cumulative_sums_in_float32_and_float64_are_numpys():
+    x = np.random.default_rng(5).standard_normal((7, 9, 5)).astype(np.float32)
+    for axis in (None, 0, 1, -1):
+        assert_same(cumsum(x, "float32", axis), np.cumsum(x, axis))
+        assert_same(cumsum(x.astype(float), "float64", axis), np.cumsum(x.astype(float), axis))
+        assert cumsum(x, "float32", axis).flags.c_contiguous
+    assert_same(cumsum(3, "float16"), np.float32([3]))
+    assert cumsum(np.ones((0, 3)), "float16", axis=0).shape == (0, 3)
+    assert cumsum([], "float16").shape == (0,)
+    with pytest.raises(np.exceptions.AxisError):
+        cumsum(x, "float16", axis=3)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        Accumulator(order="blas"),
+        lp.tensor_core("a100", "float16"),
+        Accumulator("float16", order="blocked", block=2, inner=Accumulator("float32")),
+    ],
+)
+def test_orders_without_a_running_sum_are_refused(how):
+    with pytest.raises(ValueError, match=r"no cumulative sum .*sequential, blocked"):
+        cumsum([1.0, 2.0], how)
+
+
+@pytest.mark.parametrize("rounding", DETERMINISTIC)
+@pytest.mark.parametrize("fmt", [*FORMATS, "e11m40", "e5m2"])
+def test_a_mean_is_the_sum_divided_with_one_rounding(fmt, rounding):
+    fmt = lp.get_format(fmt)
+    rng = np.random.default_rng(6)
+    scales = (1.0, fmt.smallest_subnormal, fmt.smallest_normal * 3, fmt.max / 64)
+    for scale, terms in itertools.product(scales, (1, 2, 3, 7, 257, 300, 2049)):
+        x = np.trunc(rng.standard_normal(terms) * 4) * scale
+        for how in accumulators(fmt=fmt, rounding=rounding):
+            total, expected = float(rounded_sum(x, how)), None
+            if math.isfinite(total) and total:
+                quotient = Fraction(total) / terms
+                expected = Exact(how).to(fmt, (quotient < 0, abs(quotient)))
+            else:
+                expected = total
+            assert_same(np.float64(mean(x, how)), np.float64(expected), (how, total, terms))
+
+
+def test_means_have_numpys_shapes_and_an_exact_count():
+    x = np.arange(24.0).reshape(2, 3, 4)
+    for axis in (None, 0, -1, (0, 2), ()):
+        for keepdims in (False, True):
+            ours, numpys = mean(x, "float32", axis, keepdims), x.mean(axis, keepdims=keepdims)
+            assert ours.shape == numpys.shape
+            assert_same(ours, numpys.astype(np.float32))
+    assert isinstance(mean(x, "float16"), np.float32)
+    assert mean(x, "float64") == x.mean()
+    assert np.isnan(mean([], "float16"))
+    assert np.isnan(mean(np.ones((0, 3)), "float64", axis=0)).all()
+    assert mean(np.ones((0, 3)), "float16", axis=1).shape == (0,)
+    exact = Accumulator("bfloat16", order="exact")
+    assert mean(np.ones(257), exact) == lp.round_to(256 / 257, "bfloat16")
+    assert mean(np.full(70_000, 0.5), Accumulator("float16", order="exact")) == np.float32(
+        lp.round_to(35_008 / 70_000, "float16")
+    )
+
+
+def test_stochastic_means_are_right_on_average_and_repeat():
+    how = Accumulator("bfloat16", order="exact", rounding="stochastic", rng=3)
+    x = np.tile([1.0, 1.0, 2.0], (4000, 1))
+    found = mean(x, how, axis=1)
+    assert_same(found, mean(x, how, axis=1))
+    assert abs(found.mean(dtype=float) - 4 / 3) < 2e-4
+    assert len(set(found.tolist())) == 2
 
 
 def test_empty_sums_are_positive_zero():

@@ -31,6 +31,11 @@ ARITY = {
     "remainder": 2,
     "minimum": 2,
     "maximum": 2,
+    "floor_divide": 2,
+    "mod": 2,
+    "square": 1,
+    "abs": 1,
+    "negative": 1,
 }
 SUPPORTED = [f for f in FORMATS if f.precision <= 24 and f.exponent_bits <= 9]
 FEW = [lp.bfloat16, lp.float8_e4m3fn]  # many formats share their kernels
@@ -104,7 +109,10 @@ def test_the_exact_result_is_rounded_once(operation, rounding):
         check(fmt, operation, rounding)
 
 
-@pytest.mark.parametrize("operation", ["subtract", "remainder", "minimum", "maximum"])
+@pytest.mark.parametrize(
+    "operation",
+    ["subtract", "remainder", "minimum", "maximum", "floor_divide", "mod", "square", "negative"],
+)
 @pytest.mark.parametrize("rounding", ["ties_to_even", "toward_negative"])
 def test_so_are_the_results_that_are_exact_or_like_those_of_others(operation, rounding):
     for fmt in FEW:
@@ -112,7 +120,7 @@ def test_so_are_the_results_that_are_exact_or_like_those_of_others(operation, ro
 
 
 @pytest.mark.parametrize("fmt", OTHERS, ids=name)
-@pytest.mark.parametrize("operation", ["add", "divide", "fma"])
+@pytest.mark.parametrize("operation", ["add", "divide", "fma", "floor_divide", "mod", "negative"])
 def test_the_exact_result_is_rounded_once_in_every_format(fmt, operation):
     check(fmt, operation, "ties_to_even", count=200)
 
@@ -130,7 +138,7 @@ def test_overflow_policies_are_those_of_conversion(operation, rounding, overflow
         check(fmt, operation, rounding, overflow)
 
 
-@pytest.mark.parametrize("operation", ["multiply", "fma", "minimum"])
+@pytest.mark.parametrize("operation", ["multiply", "fma", "minimum", "mod", "abs"])
 @pytest.mark.parametrize("switch", [{"flush_to_zero": True}, {"denormals_are_zero": True}])
 def test_tiny_numbers_become_zero_where_asked(operation, switch):
     for fmt in FEW:
@@ -183,6 +191,31 @@ def test_the_exact_result_is_rounded_once_everywhere(fmt, operation, rounding):
         check(fmt, operation, rounding, overflow, count=400)
     switches = {"flush_to_zero": fmt.has_zero, "denormals_are_zero": True}
     check(fmt, operation, rounding, count=400, **switches)
+
+
+@pytest.mark.parametrize("operation", ["floor_divide", "mod"])
+def test_special_quotients_are_numpys(operation):
+    values = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 1.0, -1.0, 2.5, -7.0, 1e30, -1e-30])
+    a, b = (x.ravel().astype(np.float32) for x in np.meshgrid(values, values))
+    with np.errstate(all="ignore"):
+        expected = getattr(np, operation)(a, b)
+    expected[np.isnan(expected)] = np.nan
+    ordinary = (abs(a) < 10) & (abs(b) < 10) & (abs(a) > 1e-3) & (abs(b) > 1e-3)
+    chosen = ordinary | ~(np.isfinite(a) & np.isfinite(b) & (a != 0) & (b != 0))
+    actual = getattr(Arithmetic("float32"), operation)(a, b)
+    assert_same(actual[chosen], expected[chosen])
+
+
+@pytest.mark.parametrize("rounding", ["ties_to_even", "toward_negative", "to_odd"])
+def test_far_quotients_are_floored_before_they_are_rounded(rounding):
+    rng = np.random.default_rng(12)
+    a, b = np.float64(np.float32(rng.uniform(1, 2, (2, 2000)))) * rng.choice([1, -1], (2, 2000))
+    a *= 2.0 ** rng.integers(20, 90, 2000)  # quotients about where numbers of 53 bits are odd
+    arithmetic = Arithmetic("float32", rounding=rounding)
+    for operation in ("floor_divide", "mod"):
+        actual = getattr(arithmetic, operation)(a, b)
+        expected = [outcome(operation, row, lp.float32, rounding).value for row in zip(a, b)]  # noqa: B905
+        assert_same(actual, expected)
 
 
 FINITE_FLOATS = st.floats(allow_nan=False, width=32)

@@ -134,6 +134,7 @@ def test_the_words_about_overflow_policies_hold_in_every_format(overflow):
 
 
 BASIC = {"add", "subtract", "multiply", "divide", "sqrt", "fma", "remainder", "minimum", "maximum"}
+BASIC |= {"floor_divide", "mod", "square", "abs", "negative"}
 METHODS = {name for name in dir(lp.Arithmetic) if callable(getattr(lp.Arithmetic, name))}
 FUNCTIONS = {name for name in METHODS if not name.startswith("_")} - BASIC
 WORDS = [

@@ -61,9 +61,11 @@ if TYPE_CHECKING:
     from lowprec import tensors as tensors
     from lowprec import train as train
     from lowprec.accumulation import Accumulator as Accumulator
+    from lowprec.accumulation import cumsum as cumsum
     from lowprec.accumulation import dot as dot
     from lowprec.accumulation import error_bound as error_bound
     from lowprec.accumulation import matmul as matmul
+    from lowprec.accumulation import mean as mean
     from lowprec.accumulation import sum as sum  # noqa: A004 - numpy.sum's name, for the same thing
     from lowprec.accumulation import tensor_core as tensor_core
     from lowprec.accumulation import tensor_cores as tensor_cores
@@ -92,9 +94,11 @@ __version__ = _version.VERSION
 _LATER = {
     "accumulation": [
         "Accumulator",
+        "cumsum",
         "dot",
         "error_bound",
         "matmul",
+        "mean",
         "sum",
         "tensor_core",
         "tensor_cores",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lowprec.arrays.types import Real
     from lowprec.kernels.sums.rows import RowSums
 
-__all__ = ["RunningSums", "sum"]
+__all__ = ["RunningSums", "exactly", "reduced_axes", "sum"]
 
 Array = np.ndarray[Any, Any]
 
@@ -108,7 +108,7 @@ def sum(  # noqa: A001
             return total
     how = as_accumulator(accumulator)
     array = as_array(x)
-    axes = _reduced_axes(array.ndim, axis)
+    axes = reduced_axes(array.ndim, axis)
     kept = [d for d in range(array.ndim) if d not in axes]
     shape = [array.shape[d] for d in kept]
     terms = math.prod(array.shape[d] for d in axes)
@@ -154,7 +154,8 @@ def _row_kernel(
     return None if kernel is None else (how, kernel, result_dtype(how.formats[0]).type)
 
 
-def _reduced_axes(ndim: int, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
+def reduced_axes(ndim: int, axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the axes that are summed over, from 0 on and in order."""
     if axis is None:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, tuple) else (axis,)
@@ -250,7 +251,7 @@ def _sum_blocks(x: Array, terms: int, how: Accumulator, result: Array, key: Any)
                 else:
                     last = stop * terms if step == terms else start * terms + end
                     block = elements[start * terms + k : last].reshape(stop - start, -1)
-                yield _exactly(block)
+                yield exactly(block)
 
         if work is not None:
             pairs = ((np.ones((1, block.shape[1])), block.T) for block in blocks())
@@ -278,7 +279,7 @@ def _sum_rows_aligned(
         for k in range(0, terms, min(terms, step)):
             last = min(k + step, terms)
             end = stop * terms if terms <= step else start * terms + last
-            block = _exactly(elements[start * terms + k : end]).reshape(stop - start, -1)
+            block = exactly(elements[start * terms + k : end]).reshape(stop - start, -1)
             sums, before = np.empty((1, stop - start)), sums
             work.multiply(np.ones((1, block.shape[1])), block.T, before, sums)
         result[start:stop] = np.asarray(sums)[0]
@@ -322,7 +323,7 @@ def inner_at(how: Accumulator, key: int, *place: int) -> Accumulator:
 
 
 @np.errstate(invalid="ignore")  # a NaN that signals is widened
-def _exactly(x: Array) -> Array:
+def exactly(x: Array) -> Array:
     """Return numbers as float64, which must hold them."""
     numbers = x.astype(np.float64, order="C")
     if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and np.abs(numbers).max(initial=0) >= 2**53:

@@ -78,6 +78,59 @@ class Operations(abc.ABC):
         return self._compute("remainder", (a, b), out)
 
     @binary
+    def floor_divide(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the floor of a / b, as NumPy's: the exact integer rounded once.
+
+        Quotients between -1 and 0 give -1, and an exact zero the sign of a / b. a/0 is infinite
+        and divide_by_zero, 0/0 NaN and invalid, as in `divide`. An infinite a gives NaN and is
+        invalid, but infinite over 0, without an event. An infinite b gives 0, or -1 if a is not
+        zero and has another sign.
+
+        Examples
+        --------
+        >>> import lowprec
+        >>> lowprec.Arithmetic("bfloat16").floor_divide([7, -7, 1000, -0.0], [2, 2, 3, 1])
+        array([  3.,  -4., 332.,  -0.], dtype=float32)
+        """
+        return self._compute("floor_divide", (a, b), out)
+
+    @binary
+    def mod(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a - floor(a/b)·b, as NumPy's `mod`: of the sign of b, and rounded once.
+
+        With operands of one sign it is exact; with others, what is left of a plus b is rounded, and
+        a small a can give b itself. Zero has the sign of b. Zero b and infinite a give NaN and are
+        invalid. An infinite b gives a, zero for zero, and b itself if a has another sign.
+        `remainder` is IEEE 754's.
+
+        Examples
+        --------
+        >>> import lowprec
+        >>> lowprec.Arithmetic("bfloat16").mod([7, -7, 7, -4, -1e-9], [4, 4, -4, 2, 1])
+        array([ 3.,  1., -1.,  0.,  1.], dtype=float32)
+        """
+        return self._compute("mod", (a, b), out)
+
+    @unary
+    def square(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a · a."""
+        return self._compute("square", (a,), out)
+
+    @unary
+    def abs(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a without its sign, which computes nothing: no events, no flushing."""
+        return self._compute("abs", (a,), out)
+
+    @unary
+    def negative(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return a with the other sign, also of zero, where the format has it.
+
+        Nothing is computed, so that there are no events and no flushing; but what has no negative,
+        in an unsigned format, gives NaN and is invalid.
+        """
+        return self._compute("negative", (a,), out)
+
+    @binary
     def minimum(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the smaller operand; NaN if one is NaN; -0 is less than +0. No events."""
         return self._compute("minimum", (a, b), out)

@@ -210,6 +210,10 @@ class Lanes:
         """Return the square root."""
         return self._float_call("sqrt")
 
+    def rounded_down(self) -> Lanes:
+        """Return the largest integer that is not above a float, -0 of -0."""
+        return self._float_call("floor")
+
     def truncated_remainder(self, other: Lanes) -> Lanes:
         """Return what division leaves if its quotient is truncated, as C's fmod; exact."""
         return self._binary("frem", other)

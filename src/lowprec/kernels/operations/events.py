@@ -76,7 +76,7 @@ def every_event(
     bits = magnitude_bits(x)
     finite = bits < infinity(x)
     invalid = invalid & is_nan
-    if task.plan.variant.startswith(("unsigned", "scale")):  # negative numbers become NaN
+    if not task.has_sign:  # negative numbers become NaN
         has_no_code = x < 0.0
         if task.plan.variant.startswith("scale"):
             has_no_code = x <= 0.0
@@ -85,7 +85,7 @@ def every_event(
     events = range_events(x, inexact, R, task, c, limits)
     events["overflow"] = events["overflow"] & finite
     events |= {"invalid": invalid, "inexact": inexact}
-    if task.operation == "divide":
+    if task.operation in ("divide", "floor_divide"):
         a, b = operands
         is_pole = b.equals(0.0) & (magnitude_bits(a) < infinity(a))
         events["divide_by_zero"] = is_pole & bits.equals(infinity(x))

@@ -51,6 +51,7 @@ __all__ = [
     "Task",
     "coded_bits",
     "compute",
+    "divide_to_odd",
     "infinity",
     "is_inexact",
     "is_tiny",
@@ -60,6 +61,7 @@ __all__ = [
     "read_operands",
     "round_result",
     "suffices_float32",
+    "to_odd",
 ]
 
 _INFINITY = {32: 0xFF << 23, 64: 0x7FF << 52}
@@ -67,6 +69,7 @@ _NAN = {32: 0x1FF << 22, 64: 0xFFF << 51}
 _TRAILING = {32: 23, 64: 52}
 _NORMAL = 1 << 23  # bits of float32's smallest normal number
 _LONGEST = 11  # bits of a significand: float32's 24 are twice as many and two
+_SELECTIONS = ("minimum", "maximum", "abs", "negative")  # that give an operand, but for its sign
 
 
 class Limits(NamedTuple):
@@ -110,8 +113,18 @@ class Task(NamedTuple):
 
     @property
     def selects(self) -> bool:
-        """Whether the result is one of the operands, so that nothing is rounded or counted."""
-        return self.operation in ("minimum", "maximum")
+        """Whether the result is one of the operands, but for its sign: nothing is rounded."""
+        return self.operation in _SELECTIONS
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether negative numbers have codes."""
+        return not self.plan.variant.startswith(("unsigned", "scale"))
+
+    @property
+    def counts(self) -> bool:
+        """Whether events are counted; what is not rounded has one where it loses its sign."""
+        return self.flags and not (self.selects and self.has_sign)
 
     @property
     def keeps_subnormals(self) -> bool:
@@ -131,7 +144,7 @@ class Task(NamedTuple):
     @property
     def may_underflow(self) -> bool:
         """Whether a tiny result may be inexact; a sum is a multiple of the smallest number."""
-        is_multiple = self.operation in ("add", "subtract", "remainder")
+        is_multiple = self.operation in ("add", "subtract", "remainder", "mod")
         return not (is_multiple and self.keeps_subnormals)
 
 
@@ -147,13 +160,13 @@ def suffices_float32(fmt: Format, operation: str, is_paired: bool, rounding: Rou
     2**128 than 2**103, so that float32's largest number, odd, stands for all that overflow; an fma
     is, and where an overflow begins at 2**128 takes float64.
     """
-    if fmt.precision > _LONGEST or not fmt.has_zero:
+    if fmt.precision > _LONGEST or not fmt.has_zero or operation in ("floor_divide", "mod"):
         return False
     if not is_wide(fmt):
         return True
     if fmt.precision > 8 or fmt.emax > 127 or fmt.emin - fmt.trailing_bits < -133:
         return False
-    if operation in ("remainder", "minimum", "maximum"):
+    if operation in ("remainder", *_SELECTIONS):
         return True
     begins_at_power = not rounding.is_nearest
     return is_paired and not (operation == "fma" and fmt.emax == 127 and begins_at_power)
@@ -237,12 +250,22 @@ def multiply(a: Lanes, b: Lanes, task: Task) -> Lanes:
     return in_range_or(product, lambda: in_both_directions("mul", task, a, b), task)
 
 
+def square(a: Lanes, task: Task) -> Lanes:
+    return multiply(a, a, task)
+
+
 def divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
     if task.is_wide and not task.rounds_twice:
         return in_both_directions("div", task, a, b)
     quotient = a / b
     if task.rounds_twice:
         return in_range_or(quotient, lambda: in_both_directions("div", task, a, b), task)
+    return to_odd(quotient, left_of_quotient(quotient, a, b), b)
+
+
+def divide_to_odd(a: Lanes, b: Lanes) -> Lanes:
+    """Return a / b rounded to odd, where what the nearest quotient leaves of a is exact."""
+    quotient = a / b
     return to_odd(quotient, left_of_quotient(quotient, a, b), b)
 
 
@@ -300,6 +323,56 @@ def _remainder_of_far(a: Lanes, b: Lanes) -> Lanes:
     return (second.as_integers() ^ sign).as_floats()
 
 
+def floor_divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    """Return the floor of a/b rounded to odd, in float64; of infinite a NaN, as in NumPy.
+
+    No integer below 2**52 is odd among numbers of 53 bits: a quotient rounded to odd has the floor
+    of the exact one. Beyond, the floor of what the quotient leaves is added to it.
+    """
+    quotient = a / b
+    left = left_of_quotient(quotient, a, b)
+    near = to_odd(quotient, left, b).rounded_down()
+    size = magnitude(quotient)
+    is_far = (size >= 2.0**52) & (size < math.inf)
+
+    def with_far() -> Lanes:
+        rest = divide_to_odd(left, b).rounded_down()
+        return select(is_far, add(quotient, rest, task._replace(fits=False)), near)
+
+    floor = either(is_far, with_far, near)
+    # of a number by an infinity of the other sign: zero, though the quotient is less
+    is_less = quotient.equals(0.0) & a.differs(0.0) & (quotient.as_integers() >= sign_bit(a))
+    floor = select(is_less, -1.0, floor)
+    return select(magnitude(a).equals(math.inf) & b.differs(0.0), a - a, floor)
+
+
+def mod(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    """Return a - floor(a/b)·b rounded to odd, in float64; zero has the sign of b.
+
+    What division leaves if its quotient is truncated is exact. Where its sign is not that of b, b
+    is added. Quotients below 2**28 have products with b of at most 52 bits.
+    """
+    size, divisor = magnitude(a), magnitude(b)
+    quotient = size / divisor
+    whole = divide_to_odd(size, divisor).rounded_down()
+    near = left_of_quotient(whole, size, divisor)
+    is_far = ~((quotient < 2.0**28) & (divisor < math.inf))  # NaN is far as well
+    left = either(is_far, lambda: size.truncated_remainder(divisor), near)
+    left = (left.as_integers() | (a.as_integers() & sign_bit(a))).as_floats()
+    signs_differ = (a.as_integers() ^ b.as_integers()) >= sign_bit(a)
+    turned = select(signs_differ, add(left, b, task._replace(fits=False)), left)
+    zero = (b.as_integers() & sign_bit(b)).as_floats()
+    return select(left.equals(0.0), zero, turned)
+
+
+def absolute(a: Lanes, task: Task) -> Lanes:
+    return magnitude(a)
+
+
+def negative(a: Lanes, task: Task) -> Lanes:
+    return negated(a)
+
+
 def minimum(a: Lanes, b: Lanes, task: Task) -> Lanes:
     zero = (a.as_integers() | b.as_integers()).as_floats()  # -0 is less than +0
     return _one_of(a, b, a < b, zero)
@@ -326,6 +399,11 @@ OPERATIONS: dict[str, tuple[int, Callable[..., Lanes]]] = {
     "remainder": (2, remainder),
     "minimum": (2, minimum),
     "maximum": (2, maximum),
+    "square": (1, square),
+    "abs": (1, absolute),
+    "negative": (1, negative),
+    "floor_divide": (2, floor_divide),
+    "mod": (2, mod),
 }
 
 
@@ -350,8 +428,7 @@ def magnitude_bits(x: Lanes) -> Lanes:
 
 def coded_bits(x: Lanes, task: Task) -> Lanes:
     """Return the bits of magnitudes; negative numbers are beyond all where they have no code."""
-    has_sign = not task.plan.variant.startswith(("unsigned", "scale"))
-    return magnitude_bits(x) if has_sign else x.as_integers()
+    return magnitude_bits(x) if task.has_sign else x.as_integers()
 
 
 def magnitude(x: Lanes) -> Lanes:
@@ -416,7 +493,7 @@ def flushed(x: Lanes, tiny: Lanes, task: Task) -> Lanes:
     """
     bits = x.as_integers()
     zero = bits.constant(0) if task.plan.variant.startswith("fnuz") else bits & sign_bit(x)
-    if task.plan.variant.startswith(("unsigned", "scale")):
+    if not task.has_sign:
         tiny = tiny & (bits < sign_bit(x))
     return select(tiny, zero, bits).as_floats()
 

@@ -148,7 +148,7 @@ def _compute_vector(
     y = round_result(x, task, constants, limits, R)
     result = y.float_resized(kinds[3].dtype.bitwidth)
     elements(3).store(result)
-    if not task.flags or task.selects:
+    if not task.counts:
         return ir.Constant(_COUNT, 0)
     inexact = is_inexact(operands, x, y, task)
     seen = _Counters(context.make_array(kinds[6])(context, builder, counts).data, k, mask)

@@ -36,6 +36,8 @@ _QUOTIENT = 2 * _LONGEST + 2  # at least 13 bits, whatever is divided by whateve
 _RADICAND = 30  # places, or 29: 41 bits at most, and a root of 15 at least
 _NOWHERE = -(1 << 20)  # the exponent of zero, where numbers are aligned by their leading bits
 _FARTHEST = 62  # to the right goes every bit
+_WHOLE = 50  # places: quotients of numbers so far apart are integers of at most 61 bits
+_SHORT = 40  # places, where they are farther apart: what follows is more than one and not the next
 
 _inlined = kernel(forceinline=True)  # or LLVM keeps the calls, and makes no vectors
 
@@ -309,6 +311,80 @@ def _sqrt(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
     return _special(code, events, _is_infinite(a, f), 0, invalid, _is_nan(a, f), f)
 
 
+@_inlined
+def _square(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
+    return _multiply(a, a, c, f, rule)
+
+
+@_inlined
+def _abs(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
+    return (f.nan if _is_nan(a, f) else a & ((1 << f.width) - 1)), 0
+
+
+@_inlined
+def _negative(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
+    return (f.nan if _is_nan(a, f) else a ^ (1 << f.width)), 0
+
+
+@_inlined
+def _floor_divide(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
+    """Divide integers; below zero what remains makes one more of the magnitude."""
+    s, x, e = _unpack(a, f)
+    t, y, h = _unpack(b, f)
+    negative, apart = s ^ t, e - h
+    first, second = _is_infinite(a, f), _is_infinite(b, f)
+    up = _SHORT if apart > _WHOLE else max(apart, 0)
+    dividend, divisor = (
+        np.uint64(x << up),
+        np.uint64(max(y, 1) << min(max(-apart, 0), _LONGEST + 1)),
+    )
+    quotient = np.int64(0) if second else np.int64(dividend // divisor)
+    remains = np.int64(x != 0) if second else np.int64(dividend % divisor != 0)
+    beyond = np.int64(0) if second else max(apart - up, 0)
+    whole = (quotient + (negative & remains)) << 1
+    significand = whole if beyond == 0 else (quotient << 1) | remains
+    code, events = round_number(negative, significand, beyond - 1 - f.lowest, f, rule)
+    is_zero = significand == 0
+    code, events = ((negative << f.width) if is_zero else code), (0 if is_zero else events)
+    by_zero = y == 0
+    invalid = (first & (not by_zero)) | (by_zero & (x == 0))
+    unknown = _is_nan(a, f) | _is_nan(b, f)
+    code, events = _special(code, events, by_zero, negative, invalid, unknown, f)
+    is_pole = by_zero & (x != 0) & (not first) & (not unknown)
+    return code, (_BY_ZERO if is_pole else events)
+
+
+@_inlined
+def _power_of_two_modulo(exponent: int, y: int) -> int:
+    """Return 2**exponent modulo y, of at most 11 bits, by squaring."""
+    power, factor = 1 % y, 2 % y
+    for place in range(9):
+        power = power * factor % y if (exponent >> place) & 1 else power
+        factor = factor * factor % y
+    return power
+
+
+@_inlined
+def _mod(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
+    s, x, e = _unpack(a, f)
+    t, y, h = _unpack(b, f)
+    first, second = _is_infinite(a, f), _is_infinite(b, f)
+    divisor = max(y, 1)
+    above = x * _power_of_two_modulo(max(e - h, 0), divisor) % divisor
+    below = x % (divisor << min(max(h - e, 0), _SHORT))
+    left, lowest = (above if e >= h else below), min(e, h)
+    is_zero = (x == 0) if second else (left == 0)
+    # what is left has the sign of a: b is added where its own is another
+    code, events = _sum(t, y, h, s, left, lowest, f, rule)
+    same, _ = round_number(s, left, lowest, f, rule)
+    same = a if second else same
+    code, events = (same if s == t else code), (0 if s == t else events)
+    code, events = ((t << f.width) if is_zero else code), (0 if is_zero else events)
+    infinite = second & (s != t) & (not is_zero)
+    unknown = _is_nan(a, f) | _is_nan(b, f)
+    return _special(code, events, infinite, t, first | (y == 0), unknown, f)
+
+
 #: by name: the number of operands, and the rule ``f(a, b, c, layout, rule) -> code, events``
 OPERATIONS: dict[str, tuple[int, Any]] = {
     "add": (2, _add),
@@ -317,6 +393,11 @@ OPERATIONS: dict[str, tuple[int, Any]] = {
     "divide": (2, _divide),
     "fma": (3, _fma),
     "sqrt": (1, _sqrt),
+    "square": (1, _square),
+    "abs": (1, _abs),
+    "negative": (1, _negative),
+    "floor_divide": (2, _floor_divide),
+    "mod": (2, _mod),
 }
 
 
