@@ -86,6 +86,8 @@ if TYPE_CHECKING:
     from lowprec.exact import Inspection as Inspection
     from lowprec.exact import finfo as finfo
     from lowprec.exact import inspect as inspect
+    from lowprec.trace import Trace as Trace
+    from lowprec.trace import trace as trace
 
 __version__ = _version.VERSION
 
@@ -117,15 +119,16 @@ _LATER = {
     ],
     "arithmetic": ["Arithmetic", "Events", "Flags"],
     "exact": ["FInfo", "Inspection", "finfo", "inspect"],
+    "trace": ["Trace"],
 }
 _HOME = {name: room for room, names in _LATER.items() for name in names}
-_ROOMS = ["linalg", "tensors", "train"]  # doors of their own: ``lowprec.train.fit``
+_ROOMS = ["linalg", "tensors", "trace", "train"]  # doors of their own: ``lowprec.train.fit``
 
 # A star import replaces no built-in (`sum`) and loads nothing that reads files (`tensors`).
 _FIRST = {name for name, value in globals().items() if not isinstance(value, _Module)}
 __all__ = sorted(
     name
-    for name in {*_FIRST, *_HOME, "train"} - {"TYPE_CHECKING", "sum"}
+    for name in {*_FIRST, *_HOME, "trace", "train"} - {"TYPE_CHECKING", "sum"}
     if not name.startswith("_")
 )
 

@@ -1,0 +1,25 @@
+"""NumPy code run in a format, line by line: where error is born, where it grows, what to keep.
+
+`trace` is the door. The room is called as its door is: ``lowprec.trace(f, x)`` runs it.
+"""
+
+import sys as _sys
+from types import ModuleType as _ModuleType
+from typing import Any as _Any
+
+from lowprec.trace.least import Keep
+from lowprec.trace.tracing import Error, Line, Output, Trace, trace
+
+__all__ = ["Error", "Keep", "Line", "Output", "Trace", "trace"]
+
+
+class _Room(_ModuleType):
+    """A room that is called: ``lowprec.trace`` is the function and the place of its kin."""
+
+    def __call__(self, f: _Any, *args: _Any, **options: _Any) -> Trace:
+        return trace(f, *args, **options)
+
+    __call__.__signature__ = __import__("inspect").signature(trace)  # type: ignore[attr-defined]
+
+
+_sys.modules[__name__].__class__ = _Room

@@ -1,0 +1,260 @@
+"""Copies of what a traced function may change: its arguments, and what its module holds."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import random
+import sys
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Array = np.ndarray[Any, Any]
+
+_UNCHANGED = (str, bytes, int, bool, type(None), type, FunctionType, ModuleType, range, slice)
+
+
+def copied(x: Any, enter: Callable[[Any], Any], memo: dict[int, Any]) -> Any:
+    """Return a deep copy whose floats and arrays of floats are what `enter` makes of them.
+
+    Parameters
+    ----------
+    x : anything
+        An argument, or a value of a module.
+    enter : callable
+        Is given Python's and NumPy's floats, and arrays of floats.
+    memo : dict
+        What has been copied, by id: two names of one array are two names of one copy.
+    """
+    if id(x) in memo:
+        return memo[id(x)][0]
+    made = _copied(x, enter, memo)
+    memo[id(x)] = (made, x)  # x is kept, so that nothing else gets its id
+    return made
+
+
+def _copied(x: Any, enter: Callable[[Any], Any], memo: dict[int, Any]) -> Any:
+    kind = type(x)
+    if kind is float or isinstance(x, np.floating):
+        return enter(x)
+    if isinstance(x, _UNCHANGED) or (callable(x) and not hasattr(x, "__dict__")):
+        return x
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind == "f" or x.dtype.kind in "cO":
+            return enter(x)
+        return x.copy()
+    if isinstance(x, np.generic):
+        return enter(x) if x.dtype.kind in "cO" else x
+    if isinstance(x, complex):
+        return enter(x)
+    if kind is list:
+        made: Any = []
+        memo[id(x)] = (made, x)
+        made += [copied(item, enter, memo) for item in x]
+        return made
+    if kind is tuple:
+        return tuple(copied(item, enter, memo) for item in x)
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return kind(*[copied(item, enter, memo) for item in x])
+    if isinstance(x, dict):
+        made = copy.copy(x)
+        memo[id(x)] = (made, x)
+        for key, value in x.items():
+            made[key] = copied(value, enter, memo)
+        return made
+    if isinstance(x, np.random.Generator | np.random.RandomState | random.Random):
+        return copy.deepcopy(x)
+    module = getattr(type(x), "__module__", "") or ""
+    if module.partition(".")[0] in ("pandas", "xarray") and hasattr(x, "values"):
+        return enter(np.asarray(x.values))
+    if isinstance(x, MethodType) or callable(x):
+        return x
+    fields = getattr(x, "__dict__", None)
+    if type(fields) is dict and type(x).__module__ != "builtins":
+        try:
+            made = copy.copy(x)
+        except Exception:  # it says itself that it cannot be copied: the function sees it as it is
+            return x
+        memo[id(x)] = (made, x)
+        for key, value in fields.items():
+            with contextlib.suppress(Exception):
+                object.__setattr__(made, key, copied(value, enter, memo))
+        return made
+    try:
+        return copy.deepcopy(x)
+    except Exception:
+        return x
+
+
+def function_of(f: Any) -> Any:
+    """Return the Python function that a callable runs.
+
+    Raises
+    ------
+    TypeError
+        If it is compiled, or a class.
+    """
+    inner: Any = f
+    while True:
+        if isinstance(inner, functools.partial):
+            inner = inner.func
+        elif isinstance(inner, MethodType):
+            inner = inner.__func__
+        elif hasattr(inner, "__wrapped__") and isinstance(inner, FunctionType):
+            inner = vars(inner)["__wrapped__"]
+        elif isinstance(inner, FunctionType):
+            return inner
+        elif not isinstance(inner, type) and isinstance(
+            vars(type(inner)).get("__call__"), FunctionType
+        ):
+            inner = vars(type(inner))["__call__"]
+        else:
+            name = getattr(f, "__name__", type(f).__name__)
+            raise TypeError(
+                f"{name} is not a Python function: compiled code has no lines to trace; pass a "
+                "function, a method or an object with __call__ that is written in Python"
+            )
+
+
+def reachable(function: FunctionType) -> tuple[set[str], list[FunctionType]]:
+    """Return the names of its module that a function may read, and the module's functions."""
+    names: set[str] = set()
+    functions: list[FunctionType] = []
+    waiting: list[Any] = [function]
+    seen: set[int] = set()
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, FunctionType):
+            if item.__globals__ is not function.__globals__:
+                continue
+            functions.append(item)
+            waiting.append(item.__code__)
+            waiting += [cell for cell in _contents(item) if isinstance(cell, FunctionType | type)]
+            if hasattr(item, "__wrapped__"):
+                waiting.append(item.__wrapped__)
+        elif isinstance(item, type):
+            if item.__module__ == function.__globals__.get("__name__"):
+                for value in vars(item).values():
+                    waiting.append(getattr(value, "__func__", getattr(value, "fget", value)))
+                waiting += item.__mro__[1:]
+        elif isinstance(item, CodeType):
+            waiting += [c for c in item.co_consts if isinstance(c, CodeType)]
+            for name in item.co_names:
+                if name not in names and name in function.__globals__:
+                    names.add(name)
+                    value = function.__globals__[name]
+                    waiting += [value, type(value)]
+                elif name not in function.__globals__:
+                    names.add(name)
+    return names, functions
+
+
+def _contents(function: FunctionType) -> list[Any]:
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a cell that is still empty
+            found.append(cell.cell_contents)
+    return found
+
+
+@contextlib.contextmanager
+def sandbox(
+    function: FunctionType,
+    modules: tuple[str, ...],
+    enter: Callable[[Any], Any],
+    front_of: Callable[[Any], Any] | None,
+) -> Iterator[None]:
+    """Have a function see copies of what it may change; all is as before at the end.
+
+    Parameters
+    ----------
+    function : function
+        What will run.
+    modules : tuple of str
+        Whose names get stand-ins too.
+    enter : callable
+        What a float array of the module becomes.
+    front_of : callable, optional
+        What stands in front of a value of a module, such as `numpy`.
+    """
+    names, functions = reachable(function)
+    space = function.__globals__
+    undo: list[Callable[[], Any]] = []
+    memo: dict[int, Any] = {}
+    before = dict(space)
+
+    def entered(x: Any) -> Any:
+        if isinstance(x, float | np.floating) or (
+            isinstance(x, np.ndarray) and (x.dtype.kind not in "f" or x.dtype.itemsize > 8)
+        ):
+            return copy.copy(x)
+        return x if isinstance(x, complex) else enter(x)
+
+    legacy, common = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        for name in names:
+            if name in space:
+                value = space[name]
+                front = value if front_of is None else front_of(value)
+                space[name] = front if front is not value else copied(value, entered, memo)
+            elif name == "float" and front_of is not None:
+                space[name] = front_of(float)
+        for item in functions:
+            for cell in item.__closure__ or ():
+                with contextlib.suppress(ValueError):
+                    content = cell.cell_contents
+                    front = content if front_of is None else front_of(content)
+                    new = front if front is not content else copied(content, entered, memo)
+                    if new is not content:
+                        cell.cell_contents = new
+                        undo.append(functools.partial(setattr, cell, "cell_contents", content))
+            if item.__defaults__ and item is not function:
+                undo.append(functools.partial(setattr, item, "__defaults__", item.__defaults__))
+                item.__defaults__ = tuple(copied(d, entered, memo) for d in item.__defaults__)
+        if front_of is not None:
+            for module in _named(modules):
+                if module.__dict__ is not space:
+                    _stand(module, front_of, undo)
+        yield
+    finally:
+        for step in reversed(undo):
+            step()
+        for name in set(space) - set(before):
+            del space[name]
+        space.update(before)
+        np.random.set_state(legacy)  # noqa: NPY002
+        random.setstate(common)
+
+
+def _named(modules: tuple[str, ...]) -> list[ModuleType]:
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if isinstance(module, ModuleType)
+        and any(name == wanted or name.startswith(wanted + ".") for wanted in modules)
+    ]
+
+
+def _stand(
+    module: ModuleType, front_of: Callable[[Any], Any], undo: list[Callable[[], Any]]
+) -> None:
+    space = module.__dict__
+    for name, value in list(space.items()):
+        if name.startswith("__"):
+            continue
+        front = front_of(value)
+        if front is not value:
+            space[name] = front
+            undo.append(functools.partial(space.__setitem__, name, value))
+    if "float" not in space:
+        space["float"] = front_of(float)
+        undo.append(functools.partial(space.pop, "float", None))

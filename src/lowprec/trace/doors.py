@@ -1,0 +1,444 @@
+"""What a traced program sees instead of `numpy`, `math` and `float`.
+
+NumPy's dispatch reaches functions that are given traced values. Functions that make arrays of
+nothing (`zeros`, `arange`, a generator of random numbers) are reached by standing in front of the
+module: what they return enters the format. For another thread the stand-in is the module itself.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.accumulation.accumulator import Accumulator
+from lowprec.trace.engine import has_traced
+from lowprec.trace.values import Scalar, Traced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lowprec.trace.engine import Engine
+
+Array = np.ndarray[Any, Any]
+
+
+class Doors:
+    """The stand-ins of one run."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.thread = threading.get_ident()
+        self._made: dict[int, Any] = {}
+        self._kept: list[Any] = []
+        self._own: dict[int, Any] = {
+            id(function): make(self) for function, make in _OWN.items()
+        } | {id(real): _float_type(self, real) for real in _FLOATS}
+        self._modules = {id(module): None for module in _numpys_modules()}
+        self._math = {id(value): name for name, value in vars(math).items() if callable(value)}
+
+    def is_here(self) -> bool:
+        """Whether the thread is the one that traces."""
+        return threading.get_ident() == self.thread
+
+    def front_of(self, value: Any) -> Any:
+        """Return what stands in front of a value of a module's; the value itself if nothing."""
+        key = id(value)
+        if key in self._made:
+            return self._made[key]
+        front = self._front(value)
+        if front is not value:
+            self._made[key] = front
+            self._kept.append(value)  # so that nothing else gets its id
+        return front
+
+    def _front(self, value: Any) -> Any:
+        key = id(value)
+        if key in self._own:
+            return self._own[key]
+        if isinstance(value, ModuleType):
+            if key in self._modules:
+                return _Module(self, value)
+            return _Module(self, value) if value is math else value
+        if key in self._math:
+            return _math_function(self, value)
+        if isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
+            return _Ufunc(self, value)  # type: ignore[arg-type]
+        if isinstance(value, FunctionType | BuiltinFunctionType) or (
+            type(value).__name__ in ("_ArrayFunctionDispatcher", "builtin_function_or_method")
+        ):
+            module = getattr(value, "__module__", None) or ""
+            if (module.startswith("numpy") and not module.startswith("numpy.testing")) or (
+                isinstance(getattr(value, "__self__", None), np.random.RandomState)
+            ):
+                return _entering(self, value)
+        return value
+
+    def entered(self, made: Any, name: str) -> Any:
+        """Return what a function made: float arrays enter the format."""
+        kind = type(made)
+        if kind is np.ndarray:
+            if made.dtype.kind == "f" and made.dtype.itemsize <= 8:
+                site = self.engine.places.site(3, name)
+                return self.engine.array_from(made, site.unit, site.kit)
+            return made
+        if kind is tuple or kind is list:
+            return kind(self.entered(item, name) for item in made)
+        if isinstance(made, np.random.Generator):
+            return Random(self, made)
+        return made
+
+
+def _entering(doors: Doors, function: Any) -> Callable[..., Any]:
+    """Return a function whose float arrays enter the format."""
+    name = getattr(function, "__name__", "function")
+
+    def enter(*args: Any, **kwargs: Any) -> Any:
+        made = function(*args, **kwargs)
+        return doors.entered(made, name) if doors.is_here() else made
+
+    enter.__name__ = enter.__qualname__ = name
+    enter.__doc__ = getattr(function, "__doc__", None)
+    return enter
+
+
+class _Ufunc:
+    """A universal function whose float arrays enter the format."""
+
+    def __init__(self, doors: Doors, ufunc: np.ufunc) -> None:
+        self._doors, self._ufunc = doors, ufunc
+        self.__name__ = ufunc.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for x in args:
+            if type(x) is list and has_traced(x) and self._doors.is_here():
+                args = tuple(self._doors.engine.array(a) if type(a) is list else a for a in args)
+                break
+        made = self._ufunc(*args, **kwargs)
+        return self._doors.entered(made, self.__name__) if self._doors.is_here() else made
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._ufunc, name)
+        return _entering(self._doors, value) if callable(value) else value
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return np.ufunc
+
+
+class _Module(ModuleType):
+    """A module whose functions are stand-ins."""
+
+    def __init__(self, doors: Doors, module: ModuleType) -> None:
+        super().__init__(module.__name__, module.__doc__)
+        self.__dict__["_doors"], self.__dict__["_module"] = doors, module
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._module, name)
+        doors = self._doors
+        if not doors.is_here():
+            return value
+        front = doors.front_of(value)
+        self.__dict__[name] = front
+        return front
+
+    def __dir__(self) -> list[str]:
+        return dir(self._module)
+
+
+class Random:
+    """A generator of random numbers whose float arrays enter the format."""
+
+    def __init__(self, doors: Doors, generator: np.random.Generator) -> None:
+        self._doors, self._generator = doors, generator
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return np.random.Generator
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._generator, name)
+        return _entering(self._doors, value) if callable(value) else value
+
+
+def _numpys_modules() -> list[ModuleType]:
+    names = ["numpy", "numpy.linalg", "numpy.random", "numpy.lib.stride_tricks", "numpy.fft"]
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
+# What NumPy does not dispatch ---------------------------------------------------------------------
+
+
+def _array_maker(copies: bool) -> Callable[[Doors], Callable[..., Any]]:
+    function = np.array if copies else np.asarray
+
+    def make(doors: Doors) -> Callable[..., Any]:
+        def array(obj: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+            if not doors.is_here():
+                return function(obj, dtype, *args, **kwargs)
+            if type(dtype) is type and issubclass(dtype, float):
+                dtype = np.dtype(np.float64)
+            engine = doors.engine
+            if type(obj) is Traced or type(obj) is Scalar or has_traced(obj):
+                site = engine.site("array")
+                made = engine.array(obj, site)
+                if dtype is not None and np.dtype(dtype).kind != "f":
+                    return engine.astype(made, dtype)
+                wants_copy = copies if kwargs.get("copy") is None else kwargs["copy"]
+                if wants_copy and type(obj) is Traced:
+                    made = engine.copied(made, made.value, made.shadow, lambda v: v)
+                while made.ndim < kwargs.get("ndmin", 0):
+                    made = engine.reshaped(made, (1, *made.shape))
+                return made
+            return doors.entered(function(obj, dtype, *args, **kwargs), "array")
+
+        return array
+
+    return make
+
+
+def _vectorize(doors: Doors) -> Any:
+    def vectorize(pyfunc: Any = None, **options: Any) -> Any:
+        real = np.vectorize(pyfunc, **options)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not doors.is_here() or not any(has_traced(a) for a in args) or options or kwargs:
+                return doors.entered(real(*args, **kwargs), "vectorize")
+            engine = doors.engine
+            shape = np.broadcast_shapes(*(np.shape(a) for a in args))
+            flat = [
+                np.ravel(np.broadcast_to(engine.array(a) if has_traced(a) else a, shape))
+                for a in args
+            ]
+            made = [pyfunc(*row) for row in zip(*flat, strict=True)]
+            if not has_traced(made):
+                return np.reshape(made, shape)
+            return np.reshape(engine.stacked(made, engine.site("vectorize")), shape)
+
+        return call
+
+    return vectorize
+
+
+def _finfo(doors: Doors) -> Any:
+    def finfo(dtype: Any) -> Any:
+        if doors.is_here():
+            if type(dtype) in (Traced, Scalar):
+                dtype = np.float64
+            kind = np.dtype(np.float64 if dtype is float else dtype)
+            if kind == np.float64:
+                return doors.engine.site("finfo").kit.finfo()
+        return np.finfo(dtype)
+
+    return finfo
+
+
+def _fromiter(doors: Doors) -> Any:
+    def fromiter(items: Any, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        items = list(items)
+        if doors.is_here() and has_traced(items):
+            return doors.engine.stacked(items, doors.engine.site("fromiter"))
+        return doors.entered(np.fromiter(items, dtype, *args, **kwargs), "fromiter")
+
+    return fromiter
+
+
+def _isscalar(doors: Doors) -> Any:
+    return lambda element: type(element) is Scalar or np.isscalar(element)
+
+
+_OWN: dict[Any, Callable[[Doors], Any]] = {
+    np.array: _array_maker(True),
+    np.asarray: _array_maker(False),
+    np.asanyarray: _array_maker(False),
+    np.ascontiguousarray: _array_maker(False),
+    np.asfortranarray: _array_maker(False),
+    np.asarray_chkfinite: _array_maker(False),
+    np.vectorize: _vectorize,
+    np.finfo: _finfo,
+    np.fromiter: _fromiter,
+    np.isscalar: _isscalar,
+}
+_FLOATS = (float, np.float64, np.float32, np.float16)
+
+
+class _FloatMeta(type):
+    """Has `isinstance(x, float)` be what the program means by it."""
+
+    _real: type
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls._real)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls._real)
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls._real or other is cls
+
+    def __hash__(cls) -> int:
+        return hash(cls._real)
+
+
+def _float_type(doors: Doors, real: Any) -> type:
+    """Return what stands in front of `float` or a float type: traced values stay traced."""
+
+    def new(cls: Any, x: Any = 0.0) -> Any:
+        if doors.is_here():
+            if type(x) is Scalar:
+                return x
+            if type(x) is Traced:
+                return x.item() if real is float else x
+            if has_traced(x):
+                return doors.engine.array(x)
+        return doors.entered(real(x), real.__name__)
+
+    names = {"__new__": new, "_real": real, "dtype": np.dtype(real)}
+    return _FloatMeta(real.__name__, (real,), names)
+
+
+# The module math ----------------------------------------------------------------------------------
+
+
+def _elementwise(function: Callable[[float], float]) -> Any:
+    """Return a function of Python's for arrays, with a name."""
+
+    def apply(x: Any) -> Any:
+        with np.errstate(all="ignore"):
+            values = [_defined(function, float(v)) for v in np.ravel(x)]
+        return np.reshape(np.array(values, np.float64), np.shape(x))[()]
+
+    apply.__name__ = function.__name__
+    return apply
+
+
+def _defined(function: Callable[[float], float], x: float) -> float:
+    try:
+        return function(x)
+    except OverflowError:
+        return math.inf
+    except ValueError:
+        return math.nan
+
+
+_MATHS: dict[str, Any] = {
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "exp2": np.exp2,
+    "expm1": np.expm1,
+    "log2": np.log2,
+    "log10": np.log10,
+    "log1p": np.log1p,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "atan2": np.arctan2,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "cbrt": np.cbrt,
+    "fabs": np.absolute,
+    "copysign": np.copysign,
+    "fmod": np.fmod,
+    "degrees": np.degrees,
+    "radians": np.radians,
+    "nextafter": np.nextafter,
+    "erf": _elementwise(math.erf),
+    "erfc": _elementwise(math.erfc),
+    "gamma": _elementwise(math.gamma),
+    "lgamma": _elementwise(math.lgamma),
+}
+
+
+def _log(engine: Engine, x: Any, base: Any = None) -> Any:
+    top = engine.elementwise(np.log, (x,), engine.site("log"))
+    if base is None:
+        return top
+    return top / engine.elementwise(np.log, (base,), engine.site("log"))
+
+
+def _hypot(engine: Engine, *xs: Any) -> Any:
+    if len(xs) == 2:
+        return engine.elementwise(np.hypot, xs, engine.site("hypot"))
+    row = engine.stacked(xs, engine.site("hypot"))
+    return engine.function(np.linalg.norm, (row,), {})
+
+
+def _fsum(engine: Engine, items: Any) -> Any:
+    """Return the exact sum rounded once."""
+    site = engine.site("fsum")
+    row = engine.stacked(list(items), site)
+    kit = site.kit
+    before = kit.accumulator
+    try:
+        if not kit.is_numpy:
+            kit.accumulator = Accumulator(
+                kit.fmt, order="exact", rounding=kit.rounding, overflow=kit.overflow, rng=kit.rng
+            )
+        return engine.sum(row, site)
+    finally:
+        kit.accumulator = before
+
+
+def _frexp(engine: Engine, x: Any) -> Any:
+    m, e = engine.function(np.frexp, (x,), {})
+    return m, int(e)
+
+
+_MATHS_OWN: dict[str, Callable[..., Any]] = {
+    "log": _log,
+    "hypot": _hypot,
+    "fsum": _fsum,
+    "frexp": _frexp,
+    "pow": lambda engine, x, y: engine.powered(x, y, engine.site("power")),
+    "dist": lambda engine, p, q: _hypot(engine, *[a - b for a, b in zip(p, q, strict=True)]),
+    "prod": lambda engine, items, *, start=1: (
+        engine.function(np.prod, (engine.stacked(list(items), engine.site("prod")),), {}) * start
+    ),
+    "ldexp": lambda engine, x, i: engine.function(np.ldexp, (x, i), {}),
+    "modf": lambda engine, x: engine.function(np.modf, (x,), {}),
+    "ulp": lambda engine, x: engine.function(np.spacing, (abs(x),), {}),
+    "isnan": lambda engine, x: bool(np.isnan(x)),
+    "isinf": lambda engine, x: bool(np.isinf(x)),
+    "isfinite": lambda engine, x: bool(np.isfinite(x)),
+    "isclose": lambda engine, a, b, *, rel_tol=1e-9, abs_tol=0.0: bool(
+        abs(a - b) <= max(rel_tol * max(abs(a), abs(b)), abs_tol)
+    ),
+    "floor": lambda engine, x: x.__floor__(),
+    "ceil": lambda engine, x: x.__ceil__(),
+    "trunc": lambda engine, x: x.__trunc__(),
+    "sumprod": lambda engine, p, q: engine.function(
+        np.dot, (engine.array(list(p)), engine.array(list(q))), {}
+    ),
+}
+
+
+def _math_function(doors: Doors, function: Any) -> Callable[..., Any]:
+    name = function.__name__
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not doors.is_here():
+            return function(*args, **kwargs)
+        args = tuple(list(a) if hasattr(a, "__next__") else a for a in args)
+        if not any(has_traced(a) for a in args):
+            return function(*args, **kwargs)
+        engine = doors.engine
+        args = tuple(a.item() if type(a) is Traced and a.size == 1 else a for a in args)
+        if name in _MATHS_OWN:
+            return _MATHS_OWN[name](engine, *args, **kwargs)
+        if name in _MATHS:
+            return engine.elementwise(_MATHS[name], args, engine.site(name))
+        return engine.refuse(function, args, kwargs)
+
+    call.__name__ = call.__qualname__ = name
+    return call

@@ -1,0 +1,259 @@
+"""What NumPy's universal functions are in a format, and how error passes through each.
+
+One table says for each function of NumPy which method of `Arithmetic` computes it, and one how the
+error of its operands becomes error of its result. The slopes are secants between the shadow and the
+traced value, so that shares sum to the error whatever its size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lowprec.arithmetic.arithmetic import Arithmetic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Array = np.ndarray[Any, Any]
+
+# NumPy's function -> the method of Arithmetic that is it. A method that Arithmetic has not is
+# float64's result, rounded once.
+METHODS: dict[str, str] = {
+    "add": "add",
+    "subtract": "subtract",
+    "multiply": "multiply",
+    "divide": "divide",
+    "sqrt": "sqrt",
+    "square": "square",
+    "absolute": "abs",
+    "fabs": "abs",
+    "negative": "negative",
+    "floor_divide": "floor_divide",
+    "remainder": "mod",
+    "minimum": "minimum",
+    "maximum": "maximum",
+    "exp": "exp",
+    "exp2": "exp2",
+    "expm1": "expm1",
+    "log": "log",
+    "log2": "log2",
+    "log10": "log10",
+    "log1p": "log1p",
+    "sin": "sin",
+    "cos": "cos",
+    "tan": "tan",
+    "sinh": "sinh",
+    "cosh": "cosh",
+    "tanh": "tanh",
+    "arcsin": "asin",
+    "arccos": "acos",
+    "arctan": "atan",
+    "arctan2": "atan2",
+    "hypot": "hypot",
+    "cbrt": "cbrt",
+    "reciprocal": "reciprocal",
+    "power": "power",
+    "float_power": "power",
+    "erf": "erf",  # of SciPy
+    "expit": "sigmoid",  # of SciPy
+}
+_HAS = {name for name in METHODS.values() if hasattr(Arithmetic, name)}
+
+# Their result is a value of the format whenever their operands are: nothing is rounded.
+EXACT = frozenset(
+    [
+        "absolute",
+        "fabs",
+        "negative",
+        "positive",
+        "floor",
+        "ceil",
+        "trunc",
+        "rint",
+        "sign",
+        "copysign",
+        "minimum",
+        "maximum",
+        "fmin",
+        "fmax",
+        "fmod",
+        "nextafter",
+        "remainder",
+        "heaviside",
+        "conjugate",
+    ]
+)
+COMPARISONS = frozenset(
+    [
+        "less",
+        "less_equal",
+        "greater",
+        "greater_equal",
+        "equal",
+        "not_equal",
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "logical_not",
+    ]
+)
+# They ask what kind of number it is, and change nothing.
+QUESTIONS = frozenset(["isnan", "isinf", "isfinite", "signbit"])
+SELECTIONS = frozenset(["minimum", "maximum", "fmin", "fmax"])
+
+
+def method_of(name: str) -> str | None:
+    """Return the method of `Arithmetic` that a function of NumPy is, None if there is none."""
+    method = METHODS.get(name)
+    return method if method in _HAS else None
+
+
+def is_rounded_float64(name: str) -> bool:
+    """Whether a function is float64's result rounded once, correct but for float64's own error."""
+    return method_of(name) is None and name not in EXACT and name not in ("square", "hypot")
+
+
+class Pass(NamedTuple):
+    """How the error of one operand becomes error of the result.
+
+    Attributes
+    ----------
+    slope : float or ndarray
+        Times the operand's error, the result's.
+    kept : float or ndarray
+        The part of it that the operation carries: 1, or less where the relative error grows.
+    """
+
+    slope: Any
+    kept: Any
+
+
+def _carried(condition: Any) -> Any:
+    """Return the part of a relative error that is carried, from the condition of the operation."""
+    return 1.0 / np.maximum(1.0, condition)
+
+
+def _of_sum(sign: float) -> Callable[..., list[Pass]]:
+    def passes(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
+        sizes = np.abs(xs) + np.abs(ys)
+        kept = np.where(sizes > 0, np.abs(zs) / np.where(sizes > 0, sizes, 1.0), 1.0)
+        return [Pass(1.0, kept), Pass(sign, kept)]
+
+    return passes
+
+
+def _of_product(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
+    return [Pass(0.5 * (y + ys), 1.0), Pass(0.5 * (x + xs), 1.0)]
+
+
+def _of_quotient(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
+    return [Pass(0.5 * (1 / y + 1 / ys), 1.0), Pass(-0.5 * (x + xs) / (y * ys), 1.0)]
+
+
+def _of_square(x: Any, xs: Any, zs: Any) -> list[Pass]:
+    return [Pass(x + xs, 1.0)]
+
+
+# Derivatives where secants have no width.
+_DERIVATIVES: dict[str, Callable[[Any, Any], Any]] = {
+    "exp": lambda x, z: z,
+    "exp2": lambda x, z: z * np.log(2.0),
+    "expm1": lambda x, z: z + 1,
+    "log": lambda x, z: 1 / x,
+    "log2": lambda x, z: 1 / (x * np.log(2.0)),
+    "log10": lambda x, z: 1 / (x * np.log(10.0)),
+    "log1p": lambda x, z: 1 / (1 + x),
+    "sin": lambda x, z: np.cos(x),
+    "cos": lambda x, z: -np.sin(x),
+    "tan": lambda x, z: 1 + z * z,
+    "tanh": lambda x, z: 1 - z * z,
+    "sinh": lambda x, z: np.cosh(x),
+    "cosh": lambda x, z: np.sinh(x),
+    "arcsin": lambda x, z: 1 / np.sqrt(1 - x * x),
+    "arccos": lambda x, z: -1 / np.sqrt(1 - x * x),
+    "arctan": lambda x, z: 1 / (1 + x * x),
+    "sqrt": lambda x, z: 0.5 / z,
+    "cbrt": lambda x, z: z / (3 * x),
+    "reciprocal": lambda x, z: -z * z,
+    "absolute": lambda x, z: np.sign(x),
+    "fabs": lambda x, z: np.sign(x),
+}
+_NARROW = 1e-9  # relative width below which a secant is noise
+_STEP = 1e-6
+
+
+def _secant(at: Callable[[Any], Any], x: Any, xs: Any, zx: Any, zs: Any, derivative: Any) -> Any:
+    """Return (f(x) - f(xs)) / (x - xs), the derivative where x and xs are too near."""
+    width = x - xs
+    is_narrow = np.abs(width) <= _NARROW * np.abs(xs)
+    if np.all(is_narrow):
+        return derivative() if callable(derivative) else derivative
+    slope = (zx - zs) / np.where(is_narrow, 1.0, width)
+    if np.any(is_narrow):
+        slope = np.where(is_narrow, derivative() if callable(derivative) else derivative, slope)
+    return slope
+
+
+def _difference(at: Callable[[Any], Any], xs: Any) -> Any:
+    step = _STEP * np.maximum(np.abs(xs), 1e-30)
+    return (at(xs + step) - at(xs - step)) / (2 * step)
+
+
+def _of_one(ufunc: Any, x: Any, xs: Any, zs: Any) -> list[Pass]:
+    known = _DERIVATIVES.get(ufunc.__name__)
+
+    def derivative() -> Any:
+        return known(xs, zs) if known is not None else _difference(ufunc, xs)
+
+    slope = _secant(ufunc, x, xs, ufunc(x), zs, derivative)
+    return [Pass(slope, _carried(np.abs(slope * xs / zs)))]
+
+
+def _of_two(ufunc: Any, x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
+    """Pass from (xs, ys) to (x, y) along both ways and take the mean."""
+    corner_x, corner_y, both = ufunc(x, ys), ufunc(xs, y), ufunc(x, y)
+    first = _secant(ufunc, x, xs, corner_x, zs, lambda: _difference(lambda v: ufunc(v, ys), xs))
+    second = _secant(ufunc, x, xs, both, corner_y, lambda: _difference(lambda v: ufunc(v, y), xs))
+    along_x = 0.5 * (first + second)
+    first = _secant(ufunc, y, ys, corner_y, zs, lambda: _difference(lambda v: ufunc(xs, v), ys))
+    second = _secant(ufunc, y, ys, both, corner_x, lambda: _difference(lambda v: ufunc(x, v), ys))
+    along_y = 0.5 * (first + second)
+    return [
+        Pass(along_x, _carried(np.abs(along_x * xs / zs))),
+        Pass(along_y, _carried(np.abs(along_y * ys / zs))),
+    ]
+
+
+_OWN: dict[str, Callable[..., list[Pass]]] = {
+    "add": _of_sum(1.0),
+    "subtract": _of_sum(-1.0),
+    "multiply": _of_product,
+    "divide": _of_quotient,
+    "square": _of_square,
+    "negative": lambda x, xs, zs: [Pass(-1.0, 1.0)],
+    "positive": lambda x, xs, zs: [Pass(1.0, 1.0)],
+}
+
+
+def passes(ufunc: Any, operands: list[Array], shadows: list[Array], result: Any) -> list[Pass]:
+    """Return how the error of each operand passes to the result.
+
+    Parameters
+    ----------
+    ufunc : numpy.ufunc
+        The function, of one or two operands.
+    operands, shadows : list of float64 ndarray
+        The operands as traced (converted to the line's format), and in the shadow.
+    result : float64 ndarray
+        The function of the shadows.
+    """
+    own = _OWN.get(ufunc.__name__)
+    pairs = [v for pair in zip(operands, shadows, strict=True) for v in pair]
+    with np.errstate(all="ignore"):
+        if own is not None:
+            return own(*pairs, result)
+        if len(operands) == 1:
+            return _of_one(ufunc, pairs[0], pairs[1], result)
+        return _of_two(ufunc, pairs[0], pairs[1], pairs[2], pairs[3], result)

@@ -1,0 +1,358 @@
+"""One run of a program in a format, and its run in plain NumPy."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lowprec.common.processor_state import exact_state
+from lowprec.common.randomness import as_generator
+from lowprec.conversion.neighbours import ulp
+from lowprec.formats import Format, float32, float64
+from lowprec.trace.copies import copied, function_of, sandbox
+from lowprec.trace.doors import Doors
+from lowprec.trace.engine import Engine, StepLimit
+from lowprec.trace.functions import FUNCTIONS
+from lowprec.trace.kits import Kit
+from lowprec.trace.places import Places, Unit, short
+from lowprec.trace.values import Scalar, Traced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FunctionType
+
+    from lowprec.accumulation.accumulator import Accumulator
+    from lowprec.rounding import OverflowLike, RoundingLike
+    from lowprec.trace.keeping import Keeping
+
+Array = np.ndarray[Any, Any]
+
+_lock = threading.RLock()  # the names of a module stand for one run at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What `trace` was asked for."""
+
+    f: Callable[..., Any]
+    args: tuple[Any, ...]
+    fmt: Format
+    keep_format: Format
+    accumulator: Accumulator | None
+    rounding: RoundingLike
+    overflow: OverflowLike
+    rng: Any
+    modules: tuple[str, ...]
+    leaks: str
+    max_operations: int
+
+    @property
+    def function(self) -> Any:
+        """The Python function whose lines are traced."""
+        return function_of(self.f)
+
+    @property
+    def file(self) -> str:
+        """The file of the function."""
+        return str(self.function.__code__.co_filename)
+
+    def names(self) -> list[str]:
+        """Return the name of each argument."""
+        try:
+            parameters = list(inspect.signature(self.f).parameters.values())
+        except (TypeError, ValueError):
+            return [f"argument {k}" for k in range(len(self.args))]
+        names: list[str] = []
+        for parameter in parameters:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                left = len(self.args) - len(names)
+                names += [f"{parameter.name}[{k}]" for k in range(left)]
+            elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                names.append(parameter.name)
+        names += [f"argument {k}" for k in range(len(names), len(self.args))]
+        return names[: len(self.args)]
+
+
+class Leaf:
+    """An array or a number that the program returned."""
+
+    def __init__(
+        self, value: Any, shadow: Any, born: dict[int, Any], grown: dict[int, Any]
+    ) -> None:
+        self.value, self.shadow, self.born, self.grown = value, shadow, born, grown
+        self.origins: Any = None
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is in a format."""
+        return np.asarray(self.value).dtype.kind == "f"
+
+
+@dataclasses.dataclass
+class Run:
+    """What one run gave.
+
+    Attributes
+    ----------
+    result, shadow : anything
+        What the program returned: as traced, and in the shadow.
+    leaves : list of Leaf
+        Its arrays and numbers, in order.
+    places : Places
+        Its units.
+    """
+
+    result: Any
+    shadow: Any
+    leaves: list[Leaf]
+    places: Places
+    steps: int
+    left: list[str]
+
+
+def run(request: Request, keeping: Keeping, *, budget: bool, fmt: Format | None = None) -> Run:
+    """Run the program once in a format.
+
+    Raises
+    ------
+    StepLimit
+        If it makes more operations than allowed; `places` of the exception has what it did.
+    """
+    fmt = request.fmt if fmt is None else fmt
+    generator = as_generator(request.rng) if not isinstance(
+        request.rng, np.random.Generator
+    ) else copy.deepcopy(request.rng)  # fmt: skip
+    how = (request.rounding, request.overflow, generator, request.accumulator)
+    narrow = Kit(fmt, *how)
+    wide = Kit(request.keep_format, *how) if keeping else narrow
+    dtype = np.dtype(
+        np.float32 if narrow.fmt.fits(float32) and wide.fmt.fits(float32) else np.float64
+    )
+
+    def kit_of(file: str, number: int, function: str) -> Kit:
+        return wide if keeping.has(file, number, function) else narrow
+
+    function = request.function
+    places = Places(function.__globals__, request.file, request.modules, kit_of)
+    engine = Engine(
+        places,
+        dtype,
+        budget=budget,
+        leaks=request.leaks,
+        functions=FUNCTIONS,
+        limit=request.max_operations,
+    )
+    doors = Doors(engine)
+    with (
+        _lock,
+        exact_state(),
+        np.errstate(all="ignore"),
+        sandbox(function, request.modules, engine.raw, doors.front_of),
+    ):
+        memo: dict[int, Any] = {}
+        args = []
+        for name, argument in zip(request.names(), request.args, strict=True):
+            unit = places.input(name)
+            unit.kit = kit = wide if keeping.has_argument(name) else narrow
+            args.append(copied(argument, _entering(engine, unit, kit), memo))
+        try:
+            returned = request.f(*args)
+        except StepLimit as limit:
+            limit.places = places  # type: ignore[attr-defined]
+            limit.engine = engine  # type: ignore[attr-defined]
+            raise
+        leaves: list[Leaf] = []
+        result, shadow = _returned(returned, engine, narrow, wide, leaves, function)
+    return Run(result, shadow, leaves, places, engine.steps, engine.left)
+
+
+def _entering(engine: Engine, unit: Unit, kit: Kit) -> Callable[[Any], Any]:
+    def enter(x: Any) -> Any:
+        if isinstance(x, float | np.floating) and np.dtype(type(x)).itemsize <= 8:
+            return engine.scalar_from(float(x), unit, kit)
+        array = np.asarray(x)
+        if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+            raise TypeError(
+                f"argument {unit.name} has {array.dtype.name} numbers: formats hold real numbers "
+                "of at most 64 bits, as round_to takes; pass float64"
+            )
+        return engine.array_from(array, unit, kit)
+
+    return enter
+
+
+def _returned(
+    x: Any, engine: Engine, narrow: Kit, wide: Kit, leaves: list[Leaf], function: FunctionType
+) -> tuple[Any, Any]:
+    """Return what the program returned as NumPy's numbers, of values and of shadows."""
+
+    def walk(x: Any) -> tuple[Any, Any]:
+        kind = type(x)
+        if kind is Traced or kind is Scalar:
+            return _leaf(_in_format(x, engine, narrow, wide, function), leaves)
+        if (
+            kind is float
+            or isinstance(x, np.floating)
+            or (isinstance(x, np.ndarray) and x.dtype.kind == "f")
+        ):
+            unit = _return_unit(engine, function)
+            if isinstance(x, np.ndarray):
+                return _leaf(engine.array_from(x, unit, narrow), leaves)
+            return _leaf(engine.scalar_from(float(x), unit, narrow), leaves)
+        if isinstance(x, bool | int | np.generic | np.ndarray):
+            leaves.append(Leaf(x, x, {}, {}))
+            return x, x
+        if isinstance(x, dict):
+            pairs = {key: walk(value) for key, value in x.items()}
+            first = copy.copy(x)
+            second = copy.copy(x)
+            first.update({key: pair[0] for key, pair in pairs.items()})
+            second.update({key: pair[1] for key, pair in pairs.items()})
+            return first, second
+        if isinstance(x, tuple | list):
+            made = [walk(item) for item in x]
+            parts = [pair[0] for pair in made], [pair[1] for pair in made]
+            if hasattr(x, "_fields"):
+                return kind(*parts[0]), kind(*parts[1])
+            return kind(parts[0]), kind(parts[1])
+        fields = getattr(x, "__dict__", None)
+        if type(fields) is dict and not callable(x) and fields:
+            first, second = copy.copy(x), copy.copy(x)
+            for name, value in fields.items():
+                a, b = walk(value)
+                object.__setattr__(first, name, a)
+                object.__setattr__(second, name, b)
+            return first, second
+        return x, x
+
+    return walk(x)
+
+
+def _return_unit(engine: Engine, function: FunctionType) -> Unit:
+    code = function.__code__
+    lines = [unit.number for unit in engine.places.lines.values() if unit.file == code.co_filename]
+    number = max((n for n in lines if n is not None), default=code.co_firstlineno)
+    return engine.places.unit(code.co_filename, number, code.co_name)
+
+
+def _in_format(x: Any, engine: Engine, narrow: Kit, wide: Kit, function: FunctionType) -> Any:
+    """Return a value that has not entered a format, or is of several, as one of a format."""
+    if x.kit is not None:
+        return x
+    value = np.asarray(x.value)
+    for kit in (narrow, wide):
+        if np.array_equal(kit.enter(value), value, equal_nan=True):
+            return x
+    unit = _return_unit(engine, function)
+    assert unit.kit is not None
+    entered = engine.array_from(value, unit, narrow)
+    entered.shadow[...] = x.shadow
+    if engine.budget:
+        for which in ("born", "grown"):
+            parts = getattr(entered.store, which)
+            for index, part in x.parts(which).items() if type(x) is Traced else ():
+                parts[index] = parts[index] + part if index in parts else np.array(part)
+    return entered if type(x) is Traced else engine.lowered(entered)
+
+
+def _leaf(x: Any, leaves: list[Leaf]) -> tuple[Any, Any]:
+    if type(x) is Scalar:
+        value, shadow = x.run.dtype.type(x.value), np.float64(x.shadow)
+        leaf = Leaf(value, shadow, x.born or {}, x.grown or {})
+        leaf.origins = x.origin
+    else:
+        value, shadow = x.value.copy(), x.shadow.copy()
+        if value.dtype != x.run.dtype:
+            value = value.astype(x.run.dtype)
+        leaf = Leaf(value, shadow, x.parts("born"), x.parts("grown"))
+        leaf.origins = x.origins()
+    leaves.append(leaf)
+    return value, shadow
+
+
+def plain(request: Request) -> Any:
+    """Run the program in plain NumPy float64; return what it returns."""
+    memo: dict[int, Any] = {}
+
+    def enter(x: Any) -> Any:
+        if isinstance(x, np.ndarray):
+            return np.array(x, np.float64) if x.dtype.kind == "f" else x.copy()
+        return np.float64(x) if isinstance(x, np.floating) else x
+
+    def same(x: Any) -> Any:
+        return x.copy() if isinstance(x, np.ndarray) else x
+
+    with _lock, exact_state(), sandbox(request.function, (), same, None):
+        args = [copied(argument, enter, memo) for argument in request.args]
+        with np.errstate(all="ignore"):
+            returned = request.f(*args)
+        return _detached(returned)
+
+
+def _detached(x: Any) -> Any:
+    """Return results that share no memory with what comes back to be as before."""
+    try:
+        return copy.deepcopy(x)
+    except Exception:  # an object that cannot be copied is returned as it is
+        return x
+
+
+def numbers(x: Any) -> list[Any]:
+    """Return the arrays and numbers of a result, in order."""
+    if isinstance(x, dict):
+        return [leaf for value in x.values() for leaf in numbers(value)]
+    if isinstance(x, tuple | list):
+        return [leaf for item in x for leaf in numbers(item)]
+    if isinstance(x, bool | int | float | np.generic | np.ndarray):
+        return [x]
+    fields = getattr(x, "__dict__", None)
+    if type(fields) is dict and not callable(x):
+        return [leaf for value in fields.values() for leaf in numbers(value)]
+    return []
+
+
+def explain_limit(request: Request, keeping: Keeping, limit: StepLimit) -> RuntimeError:
+    """Return the error for a program that goes on: which loop, and what float64 did."""
+    places = limit.places  # type: ignore[attr-defined]
+    try:
+        known = run(request, keeping, budget=False, fmt=float64).places
+    except StepLimit:
+        return RuntimeError(
+            f"more than {request.max_operations:,} operations, in float64 too; the loop does not "
+            "end, or max_operations= is too low for it"
+        )
+    counts = {key: unit.calls for key, unit in known.lines.items()}
+    ratios = [
+        (len(unit.limits) > 0, unit.calls / max(counts.get(key, 0), 1), unit)
+        for key, unit in places.lines.items()
+        if unit.calls > 1.5 * counts.get(key, 0)
+    ]
+    if not ratios:
+        return RuntimeError(
+            f"more than {request.max_operations:,} operations; raise max_operations="
+        )
+    _, _, unit = max(ratios, key=lambda item: item[:2])
+    where = (
+        f"line {unit.number}" if unit.file == request.file else f"{short(unit.file)}:{unit.number}"
+    )
+    fmt = unit.kit.fmt if unit.kit is not None else request.fmt
+    words = (
+        f"{where}: the loop ran {unit.calls} times where float64 ran "
+        f"{counts.get((unit.file, unit.number), 0)}"
+    )
+    if unit.limits:
+        tolerance = unit.limits[-1][0]
+        largest = max((u.largest for u in places.lines.values()), default=0.0)
+        step = float(ulp(np.float64(largest), fmt)) if largest else 0.0
+        if 0 < abs(tolerance) < step:
+            power = int(np.log2(step))
+            words += f": a tolerance of {tolerance:g} is below {fmt}'s spacing 2**{power} here"
+    return RuntimeError(
+        f"{words} (limit: max_operations={request.max_operations:,}); loosen the tolerance, bound "
+        "the loop, or keep the lines it depends on wide"
+    )
