@@ -95,8 +95,9 @@ def test_shares_sum_to_the_error(pair, fmt):
 
 
 NAMES = ("x", "y", "z")
-UNARY = ["np.exp({})", "np.sin({})", "np.sqrt(np.abs({}))", "-{}", "np.tanh({})", "{}**2", "abs({})"]
-BINARY = ["({} + {})", "({} - {})", "({} * {})", "({} / {})", "np.maximum({}, {})", "np.hypot({}, {})"]
+UNARY = ["np.exp({})", "np.sin({})", "np.sqrt(np.abs({}))", "-{}", "np.tanh({})", "{}**2"]
+BINARY = ["({} + {})", "({} - {})", "({} * {})", "({} / {})", "np.maximum({}, {})"]
+BINARY += ["np.hypot({}, {})", "np.arctan2({}, {})", "np.where({} > 0, 1.0, {})"]
 
 
 def expressions():
@@ -105,9 +106,7 @@ def expressions():
         atoms,
         lambda inner: st.one_of(
             st.tuples(st.sampled_from(UNARY), inner).map(lambda t: t[0].format(t[1])),
-            st.tuples(st.sampled_from(BINARY), inner, inner).map(
-                lambda t: t[0].format(t[1], t[2])
-            ),
+            st.tuples(st.sampled_from(BINARY), inner, inner).map(lambda t: t[0].format(t[1], t[2])),
         ),
         max_leaves=12,
     )
