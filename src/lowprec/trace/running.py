@@ -84,13 +84,38 @@ class Leaf:
     def __init__(
         self, value: Any, shadow: Any, born: dict[int, Any], grown: dict[int, Any]
     ) -> None:
-        self.value, self.shadow, self.born, self.grown = value, shadow, born, grown
+        self.value, self.shadow = value, shadow
+        self.born, self.grown = _settled(value, shadow, born), _settled(value, shadow, grown)
         self.origins: Any = None
 
     @property
     def is_float(self) -> bool:
         """Whether it is in a format."""
         return np.asarray(self.value).dtype.kind == "f"
+
+
+_NOISE = 2.0**-48  # of a value: float64's own roundings, over some operations
+
+
+def _settled(value: Any, shadow: Any, parts: dict[int, Any]) -> dict[int, Any]:
+    """Return shares without float64's own noise, which sum to the error as exactly as may be."""
+    if not parts:
+        return parts
+    shadow = np.asarray(shadow, np.float64)
+    with np.errstate(all="ignore"):
+        error = np.asarray(value, np.float64) - shadow
+        error = np.where(np.isfinite(error), error, 0.0)
+        least = _NOISE * np.where(np.isfinite(shadow), np.abs(shadow), 0.0)
+    units = list(parts)
+    table = np.stack(
+        [np.broadcast_to(np.asarray(parts[u], np.float64), error.shape) for u in units]
+    )
+    table = np.where(np.abs(table) <= least, 0.0, table)
+    rest = error - table.sum(axis=0)
+    largest = np.expand_dims(np.abs(table).argmax(axis=0), 0)
+    kept = np.take_along_axis(table, largest, 0)
+    np.put_along_axis(table, largest, kept + rest, 0)
+    return dict(zip(units, table, strict=True))
 
 
 @dataclasses.dataclass
