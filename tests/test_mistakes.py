@@ -36,13 +36,41 @@ MISTAKES = {
         'lp.round_to(0.1, "bfloat16", rounding="half_even")',
         ("'half_even'", "is no rounding mode", "did you mean 'ties_to_even'"),
     ),
-    "data in Keras' manner": (
-        "train.fit(MODEL, (IRIS.x_train, IRIS.y_train), loss=CROSSENTROPY, optimizer='adam')",
-        ("data is a tuple", "pass train.Dataset", "train.data.digits()"),
+    "data without targets": (
+        "train.fit(MODEL, IRIS.x_train, loss=CROSSENTROPY, optimizer='adam')",
+        ("an array without targets", "a pair (x, y)", "train.data.digits()"),
     ),
-    "a method of Keras' models": (
-        "MODEL.fit(IRIS)",
-        ("a model is a value without parameters", "use train.fit(model, data"),
+    "fit before compile": (
+        "train.Sequential([train.Dense(3)]).fit(IRIS)",
+        ("fit needs what compile says", "model.compile(optimizer='adam', loss='mse'"),
+    ),
+    "metrics misspelt": (
+        "train.Sequential().compile('adam', 'mse', metric=['accuracy'])",
+        ("no argument 'metric'", "did you mean 'metrics'"),
+    ),
+    "a metric misspelt": (
+        "train.Sequential().compile('adam', 'mse', metrics=['acuracy'])",
+        ("'acuracy' is no metric", "did you mean 'accuracy'"),
+    ),
+    "one-hot labels for class numbers": (
+        "fit(data=(IRIS.x_train, np.eye(3)[IRIS.y_train]))",
+        ("one-hot", "loss='categorical_crossentropy'"),
+    ),
+    "class numbers for one-hot labels": (
+        "fit(data=(IRIS.x_train, IRIS.y_train), loss='categorical_crossentropy')",
+        ("shape (6,)", "loss='sparse_categorical_crossentropy'"),
+    ),
+    "a missing channel axis": (
+        "train.Sequential([train.Input((8, 8, 1)), train.Flatten()]).apply({}, np.ones((6, 8, 8)))",
+        ("(8, 8)", "add the channel axis", "x = x[..., numpy.newaxis]"),
+    ),
+    "strings as labels": (
+        "fit(data=(IRIS.x_train, list('abcabc')))",
+        ("'a' is not a number", "np.unique(x, return_inverse=True)[1]"),
+    ),
+    "a policy for everything": (
+        "train.set_global_policy('mixed_bfloat16')",
+        ("'set_global_policy'", "pass policy="),
     ),
     "a file's name for an array": (
         'lp.measure("weights.npy", "bfloat16")',
@@ -102,9 +130,9 @@ MISTAKES = {
         'lp.Format("mine", exponent_bits=16, precision=8)',
         ("16 exponent bits", "'mine'", "use 2 to 11"),
     ),
-    "softmax before a loss that takes logits": (
-        'fit(classifier(train.Dense(3, activation="softmax")))',
-        (CROSSENTROPY, "takes logits", "drop the activation of Dense(3, activation='softmax')"),
+    "sigmoid before a loss of softmax": (
+        'fit(classifier(train.Dense(3, activation="sigmoid")))',
+        (CROSSENTROPY, "ends in sigmoid", "write activation='softmax'", "'binary_crossentropy'"),
     ),
     "another framework's word for a policy": (
         'fit(policy="mixed_fp16")',
@@ -140,7 +168,16 @@ MISTAKES = {
     ),
 }
 NAMES = {"lp": lp, "np": np, "train": train, "Accumulator": Accumulator}
+
+
+def compiled(*words, **others):
+    model = train.Sequential([train.Dense(3)])
+    model.compile(*words, **others)
+    return model
+
+
 NAMES |= {
+    "compiled": compiled,
     "IRIS": IRIS,
     "MODEL": MODEL,
     "CROSSENTROPY": CROSSENTROPY,
@@ -163,12 +200,24 @@ REMEDIES = {
     "a name with a slip": 'lp.round_to(0.1, "bfloat16")',
     "an integer format": 'lp.round_to(0.1, "e5m2")',
     "another library's word for a mode": 'lp.round_to(0.1, "bfloat16", rounding="ties_to_even")',
-    "data in Keras' manner": (
-        "fit(data=train.Dataset(IRIS.x_train, IRIS.y_train, IRIS.x_test, IRIS.y_test))"
+    "data without targets": "fit(data=(IRIS.x_train, IRIS.y_train))",
+    "fit before compile": "compiled('adam', CROSSENTROPY).fit(IRIS)",
+    "metrics misspelt": "compiled('adam', 'mse', metrics=['accuracy'])",
+    "a metric misspelt": "compiled('adam', 'mse', metrics=['accuracy'])",
+    "one-hot labels for class numbers": (
+        "fit(data=(IRIS.x_train, np.eye(3)[IRIS.y_train]), loss='categorical_crossentropy')"
     ),
-    "a method of Keras' models": (
-        "train.fit(MODEL, IRIS, loss=CROSSENTROPY, optimizer='adam', verbose=False)"
+    "class numbers for one-hot labels": (
+        "fit(data=(IRIS.x_train, IRIS.y_train), loss='sparse_categorical_crossentropy')"
     ),
+    "a missing channel axis": (
+        "train.Sequential([train.Input((8, 8, 1)), train.Flatten()])"
+        ".apply({}, np.ones((6, 8, 8))[..., np.newaxis])"
+    ),
+    "strings as labels": (
+        "fit(data=(IRIS.x_train, np.unique(list('abcabc'), return_inverse=True)[1]))"
+    ),
+    "a policy for everything": "compiled('adam', 'mse', policy='mixed_bfloat16')",
     "a file's name for an array": 'lp.compare(lp.tensors.open_tensors("weights.npy"))',
     "half a name": 'lp.get_format("float8_e5m2")',
     "a dtype of integers": 'lp.get_format("e5m10")',
@@ -187,7 +236,7 @@ REMEDIES = {
     "matrices that do not match": "lp.matmul(np.ones((2, 3)), np.ones((3, 2)))",
     "arithmetic in a wide format": 'lp.Arithmetic("float32")',
     "too many exponent bits": 'lp.Format("mine", exponent_bits=11, precision=8)',
-    "softmax before a loss that takes logits": "fit(classifier(train.Dense(3)))",
+    "sigmoid before a loss of softmax": 'fit(classifier(train.Dense(3, activation="softmax")))',
     "another framework's word for a policy": 'fit(policy="mixed_float16")',
     "an optimizer without parentheses": "fit(optimizer=train.Adam(1e-3))",
     "too few units": "fit(classifier(train.Dense(3)))",

@@ -410,9 +410,9 @@ def test_the_penalty_is_part_of_the_validation_loss_too():
         (lambda: run(data=train.data.iris()), r"shape \(4,\)"),
         (
             lambda: run(
-                model=train.Sequential([train.Input((64,)), train.Dense(10, activation="softmax")])
+                model=train.Sequential([train.Input((64,)), train.Dense(10, activation="sigmoid")])
             ),
-            "takes logits.*drop the activation",
+            "ends in sigmoid.*write activation='softmax'",
         ),
         (lambda: run(model=train.Sequential([train.Input((64,)), train.Dense(3)])), "3 classes"),
         (lambda: run(params={"0/kernel": np.zeros((64, 16))}), "is missing"),

@@ -23,6 +23,7 @@ from lowprec.train.callbacks import EarlyStopping as EarlyStopping
 from lowprec.train.dataset import Dataset as Dataset
 from lowprec.train.diagnosis import Diagnosis as Diagnosis
 from lowprec.train.diagnosis import diagnose as diagnose
+from lowprec.train.layers import ELU as ELU
 from lowprec.train.layers import Activation as Activation
 from lowprec.train.layers import AlphaDropout as AlphaDropout
 from lowprec.train.layers import BatchNormalization as BatchNormalization
@@ -33,6 +34,7 @@ from lowprec.train.layers import Flatten as Flatten
 from lowprec.train.layers import Input as Input
 from lowprec.train.layers import Layer as Layer
 from lowprec.train.layers import LayerNormalization as LayerNormalization
+from lowprec.train.layers import LeakyReLU as LeakyReLU
 from lowprec.train.layers import MaxPooling2D as MaxPooling2D
 from lowprec.train.loss_scale import LossScale as LossScale
 from lowprec.train.memory import bytes_per_parameter as bytes_per_parameter
@@ -64,3 +66,14 @@ from lowprec.train.studies.comparison import compare_policies as compare_policie
 from lowprec.train.studies.policy_comparison import PolicyComparison as PolicyComparison
 from lowprec.train.studies.rates import find_learning_rate as find_learning_rate
 from lowprec.train.studies.searching import search as search
+
+
+def __getattr__(name: str) -> object:
+    """Say why there is no policy for everything: no setting elsewhere changes a number here."""
+    if name in ("set_global_policy", "mixed_precision", "set_dtype_policy"):
+        raise AttributeError(
+            f"lowprec.train has no {name!r}: a policy is an argument, so that no setting elsewhere "
+            "changes a number; pass policy=, as in model.compile(optimizer='adam', loss='mse', "
+            "policy='mixed_bfloat16') or train.fit(…, policy='mixed_bfloat16')"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lowprec.common.names import named
 from lowprec.common.processor_state import in_exact_state
-from lowprec.train.exponentials import elu, exp, sigmoid, softplus_tanh, tanh
+from lowprec.train import exponentials
+from lowprec.train.exponentials import exp, softplus_tanh
 from lowprec.train.gaussian import normal_density, normal_distribution
 
 if TYPE_CHECKING:
@@ -17,7 +20,26 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["SELU_ALPHA", "SELU_SCALE", "ActivationFunction", "get", "linear", "relu"]
+__all__ = [
+    "SELU_ALPHA",
+    "SELU_SCALE",
+    "ActivationFunction",
+    "elu",
+    "exponential_linear",
+    "gelu",
+    "get",
+    "leaky",
+    "leaky_relu",
+    "linear",
+    "mish",
+    "relu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "swish",
+    "tanh",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -38,6 +60,8 @@ class ActivationFunction:
     rounds : bool
         Whether y is to be rounded: False where it is a value of z's format anyway (ReLU), and for
         softmax, which stays in float32.
+    family : callable, optional
+        What makes it of numbers, as `leaky` does: ``negative_slope=0.1``.
 
     Examples
     --------
@@ -50,16 +74,36 @@ class ActivationFunction:
     forward: Callable[[Array], Array] = dataclasses.field(repr=False)
     backward: Callable[[Array, Array, Array], Array] = dataclasses.field(repr=False)
     rounds: bool = True
+    family: Callable[..., ActivationFunction] | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
 
-    def __call__(self, z: npt.ArrayLike) -> Array:
+    def __call__(self, z: npt.ArrayLike, **numbers: float) -> Array:
         """Return the activation of an array: its `forward`.
+
+        Parameters
+        ----------
+        z : array_like
+            Integers become float64.
+        **numbers
+            Of leaky_relu its `negative_slope`, of elu its `alpha`.
 
         Examples
         --------
-        >>> get("softmax")([[0.0, 0.0]])
+        >>> softmax([[0.0, 0.0]])
         array([[0.5, 0.5]])
+        >>> leaky_relu([-1.0, 2.0], negative_slope=0.5)
+        array([-0.5,  2. ])
         """
-        return self.forward(np.asarray(z))
+        if numbers:
+            if self.family is None:
+                raise TypeError(
+                    f"{self.name} has no {', '.join(map(repr, numbers))}; leaky_relu has "
+                    "negative_slope, and elu alpha"
+                )
+            return self.family(**numbers)(z)
+        array = np.asarray(z)
+        return self.forward(array.astype(np.float64) if array.dtype.kind in "biu" else array)
 
     def __reduce__(self) -> Any:
         """Pickle the named ones by name, so that they stay what they are in other processes."""
@@ -89,18 +133,37 @@ def _relu_backward(dy: Array, z: Array, y: Array) -> Array:
     return np.where(y > 0, dy, 0)
 
 
-_SLOPE = 0.2  # of leaky ReLU, as in Keras
-
-
 @in_exact_state
-def _leaky_relu(z: Array) -> Array:
-    leaky: Array = np.maximum(z, _SLOPE * z)
+def _leaky_relu(z: Array, slope: float = 0.2) -> Array:  # as in Keras
+    leaky: Array = np.maximum(z, slope * z)
     return leaky
 
 
 @in_exact_state
-def _leaky_relu_backward(dy: Array, z: Array, y: Array) -> Array:
-    return np.where(z > 0, dy, _SLOPE * dy)
+def _leaky_relu_backward(dy: Array, z: Array, y: Array, slope: float = 0.2) -> Array:
+    return np.where(z > 0, dy, slope * dy)
+
+
+def leaky(negative_slope: float = 0.2) -> ActivationFunction:
+    """Return leaky ReLU, max(z, negative_slope · z), as an activation.
+
+    Parameters
+    ----------
+    negative_slope : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the slope is outside.
+    """
+    if not 0 <= negative_slope <= 1:
+        raise ValueError(f"negative_slope={negative_slope}: use a slope in [0, 1], such as 0.2")
+    return ActivationFunction(
+        f"leaky_relu({negative_slope:g})",
+        functools.partial(_leaky_relu, slope=negative_slope),
+        functools.partial(_leaky_relu_backward, slope=negative_slope),
+    )
 
 
 # With exponentials -------------------------------------------------------------------------------
@@ -108,7 +171,7 @@ def _leaky_relu_backward(dy: Array, z: Array, y: Array) -> Array:
 
 @in_exact_state
 def _sigmoid(z: Array) -> Array:
-    return sigmoid(z)
+    return exponentials.sigmoid(z)
 
 
 @in_exact_state
@@ -119,7 +182,7 @@ def _sigmoid_backward(dy: Array, z: Array, y: Array) -> Array:
 
 @in_exact_state
 def _tanh(z: Array) -> Array:
-    return tanh(z)
+    return exponentials.tanh(z)
 
 
 @in_exact_state
@@ -129,14 +192,38 @@ def _tanh_backward(dy: Array, z: Array, y: Array) -> Array:
 
 
 @in_exact_state
-def _elu(z: Array) -> Array:
-    return elu(z)
+def _elu(z: Array, alpha: float = 1.0) -> Array:
+    negative = exponentials.elu(z)
+    return negative if alpha == 1 else np.where(z > 0, z, alpha * negative)
 
 
 @in_exact_state
-def _elu_backward(dy: Array, z: Array, y: Array) -> Array:
-    dz: Array = dy * exp(np.minimum(z, 0))
+def _elu_backward(dy: Array, z: Array, y: Array, alpha: float = 1.0) -> Array:
+    slope = exp(np.minimum(z, 0))
+    dz: Array = dy * (slope if alpha == 1 else np.where(z > 0, 1, alpha * slope))
     return dz
+
+
+def exponential_linear(alpha: float = 1.0) -> ActivationFunction:
+    """Return ELU, z above 0 and alpha · (exp(z) - 1) below, as an activation.
+
+    Parameters
+    ----------
+    alpha : float
+        What it approaches at -∞, with the sign changed; 0 or more.
+
+    Raises
+    ------
+    ValueError
+        If it is negative or not finite.
+    """
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"alpha={alpha}: use a finite number, 0 or more, such as 1")
+    return ActivationFunction(
+        f"elu({alpha:g})",
+        functools.partial(_elu, alpha=alpha),
+        functools.partial(_elu_backward, alpha=alpha),
+    )
 
 
 # The fixed point of Klambauer et al. (2017): outputs keep mean 0 and variance 1.
@@ -146,7 +233,7 @@ SELU_SCALE = 1.0507009873554805
 
 @in_exact_state
 def _selu(z: Array) -> Array:
-    return SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * elu(z))
+    return SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * exponentials.elu(z))
 
 
 @in_exact_state
@@ -161,7 +248,7 @@ def _swish(z: Array) -> Array:
 
 @in_exact_state
 def _swish_backward(dy: Array, z: Array, y: Array) -> Array:
-    share = sigmoid(z)
+    share = exponentials.sigmoid(z)
     dz: Array = dy * share * (1 + z * (1 - share))
     return dz
 
@@ -217,8 +304,8 @@ NAMED = {
         ActivationFunction("sigmoid", _sigmoid, _sigmoid_backward),
         ActivationFunction("tanh", _tanh, _tanh_backward),
         relu,
-        ActivationFunction("leaky_relu", _leaky_relu, _leaky_relu_backward),
-        ActivationFunction("elu", _elu, _elu_backward),
+        ActivationFunction("leaky_relu", _leaky_relu, _leaky_relu_backward, family=leaky),
+        ActivationFunction("elu", _elu, _elu_backward, family=exponential_linear),
         ActivationFunction("selu", _selu, _selu_backward),
         ActivationFunction("gelu", _gelu, _gelu_backward),
         ActivationFunction("swish", _swish, _swish_backward),
@@ -228,15 +315,20 @@ NAMED = {
 }
 _ALIASES = {"silu": "swish"}
 
+sigmoid, tanh, softmax = NAMED["sigmoid"], NAMED["tanh"], NAMED["softmax"]
+leaky_relu, elu, selu = NAMED["leaky_relu"], NAMED["elu"], NAMED["selu"]
+gelu, swish, silu, mish = NAMED["gelu"], NAMED["swish"], NAMED["swish"], NAMED["mish"]
 
-def get(activation: str | ActivationFunction | None) -> ActivationFunction:
+
+def get(activation: Any) -> ActivationFunction:
     """Return the activation of a name; None is linear.
 
     Parameters
     ----------
-    activation : str, ActivationFunction or None
+    activation : str, ActivationFunction, activation layer or None
         One of linear, sigmoid, tanh, relu, leaky_relu (slope 0.2), elu, selu, gelu (the exact
-        one), swish (or silu), mish, softmax; or one of your own.
+        one), swish (or silu), mish, softmax; one of your own; or a layer such as
+        ``LeakyReLU(0.1)``.
 
     Raises
     ------
@@ -256,6 +348,9 @@ def get(activation: str | ActivationFunction | None) -> ActivationFunction:
         return linear
     if isinstance(activation, str):
         return named(_ALIASES.get(activation, activation), NAMED, "activation")
+    function = getattr(activation, "function", None)  # of a layer
+    if isinstance(function, ActivationFunction):
+        return function
     raise TypeError(
         f"{activation!r} is no activation: a function alone does not say its derivative; use "
         "ActivationFunction(name, forward, backward)"

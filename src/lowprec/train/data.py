@@ -287,7 +287,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
                     f"it holds no {', '.join(missing)}; save it with "
                     "numpy.savez(path, x_train=…, y_train=…, x_test=…, y_test=…)"
                 )
-            arrays = {field: archive[field] for field in FIELDS}
+            arrays: dict[str, Any] = {field: archive[field] for field in FIELDS}
     except (EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
         raise ValueError(f"{path} is no data set: {error}") from None
     return Dataset(**arrays, name=path.stem)

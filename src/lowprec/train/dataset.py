@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,11 +13,50 @@ from lowprec.common.names import named
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import as_generator
 
-__all__ = ["FIELDS", "Dataset", "split_samples"]
+__all__ = ["FIELDS", "Dataset", "TargetScale", "array_of", "checked_array", "split_samples"]
 
 Array = np.ndarray[Any, Any]
 
 FIELDS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class TargetScale(NamedTuple):
+    """How real targets are brought to a size that trains well, and back to their own units.
+
+    Attributes
+    ----------
+    shift, scale : tuple of float
+        One for each output, or one for all: a scaled target is ``(y - shift) / scale``.
+
+    Examples
+    --------
+    >>> units = TargetScale((10.0,), (2.0,))
+    >>> units.own(units.scaled(np.float32([[14.0]])))
+    array([[14.]], dtype=float32)
+    """
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @in_exact_state
+    def scaled(self, y: Array) -> Array:
+        """Return targets scaled, in float64 and rounded once to their dtype."""
+        y = np.asarray(y)
+        dtype = y.dtype if y.dtype.kind == "f" else np.dtype(np.float32)
+        values = (y.astype(np.float64) - self._like(self.shift, y)) / self._like(self.scale, y)
+        return np.asarray(values, dtype)
+
+    @in_exact_state
+    def own(self, y: Array) -> Array:
+        """Return scaled targets, or predictions of them, in their own units; rounded once."""
+        y = np.asarray(y)
+        with np.errstate(all="ignore"):
+            values = y.astype(np.float64) * self._like(self.scale, y) + self._like(self.shift, y)
+            return np.asarray(values, y.dtype)
+
+    def _like(self, numbers: tuple[float, ...], y: Array) -> Array:
+        found = np.array(numbers, np.float64)
+        return found.reshape(()) if found.size == 1 else found.reshape(y.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,11 +69,14 @@ class Dataset:
     Attributes
     ----------
     x_train, x_test : ndarray of float32
-        A row for each sample: (n, features), or images (n, height, width[, channels]).
+        A row for each sample: (n, features), or images (n, height, width[, channels]). Without a
+        test part both of it are empty.
     y_train, y_test : ndarray
         Labels of shape (n,), or targets of shape (n,) or (n, outputs).
     name : str
         What to call it.
+    target_scale : TargetScale or None
+        What the targets are scaled by inside the loss; the arrays here are in their own units.
 
     Raises
     ------
@@ -57,13 +99,20 @@ class Dataset:
 
     x_train: Array
     y_train: Array
-    x_test: Array
-    y_test: Array
+    x_test: Array = None  # type: ignore[assignment]  # then empty
+    y_test: Array = None  # type: ignore[assignment]
     name: str = "data"
+    target_scale: TargetScale | None = None
 
     def __post_init__(self) -> None:
+        if (self.x_test is None) != (self.y_test is None):
+            given, missing = ("x_test", "y_test") if self.y_test is None else ("y_test", "x_test")
+            raise ValueError(f"{given} is given without {missing}; pass both, or leave out both")
         for field in FIELDS:
-            object.__setattr__(self, field, _checked(field, as_array(getattr(self, field))))
+            values = getattr(self, field)
+            if values is None:
+                values = getattr(self, field.replace("test", "train"))[:0]
+            object.__setattr__(self, field, _checked(field, array_of(field, values)))
         self._check_shapes()
         if self.is_classification:
             self._check_labels()
@@ -90,15 +139,25 @@ class Dataset:
         return self.classes or math.prod(self.y_train.shape[1:])
 
     @in_exact_state
-    def scaled(self, how: str) -> Dataset:
+    def scaled(self, how: str, *, targets: bool = False, each_feature: bool = True) -> Dataset:
         """Return the data with features scaled as fitted on the training set alone.
 
         Parameters
         ----------
         how : {"minmax", "standard"}
-            To 0 … 1, or to mean 0 and standard deviation 1, in float64 and rounded once. Each
-            feature of a table has its own scale, images have one for each channel. A feature that
-            is constant in the training set is only shifted, to 0.
+            To 0 … 1, or to mean 0 and standard deviation 1, in float64 and rounded once. A feature
+            that is constant in the training set is only shifted, to 0.
+        targets : bool
+            Whether the loss is of targets that are scaled alike, each output by itself. The
+            targets here, metrics and what `predict` gives stay in the targets' own units.
+        each_feature : bool
+            Whether each feature of a table, and each channel of images, has a scale of its own;
+            False: one for all.
+
+        Raises
+        ------
+        ValueError
+            If `how` is unknown, or targets to scale are labels.
 
         Returns
         -------
@@ -112,10 +171,24 @@ class Dataset:
         [[2.0, 0.0]]
         """
         fit = named(how, {"minmax": _minmax, "standard": _standard}, "scaling")
-        shift, scale = fit(self.x_train.astype(np.float64), _sample_axes(self.x_train.ndim))
+        axes = _sample_axes(self.x_train.ndim) if each_feature else None
+        shift, scale = fit(self.x_train.astype(np.float64), axes)
         scale = np.where(scale > 0, scale, 1.0)
+        found = self.target_scale
+        if targets:
+            if self.is_classification:
+                raise ValueError(
+                    "targets=True scales numbers, and these targets are labels; drop it, or pass "
+                    "the targets as floats"
+                )
+            low, size = fit(self.y_train.astype(np.float64).reshape(len(self.y_train), -1), (0,))
+            size = np.where(size > 0, size, 1.0)
+            found = TargetScale(tuple(low.tolist()), tuple(size.tolist()))
         return dataclasses.replace(
-            self, x_train=(self.x_train - shift) / scale, x_test=(self.x_test - shift) / scale
+            self,
+            x_train=(self.x_train - shift) / scale,
+            x_test=(self.x_test - shift) / scale,
+            target_scale=found,
         )
 
     @in_exact_state
@@ -143,15 +216,24 @@ class Dataset:
         >>> data.split(0.25).summary
         'data: 75 training and 25 test samples of shape (3,), 2 classes'
         """
-        return split_samples(self.x_train, self.y_train, fraction, rng, self.name)
+        found = split_samples(self.x_train, self.y_train, fraction, rng, self.name)
+        return dataclasses.replace(found, target_scale=self.target_scale)
+
+    def with_numbers_as_targets(self) -> Dataset:
+        """Return the data with integer targets as float32 numbers, for a regression."""
+        if not self.is_classification:
+            return self
+        y_train, y_test = (y.astype(np.float32) for y in (self.y_train, self.y_test))
+        return dataclasses.replace(self, y_train=y_train, y_test=y_test)
 
     @property
     def summary(self) -> str:
         """What the data are, in a line."""
         targets = f"{self.outputs} {'classes' if self.is_classification else 'target'}"
         targets += "s" if not self.is_classification and self.outputs > 1 else ""
+        tests = f" and {len(self.x_test):,} test" if len(self.x_test) else ""
         return (
-            f"{self.name}: {len(self.x_train):,} training and {len(self.x_test):,} test samples "
+            f"{self.name}: {len(self.x_train):,} training{tests} samples "
             f"of shape {self.input_shape}, {targets}"
         )
 
@@ -193,8 +275,57 @@ class Dataset:
                 )
 
 
+def array_of(field: str, values: Any) -> Array:
+    """Return what a user gives as an array, pandas' tables with their dtypes' names too."""
+    kinds = getattr(values, "dtypes", None)  # of a DataFrame or a Series of pandas
+    if kinds is None or not hasattr(values, "to_numpy") or isinstance(values, np.ndarray):
+        return as_array(values)
+    array = np.asarray(values)
+    if array.dtype.kind in "biuf":
+        return as_array(array)
+    columns = [str(kind) for kind in np.atleast_1d(np.asarray(kinds, dtype=object))]
+    names = [str(name) for name in getattr(values, "columns", [field])]
+    text = [n for n, kind in zip(names, columns, strict=True) if not _is_number(kind)]
+    if text:
+        raise TypeError(
+            f"{field} holds {', '.join(map(repr, text))}, of "
+            f"{columns[names.index(text[0])]}, which is not numbers; for features pass "
+            "pandas.get_dummies(table, dtype=float), for labels pandas.factorize(column)[0]"
+        )
+    return as_array(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _is_number(kind: str) -> bool:
+    return kind.lower().startswith(("int", "uint", "float", "bool", "double"))
+
+
 def _kind(y: Array) -> str:
     return "labels" if y.dtype.kind == "i" else "targets"
+
+
+def checked_array(field: str, values: Any, name: str) -> Array:
+    """Return what a user gives in the dtype that training takes.
+
+    Parameters
+    ----------
+    field : str
+        What it is checked as: ``"x_train"`` or ``"y_train"``.
+    values : array_like
+        The samples or the targets.
+    name : str
+        What errors call them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Dataset` does.
+    """
+    try:
+        return _checked(field, array_of(field, values))
+    except (TypeError, ValueError) as error:
+        text = str(error)
+        said = text.replace(field, name, 1) if field in text else f"{name}: {text}"
+        raise type(error)(said) from None
 
 
 def _checked(field: str, values: Array) -> Array:
@@ -232,12 +363,12 @@ def _sample_axes(dimensions: int) -> tuple[int, ...]:
     return (0,) if dimensions == 2 else (0, 1, 2)
 
 
-def _minmax(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+def _minmax(x: Array, axes: tuple[int, ...] | None) -> tuple[Array, Array]:
     low = x.min(axis=axes)
     return low, x.max(axis=axes) - low
 
 
-def _standard(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+def _standard(x: Array, axes: tuple[int, ...] | None) -> tuple[Array, Array]:
     # std of a constant may be a rounding error away from zero: only the spread says it is constant
     return x.mean(axis=axes), np.where(np.ptp(x, axis=axes) > 0, x.std(axis=axes), 0)
 

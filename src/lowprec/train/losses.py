@@ -208,7 +208,7 @@ def categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array
         raise ValueError(
             f"labels of shape {y_true.shape} do not fit logits of shape {logits.shape}; "
             "categorical_crossentropy takes a row of probabilities for each sample; for integer "
-            "labels use sparse_categorical_crossentropy"
+            "labels use sparse_categorical_crossentropy: loss='sparse_categorical_crossentropy'"
         )
     y_true = y_true.astype(logits.dtype, copy=False)
     check_probabilities(y_true, "categorical_crossentropy")

@@ -7,20 +7,41 @@ number as all the data at once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.common.processor_state import in_exact_state
-from lowprec.train import losses
+from lowprec.common.names import named
+from lowprec.common.processor_state import in_exact_state, in_its_state
+from lowprec.train import activations, losses
+from lowprec.train.running.targets import alike
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Averages", "Metric", "accuracy", "binary_accuracy", "for_loss", "mae", "rmse"]
+__all__ = [
+    "Averages",
+    "Metric",
+    "Reading",
+    "accuracy",
+    "binary_accuracy",
+    "for_loss",
+    "get",
+    "mae",
+    "mse",
+    "precision",
+    "r2",
+    "recall",
+    "rmse",
+    "top_k",
+]
 
 Array = np.ndarray[Any, Any]
+
+OUTPUTS, PROBABILITIES, PREDICTIONS = "outputs", "probabilities", "predictions"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +55,15 @@ class Metric:
     name : str
         Its key in `History.history`; ``"val_" + name`` on the test set.
     mean : callable
-        ``(y_true, y_pred) -> float``: what is averaged over samples.
+        ``(y_true, y_pred) -> float``, or an array of numbers: what is averaged over samples.
     finish : callable
         What the average becomes in the end.
+    reads : {"outputs", "probabilities", "predictions"}
+        What `y_pred` is: the outputs that the loss reads (logits for a cross-entropy), the
+        probabilities of those logits, or what `predict` gives.
+    merge : callable, optional
+        ``(samples, average, more samples, their average) -> average``, where the mean of two
+        averages is not that of all samples.
 
     Examples
     --------
@@ -45,13 +72,18 @@ class Metric:
     """
 
     name: str
-    mean: Callable[[Array, Array], float]
-    finish: Callable[[float], float] = float
+    mean: Callable[[Array, Array], Any]
+    finish: Callable[[Any], float] = float
+    reads: str = OUTPUTS
+    merge: Callable[[int, Any, int, Any], Any] | None = None
 
     @in_exact_state
     def __call__(self, y_true: Array, y_pred: Array) -> float:
         """Return the metric of these predictions."""
         return self.finish(self.mean(y_true, y_pred))
+
+
+# Classification ----------------------------------------------------------------------------------
 
 
 def _sparse_accuracy(y_true: Array, y_pred: Array) -> float:
@@ -62,8 +94,61 @@ def _one_hot_accuracy(y_true: Array, y_pred: Array) -> float:
     return float((np.argmax(y_pred, axis=-1) == np.argmax(y_true, axis=-1)).mean())
 
 
-def _binary_accuracy(y_true: Array, y_pred: Array) -> float:
-    return float(((y_pred > 0) == (np.reshape(y_true, y_pred.shape) > 0.5)).mean())
+def _binary_accuracy(y_true: Array, y_pred: Array, threshold: float = 0.0) -> float:
+    return float(((y_pred > threshold) == (np.reshape(y_true, y_pred.shape) > 0.5)).mean())
+
+
+def _accuracy_by_shape(y_true: Array, y_pred: Array) -> float:
+    """Return the accuracy that targets of this shape ask for: predictions are no logits."""
+    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    if y_pred.ndim < 2 or y_pred.shape[-1] == 1:
+        return _binary_accuracy(y_true, y_pred, 0.5)
+    if y_true.shape == y_pred.shape:
+        return _one_hot_accuracy(y_true, y_pred)
+    return _sparse_accuracy(y_true, y_pred)
+
+
+def _class_of(y_true: Array, shape: tuple[int, ...]) -> Array:
+    """Return the class of each row, whether labels are numbers or rows of probabilities."""
+    labels = np.asarray(y_true)
+    if labels.shape == shape:
+        return np.asarray(labels.argmax(axis=-1))
+    return labels.reshape(shape[:-1])
+
+
+def _top_k(y_true: Array, y_pred: Array, k: int) -> float:
+    labels = _class_of(y_true, y_pred.shape)
+    own = np.take_along_axis(y_pred, labels[..., None].astype(np.intp), axis=-1)
+    # NaN is above nothing: a sample whose own output is NaN is wrong
+    return float(((y_pred > own).sum(axis=-1) < k)[~np.isnan(own[..., 0])].sum() / labels.size)
+
+
+def _decisions(y_true: Array, y_pred: Array) -> tuple[Array, Array]:
+    """Return what is positive in truth and what is said to be, by a probability above ½."""
+    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    if y_pred.ndim >= 2 and y_pred.shape[-1] > 1 and y_true.shape != y_pred.shape:
+        is_true = _class_of(y_true, y_pred.shape)[..., None] == np.arange(y_pred.shape[-1])
+    else:
+        is_true = np.reshape(y_true, y_pred.shape) > 0.5
+    return is_true, y_pred > 0.5
+
+
+def _hits_and_said(y_true: Array, y_pred: Array) -> Array:
+    is_true, said = _decisions(y_true, y_pred)
+    return np.array([(is_true & said).sum(), said.sum()]) / len(said)
+
+
+def _hits_and_true(y_true: Array, y_pred: Array) -> Array:
+    is_true, said = _decisions(y_true, y_pred)
+    return np.array([(is_true & said).sum(), is_true.sum()]) / len(said)
+
+
+def _share(counts: Array) -> float:
+    """Return the first over the second; 0, as Keras has it, of nothing."""
+    return float(counts[0] / counts[1]) if counts[1] else 0.0
+
+
+# Regression --------------------------------------------------------------------------------------
 
 
 def _mean_absolute_error(y_true: Array, y_pred: Array) -> float:
@@ -72,6 +157,41 @@ def _mean_absolute_error(y_true: Array, y_pred: Array) -> float:
 
 def _mean_squared_error(y_true: Array, y_pred: Array) -> float:
     return losses.mse(y_true, y_pred)[0]
+
+
+class _Spread(NamedTuple):
+    """By output: the targets' mean, their mean square about it, and the mean squared error."""
+
+    mean: Array
+    square: Array
+    error: Array
+
+
+def _spread(y_true: Array, y_pred: Array) -> _Spread:
+    y_true, y_pred = alike(y_true, y_pred)
+    y = y_true.astype(np.float64).reshape(len(y_true), -1)
+    error = y - y_pred.astype(np.float64).reshape(y.shape)
+    mean = y.mean(axis=0)
+    return _Spread(mean, np.square(y - mean).mean(axis=0), np.square(error).mean(axis=0))
+
+
+def _merged_spread(n: int, a: _Spread, m: int, b: _Spread) -> _Spread:
+    """Return the spread of n and m samples together, as Chan, Golub and LeVeque merge them."""
+    part = m / (n + m)
+    apart = b.mean - a.mean
+    return _Spread(
+        a.mean + apart * part,
+        a.square + (b.square - a.square) * part + np.square(apart) * part * (1 - part),
+        a.error + (b.error - a.error) * part,
+    )
+
+
+def _r2(spread: _Spread) -> float:
+    """Return the mean over the outputs of 1 - error/variance; of a constant target 1 or 0."""
+    with np.errstate(all="ignore"):
+        varied = 1 - spread.error / spread.square
+    constant = np.where(spread.error == 0, 1.0, 0.0)
+    return float(np.where(spread.square > 0, varied, constant).mean())
 
 
 accuracy = Metric("accuracy", _sparse_accuracy)
@@ -83,20 +203,51 @@ one_hot_accuracy = Metric("accuracy", _one_hot_accuracy)
 binary_accuracy = Metric("accuracy", _binary_accuracy)
 """The share of logits on the side of 0 where the label is: above for labels above ½."""
 
+shape_accuracy = Metric("accuracy", _accuracy_by_shape, reads=PREDICTIONS)
+"""The accuracy that the targets' shape asks for, of predictions that are no logits."""
+
+precision = Metric("precision", _hits_and_said, _share, reads=PROBABILITIES)
+"""Of the probabilities above ½, the share that is right; 0 if there are none."""
+
+recall = Metric("recall", _hits_and_true, _share, reads=PROBABILITIES)
+"""Of the true answers, the share that has a probability above ½; 0 if there are none."""
+
 mae = Metric("mae", _mean_absolute_error)
 """The mean absolute error."""
 
-rmse = Metric("rmse", _mean_squared_error, math.sqrt)
-"""The root of the mean squared error."""
+mse = Metric("mse", _mean_squared_error)
+"""The mean squared error."""
 
-_OF_LOSS: tuple[tuple[losses.Loss, tuple[Metric, ...]], ...] = (
-    (losses.mean_squared_error, (mae, rmse)),
-    (losses.mean_absolute_error, (mae, rmse)),
-    (losses.huber, (mae, rmse)),
-    (losses.binary_crossentropy, (binary_accuracy,)),
-    (losses.categorical_crossentropy, (one_hot_accuracy,)),
-    (losses.sparse_categorical_crossentropy, (accuracy,)),
-)
+rmse = Metric("rmse", _mean_squared_error, math.sqrt)
+"""The root of the mean squared error: √(Σe²/n)."""
+
+r2 = Metric("r2", _spread, _r2, merge=_merged_spread)
+"""The coefficient of determination, 1 - Σe²/Σ(y - ȳ)², averaged over the outputs."""
+
+
+def top_k(k: int = 5, name: str | None = None) -> Metric:
+    """Return the share of samples whose class is among the k largest outputs.
+
+    Parameters
+    ----------
+    k : int
+        How many outputs count.
+    name : str, optional
+        The metric's name; by default ``top_5_accuracy``, with the number.
+
+    Raises
+    ------
+    ValueError
+        If k is less than 1.
+
+    Examples
+    --------
+    >>> top_k(2)(np.array([0]), np.array([[0.3, 0.5, 0.2]]))
+    1.0
+    """
+    if k < 1:
+        raise ValueError(f"top_k({k}): use 1 or more")
+    return Metric(name or f"top_{k}_accuracy", functools.partial(_top_k, k=k))
 
 
 def for_loss(loss: str | losses.Loss) -> tuple[Metric, ...]:
@@ -113,6 +264,153 @@ def for_loss(loss: str | losses.Loss) -> tuple[Metric, ...]:
     return next((found for known, found in _OF_LOSS if known is function), ())
 
 
+_OF_LOSS: tuple[tuple[losses.Loss, tuple[Metric, ...]], ...] = (
+    (losses.mean_squared_error, (mae, rmse)),
+    (losses.mean_absolute_error, (mae, rmse)),
+    (losses.huber, (mae, rmse)),
+    (losses.binary_crossentropy, (binary_accuracy,)),
+    (losses.categorical_crossentropy, (one_hot_accuracy,)),
+    (losses.sparse_categorical_crossentropy, (accuracy,)),
+)
+
+# By name -----------------------------------------------------------------------------------------
+
+_NAMED: dict[str, Metric] = {
+    "mae": mae,
+    "mean_absolute_error": mae,
+    "mse": mse,
+    "mean_squared_error": mse,
+    "rmse": rmse,
+    "root_mean_squared_error": rmse,
+    "r2": r2,
+    "r2_score": r2,
+    "precision": precision,
+    "recall": recall,
+    "binary_accuracy": binary_accuracy,
+    "categorical_accuracy": one_hot_accuracy,
+    "sparse_categorical_accuracy": accuracy,
+    "top_k": top_k(),
+    "top_k_accuracy": top_k(),
+    "top_k_categorical_accuracy": top_k(),
+    "sparse_top_k_categorical_accuracy": top_k(),
+}
+_ACCURACIES = ("accuracy", "acc")
+_TOP = re.compile(r"top[_-](\d+)(?:_accuracy)?")
+
+
+def get(
+    metric: str | Metric | Callable[[Array, Array], Any], loss: str | losses.Loss = "mse"
+) -> Metric:
+    """Return the metric of a name, under that name, or the one that a function computes.
+
+    Parameters
+    ----------
+    metric : str, Metric or callable
+        accuracy (or acc), which the loss decides; top_k (5) or top_3; mae, mse, rmse, r2,
+        precision, recall, or Keras' longer names. A function ``(y_true, y_pred)`` returns a number
+        or one for each sample; it is given what `predict` gives, and is averaged over samples.
+    loss : str or callable
+        What is trained with.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    TypeError
+        If it is neither.
+
+    Examples
+    --------
+    >>> get("root_mean_squared_error")(np.array([0.0, 0.0]), np.array([1.0, 7.0]))
+    5.0
+    >>> get("acuracy")
+    Traceback (most recent call last):
+        ...
+    ValueError: 'acuracy' is no metric; did you mean 'accuracy'? use one of accuracy, acc, mae, ...
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        if found := _TOP.fullmatch(metric):
+            return top_k(int(found[1]), metric)
+        if metric in _ACCURACIES:
+            suited = for_loss(loss) if losses.takes_logits(loss) else ()
+            return dataclasses.replace(suited[0] if suited else shape_accuracy, name=metric)
+        table = dict.fromkeys(_ACCURACIES, accuracy) | _NAMED
+        chosen = named(metric, table, "metric")
+        if chosen is binary_accuracy and not losses.takes_logits(loss):
+            chosen = Metric("", functools.partial(_binary_accuracy, threshold=0.5))
+        return dataclasses.replace(chosen, name=metric)
+    if callable(metric) and not isinstance(metric, type):
+        own = getattr(metric, "func", metric)  # of a partial function
+        name = str(getattr(own, "__name__", type(own).__name__))
+        mean = functools.partial(_mean_of, in_its_state(metric))
+        return Metric(name, mean, reads=PREDICTIONS)
+    raise TypeError(
+        f"{metric!r} is no metric; pass a name such as 'accuracy', or a function of "
+        "(y_true, y_pred)"
+    )
+
+
+def get_all(metrics: Iterable[Any] | str | None, loss: str | losses.Loss) -> tuple[Metric, ...]:
+    """Return several metrics; one alone serves too.
+
+    Raises
+    ------
+    ValueError
+        If two have one name.
+    """
+    if metrics is None:
+        return ()
+    if isinstance(metrics, str | Metric) or callable(metrics):
+        metrics = [metrics]
+    found = tuple(get(metric, loss) for metric in metrics)
+    names = [metric.name for metric in found]
+    for name in names:
+        if names.count(name) > 1 or name == "loss":
+            raise ValueError(
+                f"metrics={names}: {name!r} is there twice; the history keeps one curve a name"
+            )
+    return found
+
+
+def _mean_of(function: Callable[[Array, Array], Any], y_true: Array, y_pred: Array) -> float:
+    return float(np.mean(np.asarray(function(y_true, y_pred), np.float64)))
+
+
+# Over batches ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What becomes of a network's outputs before a metric reads them.
+
+    Attributes
+    ----------
+    loss : str or callable
+        What reads the outputs themselves.
+    activation : ActivationFunction or None
+        The one that the network ends in, where the outputs are its logits.
+    own_units : callable or None
+        Turns predictions of scaled targets into the targets' own units.
+    """
+
+    loss: str | losses.Loss = "mse"
+    activation: activations.ActivationFunction | None = None
+    own_units: Callable[[Array], Array] | None = None
+
+    def of(self, reads: str, outputs: Array) -> Array:
+        """Return the outputs as a metric wants them."""
+        if self.own_units is not None:
+            return self.own_units(outputs)
+        if reads == PREDICTIONS and self.activation is not None:
+            return self.activation.forward(outputs)
+        if reads == PROBABILITIES and losses.takes_logits(self.loss):
+            is_binary = losses.get(self.loss) is losses.binary_crossentropy
+            return activations.get("sigmoid" if is_binary else "softmax").forward(outputs)
+        return outputs
+
+
 class Averages:
     """The loss and the metrics of the batches so far, each batch weighted by its samples.
 
@@ -120,6 +418,8 @@ class Averages:
     ----------
     metrics : sequence of Metric
         What to report beside the loss.
+    reading : Reading
+        What becomes of outputs before a metric reads them.
 
     Examples
     --------
@@ -130,25 +430,34 @@ class Averages:
     {'loss': 3.0, 'mae': 3.0}
     """
 
-    def __init__(self, metrics: Sequence[Metric] = ()) -> None:
+    def __init__(self, metrics: Sequence[Metric] = (), reading: Reading | None = None) -> None:
         self.metrics = tuple(metrics)
+        self.reading = Reading() if reading is None else reading
         self.samples = 0
-        self.sums = [0.0] * (1 + len(self.metrics))
+        self.sums: list[Any] = [0.0] * (1 + len(self.metrics))
 
     @in_exact_state
     def add(self, loss: float, y_true: Array, y_pred: Array) -> None:
-        """Add a batch: its mean loss, and its metrics from targets and predictions."""
+        """Add a batch: its mean loss, and its metrics from targets and outputs."""
         count = len(y_pred)
-        self.samples += count
+        before, self.samples = self.samples, self.samples + count
         self.sums[0] += count * loss
         for place, metric in enumerate(self.metrics, 1):
-            self.sums[place] += count * metric.mean(y_true, y_pred)
+            mean = metric.mean(y_true, self.reading.of(metric.reads, y_pred))
+            if metric.merge is None:
+                self.sums[place] += count * mean
+            elif count:
+                sofar = self.sums[place]
+                self.sums[place] = metric.merge(before, sofar, count, mean) if before else mean
 
     @in_exact_state
     def result(self) -> dict[str, float]:
         """Return the means by name, the loss first; NaN before the first batch."""
-        loss, *values = (s / self.samples if self.samples else math.nan for s in self.sums)
-        return {"loss": loss} | {
-            metric.name: metric.finish(value)
-            for metric, value in zip(self.metrics, values, strict=True)
-        }
+        if not self.samples:
+            return {"loss": math.nan} | {metric.name: math.nan for metric in self.metrics}
+        found = {"loss": self.sums[0] / self.samples}
+        for metric, total in zip(self.metrics, self.sums[1:], strict=True):
+            found[metric.name] = metric.finish(
+                total if metric.merge is not None else total / self.samples
+            )
+        return found

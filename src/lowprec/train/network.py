@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import ArrayLike, DTypeLike
 
@@ -42,3 +42,6 @@ class Network(Protocol):
 
     def init(self, rng: RNGLike = None, *, input_shape: Shape | None = None) -> dict[str, Array]:
         """Draw the parameters."""
+
+    def with_layers(self, layers: Iterable[Layer]) -> Network:
+        """Return another network of these layers, for the same inputs."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from lowprec.train.layers.layer import Shape
     from lowprec.train.network import Network
+    from lowprec.train.policy import Policy
 
 __all__ = ["Line", "Summary", "summarise"]
 
@@ -34,9 +35,12 @@ class Summary:
     ----------
     lines : tuple of Line
         The layers.
+    policy : Policy, optional
+        Whose bytes are told.
     """
 
     lines: tuple[Line, ...]
+    policy: Policy | None = None
 
     @property
     def parameters(self) -> int:
@@ -62,10 +66,20 @@ class Summary:
             "Trainable": self.trained,
             "Not trainable": self.parameters - self.trained,
         }
-        return [
-            (name, f"{n:,} ({_bytes(4 * n)} in float32, {_bytes(2 * n)} in 16 bits)")
-            for name, n in counts.items()
-        ]
+        return [(name, f"{n:,} ({self._sizes(n)})") for name, n in counts.items()]
+
+    def _sizes(self, count: int) -> str:
+        """Return the bytes of so many parameters, in the formats of the policy if there is one."""
+        if self.policy is None:
+            return f"{_bytes(4 * count)} in float32, {_bytes(2 * count)} in 16 bits"
+        stored = self.policy.formats["params"]
+        words = f"{_bytes(count * stored.bits / 8)} in {stored}"
+        compute = self.policy.compute
+        if str(compute) != str(stored):
+            bits = getattr(compute, "bits", None)
+            size = "" if bits is None else f"{_bytes(count * bits / 8)} "
+            words += f", {size}in {compute} to compute"
+        return words
 
     def __rich__(self) -> RenderableType:
         from rich import box
@@ -106,7 +120,9 @@ class Summary:
 _HEADINGS = {"#": "right", "Layer": "left", "Output shape": "left", "Parameters": "right"}
 
 
-def summarise(model: Network, input_shape: Shape | None = None) -> Summary:
+def summarise(
+    model: Network, input_shape: Shape | None = None, policy: Policy | None = None
+) -> Summary:
     """Return a model's summary.
 
     Parameters
@@ -115,6 +131,8 @@ def summarise(model: Network, input_shape: Shape | None = None) -> Summary:
         The model.
     input_shape : tuple of int, optional
         One sample's shape, where the model has no Input.
+    policy : Policy, optional
+        Whose bytes to tell; without one those of float32 and of 16 bits.
 
     Raises
     ------
@@ -131,7 +149,7 @@ def summarise(model: Network, input_shape: Shape | None = None) -> Summary:
         }
         trained = sum(counts[name] for name in layer.trained)
         lines.append(Line(number, repr(layer), shapes[number + 1], sum(counts.values()), trained))
-    return Summary(tuple(lines))
+    return Summary(tuple(lines), policy)
 
 
 def _bytes(count: float) -> str:

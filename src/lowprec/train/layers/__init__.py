@@ -1,6 +1,8 @@
 """The layers: frozen values, each with its forward and backward pass side by side."""
 
+from lowprec.train.layers.activation import ELU as ELU
 from lowprec.train.layers.activation import Activation as Activation
+from lowprec.train.layers.activation import LeakyReLU as LeakyReLU
 from lowprec.train.layers.conv2d import Conv2D as Conv2D
 from lowprec.train.layers.dense import Dense as Dense
 from lowprec.train.layers.dropout import AlphaDropout as AlphaDropout

@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 
     from lowprec.train.activations import ActivationFunction
 
-__all__ = ["Activated", "Activation", "activate", "activation_gradient"]
+__all__ = ["ELU", "Activated", "Activation", "LeakyReLU", "activate", "activation_gradient"]
 
 
 class Activated(Layer):
-    """A layer with a field `activation`: what that stands for."""
-
-    activation: str | ActivationFunction | None
+    """A layer that ends in an activation, which its field `activation` says by default."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,11 +27,30 @@ class Activated(Layer):
     @functools.cached_property
     def function(self) -> ActivationFunction:
         """The activation, whatever it was given as."""
-        return activations.get(self.activation)
+        given: Any = self
+        return activations.get(given.activation)
+
+
+class _Alone(Activated):
+    """What activation layers have in common."""
+
+    def forward(self, params: Mapping[str, Array], x: Array, run: Run) -> tuple[Array, Any]:
+        """Return f(x)."""
+        y = _rounded(self.function, x, run.numerics)
+        return y, (x, y)
+
+    def backward(
+        self, params: Mapping[str, Array], saved: Any, dy: Array, run: Run
+    ) -> tuple[Array | None, dict[str, Array]]:
+        """Return dy · f'(x)."""
+        if not run.wants_input_gradient:
+            return None, {}
+        z, y = saved
+        return activation_gradient(self.function, dy, z, y, run.numerics), {}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Activation(Activated):
+class Activation(_Alone):
     """An activation as a layer of its own.
 
     It computes in float32 from rounded inputs, and its outputs are rounded once; those of softmax
@@ -52,19 +69,59 @@ class Activation(Activated):
 
     activation: str | ActivationFunction | None
 
-    def forward(self, params: Mapping[str, Array], x: Array, run: Run) -> tuple[Array, Any]:
-        """Return f(x)."""
-        y = _rounded(self.function, x, run.numerics)
-        return y, (x, y)
 
-    def backward(
-        self, params: Mapping[str, Array], saved: Any, dy: Array, run: Run
-    ) -> tuple[Array | None, dict[str, Array]]:
-        """Return dy · f'(x)."""
-        if not run.wants_input_gradient:
-            return None, {}
-        z, y = saved
-        return activation_gradient(self.function, dy, z, y, run.numerics), {}
+@dataclasses.dataclass(frozen=True, repr=False)
+class LeakyReLU(_Alone):
+    """Leaky ReLU as a layer: x above 0, ``negative_slope · x`` below, rounded once.
+
+    Parameters
+    ----------
+    negative_slope : float
+        In [0, 1]; 0.3 by default, as in Keras, whose function has 0.2.
+    alpha : float, optional
+        The older word for `negative_slope`.
+
+    Examples
+    --------
+    >>> LeakyReLU(0.1)
+    LeakyReLU(negative_slope=0.1)
+    """
+
+    negative_slope: float = 0.3
+    alpha: dataclasses.InitVar[float | None] = None
+
+    def __post_init__(self, alpha: float | None) -> None:
+        if alpha is not None:
+            object.__setattr__(self, "negative_slope", alpha)
+        super().__post_init__()
+
+    @functools.cached_property
+    def function(self) -> ActivationFunction:
+        """The activation with this slope."""
+        return activations.leaky(self.negative_slope)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ELU(_Alone):
+    """ELU as a layer: x above 0, ``alpha · (exp(x) - 1)`` below, rounded once.
+
+    Parameters
+    ----------
+    alpha : float
+        0 or more.
+
+    Examples
+    --------
+    >>> ELU()
+    ELU()
+    """
+
+    alpha: float = 1.0
+
+    @functools.cached_property
+    def function(self) -> ActivationFunction:
+        """The activation with this alpha."""
+        return activations.exponential_linear(self.alpha)
 
 
 def activate(

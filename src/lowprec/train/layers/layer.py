@@ -104,11 +104,17 @@ class Layer:
         wide. `Policy.layers` says the same from outside, and wins.
     dtype : str, optional
         Keras' word for `policy`.
+    input_shape : tuple of int, optional
+        Of a model's first layer, one sample's shape; `Sequential` takes it, as from an `Input`.
+    input_dim : int, optional
+        The same for samples with one axis.
     """
 
     trainable: bool = True
     policy: Any = None
     dtype: Any = None
+    input_shape: Any = None
+    input_dim: Any = None
 
     statistics: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that are not trained."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from lowprec.common.outputs import Output, check_outputs
+from lowprec.train.dataset import TargetScale
 from lowprec.train.running.archive import archive_kind, read_archive, write_archive
 
 if TYPE_CHECKING:
@@ -17,11 +19,39 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["SAVED", "History"]
+__all__ = ["SAVED", "History", "TrainedParams", "target_scale_of"]
 
 SAVED = archive_kind("history")
 
 Array = np.ndarray[Any, Any]
+
+
+class TrainedParams(dict[str, Array]):
+    """Parameters by name, and what the targets were scaled by that they predict.
+
+    Parameters
+    ----------
+    params : mapping of str to ndarray
+        The parameters.
+    target_scale : TargetScale, optional
+        What turns outputs into the targets' own units.
+    """
+
+    def __init__(
+        self, params: Mapping[str, Array] = MappingProxyType({}), target_scale: Any = None
+    ) -> None:
+        super().__init__(params)
+        self.target_scale: TargetScale | None = target_scale
+
+    def __reduce__(self) -> Any:
+        """Pickle both."""
+        return TrainedParams, (dict(self), self.target_scale)
+
+
+def target_scale_of(params: Any) -> TargetScale | None:
+    """Return what the targets were scaled by that these parameters predict; None for others."""
+    found: TargetScale | None = getattr(params, "target_scale", None)
+    return found
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -115,9 +145,11 @@ class History:
         arrays, header = read_archive(path)
         if header.pop("content", None) != "history":
             raise ValueError(f"{path} is an archive of lowprec, but not a saved history")
+        scale = header.get("facts", {}).get("target_scale")
+        units = None if scale is None else TargetScale(*map(tuple, scale))
         return cls(
             history={name: array.tolist() for name, array in _below("history/", arrays)},
-            params=dict(_below("params/", arrays)),
+            params=TrainedParams(dict(_below("params/", arrays)), units),
             state=dict(_below("state/", arrays)),
             loss_scales=arrays["loss_scales"].tolist(),
             step_losses=arrays.get("step_losses", np.zeros(0)).tolist(),  # older files have none

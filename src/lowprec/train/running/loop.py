@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.common.randomness import draw_key
@@ -19,28 +19,32 @@ if TYPE_CHECKING:
 
     from lowprec.common.randomness import RNGLike
     from lowprec.train.callbacks import Callback
-    from lowprec.train.dataset import Dataset
     from lowprec.train.losses import Loss
     from lowprec.train.network import Network
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.policy import Policy
     from lowprec.train.running.training import Follower
 
-__all__ = ["fit"]
+__all__ = ["fit", "go_on"]
 
 
 @in_exact_state_but_users_code
 def fit(
     model: Network,
-    data: Dataset,
+    data: Any,
     *,
     loss: str | Loss,
     optimizer: Optimizer | str,
     policy: Policy | str = "float32",
+    metrics: Iterable[Any] = (),
     epochs: int = 1,
     batch_size: int = 32,
     params: Mapping[str, ArrayLike] | None = None,
     validation_split: float = 0.0,
+    validation_data: Any = None,
+    class_weight: Mapping[int, float] | None = None,
+    shuffle: bool = True,
+    steps_per_epoch: int | None = None,
     callbacks: Iterable[Callback] = (),
     recorder: Follower | None = None,
     resume: History | str | os.PathLike[str] | None = None,
@@ -54,15 +58,21 @@ def fit(
     Parameters
     ----------
     model : Sequential
-        The network.
-    data : Dataset
-        What to train and to validate on.
+        The network, which stays as it is.
+    data : Dataset, pair (x, y), or iterable of batches
+        What to train on: a `Dataset`, on whose test part is validated; a pair of arrays or of
+        pandas' tables; or batches (x, y), of a torch ``DataLoader`` or a generator, which are read
+        one at a time and shuffle as they do. A function that makes a generator is called once an
+        epoch.
     loss : str or callable
-        A name, or a function of (y_true, y_pred) that returns (value, gradient), in float32.
+        A name, or a function of (y_true, y_pred) that returns (value, gradient), in float32. A
+        cross-entropy reads logits: a softmax or sigmoid at the model's end is left out in training.
     optimizer : Optimizer or str
         Such as ``train.Adam(1e-3)``; a name stands for its defaults.
     policy : Policy or str
         The formats.
+    metrics : iterable of str, Metric or callable
+        As for `metrics.get`; by default accuracy, or mae and rmse, as suits the loss.
     epochs : int
         How often to go through the training set; with `resume`, those before included.
     batch_size : int
@@ -71,6 +81,14 @@ def fit(
         Where to start; by default what `model.init` draws.
     validation_split : float
         The share of the training set to validate on; 0 for the test set.
+    validation_data : pair (x, y), Dataset or iterable of batches, optional
+        What to validate on, whatever the data say.
+    class_weight : dict of int to float, optional
+        How often each class counts in the training loss; 1 where it is not named.
+    shuffle : bool
+        Whether each epoch has an order of its own; batches that are given keep theirs.
+    steps_per_epoch : int, optional
+        How many batches of a generator make an epoch.
     callbacks : iterable of Callback
         Called around epochs and steps.
     recorder : Recorder, optional
@@ -103,20 +121,23 @@ def fit(
     >>> sorted(history.history)
     ['loss', 'mae', 'rmse', 'val_loss', 'val_mae', 'val_rmse']
     """
-    epochs, batch_size = operator.index(epochs), operator.index(batch_size)
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs={epochs} and batch_size={batch_size} must be 1 or more")
     earlier = None
     if resume is not None:
         earlier = resume if isinstance(resume, History) else History.load(resume)
+    epochs, batch_size = _counts(epochs, batch_size)
     training = Training(
         model,
         data,
         loss=loss,
         optimizer=optimizer,
         policy=policy,
+        metrics=metrics,
         batch_size=batch_size,
         validation_split=float(validation_split),
+        validation_data=validation_data,
+        class_weight=class_weight,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
         seed=draw_key(rng) if earlier is None else int(earlier.facts["seed"]),
         recorder=recorder,
     )
@@ -126,3 +147,48 @@ def fit(
         training.resume(earlier)
     training.run(epochs, list(callbacks), Progress(epochs, training.steps, verbose))
     return training.snapshot()
+
+
+@in_exact_state_but_users_code
+def go_on(
+    model: Network,
+    data: Any,
+    earlier: History,
+    params: Mapping[str, ArrayLike],
+    *,
+    epochs: int,
+    batch_size: int,
+    callbacks: Iterable[Callback],
+    verbose: bool | str,
+    **how: Any,
+) -> History:
+    """Train some epochs more, on any data: what a second ``model.fit`` does.
+
+    Parameters
+    ----------
+    model, data, epochs, batch_size, callbacks, verbose, **how
+        As for `fit`; `epochs` counts those of this call.
+    earlier : History
+        Whose optimizer state, loss scale and count of steps go on.
+    params : dict of str to array
+        Where to start.
+
+    Returns
+    -------
+    History
+        Of this call; its state is that of both.
+    """
+    epochs, batch_size = _counts(epochs, batch_size)
+    seed = int(earlier.facts["seed"])
+    training = Training(model, data, batch_size=batch_size, seed=seed, **how)
+    training.go_on(earlier, params)
+    progress = Progress(epochs, training.steps, verbose)
+    training.run(training.epoch + epochs, list(callbacks), progress)
+    return training.snapshot()
+
+
+def _counts(epochs: int, batch_size: int) -> tuple[int, int]:
+    epochs, batch_size = operator.index(epochs), operator.index(batch_size)
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(f"epochs={epochs} and batch_size={batch_size} must be 1 or more")
+    return epochs, batch_size

@@ -12,10 +12,10 @@ from lowprec.common.randomness import draw_key
 from lowprec.train import losses
 from lowprec.train.layer_policies import policies_of
 from lowprec.train.layers.dropout import AlphaDropout, Dropout
-from lowprec.train.layers.flatten import Flatten
 from lowprec.train.layers.layer import Run
 from lowprec.train.numerics import Numerics, numerics_of
 from lowprec.train.policy import Policy, get_policy
+from lowprec.train.running.logits import trained_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
     from lowprec.train.network import Network
     from lowprec.train.running.watch import Watch
 
-__all__ = ["Forward", "Pass", "apply", "gradients", "refuse_softmax", "run_forward", "run_pass"]
+__all__ = ["Forward", "Pass", "apply", "gradients", "run_forward", "run_pass"]
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 _THAT_DROP = (AlphaDropout, Dropout)
-_THAT_PASS_ON = (AlphaDropout, Dropout, Flatten)  # what the layer before has computed
 Seed = tuple[int, ...]  # of a pass; a layer's generator is seeded by it and the layer's number
 
 
@@ -92,14 +91,14 @@ def gradients(
     x = numerics.array(x)
     model.check_inputs(x)
     arrays = model.check_params(params, numerics.dtype, x.shape[1:])
-    refuse_softmax(model, loss)
+    run = trained_network(model, loss, numerics.policy)
     result = run_pass(
-        model,
+        run.network,
         arrays,
         x,
         np.asarray(y),
         in_its_state(losses.get(loss)),
-        numerics,
+        numerics_of(run.policy),
         scale=scale,
         seed=(draw_key(rng),),
     )
@@ -209,21 +208,6 @@ def _lowest_trained(model: Network) -> int:
 def _stays_in_float32(layer: Layer) -> bool:
     function = getattr(layer, "function", None)
     return function is not None and function.name == "softmax"
-
-
-def refuse_softmax(model: Network, loss: str | Loss) -> None:
-    """Raise a ValueError if a model ends in what the loss applies itself."""
-    ending = [layer for layer in model.layers if not isinstance(layer, _THAT_PASS_ON)]
-    last = ending[-1] if ending else model.layers[-1]
-    function = getattr(last, "function", None)
-    if function is None or not losses.takes_logits(loss):
-        return
-    if function.name in ("softmax", "sigmoid"):
-        name = loss if isinstance(loss, str) else loss.__name__
-        raise ValueError(
-            f"{name} takes logits, and the model ends in {function.name}: drop the activation of "
-            f"{last!r}; train.activations.get({function.name!r}) turns logits into probabilities"
-        )
 
 
 def run_backward(

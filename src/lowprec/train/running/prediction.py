@@ -8,14 +8,18 @@ import numpy as np
 
 from lowprec.common.processor_state import in_exact_state_but_users_code, in_its_state
 from lowprec.common.randomness import draw_key
-from lowprec.train import losses, metrics
-from lowprec.train.dataset import Dataset
+from lowprec.train import losses
+from lowprec.train import metrics as _metrics
+from lowprec.train.dataset import array_of
 from lowprec.train.numerics import numerics_of
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.running import passes
+from lowprec.train.running.feeding import Validation, inputs_of, is_regression
+from lowprec.train.running.history import target_scale_of
+from lowprec.train.running.logits import trained_network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import ArrayLike
 
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
     from lowprec.train.losses import Loss
     from lowprec.train.network import Network
 
-__all__ = ["evaluate", "evaluate_batches", "metrics_for", "predict"]
+__all__ = ["evaluate", "evaluate_pieces", "metrics_for", "predict"]
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
@@ -39,6 +43,8 @@ def evaluate(
     *,
     loss: str | Loss,
     policy: Policy | str = "float32",
+    metrics: Iterable[Any] = (),
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """Return the loss and the metrics of a network on data, as after training.
 
@@ -54,11 +60,17 @@ def evaluate(
         As for `fit`.
     policy : Policy or str
         The formats of the forward pass.
+    metrics : iterable of str, Metric or callable
+        As for `fit`.
+    batch_size : int, optional
+        How many samples to compute at once.
 
     Returns
     -------
     dict of str to float
-        ``loss``, and ``accuracy`` or ``mae`` and ``rmse``.
+        ``loss``, and the metrics; without any that are asked for ``accuracy``, or ``mae`` and
+        ``rmse``. Where targets were scaled in training, `y` and the metrics are in the targets' own
+        units, and the loss is of scaled ones.
 
     Examples
     --------
@@ -67,35 +79,61 @@ def evaluate(
     >>> evaluate(model, {"0/kernel": [[2.0]], "0/bias": [1.0]}, [[1.0]], [[4.0]], loss="mse")
     {'loss': 1.0, 'mae': 1.0, 'rmse': 1.0}
     """
-    passes.refuse_softmax(model, loss)
-    found = get_policy(policy)
-    x, y = numerics_of(found).array(x), np.asarray(y)
+    run = trained_network(model, loss, get_policy(policy))
+    x = numerics_of(run.policy).array(array_of("x", inputs_of(model, x)))
+    y = array_of("y", y)
+    if is_regression(loss) and y.dtype.kind in "iub":
+        y = y.astype(np.float32)
     model.check_inputs(x)
-    checked = model.check_params(params, numerics_of(found).dtype, x.shape[1:])
-    reported = metrics.for_loss(loss)
+    checked = model.check_params(params, numerics_of(run.policy).dtype, x.shape[1:])
+    reported = _metrics.get_all(metrics, loss) or _metrics.for_loss(loss)
     if not reported and len(x):
-        reported = metrics_for(Dataset(x, y, x, y))
-    return evaluate_batches(model, checked, x, y, in_its_state(losses.get(loss)), reported, found)
+        reported = metrics_for(y)
+    units = target_scale_of(params)
+    own_units = None if units is None else units.own
+    return evaluate_pieces(
+        run.network,
+        checked,
+        Validation((x, y)).pieces(batch_size),
+        in_its_state(losses.get(loss)),
+        reported,
+        run.policy,
+        _metrics.Reading(loss, run.activation, own_units),
+        (lambda targets: targets) if units is None else units.scaled,
+    )
 
 
-def evaluate_batches(
+def evaluate_pieces(
     model: Network,
     params: Params,
-    x: Array,
-    y: Array,
+    pieces: Iterable[tuple[Array, Array]],
     loss: Loss,
-    reported: tuple[metrics.Metric, ...],
+    reported: tuple[_metrics.Metric, ...],
     policy: Policy,
+    reading: _metrics.Reading,
+    in_loss: Callable[[Array], Array],
 ) -> dict[str, float]:
-    """Return the loss, penalties included, and the metrics of checked arguments."""
+    """Return the loss, penalties included, and the metrics of checked arguments.
+
+    Parameters
+    ----------
+    model, params, loss, policy
+        What is run: its outputs are what the loss reads.
+    pieces : iterable of (x, y)
+        The samples, and their targets in their own units.
+    reported : tuple of Metric
+        The metrics.
+    reading : Reading
+        What becomes of outputs before a metric reads them.
+    in_loss : callable
+        What becomes of targets before the loss reads them.
+    """
     numerics = numerics_of(policy)
-    averages = metrics.Averages(reported)
-    for start in range(0, len(x), _EVALUATED):
-        rows = slice(start, start + _EVALUATED)
-        inputs = numerics.array(x[rows])
-        outputs = passes.run_forward(model, params, inputs, numerics, False, ()).outputs
+    averages = _metrics.Averages(reported, reading)
+    for x, y in pieces:
+        outputs = passes.run_forward(model, params, numerics.array(x), numerics, False, ()).outputs
         with np.errstate(all="ignore"):
-            averages.add(loss(y[rows], outputs)[0], y[rows], outputs)
+            averages.add(loss(in_loss(y), outputs)[0], y, outputs)
     found = averages.result()
     found["loss"] += passes.penalty(model, params)
     return found
@@ -110,6 +148,7 @@ def predict(
     policy: Policy | str = "float32",
     training: bool = False,
     samples: int | None = None,
+    batch_size: int | None = None,
     rng: RNGLike = None,
 ) -> Any:
     """Return the outputs of a network; with `samples`, their mean and spread over dropout.
@@ -121,20 +160,23 @@ def predict(
     params : dict of str to array_like
         Its parameters.
     x : array_like, shape (samples, ...)
-        Inputs.
+        Inputs; a vector where the network has one feature.
     policy : Policy or str
         The formats.
     training : bool
         Whether dropout drops (Monte Carlo dropout), and batches are normalised by themselves.
     samples : int, optional
         How many times to compute the outputs, each with its own dropout.
+    batch_size : int, optional
+        How many samples to compute at once, where batches do not matter: outside of training.
     rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
         Where dropout draws from.
 
     Returns
     -------
     numpy.ndarray, or tuple of two
-        The outputs, logits for a classifier; with `samples`, their mean and standard deviation.
+        The outputs: probabilities where the model ends in softmax or sigmoid, targets in their own
+        units where they were scaled in training. With `samples`, their mean and standard deviation.
 
     Raises
     ------
@@ -158,20 +200,23 @@ def predict(
     """
     found = get_policy(policy)
     numerics = numerics_of(found)
-    inputs = numerics.array(x)
+    inputs = numerics.array(array_of("x", inputs_of(model, x)))
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: use 1 or more")
     model.check_inputs(inputs)
     checked = model.check_params(params, numerics.dtype, inputs.shape[1:])
-    key = draw_key(rng) if training else 0
+    key, units = draw_key(rng) if training else 0, target_scale_of(params)
 
     def once(number: int) -> Array:
-        size = len(inputs) if training else _EVALUATED
+        size = len(inputs) if training else batch_size or _EVALUATED
         pieces = [
             passes.run_forward(
                 model, checked, inputs[i : i + size], numerics, training, (key, number)
             ).outputs
             for i in range(0, max(len(inputs), 1), max(size, 1))
         ]
-        return np.concatenate(pieces)
+        outputs = np.concatenate(pieces)
+        return outputs if units is None else units.own(outputs)
 
     if samples is None:
         return once(0)
@@ -191,8 +236,8 @@ def predict(
     return mean.astype(numerics.dtype), spread.astype(numerics.dtype)
 
 
-def metrics_for(data: Dataset) -> tuple[metrics.Metric, ...]:
+def metrics_for(targets: Array) -> tuple[_metrics.Metric, ...]:
     """Return the metrics that suit the targets, for a loss of the user's own."""
-    if data.is_classification:
-        return (metrics.accuracy,) if (data.classes or 0) > 1 else ()
-    return (metrics.mae, metrics.rmse)
+    if targets.dtype.kind == "i":
+        return (_metrics.shape_accuracy,) if targets.size and targets.max() > 0 else ()
+    return (_metrics.mae, _metrics.rmse)

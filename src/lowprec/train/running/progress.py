@@ -28,8 +28,8 @@ class Progress:
     ----------
     epochs : int
         How many epochs there will be.
-    steps : int
-        How many steps each has.
+    steps : int or None
+        How many steps each has; None where that is not known: the first epoch's end tells.
     verbose : bool or "auto"
         Whether to show anything; auto: where stdout is a terminal or a notebook.
     console : rich.console.Console, optional
@@ -46,7 +46,7 @@ class Progress:
     def __init__(
         self,
         epochs: int,
-        steps: int,
+        steps: int | None,
         verbose: bool | str = "auto",
         console: Console | None = None,
     ) -> None:
@@ -93,6 +93,7 @@ class Progress:
         if self.console is None:
             return
         self._stop_live()
+        self.steps = self.step if self.steps is None else self.steps
         elapsed = f"{time.perf_counter() - self.began:.0f}s"
         ends = self.console.is_terminal and not self.console.is_jupyter
         width = self.console.width if ends else math.inf
@@ -108,9 +109,10 @@ class Progress:
         from rich.text import Text
 
         assert self.console is not None
-        done = _WIDTH * self.step // self.steps
+        steps = self.steps
+        done = _WIDTH * min(self.step, steps) // steps if steps else 0
         dash = "━" if self.console.encoding.startswith("utf") else "="
-        count = f"{self.step:{len(str(self.steps))}d}/{self.steps} "
+        count = f"{self.step:{len(str(steps or self.step))}d}/{steps or '?'} "
         line = Text.assemble(
             (count, "bold"),
             (dash * done, "green"),
@@ -138,7 +140,9 @@ class Progress:
         return self.now - self.began
 
     def _remaining(self) -> str:
-        seconds = int(self._per_step() * (self.steps - self.step))
+        if self.steps is None:
+            return "…"
+        seconds = int(self._per_step() * max(self.steps - self.step, 0))
         if seconds < 60:
             return f"{seconds}s"
         minutes, seconds = divmod(seconds, 60)

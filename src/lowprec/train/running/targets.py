@@ -48,6 +48,13 @@ def check_probabilities(y_true: Array, name: str) -> None:
 def class_numbers(y_true: Array, shape: tuple[int, ...]) -> Array:
     """Return labels as one vector of class numbers for logits of the given shape."""
     labels = np.asarray(y_true)
+    if labels.shape == shape and len(shape) > 1 and shape[-1] > 1:
+        raise ValueError(
+            f"labels of shape {labels.shape} do not fit logits of shape {shape}; "
+            "sparse_categorical_crossentropy takes one class number for each row of logits; for "
+            "one-hot rows use categorical_crossentropy: "
+            "loss='categorical_crossentropy', or y = y.argmax(axis=-1)"
+        )
     if labels.dtype.kind not in "iub":
         raise TypeError(
             f"labels are {labels.dtype}; sparse_categorical_crossentropy takes integers: pass "

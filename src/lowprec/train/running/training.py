@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import functools
-import math
-import zlib
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from lowprec.common.processor_state import InUsersState, in_its_state, is_lowprecs
 from lowprec.common.randomness import draw_key
-from lowprec.train import losses, metrics, optimizers
+from lowprec.train import losses, optimizers
+from lowprec.train import metrics as _metrics
 from lowprec.train.layer_policies import policies_of
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.numerics import Numerics, numerics_of
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.running import baselines, passes
-from lowprec.train.running.history import History
+from lowprec.train.running.feeding import OfArrays, OfBatches, feed_of
+from lowprec.train.running.history import History, TrainedParams
+from lowprec.train.running.logits import trained_network
 from lowprec.train.running.plain import plain
-from lowprec.train.running.prediction import evaluate_batches, metrics_for
+from lowprec.train.running.prediction import evaluate_pieces, metrics_for
 from lowprec.train.running.targets import class_numbers
+from lowprec.train.running.weighting import checked_weights, weighted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import ArrayLike
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from lowprec.train.running.progress import Progress
     from lowprec.train.running.watch import StepWatch, Watch
 
-__all__ = ["Follower", "Training", "initial_params"]
+__all__ = ["Follower", "Training", "drawn_params", "initial_params"]
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
@@ -51,7 +52,8 @@ class Training:
 
     Parameters
     ----------
-    model, data, loss, optimizer, policy, batch_size, validation_split, recorder
+    model, data, loss, optimizer, policy, metrics, batch_size, validation_split, validation_data, \
+    class_weight, shuffle, steps_per_epoch, recorder
         As for `fit`.
     seed : int
         What all its randomness comes from.
@@ -73,42 +75,58 @@ class Training:
     def __init__(
         self,
         model: Network,
-        data: Dataset,
+        data: Any,
         *,
         loss: str | Loss,
         optimizer: Optimizer | str,
         policy: Policy | str,
+        metrics: Iterable[Any] = (),
         batch_size: int = 32,
         validation_split: float = 0.0,
+        validation_data: Any = None,
+        class_weight: Mapping[int, float] | None = None,
+        shuffle: bool = True,
+        steps_per_epoch: int | None = None,
         seed: int = 0,
         recorder: Follower | None = None,
     ) -> None:
-        if not hasattr(data, "x_train"):
-            raise TypeError(
-                f"data is a {type(data).__name__}; pass train.Dataset(x_train, y_train, x_test, "
-                "y_test), or one of train.data, such as train.data.digits()"
-            )
-        self.model, self.seed, self.batch_size = model, seed, batch_size
+        self.model, self.seed, self.batch_size, self.shuffle = model, seed, batch_size, shuffle
         self.loss = in_its_state(losses.get(loss))
         # what is all lowprec's may be called once more; a user's function may count its calls
         self._is_all_ours = self.loss is losses.get(loss) and all(
             is_lowprecs(type(layer)) for layer in model.layers
         )
         self.loss_name = plain(loss)
-        passes.refuse_softmax(model, loss)
+        self.class_weight = checked_weights(class_weight)
+        self.step_loss = self.loss
+        if self.class_weight:
+            self.step_loss = weighted(self.loss, self.class_weight)
         self.policy = get_policy(policy)
-        self.numerics = numerics_of(self.policy)
-        self.places = policies_of(self.policy, model.layers)
+        # what is run: the model, but for a last softmax before a loss that takes logits
+        self.network, run_policy, self.activation = trained_network(model, loss, self.policy)
+        self.numerics = numerics_of(run_policy)
+        self.places = policies_of(run_policy, self.network.layers)
         self.optimizer = optimizers.get(optimizer)
         self.optimizer_facts = _facts_of(self.optimizer)
         self.validation_split = validation_split
-        self.data = data
-        if validation_split:
-            self.data = data.split(validation_split, rng=_generator(seed, _SPLIT))
-        self.data_checksum = _checksum(self.data)
-        model.check_inputs(self.data.x_train)
+        self.feed, self.validation = feed_of(
+            model,
+            data,
+            validation_data,
+            loss=loss,
+            batch_size=batch_size,
+            order=self._order,
+            split=self._split if validation_split else None,
+            steps=steps_per_epoch,
+        )
+        self.data_checksum = self.feed.checksum()
+        _check_samples(model, self.feed.input_shape)
         self._check_labels()
-        self.metrics = metrics.for_loss(loss) or metrics_for(self.data)
+        named = _metrics.get_all(metrics, loss)
+        self.metrics = named or _metrics.for_loss(loss) or metrics_for(self.feed.some_targets)
+        self.units = self.feed.target_scale
+        own_units = None if self.units is None else self.units.own
+        self.reading = _metrics.Reading(loss, self.activation, own_units)
         if not isinstance(recorder, Follower | None):
             raise TypeError(f"recorder is {recorder!r}; pass one, such as train.Recorder(every=10)")
         self.recorder = recorder
@@ -119,6 +137,7 @@ class Training:
         self.history = History(recorder=recorder)
         self.observed: list[float] = []
         self.known: dict[str, float | None] = {}
+        self.before = (0, 0)  # epochs and steps of an earlier `fit`, which this one goes on from
         self._initial: Params | None = None  # until the loss of the start is known
         self.stop_training = False
 
@@ -132,28 +151,42 @@ class Training:
 
     def _check_labels(self) -> None:
         """Refuse labels that are no class of the model, by their row in the data, not a batch."""
-        if self.loss is losses.sparse_categorical_crossentropy:
-            outputs = self.model.shapes(self.data.input_shape)[-1]
+        if self.loss is losses.sparse_categorical_crossentropy and self.dataset is not None:
+            outputs = self.model.shapes(self.feed.input_shape)[-1]
             for name in ("y_train", "y_test"):
-                labels = getattr(self.data, name)
+                labels = getattr(self.dataset, name)
+                if not len(labels):
+                    continue
                 try:
                     class_numbers(labels, (len(labels), *outputs))
-                except ValueError as error:
-                    raise ValueError(f"{name}: {error}") from None
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"{name}: {error}") from None
 
     @property
-    def steps(self) -> int:
-        """How many steps an epoch has."""
-        return math.ceil(len(self.data.x_train) / self.batch_size)
+    def data(self) -> Any:
+        """The data set; or the batches, of which `summary` tells what they are."""
+        return self.feed if self.dataset is None else self.dataset
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """The data set in memory; None where batches are given."""
+        return self.feed.data if isinstance(self.feed, OfArrays) else None
+
+    @property
+    def steps(self) -> int | None:
+        """How many steps an epoch has; None before a generator's first end."""
+        return self.feed.steps
+
+    def _split(self, data: Dataset) -> Dataset:
+        return data.split(self.validation_split, rng=_generator(self.seed, _SPLIT))
 
     # Beginning and ending ------------------------------------------------------------------------
 
     def start(self, params: Mapping[str, ArrayLike] | None) -> None:
         """Begin with these parameters, or with those that the seed draws."""
-        shape = self.data.input_shape
+        shape = self.feed.input_shape
         if params is None:
-            drawn = self.model.init(_generator(self.seed, _INIT), input_shape=shape)
-            params = dict(drawn)
+            params = drawn_params(self.model, self.seed, shape)
         checked = self.model.check_params(params, self.numerics.dtype, shape)
         self._initial = {name: w.copy() for name, w in checked.items()}
         if self._is_all_ours:
@@ -174,24 +207,34 @@ class Training:
         if self._initial is None:
             return
         params, self._initial = self._initial, None
-        order = self._order(0)[: baselines.BATCHES * self.batch_size]
-        rows = (order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size))
-        batches = ((self.data.x_train[some], self.data.y_train[some]) for some in rows)
-        is_float64 = self.policy.is_float64
-        constant = baselines.constant_loss(self.loss, self.data.y_train)
-        start = baselines.start_loss(self.model, params, batches, self.loss, is_float64=is_float64)
+        batches, targets = self.feed.first_batches(baselines.BATCHES)
+        seen = [(x, self._in_loss(y)) for x, y in batches]
+        targets = None if targets is None else self._in_loss(targets)
+        start = baselines.start_loss(
+            self.network, params, seen, self.step_loss, is_float64=self.policy.is_float64
+        )
+        constant = deviation = None
+        if targets is not None:
+            deviation = baselines.deviation_of(targets)
+            constant = None if self.class_weight else baselines.constant_loss(self.loss, targets)
         self.known = {
             "start": start,
             "constant": constant,
-            "deviation": baselines.deviation_of(self.data.y_train),
+            "deviation": deviation,
             "unit_roundoff": self.policy.formats["compute"].unit_roundoff,
         }
         if self.recorder is not None:
             self.recorder.facts["outcome"] = self.known
 
-    def _order(self, epoch: int) -> Array:
+    def _order(self, epoch: int, samples: int) -> Array:
         """Return the order of the samples in an epoch."""
-        return _generator(self.seed, _SHUFFLE, epoch).permutation(len(self.data.x_train))
+        if not self.shuffle:
+            return np.arange(samples)
+        return _generator(self.seed, _SHUFFLE, epoch).permutation(samples)
+
+    def _in_loss(self, y: Array) -> Array:
+        """Return targets as the loss compares them with outputs."""
+        return y if self.units is None else self.units.scaled(y)
 
     def resume(self, earlier: History) -> None:
         """Go on where another run ended."""
@@ -209,10 +252,26 @@ class Training:
                 "with the same data"
             )
         self.start(earlier.params)
+        self._take_up(earlier)
+        self.history = _copied(earlier, recorder=self.recorder)
+        self.before = tuple(its.get("before", (0, 0)))
+
+    def go_on(self, earlier: History, params: Mapping[str, ArrayLike]) -> None:
+        """Go on from other parameters, data or sizes of batches, with a history of its own.
+
+        The optimizer's state, the loss scale and the counts of steps are the earlier run's.
+        """
+        self.start(params)
+        fresh = self.state
+        self._take_up(earlier)
+        self.state = fresh | self.state
+        self.before = (self.epoch, self.seen)
+
+    def _take_up(self, earlier: History) -> None:
+        its = earlier.facts
         self.known, self._initial = its.get("outcome", self.known), None
         self.state = {name: np.array(values) for name, values in earlier.state.items()}
         self.epoch, self.step, self.seen = its["epoch"], its["step"], its["seen"]
-        self.history = _copied(earlier, recorder=self.recorder)
         self.loss_scale = None if its["loss_scale"] is None else LossScale(**its["loss_scale"])
         for metric in its["observed"]:
             self._observe(metric)
@@ -221,7 +280,9 @@ class Training:
         """Return all that the run has come to, from which `resume` goes on."""
         return _copied(
             self.history,
-            params={name: values.copy() for name, values in self.params.items()},
+            params=TrainedParams(
+                {name: values.copy() for name, values in self.params.items()}, self.units
+            ),
             facts=self.facts(),
             state={name: values.copy() for name, values in self.state.items()},
         )
@@ -246,6 +307,10 @@ class Training:
             "loss_scale": None if scale is None else dataclasses.asdict(scale),
             "observed": list(self.observed),
             "outcome": self.known,
+            "input_shape": list(self.feed.input_shape),
+            "before": list(self.before),
+            "metrics": [metric.name for metric in self.metrics],
+            "target_scale": None if self.units is None else [list(part) for part in self.units],
         }
 
     # Running -------------------------------------------------------------------------------------
@@ -256,52 +321,53 @@ class Training:
             callback if is_lowprecs(type(callback)) else cast("Callback", InUsersState(callback))
             for callback in callbacks
         ]
+        if isinstance(self.feed, OfBatches):
+            self.feed.check_epochs(epochs - self.epoch)
         for callback in callbacks:
             callback.on_train_begin(self)
         with progress:
             while self.epoch < epochs and not self.stop_training:
                 for callback in callbacks:
-                    callback.on_epoch_begin(self.epoch, self)
+                    callback.on_epoch_begin(self.epoch - self.before[0], self)
                 logs = self._run_epoch(callbacks, progress)
                 self._keep(logs)
                 self.epoch += 1
                 self._observe(logs.get("val_loss", logs["loss"]))
                 progress.end_epoch(logs)
                 for callback in callbacks:
-                    callback.on_epoch_end(self.epoch - 1, logs, self)
+                    callback.on_epoch_end(self.epoch - 1 - self.before[0], logs, self)
         self._learn_what_is_known()
         for callback in callbacks:
             callback.on_train_end(self)
 
     def _run_epoch(self, callbacks: list[Callback], progress: Progress) -> dict[str, float]:
-        order = self._order(self.epoch)
-        averages = metrics.Averages(self.metrics)
-        progress.begin_epoch(self.epoch)
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            y = self.data.y_train[rows]
-            result = self.run_step(self.data.x_train[rows], y)
+        averages = _metrics.Averages(self.metrics, self.reading)
+        progress.begin_epoch(self.epoch - self.before[0])
+        for x, y in self.feed.batches(self.epoch):
+            result = self.run_step(x, y)
             averages.add(result.loss, y, result.outputs)
             progress.update(averages.result)
             for callback in callbacks:
-                callback.on_batch_end(self.seen - 1, {"loss": result.loss}, self)
+                step = self.seen - 1 - self.before[1]
+                callback.on_batch_end(step, {"loss": result.loss}, self)
         logs = averages.result()
-        if len(self.data.x_test):
-            found = evaluate_batches(
-                self.model,
+        if self.validation:
+            found = evaluate_pieces(
+                self.network,
                 self.params,
-                self.data.x_test,
-                self.data.y_test,
+                self.validation.pieces(),
                 self.loss,
                 self.metrics,
-                self.policy,
+                self.numerics.policy,
+                self.reading,
+                self._in_loss,
             )
             logs |= {f"val_{name}": value for name, value in found.items()}
         return logs
 
     def run_step(self, x: Array, y: Array) -> passes.Pass:
         """Take one step: both passes, and the update unless scaled gradients are not finite."""
-        scale = self.loss_scale
+        scale, y = self.loss_scale, self._in_loss(y)
         recorder, before = self.recorder, self.params.copy()  # updates leave the arrays alone
         watch = None if recorder is None else recorder.watch(self)
         result = self._passes(before, x, y, watch)
@@ -314,7 +380,7 @@ class Training:
             if finite:
                 self._update(result, result.gradients, watch)
             else:
-                self.history.skipped_steps.append(self.seen)
+                self.history.skipped_steps.append(self.seen - self.before[1])
                 self.history.skip_reasons.append(_reason(result.gradients, scale.value))
         if recorder is not None:
             recorder.finish(self, lambda inquest: self._passes(before, x, y, inquest))
@@ -326,11 +392,11 @@ class Training:
     def _passes(self, params: Params, x: Array, y: Array, watch: Watch | None) -> passes.Pass:
         """Run both passes of this step."""
         return passes.run_pass(
-            self.model,
+            self.network,
             params,
             self.numerics.array(x),
             y,
-            self.loss,
+            self.step_loss,
             self.numerics,
             scale=1.0 if self.loss_scale is None else self.loss_scale.value,
             seed=(self.seed, _LAYERS, self.seen),
@@ -414,7 +480,7 @@ class Training:
         }
 
     def _keep(self, logs: dict[str, float]) -> None:
-        self.history.epoch.append(self.epoch)
+        self.history.epoch.append(self.epoch - self.before[0])
         for name, value in logs.items():
             self.history.history.setdefault(name, []).append(float(value))
 
@@ -456,7 +522,7 @@ def initial_params(model: Network, data: Dataset, how: Mapping[str, Any]) -> Par
         seed=draw_key(how.get("rng", 0)),
     )
     params = how.get("params")
-    drawn = model.init(_generator(training.seed, _INIT), input_shape=training.data.input_shape)
+    drawn = drawn_params(model, training.seed, training.feed.input_shape)
     return {name: np.array(w, np.float32) for name, w in (params or drawn).items()}
 
 
@@ -495,6 +561,10 @@ def _facts_of(optimizer: Optimizer) -> dict[str, Any]:
     return {"name": optimizer.name} | {name: plain(value) for name, value in numbers.items()}
 
 
-def _checksum(data: Dataset) -> int:
-    arrays = (data.x_train, data.y_train, data.x_test, data.y_test)
-    return functools.reduce(lambda crc, x: zlib.crc32(x.tobytes(), crc), arrays, 0)
+def drawn_params(model: Network, seed: int, shape: tuple[int, ...] | None = None) -> Params:
+    """Return the parameters that a training with this seed starts from."""
+    return model.init(_generator(seed, _INIT), input_shape=shape)
+
+
+def _check_samples(model: Network, shape: tuple[int, ...]) -> None:
+    model.check_inputs(np.empty((0, *shape), np.float32))
