@@ -62,6 +62,8 @@ class ActivationFunction:
         softmax, which stays in float32.
     family : callable, optional
         What makes it of numbers, as `leaky` does: ``negative_slope=0.1``.
+    made_by : tuple of (str, dict), optional
+        The name of the one whose `family` made this one, and the numbers.
 
     Examples
     --------
@@ -75,6 +77,9 @@ class ActivationFunction:
     backward: Callable[[Array, Array, Array], Array] = dataclasses.field(repr=False)
     rounds: bool = True
     family: Callable[..., ActivationFunction] | None = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
+    made_by: tuple[str, dict[str, float]] | None = dataclasses.field(
         default=None, repr=False, compare=False
     )
 
@@ -109,6 +114,9 @@ class ActivationFunction:
         """Pickle the named ones by name, so that they stay what they are in other processes."""
         if NAMED.get(self.name) is self:
             return get, (self.name,)
+        if self.made_by is not None:
+            name, numbers = self.made_by
+            return functools.partial(get(name).family or get, **numbers), ()
         return ActivationFunction, (self.name, self.forward, self.backward, self.rounds)
 
 
@@ -163,6 +171,7 @@ def leaky(negative_slope: float = 0.2) -> ActivationFunction:
         f"leaky_relu({negative_slope:g})",
         functools.partial(_leaky_relu, slope=negative_slope),
         functools.partial(_leaky_relu_backward, slope=negative_slope),
+        made_by=("leaky_relu", {"negative_slope": negative_slope}),
     )
 
 
@@ -223,6 +232,7 @@ def exponential_linear(alpha: float = 1.0) -> ActivationFunction:
         f"elu({alpha:g})",
         functools.partial(_elu, alpha=alpha),
         functools.partial(_elu_backward, alpha=alpha),
+        made_by=("elu", {"alpha": alpha}),
     )
 
 

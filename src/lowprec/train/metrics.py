@@ -352,6 +352,15 @@ def get(
     )
 
 
+def listed(metrics: Iterable[Any] | str | None) -> tuple[Any, ...]:
+    """Return metrics as a tuple: none, one alone or several."""
+    if metrics is None:
+        return ()
+    if isinstance(metrics, str) or callable(metrics):
+        return (metrics,)
+    return tuple(metrics)
+
+
 def get_all(metrics: Iterable[Any] | str | None, loss: str | losses.Loss) -> tuple[Metric, ...]:
     """Return several metrics; one alone serves too.
 
@@ -360,11 +369,7 @@ def get_all(metrics: Iterable[Any] | str | None, loss: str | losses.Loss) -> tup
     ValueError
         If two have one name.
     """
-    if metrics is None:
-        return ()
-    if isinstance(metrics, str | Metric) or callable(metrics):
-        metrics = [metrics]
-    found = tuple(get(metric, loss) for metric in metrics)
+    found = tuple(get(metric, loss) for metric in listed(metrics))
     names = [metric.name for metric in found]
     for name in names:
         if names.count(name) > 1 or name == "loss":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from lowprec.train.running.feeding import inputs_of
 from lowprec.train.running.history import History, TrainedParams, target_scale_of
 from lowprec.train.running.logits import trained_network
 from lowprec.train.running.training import drawn_params
+from lowprec.train.saving import Compiled, Saved, read_model, write_model
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, DTypeLike
@@ -36,18 +38,9 @@ if TYPE_CHECKING:
     from lowprec.train.running.training import Follower
     from lowprec.train.summary import Summary
 
-__all__ = ["Compiled", "Params", "Sequential"]
+__all__ = ["Params", "Sequential", "load_model"]
 
 Params = dict[str, Array]
-
-
-class Compiled(NamedTuple):
-    """What `Sequential.compile` was told."""
-
-    optimizer: Optimizer
-    loss: str | Loss
-    metrics: tuple[_metrics.Metric, ...]
-    policy: Policy
 
 
 class Sequential:
@@ -463,9 +456,9 @@ class Sequential:
         if self.layers:
             trained_network(self, loss, found)
         losses.get(loss)
-        self._compiled = Compiled(
-            optimizers.get(optimizer), loss, _metrics.get_all(metrics, loss), found
-        )
+        listed = _metrics.listed(metrics)
+        _metrics.get_all(listed, loss)
+        self._compiled = Compiled(optimizers.get(optimizer), loss, listed, found)
         self._earlier = None
 
     def fit(
@@ -644,7 +637,8 @@ class Sequential:
 
     @params.setter
     def params(self, params: Mapping[str, ArrayLike]) -> None:
-        dtype = None if self._in_float64 else np.float32
+        wide = any(np.asarray(w).dtype == np.float64 for w in params.values())
+        dtype = np.float64 if wide and self._in_float64 else np.float32
         checked = self.check_params(params, dtype, self.input_shape or self._seen_shape)
         kept = {name: np.array(w) for name, w in checked.items()}
         self._params = TrainedParams(kept, target_scale_of(params))
@@ -679,6 +673,40 @@ class Sequential:
                 )
             weights = dict(zip(names, arrays, strict=True))
         self.params = weights
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model to one file, whole or not at all: `train.load_model` reads it.
+
+        It holds the layers, the parameters bit for bit, what `compile` was told, and what `fit`
+        goes on from: the optimizer's state, the loss scale, the count of steps. Nothing is pickled.
+
+        Parameters
+        ----------
+        path : str or path
+            The file, which gets exactly this name, such as ``"best-cnn-model.keras"``. A saved
+            model is replaced.
+        overwrite : bool
+            Whether a file that is not a saved model may be replaced.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written, or exists and is not a saved model.
+        TypeError
+            If the model holds a function without a name.
+        """
+        params = self._params
+        if params is None and self.layers and self.input_shape is not None:
+            params = self.params
+        saved = Saved(
+            self.layers,
+            self.input_shape,
+            self._seen_shape,
+            params,
+            self._compiled,
+            self._earlier,
+        )
+        write_model(path, saved, overwrite=overwrite)
 
     def count_params(self) -> int:
         """Return how many numbers the parameters are, moving statistics included."""
@@ -770,6 +798,56 @@ class Sequential:
         return self._drawn(np.shape(inputs_of(self, x))[1:])
 
 
+def load_model(
+    path: str | os.PathLike[str],
+    custom_objects: Mapping[str, Any] | None = None,
+    compile: bool = True,  # noqa: A002  # Keras' word
+) -> Sequential:
+    """Return the model in a file that `Sequential.save` wrote, every number bit for bit.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+    custom_objects : mapping of str to anything, optional
+        What you defined yourself, by name: layers' classes, losses, metrics, optimizers.
+    compile : bool
+        Whether the model is compiled as it was, and `fit` goes on; False reads layers and
+        parameters alone.
+
+    Returns
+    -------
+    Sequential
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, holds something else, was written by a newer lowprec, or uses what
+        is not among `custom_objects`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lowprec import train
+    >>> model = train.Sequential([train.Input((4,)), train.Dense(3, activation="softmax")])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(f"{folder}/model.keras")
+    ...     again = train.load_model(f"{folder}/model.keras")
+    >>> again == model, bool((again.params["0/kernel"] == model.params["0/kernel"]).all())
+    (True, True)
+    """
+    saved = read_model(path, dict(custom_objects or {}), is_compiled=compile)
+    model = Sequential(saved.layers or None, saved.input_shape)
+    model._seen_shape, model._compiled = saved.seen_shape, saved.compiled
+    if saved.params is not None:
+        model.params = saved.params
+        if saved.history is not None:
+            model._earlier = dataclasses.replace(saved.history, params=model.params)
+    return model
+
+
 _FIT_WORDS = (
     "epochs",
     "batch_size",
@@ -792,7 +870,7 @@ _ELSEWHERE = {
     "trainable": "freeze a layer with trainable=False, as in Dense(3, trainable=False)",
     "to_json": "model.save(path) writes layers, weights, policy and optimizer to one file",
     "save_weights": "model.save(path) writes layers, weights, policy and optimizer to one file",
-    "load_weights": "train.load_model(path) reads what model.save(path) wrote",
+    "load_weights": "model.params = train.load_model(path).params takes the weights of a file",
     "train_on_batch": "fit takes batches: model.fit([(x, y)]) takes one step",
     "output_shape": "model.shapes()[-1] is the shape of one sample's output",
     "get_layer": "model.layers[0] is the first layer",

@@ -43,6 +43,7 @@ __all__ = [
     "Optimizer",
     "RMSProp",
     "get",
+    "remade",
 ]
 
 
@@ -317,6 +318,31 @@ _OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     optimizer.__name__.lower(): optimizer
     for optimizer in (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW, AdaMax, Nadam)
 }
+
+
+def remade(name: str, learning_rate: Rate, numbers: dict[str, Any]) -> Optimizer | None:
+    """Return the optimizer of a name and its numbers; None where lowprec has none of that name.
+
+    Parameters
+    ----------
+    name : str
+        `Optimizer.name`.
+    learning_rate : float or callable
+        The rate.
+    numbers : dict
+        `Optimizer.hyperparameters`, or some others.
+
+    Examples
+    --------
+    >>> remade("Adam", 0.1, Adam().hyperparameters)
+    Adam(learning_rate=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-08, weight_decay=0.0)
+    """
+    maker = _OPTIMIZERS.get(name.lower())
+    if maker is None:
+        return None
+    if maker is Nesterov:
+        numbers = {word: value for word, value in numbers.items() if word != "nesterov"}
+    return maker(learning_rate=learning_rate, **numbers)
 
 
 def get(optimizer: Optimizer | str) -> Optimizer:

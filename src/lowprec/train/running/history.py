@@ -117,6 +117,11 @@ class History:
             If the file cannot be written, or exists and is not a saved history.
         """
         check_outputs([Output(path, SAVED)], overwrite=overwrite)
+        arrays, header = self.packed()
+        write_archive(path, arrays, {"content": "history"} | header)
+
+    def packed(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """Return the arrays and the header that a file of it holds."""
         numbers = {f"history/{name}": np.array(v, np.float64) for name, v in self.history.items()}
         numbers["loss_scales"] = np.array(self.loss_scales, np.float64)
         numbers["step_losses"] = np.array(self.step_losses, np.float64)
@@ -124,7 +129,7 @@ class History:
         params = {f"params/{name}": array for name, array in self.params.items()}
         state = {f"state/{name}": array for name, array in self.state.items()}
         header = {"epoch": self.epoch, "skip_reasons": self.skip_reasons, "facts": self.facts}
-        write_archive(path, numbers | params | state, {"content": "history"} | header)
+        return numbers | params | state, header
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -145,6 +150,11 @@ class History:
         arrays, header = read_archive(path)
         if header.pop("content", None) != "history":
             raise ValueError(f"{path} is an archive of lowprec, but not a saved history")
+        return cls.unpacked(arrays, header)
+
+    @classmethod
+    def unpacked(cls, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Self:
+        """Return the history of what `packed` gave."""
         scale = header.get("facts", {}).get("target_scale")
         units = None if scale is None else TargetScale(*map(tuple, scale))
         return cls(
