@@ -1,6 +1,8 @@
 """Kernels: the only place that imports Numba.
 
-`scalar_rounder` serves a user's own compiled functions; the rest is for `lowprec.conversion`.
+`scalar_rounder` serves a user's own compiled functions. `rules` are the rules on vectors, and
+`plans` says what a kernel needs to know; from which magnitude on a mode overflows is decided in
+`lowprec.rounding.overflow_rule`. Random bits are made by `philox`, from a key and an index.
 """
 
 import gc as _gc

@@ -37,12 +37,13 @@ __all__ = [
     "apply_plan",
     "compile_as",
     "constants_loader",
-    "from_text",
+    "keep",
+    "kept",
     "kernel",
     "load_constants",
     "make_loop",
+    "spell",
     "swap_float_state",
-    "to_text",
 ]
 
 #: compile flags of every kernel; fastmath stays off because it loses NaN and -0
@@ -115,15 +116,23 @@ DIRECTED_FLOATS = directed_floats(cpu_target.target_context.codegen().magic_tupl
 # Between Numba's values and lanes ------------------------------------------------------------
 
 
-def to_text(plan: Plan) -> str:
-    """Spell a plan as a string, which Numba can treat as a constant."""
-    return "|".join(map(str, plan))
+_KEPT: dict[str, Any] = {}
 
 
-def from_text(text: str) -> Plan:
-    """Read a plan from its spelling."""
-    fields: list[Any] = [int(f) if f.isdigit() else f for f in text.split("|")]
-    return Plan(*fields)
+def keep(text: str, record: Any) -> str:
+    """Keep a record under a text, which Numba takes as a constant; return the text."""
+    assert _KEPT.setdefault(text, record) == record
+    return text
+
+
+def kept(text: str) -> Any:
+    """Return the record of a text, which is never taken apart."""
+    return _KEPT[text]
+
+
+def spell(plan: tuple[Any, ...]) -> str:
+    """Keep a plan under its fields, and return that text."""
+    return keep("|".join(map(str, plan)), plan)
 
 
 def draws_halves(plan: Plan) -> bool:
@@ -199,7 +208,7 @@ load_constants = constants_loader(_FIELDS)
 @intrinsic(prefer_literal=True)
 def apply_rule(_: Any, x: Any, out: Any, i: Any, constants: Any, plan: Any, count: Any) -> Any:
     """Apply the rule to the `count` elements of `x` from i on."""
-    work, lanes = from_text(plan.literal_value), count.literal_value
+    work, lanes = kept(plan.literal_value), count.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source = Elements(context, builder, signature.args[0], args[0])
@@ -278,7 +287,7 @@ def apply_random_rule(
     _: Any, x: Any, out: Any, i: Any, constants: Any, index: Any, key: Any, plan: Any, count: Any
 ) -> Any:
     """Apply the rule to one element, or to a block, that has this index in the whole array."""
-    work, is_block = from_text(plan.literal_value), count.literal_value > 1
+    work, is_block = kept(plan.literal_value), count.literal_value > 1
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source = Elements(context, builder, signature.args[0], args[0])
@@ -307,7 +316,7 @@ def make_loop(plan: Plan, parallel: bool = False) -> Loop:
     of ``x[0]`` in the array that the caller sees. The work is cut into `chunks` pieces; a parallel
     loop shares them among threads.
     """
-    text = to_text(plan)
+    text = spell(plan)
     x = types.Array(from_dtype(np.dtype(plan.source)), 1, "C", readonly=True)
     out = types.Array(from_dtype(np.dtype(plan.target)), 1, "C")
     arguments = [x, out, types.Array(types.uint64, 1, "C"), types.int64]

@@ -7,7 +7,7 @@ normal number, at a known place, the `point`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, assert_never
+from typing import Any, Literal, NamedTuple, assert_never
 
 from lowprec.kernels.lanes import Lanes, maximum, select
 from lowprec.rounding import Rounding
@@ -38,6 +38,31 @@ class Constants(NamedTuple):
     threshold: Field  # bits of the least source magnitude that overflows (of the source's floats)
 
 
+class Variant(NamedTuple):
+    """Which formats a rule is for: by their signs and zeros, and by their subnormal numbers."""
+
+    signs: Literal["signed", "fnuz", "unsigned", "scale"] = "signed"
+    flushes: bool = False  # one step from 0 to the smallest normal number
+
+    def __str__(self) -> str:
+        return f"{self.signs}-flush" if self.flushes else self.signs
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether negative numbers have codes."""
+        return self.signs in ("signed", "fnuz")
+
+    @property
+    def is_fnuz(self) -> bool:
+        """Whether zero has no sign and the one NaN has the code of -0."""
+        return self.signs == "fnuz"
+
+    @property
+    def is_scale(self) -> bool:
+        """Whether there is neither a sign nor a zero, and exponent field 0 is a normal number."""
+        return self.signs == "scale"
+
+
 class Plan(NamedTuple):
     """What a kernel knows of its work when it is compiled."""
 
@@ -46,7 +71,7 @@ class Plan(NamedTuple):
     mode: str  # a rounding mode's name, or decode
     word: int  # bits of the integers that rules compute with
     twin: str = "general"  # which rule: general, or a faster one: aligned, adder, avx512, hardware
-    variant: str = "signed"  # which formats: signed, fnuz, unsigned, scale; …-flush
+    variant: Variant = Variant()
     shift: int = 0  # how many bits the aligned twin rounds off
     random_bits: int = 0  # r of the stochastic modes
     streaming: int = 0  # 1 if results are written past the caches

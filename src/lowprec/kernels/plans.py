@@ -12,7 +12,7 @@ import numpy as np
 from lowprec.formats import Format, Specials, checked_overflow, float16, float32
 from lowprec.kernels.compiler import processor_has as processor_has
 from lowprec.kernels.loops import make_loop
-from lowprec.kernels.rules import Constants, Plan
+from lowprec.kernels.magnitudes import Constants, Plan, Variant
 from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow, Rounding, overflow_rule
 
@@ -84,21 +84,21 @@ def fits_float32_words(fmt: Format) -> bool:
     return fmt.has_zero and fmt.fits(float32) and fmt.emin >= float32.emin
 
 
-def variant(fmt: Format) -> str:
-    """Name the rules' variant for the format's signs, zeros and subnormals."""
+def variant(fmt: Format) -> Variant:
+    """Return the rules' variant for the format's signs, zeros and subnormals."""
     if not fmt.has_zero:
-        return "scale"
-    kind = "signed" if fmt.signed else "unsigned"
+        return Variant("scale")
+    flushes = not fmt.subnormals and fmt.precision > 1
     if fmt.has_nan_at_negative_zero:
-        kind = "fnuz"
-    return kind if fmt.subnormals or fmt.precision == 1 else f"{kind}-flush"
+        return Variant("fnuz", flushes)
+    return Variant("signed" if fmt.signed else "unsigned", flushes)
 
 
 def is_aligned(fmt: Format, word: int) -> bool:
     """Whether a code is the top of the float's own bits."""
     emin = 1 - _BIAS[word]
     return (
-        variant(fmt) == "signed"
+        variant(fmt) == Variant("signed")
         and fmt.specials is Specials.IEEE
         and fmt.emin == emin
         and fmt.emax == -emin + 1
@@ -214,7 +214,8 @@ def _suits_addition(fmt: Format, rounding: Rounding, word: int, results: Results
     trailing, bias = _TRAILING[word], _BIAS[word]
     if not (
         not rounding.is_stochastic
-        and variant(fmt) in ("signed", "unsigned", "fnuz")
+        and not variant(fmt).flushes
+        and not variant(fmt).is_scale
         and fmt.trailing_bits < trailing
         and fmt.emin - fmt.trailing_bits > -bias
         and fmt.emax + 1 + trailing - fmt.trailing_bits <= bias

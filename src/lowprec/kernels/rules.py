@@ -37,20 +37,20 @@ def round_general(x: Magnitude, plan: Plan, c: Constants, R: Lanes) -> Lanes:
     e = maximum(x.e, c.emin)
     s = (t.constant(x.point) - t) + (e - x.e)
     below = (x.e < c.emin) | (x.m < 1 << x.point)  # the format's smallest normal number
-    if plan.variant.endswith("flush"):  # one step from 0 to the smallest normal number
+    if plan.variant.flushes:  # one step from 0 to the smallest normal number
         s = select(below, s + t, s)
     m = x.m
     if Rounding(plan.mode).weighs_fraction:  # which fraction must not grow where s is cut
         m = m >> minimum(maximum(s, widest) - widest, widest)
     # m is below 2**(widest - 1), so that cutting s there leaves the other modes' results alone
     s = minimum(s, widest)
-    before = e - c.emin - int(plan.variant.startswith("scale")) if plan.exponent_parity else None
-    if before is not None and plan.variant.startswith("scale"):
+    before = e - c.emin - int(plan.variant.is_scale) if plan.exponent_parity else None
+    if before is not None and plan.variant.is_scale:
         m = maximum(m, x.m.constant(1) << s)  # there is nothing below the smallest number
     q = adjust(m, s, x.negative, plan, R, before) >> s
-    if plan.variant.endswith("flush"):
+    if plan.variant.flushes:
         q = select(below, q << t, q)
-    if plan.variant.startswith("scale"):  # exponent field 0 is a normal number: there is no zero
+    if plan.variant.is_scale:  # exponent field 0 is a normal number: there is no zero
         q = maximum(q, 1) - 1
     return ((e - c.emin) << t) + q
 
@@ -65,12 +65,12 @@ def code_to_bits(code: Lanes, plan: Plan, c: Constants) -> Lanes:
     scaled = code << (t.constant(trailing) - t)
     if plan.twin == "aligned":
         return scaled  # subnormal numbers of the format are subnormal numbers of the float
-    offset = c.emin if plan.variant.startswith("scale") else c.emin - 1
+    offset = c.emin if plan.variant.is_scale else c.emin - 1
     normal = scaled + (offset << trailing)
-    if plan.variant.startswith("scale"):
+    if plan.variant.is_scale:
         return normal
     is_below = (code >> t).equals(0)
-    if plan.variant.endswith("flush"):
+    if plan.variant.flushes:
         return select(is_below, code.constant(0), normal)
     subnormal = (code.to_floats() * c.quantum.as_floats()).as_integers()
     return select(is_below, subnormal, normal)
@@ -108,14 +108,14 @@ def convert(x: Lanes, plan: Plan, c: Constants, R: Lanes, nan_is_canonical: bool
 def write(magnitude: Lanes, source: Magnitude, plan: Plan, c: Constants) -> Lanes:
     """Give the magnitude its sign, and the result its type."""
     is_zero = source.bits.equals(0)
-    if plan.variant.startswith("scale"):
+    if plan.variant.is_scale:
         magnitude = select(source.negative | is_zero, c.nan, magnitude)
-    elif plan.variant.startswith("unsigned"):
+    elif not plan.variant.has_sign:
         magnitude = select(source.negative & ~is_zero, c.nan, magnitude)
     else:
         sign_mask = c.sign_mask if plan.is_encoding else 1 << (c.nan.bits - 1)
         sign = select(source.negative, magnitude.constant(0) | sign_mask, 0)
-        if plan.variant.startswith("fnuz"):  # zero is +0, and the one NaN has the code of -0
+        if plan.variant.is_fnuz:  # zero is +0, and the one NaN has the code of -0
             sign = select(magnitude.equals(0), sign.constant(0), sign)
             sign = select(magnitude.equals(c.nan), magnitude.constant(0) | sign_mask, sign)
         magnitude = magnitude | sign
@@ -138,7 +138,7 @@ def decode(code: Lanes, plan: Plan, c: Constants) -> Lanes:
     special = select(magnitude.equals(c.infinity), c.overflow_positive, c.nan)
     bits = select(magnitude > c.max_code, special, bits)
     sign = select(code_sign.equals(0), code.constant(0), 1 << (plan.word - 1))
-    if plan.variant.startswith("fnuz"):
+    if plan.variant.is_fnuz:
         sign = select(bits.equals(0), sign.constant(0), sign)
         bits = select(code.equals(c.sign_mask), c.nan, bits)
         sign = select(code.equals(c.sign_mask), sign.constant(1 << (plan.word - 1)), sign)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.formats import FormatLike, checked_overflow, float64, get_format
 from lowprec.kernels.compiler import intrinsic, types
 from lowprec.kernels.lanes import Lanes
-from lowprec.kernels.loops import compile_as, from_text, to_text
+from lowprec.kernels.loops import compile_as, keep, kept, spell
 from lowprec.kernels.plans import conversion_plan
 from lowprec.kernels.rules import Constants, convert
 from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
@@ -68,7 +68,8 @@ def _make_rounder(fmt: Any, rounding: Rounding, overflow: Overflow) -> Callable[
         plan, constants = conversion_plan(
             fmt, "float64", float64.name, rounding, overflow, 32, twin="general"
         )
-    text = f"{to_text(plan)}|{','.join(map(str, constants))}"
+    fields = tuple(map(int, constants))
+    text = keep(f"{spell(plan)}|{','.join(map(str, fields))}", (plan, fields))
     if rounding.is_stochastic:
 
         def round_randomly(x, random):  # type: ignore[no-untyped-def]
@@ -86,8 +87,7 @@ def _make_rounder(fmt: Any, rounding: Rounding, overflow: Overflow) -> Callable[
 @intrinsic(prefer_literal=True)
 def _apply(_: Any, x: Any, random: Any, rule: Any) -> Any:
     """Apply a rule, given with its constants as text, to one number."""
-    text, _, numbers = rule.literal_value.rpartition("|")
-    plan, constants = from_text(text), [int(number) for number in numbers.split(",")]
+    plan, constants = kept(rule.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         R = Lanes(builder, context.cast(builder, args[1], signature.args[1], types.uint64))

@@ -19,10 +19,10 @@ from lowprec.kernels.loops import (
     Elements,
     apply_plan,
     compile_as,
-    from_text,
+    kept,
     load_constants,
+    spell,
     swap_float_state,
-    to_text,
 )
 from lowprec.kernels.plans import conversion_plan
 from lowprec.rounding import Overflow, Rounding
@@ -42,7 +42,7 @@ def _apply_sum(
 ) -> Any:
     """Round x[i:] + y[j:] into x[i:], `count` elements; with negative results to zero if asked."""
     lanes = count.literal_value
-    work = from_text(plan.literal_value) if plan.literal_value else None
+    work = kept(plan.literal_value) if plan.literal_value else None
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target = Elements(context, builder, signature.args[0], args[0])
@@ -92,7 +92,7 @@ class Sum:
             made, self.constants = conversion_plan(
                 fmt, "float32", "float32", Rounding.TIES_TO_EVEN, overflow
             )
-            plan = to_text(made)
+            plan = spell(made)
         self.loop = _sum_loop(plan, 0)
         self.relu_loop = _sum_loop(plan, 1)
 

@@ -1,1 +1,1 @@
-"""What lowprec shows: terminal tables, HTML views and the report page."""
+"""The page of `lowprec report`: its data sets, figures, sections and measurements."""

@@ -1,7 +1,8 @@
 """Tensors on disk: named, read by block, converted from one format to another.
 
 Nothing here needs more memory than a few blocks, however large a tensor is, and nothing in a file
-is ever executed.
+is ever executed. `opening` finds the kind of a file and `writing` writes tensors, under a temporary
+name until all is there (`writing.replacing`); other files go through `common.whole_files`.
 """
 
 from lowprec.tensors.converting import Conversion as Conversion

@@ -1,5 +1,6 @@
 """lowprec for PyTorch: tensors are rounded, models watched and accelerators emulated.
 
+`emulating` intercepts a model's calls, `functions` replaces them, `products` rounds and multiplies.
 Import it by name, ``import lowprec.torch as lt``; ``import lowprec`` never imports torch.
 """
 

@@ -25,7 +25,7 @@ import numpy as np
 from lowprec.kernels.blocks.loops import find_scale, write_elements
 from lowprec.kernels.compiler import cgutils, from_dtype, intrinsic, ir, numba, types
 from lowprec.kernels.lanes import Lanes, maximum, minimum, select
-from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
+from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kept, spell, swap_float_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,16 +96,6 @@ class Rule(NamedTuple):
     target: str  # float32, or the dtype of codes
     strict: int = 0  # of few: bit i says that midpoint i belongs to the smaller element
     is_quick: int = 0  # of few and quotient: 1 if float32 may try before
-
-    def text(self) -> str:
-        """Spell the rule, for Numba to treat as a constant."""
-        return " ".join(str(int(field) if isinstance(field, bool) else field) for field in self)
-
-
-def _read(text: str) -> Rule:
-    kind, column, row, lanes, style, target, strict, quick = text.split()
-    numbers = int(strict), int(quick)
-    return Rule(kind, column == "1", row, int(lanes), int(style), target, *numbers)
 
 
 class _Fields:
@@ -394,7 +384,7 @@ def convert_block(
     `x` and `out` are addresses, `steps` the distances of their rows in bytes, `scale` the address
     for the scale or scales as float64, which are written only with codes.
     """
-    plan = _read(rule.literal_value)
+    plan = kept(rule.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         step, out_step = cgutils.unpack_tuple(builder, args[2], 2)
@@ -516,10 +506,10 @@ def make_conversion(rule: Rule, parallel: bool = False) -> Callable[..., None]:
 
     `x` and `out` have columns that are neighbours in memory. Scales are written with codes alone.
     """
-    text, lanes, is_column = rule.text(), rule.lanes, rule.is_column
+    text, lanes, is_column = spell(rule), rule.lanes, rule.is_column
     narrow, in_batch = min(lanes, _NARROW), _IN_BATCH
-    batch_text = rule._replace(rows=_BATCH).text()
-    narrow_text = rule._replace(lanes=narrow).text()
+    batch_text = spell(rule._replace(rows=_BATCH))
+    narrow_text = spell(rule._replace(lanes=narrow))
     as_codes = rule.target != "float32"
     is_long, is_one = rule.rows == LONG, rule.rows == ONE
     width = lanes if is_column else 1  # blocks that are converted at once

@@ -45,7 +45,7 @@ def is_exceptional(x: Lanes, task: Task) -> Lanes:
 
 def _first_code(task: Task) -> int:
     """Return the bits of the least magnitude that has a code: zero, in all but one kind."""
-    return int(task.plan.variant.startswith("scale"))
+    return int(task.plan.variant.is_scale)
 
 
 def range_events(
@@ -78,7 +78,7 @@ def every_event(
     invalid = invalid & is_nan
     if not task.has_sign:  # negative numbers become NaN
         has_no_code = x < 0.0
-        if task.plan.variant.startswith("scale"):
+        if task.plan.variant.is_scale:
             has_no_code = x <= 0.0
         invalid, finite = invalid | has_no_code, finite & ~has_no_code
     inexact = finite & inexact

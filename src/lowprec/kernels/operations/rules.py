@@ -119,7 +119,7 @@ class Task(NamedTuple):
     @property
     def has_sign(self) -> bool:
         """Whether negative numbers have codes."""
-        return not self.plan.variant.startswith(("unsigned", "scale"))
+        return self.plan.variant.has_sign
 
     @property
     def counts(self) -> bool:
@@ -129,7 +129,7 @@ class Task(NamedTuple):
     @property
     def keeps_subnormals(self) -> bool:
         """Whether every multiple of the format's smallest number below the normal ones remains."""
-        return not (self.flush_to_zero or self.plan.variant.endswith("flush"))
+        return not (self.flush_to_zero or self.plan.variant.flushes)
 
     @property
     def rounds_twice(self) -> bool:
@@ -492,7 +492,7 @@ def flushed(x: Lanes, tiny: Lanes, task: Task) -> Lanes:
     Negative numbers that have no code stay, and become NaN.
     """
     bits = x.as_integers()
-    zero = bits.constant(0) if task.plan.variant.startswith("fnuz") else bits & sign_bit(x)
+    zero = bits.constant(0) if task.plan.variant.is_fnuz else bits & sign_bit(x)
     if not task.has_sign:
         tiny = tiny & (bits < sign_bit(x))
     return select(tiny, zero, bits).as_floats()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.kernels.compiler import cgutils, get_or_insert_function, intrinsic, ir, types
 from lowprec.kernels.lanes import Lanes
-from lowprec.kernels.loops import constants_loader, to_text
+from lowprec.kernels.loops import constants_loader, keep, kept, spell
 from lowprec.kernels.operations.events import (
     EVENTS,
     every_event,
@@ -47,15 +47,12 @@ COUNTERS = 8  # places for a thread's event counts: a cache line
 _FIELDS = len(Constants._fields) + len(Limits._fields)
 _COUNT = ir.IntType(64)
 
-_tasks: dict[str, Task] = {}
-
 
 def task_to_text(task: Task) -> str:
     """Spell a task as a string, which Numba can treat as a constant, and remember it."""
     switches = "".join(str(int(field)) for field in task if isinstance(field, bool))
-    text = f"{task.operation}|{switches}|{task.source}|{task.target}|{to_text(task.plan)}"
-    assert _tasks.setdefault(text, task) == task
-    return text
+    text = f"{task.operation}|{switches}|{task.source}|{task.target}|{spell(task.plan)}"
+    return keep(text, task)
 
 
 # Between Numba's arrays and lanes ----------------------------------------------------------------
@@ -205,7 +202,7 @@ def apply(
     _: Any, a: Any, b: Any, c: Any, out: Any, i: Any, constants: Any, counts: Any, k: Any, work: Any
 ) -> Any:
     """Apply an operation to a vector of elements from i on."""
-    task = _tasks[work.literal_value]
+    task = kept(work.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _compute_vector(context, builder, signature.args, args, task)
@@ -219,7 +216,7 @@ def apply_masked(
     lower: Any, upper: Any, work: Any,
 ) -> Any:  # fmt: skip
     """Apply an operation to those of the elements that lie in [lower, upper)."""
-    task = _tasks[work.literal_value]
+    task = kept(work.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         mask = _mask_of(builder, args[4], args[8], args[9], task.lanes)
@@ -234,7 +231,7 @@ def apply_randomly(
     lower: Any, upper: Any, words: Any, j: Any, work: Any,
 ) -> Any:  # fmt: skip
     """Do so with a vector of random words from j on."""
-    task = _tasks[work.literal_value]
+    task = kept(work.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         mask = _mask_of(builder, args[4], args[8], args[9], task.lanes)

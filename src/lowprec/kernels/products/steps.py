@@ -19,7 +19,7 @@ import numpy as np
 from lowprec.formats import Format, bfloat16, float16, float32
 from lowprec.kernels.compiler import cgutils, ir
 from lowprec.kernels.lanes import Lanes, select
-from lowprec.kernels.loops import from_text, to_text
+from lowprec.kernels.loops import kept, spell
 from lowprec.kernels.plans import conversion_plan, fits_float32_words, processor_has
 from lowprec.kernels.rules import Constants, convert
 from lowprec.rounding import is_usual
@@ -55,7 +55,7 @@ def step_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str,
     ):
         return None
     plan, constants = conversion_plan(fmt, "float32", "float32", rounding, overflow)
-    return to_text(plan), constants
+    return spell(plan), constants
 
 
 def step(x: Lanes, y: Lanes, z: Lanes, plan: str, c: Constants | None) -> Lanes:
@@ -68,7 +68,7 @@ def step(x: Lanes, y: Lanes, z: Lanes, plan: str, c: Constants | None) -> Lanes:
     if plan == "float16":
         return s.float_resized(16).float_resized(32)
     assert c is not None
-    return convert(s, from_text(plan), c, c.emin)
+    return convert(s, kept(plan), c, c.emin)
 
 
 def _fma(x: Lanes, y: Lanes, z: Lanes, direction: int) -> Lanes:

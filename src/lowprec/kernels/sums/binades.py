@@ -37,7 +37,7 @@ from lowprec.kernels.loops import (
     DIRECTED_FLOATS,
     EXACT_FLOATS,
     compile_as,
-    from_text,
+    kept,
     load_constants,
     swap_float_state,
 )
@@ -90,7 +90,7 @@ def binades_of(fmt: Format, rounding: Rounding, overflow: Overflow) -> Binades |
             assert_never(rounding)
     if fmt.counts_exponent_parity and rounding.looks_at_parity:
         return None
-    if variant(fmt).startswith(("unsigned", "scale")) or (is_directed and DIRECTED_FLOATS is None):
+    if not variant(fmt).has_sign or (is_directed and DIRECTED_FLOATS is None):
         return None
     least = fmt.smallest_subnormal if fmt.subnormals else fmt.smallest_normal
     bits = np.array([least, fmt.max]).view(np.int64)
@@ -174,8 +174,8 @@ def _native_loop(kind: Any) -> Callable[..., None]:
 
 
 def _binade_loop(plan: str) -> Callable[..., None]:
-    mode = from_text(plan).mode
-    r = from_text(plan).random_bits
+    mode = kept(plan).mode
+    r = kept(plan).random_bits
     breaks_ties = mode in ("ties_to_away", "ties_toward_zero")
     is_directed = not Rounding(mode).is_nearest
     ups = (

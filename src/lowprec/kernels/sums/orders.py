@@ -27,10 +27,10 @@ from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import (
     EXACT_FLOATS,
     compile_as,
-    from_text,
+    kept,
     load_constants,
+    spell,
     swap_float_state,
-    to_text,
 )
 from lowprec.kernels.magnitudes import adjust
 from lowprec.kernels.philox import philox
@@ -59,7 +59,7 @@ def rounding_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[
         return NATIVE, np.zeros(len(Constants._fields), np.uint64)
     r = result_random_bits(fmt, rounding)
     plan, constants = conversion_plan(fmt, "float64", "float64", rounding, overflow, r)
-    return to_text(plan), constants
+    return spell(plan), constants
 
 
 # One rounding ------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def _round(x: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
 
 def _add(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
     """Return ○(x + y): nearly always a float64 that needs no more than its last bits cut off."""
-    if plan.variant.startswith(("unsigned", "scale")):
+    if not plan.variant.has_sign:
         return _add_any(x, y, plan, c, random)
     s, error = two_sum(x, y)
     bits = s.as_integers()
@@ -129,7 +129,7 @@ def _add_any(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lan
 def _rule(builder: Any, text: str, constants: Any, random: Any) -> tuple[Plan, Constants, Lanes]:
     fields = cgutils.unpack_tuple(builder, constants, len(Constants._fields))
     c = Constants(*(Lanes(builder, field) for field in fields))
-    return from_text(text), c, Lanes(builder, random)
+    return kept(text), c, Lanes(builder, random)
 
 
 @intrinsic(prefer_literal=True)
@@ -164,7 +164,7 @@ def added(_: Any, x: Any, y: Any, z: Any, constants: Any, random: Any, plan: Any
 def drawn(_: Any, output: Any, number: Any, key: Any, plan: Any) -> Any:
     """Return 32 random bits for an output's rounding of this number; 0 where none are used."""
     text = plan.literal_value
-    has_draws = text != NATIVE and from_text(text).random_bits
+    has_draws = text != NATIVE and kept(text).random_bits
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         output, number, key = (Lanes(builder, value) for value in args[:3])

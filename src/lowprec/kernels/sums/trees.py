@@ -20,8 +20,8 @@ from lowprec.kernels.loops import (
     Elements,
     compile_as,
     load_constants,
+    spell,
     swap_float_state,
-    to_text,
 )
 from lowprec.kernels.plans import conversion_plan
 from lowprec.kernels.products.steps import step, step_plan
@@ -51,7 +51,7 @@ def term_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str,
     """
     if fmt == bfloat16 and step_plan(fmt, rounding, overflow) is not None:
         plan, constants = conversion_plan(fmt, "float32", "float32", rounding, overflow)
-        return to_text(plan), constants
+        return spell(plan), constants
     return step_plan(fmt, rounding, overflow)
 
 

@@ -1,1 +1,1 @@
-"""The kinds of files that hold tensors: one module a kind."""
+"""How each kind of file is read: one module a kind. `lowprec.tensors.writing` writes them."""

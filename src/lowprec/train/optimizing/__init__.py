@@ -1,1 +1,4 @@
-"""How an optimizer is put together: transforms, adaptive moments, clipping, and the step itself."""
+"""What optimizers are put together from: transforms, clipping, and the formulas of `adaptive`.
+
+`lowprec.train.optimizers` composes them.
+"""

@@ -80,7 +80,8 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
 def _worst_tensor(recorder: Record, fmt: Format) -> tuple[float, str]:
     """Return the largest share of lost updates in a tenth of the run, and whose it is.
 
-    A tensor counts where the updates lost are most of its updates by their squares too.
+    A tensor counts where the lost updates are most of its updates by their squares, or more than
+    `LOST` of the whole run.
     """
     worst, whose = 0.0, ""
     for track in recorder.of_kind("update"):

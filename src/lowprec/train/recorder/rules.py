@@ -62,8 +62,9 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     ),
     Rule(
         "lost updates",
-        "more than 80 % of the updates leave the weight as it was (a problem; more than half: a "
-        "warning), and the run ends worse than float32's; without a float32 run beside it, a note",
+        "more than 80 % of the updates, of all or of one tensor in a tenth of the run, leave the "
+        "weight as it was (a problem; of all more than half: a warning), and the run ends worse "
+        "than float32's; without a float32 run beside it, a note",
         "an update of less than half a spacing is lost to nearest; but 77 % alone was harmless in "
         "a measured case, for the others were rounded up",
         "Micikevicius et al. (2018), section 3.1; Zamirai et al. (2020), Revisiting BFloat16 "
