@@ -1,4 +1,7 @@
-"""Assertions for a user's own tests: whether results are close, a conversion what it claims."""
+"""Assertions for a user's own tests: whether results are close, a conversion what it claims.
+
+`assert_holds` is for programs in a format.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.analysis.difference import diff
 from lowprec.analysis.difference_figures import roundings
+from lowprec.trace.tracing import trace
 from lowprec.verification.conformance import conformance
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from lowprec.analysis.difference_figures import Element
     from lowprec.blocks.formats import AnyFormatLike
     from lowprec.formats import FormatLike
     from lowprec.rounding import OverflowLike, RoundingLike
     from lowprec.verification.conformance import Conversion
 
-__all__ = ["assert_close", "assert_conforms"]
+__all__ = ["assert_close", "assert_conforms", "assert_holds"]
 
 
 def assert_conforms(
@@ -139,3 +145,51 @@ def _told(element: Element, is_named: bool) -> str:
         f"{element.name if is_named else ''}[{place}]: actual {element.y!r}, expected "
         f"{element.x!r}, {element.ulps:.6g} ulps"
     )
+
+
+def assert_holds(
+    f: Callable[..., Any],
+    args: Sequence[Any],
+    format: FormatLike,  # noqa: A002
+    tolerance: float,
+    **options: Any,
+) -> None:
+    """Raise AssertionError unless a NumPy program keeps its error within a tolerance in a format.
+
+    Parameters
+    ----------
+    f : callable
+        A Python function that computes with NumPy.
+    args : sequence
+        Its arguments.
+    format : Format, str or dtype
+        What its lines compute in.
+    tolerance : float
+        The largest error of any array or number that it returns: the 2-norm of the difference from
+        plain NumPy float64, over the norm of that (over 1 where it is 0).
+    **options
+        As for `lowprec.trace`: ``keep``, ``accumulator``, ``modules`` and the like.
+
+    Raises
+    ------
+    AssertionError
+        With the table of lines, the verdict, and what to keep in a wider format.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def mean(x):
+    ...     return np.sum(x) / len(x)
+    >>> assert_holds(mean, [np.ones(100)], "bfloat16", 1e-2)
+    >>> assert_holds(mean, [np.ones(1000)], "bfloat16", 1e-2)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    AssertionError: mean in bfloat16 has an error of 0.744, more than 0.01
+    ...
+    """
+    made = trace(f, *args, format=format, tolerance=tolerance, **options)
+    if not made.error <= made.tolerance:
+        raise AssertionError(
+            f"{made.name} in {made.format} has an error of {made.error:.3g}, more than "
+            f"{made.tolerance:.3g}\n{made}"
+        )

@@ -1,8 +1,8 @@
 """The command line, ``lowprec COMMAND``, one module a command.
 
 Each has a `register` that adds it. Exit codes: 0 done, 1 the job failed (one line on stderr says
-why) or what was asked does not hold (`diff --tolerance`), 2 wrong usage, 130 interrupted
-(Control-C). Results go to stdout, progress and errors to stderr.
+why) or what was asked does not hold (`diff --tolerance`, `trace`), 2 wrong usage or values that
+leave (`trace`), 130 interrupted (Control-C). Results go to stdout, progress and errors to stderr.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lowprec.cli import compare, convert, diff, formats, inspect, report, train, verify
+from lowprec.cli import compare, convert, diff, formats, inspect, report, trace, train, verify
 from lowprec.common.names import did_you_mean
 from lowprec.common.version import VERSION
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 INTERRUPTED = 128 + 2  # as shells have it of a program that SIGINT ends
-COMMANDS = (formats, inspect, compare, diff, convert, train, verify, report)
+COMMANDS = (formats, inspect, compare, diff, convert, trace, train, verify, report)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

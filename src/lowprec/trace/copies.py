@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import copy
 import functools
@@ -187,6 +188,7 @@ def sandbox(
         What stands in front of a value of a module, such as `numpy`.
     """
     names, functions = reachable(function)
+    real_import = builtins.__import__
     space = function.__globals__
     undo: list[Callable[[], Any]] = []
     memo: dict[int, Any] = {}
@@ -221,11 +223,13 @@ def sandbox(
                 undo.append(functools.partial(setattr, item, "__defaults__", item.__defaults__))
                 item.__defaults__ = tuple(copied(d, entered, memo) for d in item.__defaults__)
         if front_of is not None:
+            builtins.__import__ = _importing(real_import, space, modules, front_of)
             for module in _named(modules):
                 if module.__dict__ is not space:
                     _stand(module, front_of, undo)
         yield
     finally:
+        builtins.__import__ = real_import
         for step in reversed(undo):
             step()
         for name in set(space) - set(before):
@@ -233,6 +237,23 @@ def sandbox(
         space.update(before)
         np.random.set_state(legacy)  # noqa: NPY002
         random.setstate(common)
+
+
+def _importing(
+    real: Any, space: dict[str, Any], modules: tuple[str, ...], front_of: Callable[[Any], Any]
+) -> Any:
+    """Return what imports for traced code, within functions and scripts too: stand-ins."""
+
+    def importing(name: str, globals: Any = None, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
+        module = real(name, globals, *args, **kwargs)
+        if globals is None:
+            return module
+        owner = globals.get("__name__") or ""
+        if globals is space or any(owner == m or owner.startswith(m + ".") for m in modules):
+            return front_of(module)
+        return module
+
+    return importing
 
 
 def _named(modules: tuple[str, ...]) -> list[ModuleType]:

@@ -251,7 +251,33 @@ def _isscalar(doors: Doors) -> Any:
     return lambda element: type(element) is Scalar or np.isscalar(element)
 
 
+def _full(doors: Doors) -> Any:
+    def full(shape: Any, fill_value: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if doors.is_here() and has_traced(fill_value):
+            value = doors.engine.array(fill_value, doors.engine.site("full"))
+            return np.copy(np.broadcast_to(value, shape))
+        return doors.entered(np.full(shape, fill_value, dtype, *args, **kwargs), "full")
+
+    return full
+
+
+def _arange(doors: Doors) -> Any:
+    def arange(*args: Any, **kwargs: Any) -> Any:
+        if not (doors.is_here() and has_traced(list(args))):
+            return doors.entered(np.arange(*args, **kwargs), "arange")
+        start, stop = (0, args[0]) if len(args) == 1 else args[:2]
+        step = args[2] if len(args) > 2 else kwargs.get("step", 1)
+        length = (stop - start) / step
+        count = length.__ceil__() if has_traced(length) else math.ceil(length)
+        places = np.arange(max(count, 0), dtype=np.float64)
+        return doors.engine.array(places, doors.engine.site("arange")) * step + start
+
+    return arange
+
+
 _OWN: dict[Any, Callable[[Doors], Any]] = {
+    np.full: _full,
+    np.arange: _arange,
     np.array: _array_maker(True),
     np.asarray: _array_maker(False),
     np.asanyarray: _array_maker(False),

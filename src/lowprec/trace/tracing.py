@@ -360,7 +360,8 @@ class Trace:
     @property
     def name(self) -> str:
         """The function's name."""
-        return str(self._request.function.__name__)
+        name = str(self._request.function.__name__)
+        return short(self.file) if name == "<module>" else name
 
     @property
     def modules(self) -> tuple[str, ...]:

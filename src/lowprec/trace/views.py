@@ -32,10 +32,9 @@ def rounded(value: float) -> str:
 
 def head(trace: Any) -> str:
     """Return the head line: errors, format, accumulator, operations, leaks."""
-    errors = ", ".join(
-        f"{'error' if len(trace.outputs) == 1 else f'error {k}'} {rounded(output.error.norm)}"
-        for k, output in enumerate(trace.outputs)
-    )
+    errors = ", ".join(rounded(output.error.norm) for output in trace.outputs)
+    if errors:
+        errors = f"error{'s' * (len(trace.outputs) > 1)} {errors}"
     words = [
         f"{trace.name}: {errors or 'no output'}",
         f"{trace.format}",
@@ -116,13 +115,13 @@ def report(trace: Any, width: int = 80) -> Iterator[RenderableType]:
         is_wide = width >= _NARROW
         table = Table(box=Box(_RULES), pad_edge=False, show_edge=False)
         table.add_column("line", justify="right", no_wrap=True)
-        table.add_column("source", overflow="fold", ratio=3 if is_wide else None)
+        table.add_column("source", no_wrap=True)
         table.add_column("born", justify="right", no_wrap=True)
         table.add_column("grown", justify="right", no_wrap=True)
         if is_wide:
-            table.add_column("why", overflow="fold", ratio=2)
+            table.add_column("why", overflow="fold")
         named = {finding.key for finding in trace.findings}
-        room = max(16, (width - 29) * 3 // 5 if is_wide else width - 31)
+        room = max(16, (width - 29) * 3 // 5 if is_wide else width - 30)
         for key, line, born, grown in rows:
             style = "bold red" if key in named else ""
             cells: list[RenderableType] = [
