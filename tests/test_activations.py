@@ -125,7 +125,9 @@ def test_the_normal_distribution_is_as_accurate_as_it_says(dtype, bound):
 def test_names_are_forgiving_about_spelling_alone():
     assert get(None) is activations.linear
     assert get("silu") is get("swish")
-    with pytest.raises(ValueError, match=r"'Gelu' is no activation; did you mean 'gelu'\? use one"):
+    with pytest.raises(
+        ValueError, match=r"'Gelu' is not an activation; did you mean 'gelu'\? use one"
+    ):
         get("Gelu")
     with pytest.raises(TypeError, match="a function alone does not say its derivative"):
         get(np.tanh)

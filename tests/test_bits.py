@@ -252,7 +252,7 @@ def test_zero_keeps_its_sign(zero):
 
 @pytest.mark.parametrize("text", ["", "abc", "--1", "1/0", "0x", "0x.p1", "1 2", "infinit", "0x1p"])
 def test_text_that_is_no_number_is_refused(text):
-    with pytest.raises(ValueError, match="is no number; write"):
+    with pytest.raises(ValueError, match="is not a number; write"):
         read_number(text)
 
 

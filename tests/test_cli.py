@@ -280,7 +280,7 @@ def test_nan_in_a_format_without_nan_is_a_failed_job(capsys):
         (["inspct"], "invalid choice"),
         (["inspect"], "give a VALUE or --code"),
         (["inspect", "1", "--code", "1"], "give a VALUE or --code"),
-        (["inspect", "abc"], "'abc' is no number"),
+        (["inspect", "abc"], "'abc' is not a number"),
         (["inspect", "1e999999999"], "use 1e400"),
         (["inspect", "1", "--format", "bfloat61"], "did you mean 'bfloat16'"),
         (["inspect", "1", "--rounding", "ties"], "use one of 'ties_to_even'"),

@@ -259,11 +259,11 @@ def test_policies_are_names_or_fields(text, names):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--data", "mnist"], "'mnist' is no data set"),
+        (["--data", "mnist"], "'mnist' is not a data set"),
         (["--data", "none.npz"], "No such file or directory: none.npz"),
         (["--activation", "rleu"], "did you mean 'relu'"),
         (["--optimizer", "adm"], "did you mean 'adam'"),
-        (["--loss", "mes"], "'mes' is no loss"),
+        (["--loss", "mes"], "'mes' is not a loss"),
         (["--html", "none/page.html"], "no such folder"),
         (["--save", "none/runs"], "no such folder"),
         (["--policies", "bfloat16,bfloat16"], "policy bfloat16 is given twice"),
@@ -284,7 +284,7 @@ def test_a_job_that_fails_says_why_in_one_line(arguments, words, capsys, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--policies", "bfloat17"], "'bfloat17' is no policy"),
+        (["--policies", "bfloat17"], "'bfloat17' is not a policy"),
         (["--hidden", "10,x"], "'x' is not a whole number from 1 on"),
         (["--seeds", "0"], "'0' is not a whole number from 1 on"),
         (["--learning-rate", "0"], "it must be positive"),

@@ -20,7 +20,7 @@ from lowprec.train.studies.comparison import compare_policies
 from lowprec.train.studies.policy_comparison import PolicyComparison
 from lowprec.train.studies.results import BASELINE, PolicyResult
 from lowprec.train.studies.runs import Run, default_loss
-from lowprec.train.studies.spread import Spread, student_quantile
+from lowprec.train.studies.seed_statistics import Spread, student_quantile
 from lowprec.train.studies.verdicts import grade
 
 POLICIES = ["float32", "mixed_bfloat16", "bfloat16_stochastic", "float16"]
@@ -313,7 +313,7 @@ def test_regression_is_judged_by_its_rmse():
     [
         ({"policies": []}, "no policy"),
         ({"policies": ["bfloat16", "bfloat16"]}, "policy bfloat16 is given twice"),
-        ({"policies": ["bfloat17"]}, "'bfloat17' is no policy"),
+        ({"policies": ["bfloat17"]}, "'bfloat17' is not a policy"),
         (
             {
                 "policies": [

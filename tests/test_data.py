@@ -349,18 +349,20 @@ def test_a_file_in_keras_layout_is_a_data_set(tmp_path):
 def test_a_file_that_lacks_an_array_says_which(tmp_path):
     path = tmp_path / "half.npz"
     mnist_like(path, x_test=None, y_test=None)
-    with pytest.raises(ValueError, match=r"half\.npz is no data set: it holds no x_test, y_test"):
+    with pytest.raises(
+        ValueError, match=r"half\.npz is not a data set: it holds no x_test, y_test"
+    ):
         data.load_npz(path)
 
 
 def test_pickled_and_damaged_files_are_refused(tmp_path):
     path = tmp_path / "objects.npz"
     mnist_like(path, x_train=np.array([None] * 20))
-    with pytest.raises(ValueError, match="is no data set"):
+    with pytest.raises(ValueError, match="is not a data set"):
         data.load_npz(path)
     mnist_like(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="is no data set"):
+    with pytest.raises(ValueError, match="is not a data set"):
         data.load_npz(path)
     with pytest.raises(FileNotFoundError):
         data.load_npz(tmp_path / "absent.npz")

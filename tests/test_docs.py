@@ -53,7 +53,7 @@ def commands(text):
 
 
 def only_python(text):
-    """Blank out what is no Python, so that lines keep their numbers and outputs end."""
+    """Blank out what is not Python, so that lines keep their numbers and outputs end."""
     kept = [""] * (text.count("\n") + 1)
     for _, first, lines in programs(text):
         kept[first : first + len(lines)] = lines

@@ -29,7 +29,7 @@ from table import DETERMINISTIC, POLICIES, STOCHASTIC, assert_same, name, polici
 import lowprec as lp
 from lowprec import Format, Overflow, Rounding
 from lowprec.arithmetic import Arithmetic
-from lowprec.arithmetic.elementary import NAMES, elementary_kernel, standins
+from lowprec.arithmetic.elementary import NAMES, elementary_kernel, rounding_equivalents
 from lowprec.arithmetic.flags import Events
 
 UNARY = [function for function in NAMES if function != "power"]
@@ -614,9 +614,9 @@ def test_no_operand_makes_numpy_warn(function):
     with warnings.catch_warnings(), np.errstate(all="raise"):
         warnings.simplefilter("error")
         if function == "power":
-            standins.power(*(grid.ravel() for grid in np.meshgrid(x[::601], x[::599])))
+            rounding_equivalents.power(*(grid.ravel() for grid in np.meshgrid(x[::601], x[::599])))
         else:
-            standins.unary(function, x)
+            rounding_equivalents.unary(function, x)
 
 
 def test_every_function_is_a_method_and_counts_its_events():
@@ -670,7 +670,7 @@ def test_float64_stays_far_below_the_margin(function):
     else:
         x = np.where((y < 0) & (function in CLAMPS), -x, x)
         with np.errstate(over="ignore"):
-            estimate, truth = standins.FUNCTIONS[function](x), truths(function, x)
+            estimate, truth = rounding_equivalents.FUNCTIONS[function](x), truths(function, x)
     ordinary = np.isfinite(estimate) & (abs(x) < CLAMPS.get(function, np.inf)) & (truth != 0)
     error = estimate[ordinary] / np.array(truth)[ordinary] - 1
     assert ordinary.sum() > 200
@@ -685,7 +685,7 @@ def test_digits_decide_as_mpmath_does(function):
         x = x if positive or x < 0.5 or rng.random() < 0.5 else -x / 16
         truth = true_value(function, x)
         nearest = float(np.float32(truth))
-        decided = standins.side(function, x, nearest)
+        decided = rounding_equivalents.side(function, x, nearest)
         assert decided == np.sign(truth - nearest)
 
 
@@ -694,4 +694,4 @@ def test_large_angles_are_reduced_exactly(function):
     for x in (1e22, 2.0**127, 3.0 * 2**120, 6381956970095103.0, float(np.float32(1e38))):
         truth = true_value(function, x)
         nearest = float(np.float32(truth))
-        assert standins.side(function, x, nearest) == np.sign(truth - nearest)
+        assert rounding_equivalents.side(function, x, nearest) == np.sign(truth - nearest)

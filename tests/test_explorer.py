@@ -54,10 +54,10 @@ def test_text_that_is_no_number_is_answered_and_changes_nothing():
     before = explorer.inspection
     explorer.number.value = "a <b>tenth</b>"
     assert explorer.inspection == before
-    assert "is no number" in explorer.table.value
+    assert "is not a number" in explorer.table.value
     assert "<b>tenth" not in explorer.table.value
     explorer.number.value = "0.2"
-    assert "is no number" not in explorer.table.value
+    assert "is not a number" not in explorer.table.value
 
 
 def test_the_arrows_walk_to_the_neighbours():

@@ -280,7 +280,7 @@ HOSTILE_NPZ = {
     "empty": (b"", "does not end as ZIP archives do"),
     "text": (b"1, 2\n" * 100, "does not end as ZIP archives do"),
     "no members": (npz_file([]), "it holds no arrays"),
-    "other members": (npz_file([("a.txt", b"abc")]), "which is no .npy member"),
+    "other members": (npz_file([("a.txt", b"abc")]), "which is not an .npy member"),
     "up": (npz_file([("../a.npy", npy(A))]), "is a path out of its folder"),
     "root": (npz_file([("/a.npy", npy(A))]), "is a path out of its folder"),
     "packing": (npz_file([("a.npy", npy(A))], zipfile.ZIP_LZMA), "packed otherwise"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -189,3 +190,33 @@ def test_every_package_says_what_it_does():
         if name.endswith("__init__.py"):
             docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
             assert docstring, f"{name} has no docstring"
+
+
+# Documented modules, whose names a page lists; of all others only packages' faces list names.
+DOCUMENTED = {
+    *("explorer.py", "formats.py", "rounding.py", "testing.py"),
+    *("conversion/portable.py", "kernels/scalar.py", "report/datasets.py"),
+    *(
+        f"train/{name}.py"
+        for name in (
+            *("activations", "callbacks", "data", "initializers", "losses", "optimizers"),
+            *("recipes", "schedules"),
+        )
+    ),
+}
+
+
+def test_only_faces_and_documented_modules_list_their_names():
+    wrong = [
+        name
+        for name, path in modules().items()
+        if not name.endswith("__init__.py")
+        and name not in DOCUMENTED
+        and re.search(r"^__all__", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert not wrong
+
+
+def test_a_files_name_says_its_subject():
+    riddles = {"works", "tally", "rows", "twins", "standins", "watched", "plain", "spread"}
+    assert not [name for name in modules() if Path(name).stem in riddles]

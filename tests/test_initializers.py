@@ -90,8 +90,8 @@ def test_a_function_is_an_initializer():
     ("error", "message", "call"),
     [
         (ValueError, "did you mean 'glorot_normal'", lambda: initializers.get("glorot_nomal")),
-        (TypeError, "None is no initializer", lambda: initializers.get(None)),
-        (TypeError, "is no initializer; use a name", lambda: initializers.get(RandomNormal)),
+        (TypeError, "None is not an initializer", lambda: initializers.get(None)),
+        (TypeError, "is not an initializer; use a name", lambda: initializers.get(RandomNormal)),
         (ValueError, "scale is -1; use a positive", lambda: VarianceScaling(-1)),
         (ValueError, "did you mean 'fan_in'", lambda: VarianceScaling(mode="fanin")),
         (ValueError, "did you mean 'uniform'", lambda: VarianceScaling(distribution="unifom")),
@@ -99,7 +99,7 @@ def test_a_function_is_an_initializer():
         (ValueError, "l2 is -0.5; use a finite", lambda: L2(-0.5)),
         (ValueError, "l1 is inf; use a finite", lambda: L1(math.inf)),
         (ValueError, "did you mean 'l1_l2'", lambda: regularizers.get("l1l2")),
-        (TypeError, "0.01 is no regularizer", lambda: regularizers.get(0.01)),
+        (TypeError, "0.01 is not a regularizer", lambda: regularizers.get(0.01)),
         (ValueError, "max_value is 0; use a positive norm", lambda: MaxNorm(0)),
     ],
 )

@@ -83,7 +83,7 @@ def a_run(policy, training=True):
 
 
 def both_passes(layer, params, x, policy, training=True, dy=None):
-    """Return outputs, dx and gradients for a dy that is no special case."""
+    """Return outputs, dx and gradients for a dy that is not a special case."""
     run = a_run(policy, training)
     y, saved = layer.forward(params, x, run)
     if dy is None:
@@ -429,7 +429,7 @@ MISTAKES = {
     "did you mean 'same'": lambda: Conv2D(1, 3, padding="sam"),
     "MaxPooling2D's pool_size: -2": lambda: MaxPooling2D(-2),
     "MaxPooling2D's strides: 0": lambda: MaxPooling2D(2, strides=0),
-    "'full' is no padding": lambda: MaxPooling2D(padding="full"),
+    "'full' is not a padding": lambda: MaxPooling2D(padding="full"),
     "Dropout's rate is 1; use a probability": lambda: Dropout(1),
     "AlphaDropout's rate is -0.1": lambda: AlphaDropout(-0.1),
     "LayerNormalization's epsilon is -1": lambda: LayerNormalization(epsilon=-1),

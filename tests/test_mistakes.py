@@ -34,7 +34,7 @@ MISTAKES = {
     ),
     "another library's word for a mode": (
         'lp.round_to(0.1, "bfloat16", rounding="half_even")',
-        ("'half_even'", "is no rounding mode", "did you mean 'ties_to_even'"),
+        ("'half_even'", "is not a rounding mode", "did you mean 'ties_to_even'"),
     ),
     "data without targets": (
         "train.fit(MODEL, IRIS.x_train, loss=CROSSENTROPY, optimizer='adam')",
@@ -50,7 +50,7 @@ MISTAKES = {
     ),
     "a metric misspelt": (
         "train.Sequential().compile('adam', 'mse', metrics=['acuracy'])",
-        ("'acuracy' is no metric", "did you mean 'accuracy'"),
+        ("'acuracy' is not a metric", "did you mean 'accuracy'"),
     ),
     "one-hot labels for class numbers": (
         "fit(data=(IRIS.x_train, np.eye(3)[IRIS.y_train]))",
@@ -77,10 +77,10 @@ MISTAKES = {
         ("'weights.npy'", "is the name of a file", "lowprec compare weights.npy"),
     ),
     "half a name": ('lp.get_format("float8")', ("'float8'", "did you mean 'float8_e5m2'", "eXmY")),
-    "a dtype of integers": ("lp.get_format(np.int16)", ("int16", "is no binary", "'bfloat16'")),
+    "a dtype of integers": ("lp.get_format(np.int16)", ("int16", "is not a binary", "'bfloat16'")),
     "NumPy's word for an overflow": (
         'lp.round_to(1e6, "float16", overflow="clip")',
-        ("'clip'", "is no overflow mode", "'saturate'"),
+        ("'clip'", "is not an overflow mode", "'saturate'"),
     ),
     "numbers as text": (
         'lp.round_to(["0.1", "0.2"], "bfloat16")',
@@ -136,7 +136,7 @@ MISTAKES = {
     ),
     "another framework's word for a policy": (
         'fit(policy="mixed_fp16")',
-        ("'mixed_fp16'", "is no policy", "did you mean 'mixed_float16'"),
+        ("'mixed_fp16'", "is not a policy", "did you mean 'mixed_float16'"),
     ),
     "an optimizer without parentheses": (
         "fit(optimizer=train.Adam)",
@@ -156,7 +156,7 @@ MISTAKES = {
     ),
     "a capital letter": (
         'train.Dense(3, activation="Relu")',
-        ("'Relu'", "is no activation", "did you mean 'relu'"),
+        ("'Relu'", "is not an activation", "did you mean 'relu'"),
     ),
     "labels that do not count from 0": (
         "train.Dataset(IRIS.x_train, IRIS.y_train - 1, IRIS.x_test, IRIS.y_test)",

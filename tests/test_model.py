@@ -121,7 +121,7 @@ def with_params(**changes):
             r"Dense is a kind of layer, .* write Dense\(...\)",
             lambda: Sequential([Dense]),
         ),
-        (TypeError, "'relu' is no layer", lambda: Sequential([Dense(3), "relu"])),
+        (TypeError, "'relu' is not a layer", lambda: Sequential([Dense(3), "relu"])),
         (ValueError, "put it first", lambda: Sequential([Dense(3), Input((3,))])),
         (ValueError, "leave one out", lambda: Sequential([Input((3,)), Dense(3)], (3,))),
         (TypeError, r"use Input\(\(64,\)\)", lambda: Input(64)),
@@ -145,7 +145,7 @@ def with_params(**changes):
         (ValueError, r"samples have shape \(\)", lambda: MODEL.apply(MODEL.init(0), np.ones(4))),
         (
             ValueError,
-            "'0/kernl' is no parameter",
+            "'0/kernl' is not a parameter",
             lambda: MODEL.apply(with_params(**{"0/kernl": X}), X),
         ),
         (

@@ -234,7 +234,7 @@ def test_a_folder_that_cannot_be_written_is_known_before(tmp_path, monkeypatch):
     check_outputs([Output(os.devnull, NEVER_REPLACED)])
 
 
-# Nothing done is no success ----------------------------------------------------------------------
+# Nothing done is not a success ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", ["include", "exclude"])

@@ -406,7 +406,7 @@ def test_the_penalty_is_part_of_the_validation_loss_too():
     [
         (lambda: run("mixed_flaot16"), "did you mean 'mixed_float16'"),
         (lambda: run(epochs=0), "epochs=0"),
-        (lambda: run(loss="crossentropy"), "is no loss"),
+        (lambda: run(loss="crossentropy"), "is not a loss"),
         (lambda: run(data=train.data.iris()), r"shape \(4,\)"),
         (
             lambda: run(

@@ -218,7 +218,7 @@ def test_what_has_not_begun_is_given_up():
 
 
 def check_of(*outcomes):
-    """Return a check that yields parts, or raises what is no part."""
+    """Return a check that yields parts, or raises what is not a part."""
 
     def run(threads):
         for found in outcomes:

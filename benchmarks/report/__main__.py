@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 def _threshold(text: str) -> float:
     value = float(text)
     if not value >= 0:
-        raise argparse.ArgumentTypeError(f"{text} is no share of a time; use 0 or more, as 0.1")
+        raise argparse.ArgumentTypeError(f"{text} is not a share of a time; use 0 or more, as 0.1")
     return value
 
 

@@ -149,7 +149,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
     OSError
         If the file cannot be read.
     ValueError
-        If it is no file of pytest-benchmark.
+        If it is not a file of pytest-benchmark.
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -161,7 +161,7 @@ def read_results(path: str | os.PathLike[str]) -> Results:
         ) from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{path} is no file of pytest-benchmark's results ({error!r}); "
+            f"{path} is not a file of pytest-benchmark's results ({error!r}); "
             "make one with: pytest benchmarks/ --benchmark-json=out.json"
         ) from error
 

@@ -53,7 +53,7 @@ class Explorer:
     ModuleNotFoundError
         Without ipywidgets, naming the extra to install.
     ValueError
-        If the text is no number, or is NaN and the format has none.
+        If the text is not a number, or is NaN and the format has none.
 
     Examples
     --------

@@ -57,7 +57,7 @@ class Specials(enum.Enum):
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
         kinds = ", ".join(repr(kind.value) for kind in cls)
-        raise ValueError(f"{value!r} is no kind of special values; use one of {kinds}")
+        raise ValueError(f"{value!r} is not a kind of special values; use one of {kinds}")
 
 
 _SPECIALS = {
@@ -496,8 +496,8 @@ def get_format(fmt: FormatLike) -> Format:
         if found is not None:
             return found
         raise TypeError(
-            f"{fmt!r} is no binary floating-point dtype that lowprec knows; pass float16, float32, "
-            "float64, an ml_dtypes dtype, or a name such as 'bfloat16' or 'e5m10'"
+            f"{fmt!r} is not a binary floating-point dtype that lowprec knows; pass float16, "
+            "float32, float64, an ml_dtypes dtype, or a name such as 'bfloat16' or 'e5m10'"
         )
     if type(fmt).__module__ == "torch" and type(fmt).__name__ == "dtype":
         return get_format(str(fmt).removeprefix("torch.").removesuffix("_x2"))
@@ -597,7 +597,7 @@ def scaled(fmt: Format, scale: float) -> Format:
         return fmt
     significand, exponent = math.frexp(scale)
     if significand != 0.5:
-        raise ValueError(f"a scale of {scale!r} is no power of two")
+        raise ValueError(f"a scale of {scale!r} is not a power of two")
     assert fmt.bias is not None
     name = f"{fmt.name} × 2**{exponent - 1}"
     return dataclasses.replace(fmt, name=name, bias=fmt.bias - (exponent - 1))

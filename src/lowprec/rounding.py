@@ -10,7 +10,7 @@ import difflib
 import enum
 from typing import Literal, NamedTuple, TypeVar, assert_never
 
-from lowprec.common.names import did_you_mean
+from lowprec.common.names import did_you_mean, with_article
 
 __all__ = [
     "Overflow",
@@ -35,7 +35,7 @@ class _Spelled(enum.Enum):
 
     @classmethod
     def _missing_(cls, spelling: object) -> _Spelled:
-        """Find a member by a spelling that is no value; list the near ones when there is none."""
+        """Find a member by a spelling that is not a value; list the near ones where none is."""
         short = cls._short_names()
         if isinstance(spelling, str):
             key = spelling.strip()
@@ -48,9 +48,9 @@ class _Spelled(enum.Enum):
         if word in _OTHER_WORDS:
             near = [_OTHER_WORDS[word]]
         choices = ", ".join(map(repr, [*values, *short]))
-        kind = cls.__name__.lower()
+        kind = with_article(f"{cls.__name__.lower()} mode")
         error = ValueError if isinstance(spelling, str) else TypeError
-        raise error(f"{spelling!r} is no {kind} mode; {did_you_mean(near)}use one of {choices}")
+        raise error(f"{spelling!r} is not {kind}; {did_you_mean(near)}use one of {choices}")
 
 
 # What other libraries call it: answered by a hint, since not all of them mean quite the same.

@@ -15,9 +15,7 @@ from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike, is_
 
 if TYPE_CHECKING:
     from lowprec.common.randomness import RNGLike
-    from lowprec.kernels.sums.rows import ColumnSums, RowSums
-
-__all__ = ["Accumulator", "AccumulatorLike", "as_accumulator", "result_dtype"]
+    from lowprec.kernels.sums.loop_choice import ColumnSums, RowSums
 
 Order = Literal["sequential", "blocked", "pairwise", "kahan", "exact", "aligned", "blas"]
 ORDERS: tuple[str, ...] = get_args(Order)
@@ -220,7 +218,7 @@ class Accumulator:
 
     def row_sums(self, source: str) -> RowSums | None:
         """Return what sums rows of contiguous elements of a dtype, or None if nothing does."""
-        from lowprec.kernels.sums.rows import row_sums  # imports Numba
+        from lowprec.kernels.sums.loop_choice import row_sums  # imports Numba
 
         assert isinstance(self.rounding, Rounding)
         assert isinstance(self.overflow, Overflow)
@@ -228,7 +226,7 @@ class Accumulator:
 
     def column_sums(self) -> ColumnSums | None:
         """Return what sums rows of float32 that lie side by side, or None if nothing does."""
-        from lowprec.kernels.sums.rows import column_sums  # imports Numba
+        from lowprec.kernels.sums.loop_choice import column_sums  # imports Numba
 
         assert isinstance(self.rounding, Rounding)
         assert isinstance(self.overflow, Overflow)

@@ -22,8 +22,6 @@ from lowprec.rounding import Overflow, Rounding
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["cumsum"]
-
 Array = np.ndarray[Any, Any]
 
 _ELEMENTS = 1 << 16  # of a temporary block of terms

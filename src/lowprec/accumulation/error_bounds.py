@@ -15,8 +15,6 @@ from lowprec.rounding import Rounding
 if TYPE_CHECKING:
     from lowprec.formats import Format
 
-__all__ = ["error_bound"]
-
 
 @in_exact_state
 def error_bound(n: int, accumulator: AccumulatorLike = "float32") -> float:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from lowprec.arrays.types import Real
 
-__all__ = ["mean"]
-
 Array = np.ndarray[Any, Any]
 
 _DIVISION_KEY = 0xD1B54A32D192ED03  # divisions draw from another stream than sums

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["dot", "matmul"]
-
 Array = np.ndarray[Any, Any]
 Inputs = AnyFormatLike | tuple[AnyFormatLike, AnyFormatLike]
 _Plain = FormatLike | tuple[FormatLike, FormatLike]

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from lowprec.arrays.types import Real
-    from lowprec.kernels.sums.rows import RowSums
-
-__all__ = ["RunningSums", "exactly", "reduced_axes", "sum"]
+    from lowprec.kernels.sums.loop_choice import RowSums
 
 Array = np.ndarray[Any, Any]
 
@@ -216,7 +214,7 @@ def _sum_as_it_lies(matrix: Array, how: Accumulator, result: Array, key: Any) ->
             kernel.add(matrix[start : start + _ELEMENTS], sums, 0, start, key)
             result[start : start + _ELEMENTS] = sums
         return True
-    from lowprec.kernels.sums.rows import FEWEST_COLUMNS  # imports Numba
+    from lowprec.kernels.sums.loop_choice import FEWEST_COLUMNS  # imports Numba
 
     is_side_by_side = matrix.strides[0] == matrix.itemsize and rows >= FEWEST_COLUMNS
     if matrix.dtype != np.float32 or not is_side_by_side:

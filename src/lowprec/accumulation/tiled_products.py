@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lowprec.accumulation.accumulator import Accumulator
     from lowprec.kernels.plans import Kernel
 
-__all__ = ["Tiles", "as_inputs"]
-
 Array = np.ndarray[Any, Any]
 
 _FLOAT32 = np.dtype(np.float32)

@@ -32,14 +32,6 @@ if TYPE_CHECKING:
     from lowprec.analysis.measurement import Measurement
     from lowprec.blocks.formats import AnyFormat, AnyFormatLike
 
-__all__ = [
-    "Advice",
-    "FormatAdvice",
-    "advise",
-    "describe",
-    "losses",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class FormatAdvice:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["measure_array"]
-
 _PIECE = 1 << 18  # elements
 _LEAST = 2.0**-1074
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["BLOCK", "Tally", "draw_keys", "measure_blocks", "measure_pieces", "merge_measurements"]
-
 BLOCK = 1 << 14
 """Elements that are rounded and tallied at a time: the buffers of a block fit in a core's cache."""
 

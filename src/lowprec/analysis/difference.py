@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
     Blocks = Iterator[Array]
 
-__all__ = ["Difference", "diff", "narrower"]
-
 _BLOCK = 1 << 17  # elements
 _MOST_WORST = 5
 _HALVES = 2.0**32
@@ -139,7 +137,7 @@ def diff(x: Any, y: Any, fmt: AnyFormatLike | None = None, *, axis: int = -1) ->
     if not isinstance(x, Mapping):
         x, y = {"x": x}, {"x": y}
         compared = _compare_named(x, y, chosen, axis)
-        if compared.tensors:  # one tensor is no set
+        if compared.tensors:  # one tensor is not a set
             one: Difference = compared.tensors["x"]
             return dataclasses.replace(one, shapes=compared.shapes)
         return compared

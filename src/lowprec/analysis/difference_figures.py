@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lowprec.blocks.formats import AnyFormat
 
-__all__ = ["Element", "Figures", "roundings"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Element:

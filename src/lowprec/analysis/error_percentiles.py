@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SHARES", "Errors"]
-
 SHARES = ("50", "90", "99", "99.9")  # percent
 
 _MOST_KEPT = 1 << 20

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from lowprec.blocks.formats import AnyFormat
     from lowprec.rounding import Overflow, Rounding
 
-__all__ = ["Measurement"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["bitround", "keepbits"]
-
 _PIECE = 1 << 20  # pairs of neighbours
 _NOISE = 1.5  # a bit of less information than this times that of the last bits has none
 _LAST = 4

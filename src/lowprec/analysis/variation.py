@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from lowprec.formats import Format
 
-__all__ = ["Variation", "Variations"]
-
 Array = np.ndarray[Any, Any]
 
 _FEW = 32  # elements: below there is nothing to collapse

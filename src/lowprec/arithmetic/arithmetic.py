@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Arithmetic"]
-
 _LONGEST = 24  # bits of a significand; of a product twice as many, which float64 holds
 _TININESS = ("before", "after")
 _LARGEST = 500  # exponent; products and quotients of all values are then normal in float64

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["ElementKernel", "refuse_nan", "run"]
-
 _BLOCK = 1 << 14  # elements of a temporary
 
 

@@ -12,8 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Events", "Flags"]
-
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 _MOST_RECORDED = 256  # calls

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Operations"]
-
 
 class Operations(abc.ABC):
     """Methods that name an operation and its operands; `_compute` does the rest."""

@@ -13,15 +13,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "delayed_call",
-    "is_chunked",
-    "map_chunks",
-    "pieces_in_c_order",
-    "reduce_chunks",
-    "reduce_whole_chunks",
-]
-
 Array = np.ndarray[Any, Any]
 
 

@@ -15,8 +15,6 @@ import numpy as np
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
-__all__ = ["as_ones", "place_for"]
-
 
 def place_for(operands: tuple[Any, ...], out: Any, dtype: np.dtype[Any]) -> Array | None:
     """Return where a kernel may write what it makes of operands, or None if they must be looked at.

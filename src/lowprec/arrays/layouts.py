@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["blocks_in_c_order", "check_is_array", "check_out", "is_same_memory"]
-
 _BUFFERED = ("contig", "aligned", "nbo", "overlap_assume_elementwise")
 _READ: Any = ["readonly", *_BUFFERED]
 _WRITE: Any = ["writeonly", *_BUFFERED]

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from lowprec.blocks.formats import BlockFormat
 
-__all__ = ["Place", "check_chunks", "round_chunks"]
-
 Array = np.ndarray[Any, Any]
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["decide"]
-
 
 def decide(scales: Array, x: Array, layout: Layout, g: float) -> None:
     """Replace what is undecided by the scale with the smaller sum of squared errors; 6's on ties.

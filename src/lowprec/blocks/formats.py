@@ -32,16 +32,6 @@ from lowprec.formats import (
     float32,
 )
 
-__all__ = [
-    "AnyFormat",
-    "AnyFormatLike",
-    "BlockFormat",
-    "IntegerFormat",
-    "ScaleRule",
-    "get_format",
-    "named_block_formats",
-]
-
 
 class ScaleRule(enum.Enum):
     """How the scale of a block follows from its largest magnitude, amax.
@@ -64,7 +54,7 @@ class ScaleRule(enum.Enum):
         near = difflib.get_close_matches(str(spelling).strip().lower(), rules, n=3, cutoff=0.5)
         error = ValueError if isinstance(spelling, str) else TypeError
         raise error(
-            f"{spelling!r} is no rule for a block's scale; {did_you_mean(near)}use one of "
+            f"{spelling!r} is not a rule for a block's scale; {did_you_mean(near)}use one of "
             + ", ".join(map(repr, rules))
         )
 
@@ -460,7 +450,7 @@ def find_block_format(fmt: object) -> BlockFormat | None:
     Raises
     ------
     ValueError
-        If a colon follows what is no block format, or is followed by what is no rule for it.
+        If a colon follows what is not a block format, or is followed by what is not a rule for it.
     """
     if isinstance(fmt, BlockFormat):
         return _CANONICAL.get(fmt, fmt)

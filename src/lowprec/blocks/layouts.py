@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Layout", "layout_of"]
-
 
 class Layout(NamedTuple):
     """How the blocks of a format lie in an array of one shape.

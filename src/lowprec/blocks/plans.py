@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Plan", "plan_of", "scale_for_tensor", "vector_rule", "with_tensor_scale"]
-
 
 class Plan(NamedTuple):
     """What kernels know of a block format."""

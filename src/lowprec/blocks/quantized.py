@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Quantized"]
-
 _PIECE = 1 << 16  # elements
 
 

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["quantize", "round_blocks", "round_placed", "tensor_amax_of"]
-
 _PIECE = 1 << 16  # elements
 _PARALLEL_FROM = 200_000  # elements
 _NOTHING = np.empty((0, 0, 0))

@@ -11,16 +11,6 @@ from lowprec.rounding import Overflow, Rounding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "Add",
-    "add_formats",
-    "add_modes",
-    "add_names",
-    "add_overwrite",
-    "checked",
-    "nonnegative",
-]
-
 _T = TypeVar("_T")
 
 

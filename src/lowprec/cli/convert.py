@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from lowprec.tensors import Conversion
 
-__all__ = ["register"]
-
 
 def register(add: Add) -> None:
     """Add the command."""

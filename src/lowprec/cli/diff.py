@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from lowprec.analysis.difference import Difference
     from lowprec.tensors import Tensor
 
-__all__ = ["register"]
-
 
 def register(add: Add) -> None:
     """Add the command."""

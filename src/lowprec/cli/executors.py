@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lowprec.train.dataset import Dataset
     from lowprec.train.studies.runs import Run, Task
 
-__all__ = ["executor_for"]
-
 
 @contextlib.contextmanager
 def executor_for(options: argparse.Namespace) -> Iterator[Any]:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lowprec.cli.arguments import Add
     from lowprec.formats import Format
 
-__all__ = ["register"]
-
 
 def register(add: Add) -> None:
     """Add the command."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from lowprec.formats import Format
 
-__all__ = ["register"]
-
 
 def register(add: Add) -> None:
     """Add the command."""

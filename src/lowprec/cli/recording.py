@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from lowprec.train import History, Policy, Recorder
 
-__all__ = ["recorder_for", "write_record"]
-
 _RECORDED = 200  # steps, about: a short run is recorded more closely than a long one
 
 
@@ -38,7 +36,8 @@ def recorder_for(policy: Policy, steps: int, fit: Callable[..., History]) -> Rec
 
 def write_record(recorder: Recorder, path: str, *, overwrite: bool) -> None:
     """Write the page if a path was given, and print the verdict."""
-    from lowprec.train.recorder.views import MARKS, graded
+    from lowprec.train.recorder.verdict import graded
+    from lowprec.train.recorder.views import MARKS
 
     if path:
         recorder.report(path, overwrite=overwrite)

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from lowprec.cli.arguments import Add
 
-__all__ = ["register"]
-
 
 def register(add: Add) -> None:
     """Add the command."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import ProgressColumn
 
-__all__ = ["console_on", "note", "progress", "say", "show", "tell_written", "transfer_progress"]
-
 
 def console_on(stream: Any) -> Console:
     """Return a console, without escape sequences if NO_COLOR is set or there is no terminal."""

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from lowprec.train import Dataset, History, Optimizer, Policy, Sequential
     from lowprec.train.studies.policy_comparison import PolicyComparison
 
-__all__ = ["register"]
-
 _EXPERIMENTS = 12  # of a diagnosis, about: what its bar begins with
 
 
@@ -298,7 +296,7 @@ def _train_one(model: Sequential, data: Dataset, options: argparse.Namespace) ->
 
 
 def _as_dict(history: History) -> dict[str, Any]:
-    from lowprec.train.running.plain import as_json
+    from lowprec.train.running.json_values import as_json
 
     parts = ("facts", "history", "skipped_steps", "skip_reasons", "loss_scales")
     return {name: as_json(getattr(history, name)) for name in parts}

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from lowprec.train import Policy
 
-__all__ = ["POLICIES", "SEEDS", "add_arguments", "read_policies", "read_seeds"]
-
 _DATA = "digits, breast_cancer, wine, iris, diabetes, linear, quadratic, linear_map"
 POLICIES = "float32,mixed_bfloat16,mixed_float16,bfloat16"
 SEEDS = "5"

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from lowprec.verification import Check, Report
 
-__all__ = ["register"]
-
 
 def register(add: Add) -> None:
     """Add the command."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["is_forked"]
-
 _is_forked = False
 
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["did_you_mean", "named", "one_of"]
-
 T = TypeVar("T")
 
 
@@ -35,7 +33,7 @@ def named(name: str, table: Mapping[str, T], kind: str) -> T:
     >>> named("rleu", {"relu": max, "tanh": min}, "activation")
     Traceback (most recent call last):
         ...
-    ValueError: 'rleu' is no activation; did you mean 'relu'? use one of relu, tanh
+    ValueError: 'rleu' is not an activation; did you mean 'relu'? use one of relu, tanh
     """
     return table[one_of(name, table, kind)]
 
@@ -45,7 +43,20 @@ def one_of(name: str, names: Collection[str], kind: str) -> str:
     if name in names:
         return name
     near = difflib.get_close_matches(str(name).lower(), names, n=1)
-    raise ValueError(f"{name!r} is no {kind}; {did_you_mean(near)}use one of {', '.join(names)}")
+    raise ValueError(
+        f"{name!r} is not {with_article(kind)}; {did_you_mean(near)}use one of {', '.join(names)}"
+    )
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with the article that goes before it.
+
+    Examples
+    --------
+    >>> with_article("activation"), with_article("loss")
+    ('an activation', 'a loss')
+    """
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def did_you_mean(near: Sequence[str]) -> str:

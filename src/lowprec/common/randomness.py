@@ -16,8 +16,6 @@ import numpy as np
 if TYPE_CHECKING:
     RNGLike = np.random.Generator | np.random.SeedSequence | int | None
 
-__all__ = ["as_generator", "draw_key"]
-
 _OF_64_BITS = (np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64)
 
 

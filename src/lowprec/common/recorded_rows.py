@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["BINS", "FIELDS", "GAPS", "LOWEST_EXPONENT", "LOWEST_GAP", "empty_row", "merge_rows"]
-
 Array = np.ndarray[Any, Any]
 
 SUMS = (

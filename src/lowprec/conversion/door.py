@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from lowprec.common.randomness import RNGLike
     from lowprec.rounding import OverflowLike, RoundingLike
 
-__all__ = ["cast", "decode", "encode", "round_to"]
-
 _FLOAT64 = np.dtype(np.float64)  # of Python's floats
 _family_format = functools.lru_cache(1024)(family_format)
 
@@ -340,7 +338,7 @@ def decode(
     Raises
     ------
     TypeError
-        If codes are no integers.
+        If codes are not integers.
     ValueError
         If a code has more bits than the format, or float32 is asked for and too narrow.
 

@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 
     from lowprec.arrays.types import Array, Real, Scalar
 
-__all__ = ["next_down", "next_up", "ulp"]
-
 
 @overload
 def ulp(x: Scalar, fmt: FormatLike) -> Real: ...
 @overload
 def ulp(x: ArrayLike, fmt: FormatLike) -> Array: ...
 @in_exact_state
-@np.errstate(all="ignore")  # subnormal results and NaN are no errors of the caller's
+@np.errstate(all="ignore")  # subnormal results and NaN are not errors of the caller's
 def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     """Return the spacing of the format's values in the binade of each number.
 

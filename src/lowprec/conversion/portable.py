@@ -79,7 +79,7 @@ def round_to(
     Raises
     ------
     TypeError
-        If `x` is no array of float32 of these libraries.
+        If `x` is not an array of float32 of these libraries.
     ValueError
         If the mode draws random bits, or float32 does not hold the format.
 

@@ -37,20 +37,6 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = [
-    "as_codes",
-    "conversion_work",
-    "convert_chunks",
-    "decode_chunks",
-    "decoding_work",
-    "kept",
-    "refuse_specials",
-    "round_piece",
-    "run",
-    "run_kept",
-    "without_code",
-]
-
 _BLOCK = 1 << 16  # elements of a temporary
 _MOST_KEPT = 4096  # works, a few hundred bytes each
 

@@ -12,8 +12,6 @@ from lowprec.exact.reference import round_exact
 from lowprec.formats import FormatLike, checked_overflow, get_format
 from lowprec.rounding import OverflowLike, Rounding, RoundingLike
 
-__all__ = ["inspect"]
-
 
 @in_exact_state
 def inspect(
@@ -48,10 +46,10 @@ def inspect(
     Raises
     ------
     ValueError
-        If the mode is stochastic, `x` is a string that is no number, the format has no such code,
-        or the result is NaN and the format has none.
+        If the mode is stochastic, `x` is a string that is not a number, the format has no such
+        code, or the result is NaN and the format has none.
     TypeError
-        If `x` is no real number, or not exactly one of `x` and `code` is given.
+        If `x` is not a real number, or not exactly one of `x` and `code` is given.
 
     Examples
     --------
@@ -87,7 +85,7 @@ def inspect(
     code = operator.index(code)
     if not 0 <= code < 1 << fmt.bits:
         raise ValueError(
-            f"{code:#x} is no code of {fmt}; its codes go up to {(1 << fmt.bits) - 1:#x}"
+            f"{code:#x} is not a code of {fmt}; its codes go up to {(1 << fmt.bits) - 1:#x}"
         )
     return Inspection(fmt, code)
 

@@ -22,8 +22,6 @@ from lowprec.rounding import Overflow, Rounding
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Inspection", "rows", "title"]
-
 _STYLES = {"sign": "bold red", "exponent": "bold green", "trailing": "bold cyan"}
 _FOUR_DIGITS = decimal.Context(prec=4, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX)
 

@@ -12,8 +12,6 @@ from lowprec.formats import Format, FormatLike, get_format
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["FInfo", "finfo"]
-
 
 @dataclasses.dataclass(frozen=True)
 class FInfo:

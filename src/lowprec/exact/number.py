@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Number", "floor_log2", "floor_log2_ratio", "read_number"]
-
 _TEXT = re.compile(r"([+-]?)(?![+-])(\S+)")
 _HEXADECIMAL = re.compile(r"0x(?=[\da-f.]*[\da-f])([\da-f]*)\.?([\da-f]*)(?:p([+-]?\d+))?")
 _EXPONENT = re.compile(r"[ep]([+-]?\d+)$")
@@ -36,7 +34,7 @@ class Number(NamedTuple):
 
     @property
     def is_nan(self) -> bool:
-        """Whether this is no number."""
+        """Whether this is not a number."""
         return self.magnitude is math.nan
 
     @property
@@ -85,9 +83,9 @@ def read_number(x: object) -> Number:
     Raises
     ------
     ValueError
-        If a string is no number, or an exponent is beyond ±5000.
+        If a string is not a number, or an exponent is beyond ±5000.
     TypeError
-        If `x` is no real number.
+        If `x` is not a real number.
 
     Examples
     --------
@@ -122,7 +120,7 @@ def _read_float(x: float | np.generic) -> Number:
 def _read_text(text: str) -> Number:
     match = _TEXT.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(f"{text!r} is no number; write 0.1, 0x1.8p-3, 1/3, nan or -inf")
+        raise ValueError(f"{text!r} is not a number; write 0.1, 0x1.8p-3, 1/3, nan or -inf")
     negative, body = match[1] == "-", match[2]
     if body in ("inf", "infinity"):
         return Number(negative, math.inf)
@@ -142,7 +140,9 @@ def _read_text(text: str) -> Number:
     try:
         return Number(negative, Fraction(body))
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{text!r} is no number; write 0.1, 0x1.8p-3, 1/3, nan or -inf") from None
+        raise ValueError(
+            f"{text!r} is not a number; write 0.1, 0x1.8p-3, 1/3, nan or -inf"
+        ) from None
 
 
 def floor_log2(magnitude: Fraction) -> int:

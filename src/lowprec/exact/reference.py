@@ -20,8 +20,6 @@ from lowprec.rounding import Overflow, Rounding
 if TYPE_CHECKING:
     from lowprec.formats import Format
 
-__all__ = ["decode_exact", "round_exact", "spacing"]
-
 
 def spacing(magnitude: Fraction, fmt: Format) -> Fraction:
     """Return the distance between the two values of `fmt` around a magnitude, `max` ignored."""

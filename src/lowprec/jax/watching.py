@@ -119,7 +119,7 @@ def watch(recorder: Recorder) -> Watching:
     Raises
     ------
     TypeError
-        If `recorder` is no recorder.
+        If `recorder` is not a recorder.
 
     Examples
     --------

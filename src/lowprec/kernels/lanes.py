@@ -16,8 +16,6 @@ from lowprec.kernels.compiler import get_or_insert_function, ir, processor_has
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Lanes", "interleave", "maximum", "minimum", "select"]
-
 # rounding control of x86 instructions
 _DIRECTIONS = {"ties_to_even": 0, "toward_negative": 1, "toward_positive": 2, "toward_zero": 3}
 _FLOATS = {16: ir.HalfType(), 32: ir.FloatType(), 64: ir.DoubleType()}

@@ -27,24 +27,9 @@ from lowprec.kernels.compiler import (
     undisturbed,
 )
 from lowprec.kernels.lanes import Lanes
+from lowprec.kernels.magnitudes import Constants, Plan
 from lowprec.kernels.philox import LANES, block_bits, element_bits
-from lowprec.kernels.rules import Constants, Plan, convert, decode
-
-__all__ = [
-    "DIRECTED_FLOATS",
-    "EXACT_FLOATS",
-    "Elements",
-    "apply_plan",
-    "compile_as",
-    "constants_loader",
-    "keep",
-    "kept",
-    "kernel",
-    "load_constants",
-    "make_loop",
-    "spell",
-    "swap_float_state",
-]
+from lowprec.kernels.rules import convert, decode
 
 #: compile flags of every kernel; fastmath stays off because it loses NaN and -0
 kernel = functools.partial(numba.njit, nogil=True, error_model="numpy")

@@ -12,9 +12,6 @@ from typing import Any, Literal, NamedTuple, assert_never
 from lowprec.kernels.lanes import Lanes, maximum, select
 from lowprec.rounding import Rounding
 
-__all__ = ["Constants", "Magnitude", "Plan", "adjust", "overflow_of", "read"]
-
-
 Field = Any  # an integer when a kernel is planned, Lanes when a rule is applied
 
 
@@ -106,6 +103,7 @@ def read(x: Lanes, plan: Plan) -> Magnitude:
 
 
 def read_float(x: Lanes, plan: Plan) -> Magnitude:
+    """Read the magnitude of floats."""
     u = x.float_resized(plan.word).as_integers()
     trailing = {32: 23, 64: 52}[plan.word]
     sign = 1 << (plan.word - 1)

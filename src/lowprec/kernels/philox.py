@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from lowprec.kernels.lanes import Lanes, interleave, select
 
-__all__ = ["LANES", "block_bits", "element_bits", "philox"]
-
 LANES = 16
 _ROUNDS = 7
 _WORD = 0xFFFFFFFF

@@ -16,14 +16,6 @@ from lowprec.kernels.magnitudes import Constants, Plan, Variant
 from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow, Rounding, overflow_rule
 
-__all__ = [
-    "Kernel",
-    "conversion_kernel",
-    "conversion_plan",
-    "decoding_kernel",
-    "result_random_bits",
-]
-
 _TRAILING = {32: 23, 64: 52}
 _BIAS = {32: 127, 64: 1023, 128: 1023}
 _DIRECTED = (

@@ -14,18 +14,15 @@ range needs no case of its own, nor does overflow, which is a code greater than 
 
 from __future__ import annotations
 
-from lowprec.kernels.lanes import Lanes, maximum, minimum, select
-from lowprec.kernels.magnitudes import Constants, Magnitude, Plan, adjust, overflow_of, read
-from lowprec.kernels.twins import (
+from lowprec.kernels.faster_rules import (
     convert_aligned,
     convert_hardware,
     decode_hardware,
     round_by_addition,
 )
+from lowprec.kernels.lanes import Lanes, maximum, minimum, select
+from lowprec.kernels.magnitudes import Constants, Magnitude, Plan, adjust, overflow_of, read
 from lowprec.rounding import Rounding
-
-__all__ = ["Constants", "Plan", "convert", "decode"]
-
 
 # Rounding ----------------------------------------------------------------------------------------
 

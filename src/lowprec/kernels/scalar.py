@@ -9,8 +9,9 @@ from lowprec.formats import FormatLike, checked_overflow, float64, get_format
 from lowprec.kernels.compiler import intrinsic, types
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import compile_as, keep, kept, spell
+from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import conversion_plan
-from lowprec.kernels.rules import Constants, convert
+from lowprec.kernels.rules import convert
 from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 
 if TYPE_CHECKING:

@@ -7,8 +7,6 @@ import functools
 from lowprec.common.forks import is_forked
 from lowprec.kernels.compiler import numba
 
-__all__ = ["thread_count"]
-
 
 def thread_count() -> int:
     """Return how many threads to share work among, as `numba.set_num_threads` says.

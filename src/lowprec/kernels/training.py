@@ -27,8 +27,6 @@ from lowprec.kernels.loops import (
 from lowprec.kernels.plans import conversion_plan
 from lowprec.rounding import Overflow, Rounding
 
-__all__ = ["Sum", "all_finite", "masked", "multiply"]
-
 _WIDE, _NARROW = 32, 8  # lanes
 
 _vector = types.Array(types.float32, 1, "C")

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from lowprec.analysis.measurement import Measurement
     from lowprec.report.throughput import Timing
 
-__all__ = ["bit_layouts", "histogram", "precision", "ranges", "saw_tooth", "throughput"]
-
-
 # Bit layouts -------------------------------------------------------------------------------------
 
 

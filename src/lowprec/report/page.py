@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-__all__ = ["ReportSummary", "write_report"]
-
 PAGE = page_kind("lowprec report")
 
 TOLERANCE = 0.01
@@ -107,6 +105,7 @@ def _tint(fmt: Format) -> str:
 
 
 def page_text(found: Findings, environment: jinja2.Environment, step: Callable[[str], None]) -> str:
+    """Return the page of a report."""
     from markupsafe import Markup
 
     by_format = zip(*(row.formats for row in found.advice.values()), strict=True)

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from lowprec.report.throughput import Timing
     from lowprec.train.studies.policy_comparison import PolicyComparison
 
-__all__ = ["Findings", "Section", "sections"]
-
 BASELINE = get_format("float32")
 
 

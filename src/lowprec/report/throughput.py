@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
     Job = Callable[[], Any]
 
-__all__ = ["ELEMENTS", "OPERATIONS", "ROUNDS", "Timing", "in_words", "measure_throughput"]
-
 ELEMENTS = 1_000_000
 ROUNDS = 31
 PEER_EVERY = 4

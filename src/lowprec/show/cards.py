@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["COLOURS", "bits_html", "card"]
-
 COLOURS = {"sign": "#b0413e", "exponent": "#2e7d4f", "trailing": "#2f6db3"}
 _NAMES = {"trailing": "trailing significand"}
 

@@ -21,23 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "FILL",
-    "INK",
-    "LINE",
-    "MUTED",
-    "NARROW",
-    "PAGE",
-    "PLACEHOLDERS",
-    "canvas",
-    "colour",
-    "draw_once",
-    "draw_twice",
-    "mark_decades",
-    "short_name",
-    "style",
-]
-
 WIDE, NARROW = 9.2, 4.2  # inches, of 72 CSS pixels at natural size
 
 PLACEHOLDERS = {

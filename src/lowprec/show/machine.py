@@ -8,8 +8,6 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["facts", "processor"]
-
 _PACKAGES = ("lowprec", "numpy", "ml_dtypes", "numba", "scikit-learn", "matplotlib")
 
 

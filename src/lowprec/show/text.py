@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["as_text"]
-
 
 def as_text(view: RenderableType, width: int = 100) -> str:
     """Return a view as plain text in this number of columns, without trailing blanks."""

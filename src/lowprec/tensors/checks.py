@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["checked_name", "checked_size", "refuse_duplicates"]
-
 _MOST_BYTES = 2**63 - 1  # of any array
 _MOST_DIMENSIONS = 64  # of NumPy's arrays
 

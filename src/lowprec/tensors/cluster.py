@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["check_folder", "connected", "errors_in_words", "finished"]
-
 PATIENCE = 10  # seconds in which a scheduler must answer, and a worker be there
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["Converted", "scale_for"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Converted:

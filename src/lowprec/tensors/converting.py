@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-__all__ = ["Conversion", "convert"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:

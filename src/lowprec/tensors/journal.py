@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from lowprec.tensors.tensor import Tensor
 
-__all__ = ["Journal", "plain_seed"]
-
 _NAME = ".lowprec-convert.json"
 _VERSION = 1
 

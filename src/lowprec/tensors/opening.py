@@ -24,19 +24,6 @@ if TYPE_CHECKING:
 
     from lowprec.tensors.tensor import TensorFile
 
-__all__ = [
-    "INDEX_SUFFIX",
-    "files_in_folder",
-    "find_files",
-    "is_shard",
-    "notes_on_folders",
-    "open_quietly",
-    "open_tensors",
-    "read_file",
-    "say_what_is_left",
-    "write_index",
-]
-
 INDEX_SUFFIX = ".safetensors.index.json"
 _READERS: dict[str, Callable[[Path], TensorFile]] = {
     ".safetensors": read_safetensors,

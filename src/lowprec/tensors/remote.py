@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     _Result = tuple[str, int, list[Measurement]]
 
-__all__ = ["measure_remotely"]
-
 _PART_BYTES = 64 << 20  # a fraction of a second's work, to which a task adds a millisecond
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.rounding import Overflow, Rounding
 
-__all__ = ["Request", "seed_sequence", "tensor_seed"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Request:

@@ -11,8 +11,6 @@ from lowprec.common.names import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["check_patterns", "in_words", "is_selected", "selected_names"]
-
 
 def is_selected(name: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
     """Whether a pattern of `include` matches a name and none of `exclude` does."""

@@ -25,19 +25,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = [
-    "ArraySource",
-    "FileRange",
-    "Stamp",
-    "as_tensor",
-    "bytes_of",
-    "fill",
-    "in_c_order",
-    "native",
-    "watched",
-    "watched_together",
-]
-
 
 class Stamp(NamedTuple):
     """The size, time and identity of a file, by which a change is noticed."""

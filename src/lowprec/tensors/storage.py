@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from lowprec.tensors.tensor import Tensor
 
-__all__ = ["KEY", "apply_notes", "with_notes"]
-
 KEY = "lowprec"
 _VERSION = 1
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["BLOCK_BYTES", "Source", "Tensor", "TensorFile", "Tensors", "format_of"]
-
 BLOCK_BYTES = 1 << 20
 """Bytes that are read at a time: they fit in a core's cache and outweigh the call."""
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["WRITERS", "checked_file", "replacing", "storable", "write_file", "write_tensors"]
-
 _REGISTERED = 2  # dtypes that a package has added to NumPy, which NumPy's files do not know
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

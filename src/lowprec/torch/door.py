@@ -410,7 +410,7 @@ def decode(
     Raises
     ------
     TypeError
-        If `codes` are no codes, or another dtype is asked for.
+        If `codes` are not codes, or another dtype is asked for.
     ValueError
         If a code has more bits than the format, or float32 does not hold the format.
 

@@ -241,7 +241,7 @@ def emulate(
     Raises
     ------
     TypeError
-        If `module` is no module.
+        If `module` is not a module.
     ValueError
         If there is no such policy, a rule matches no module, or the module is emulated already.
 

@@ -54,7 +54,7 @@ class Optimizer(torch.optim.Optimizer):
     Raises
     ------
     TypeError
-        If `optimizer` is no optimizer of torch.
+        If `optimizer` is not an optimizer of torch.
     ValueError
         If a parameter's dtype does not hold `params`, or the arguments contradict each other.
 

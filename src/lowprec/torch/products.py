@@ -132,7 +132,7 @@ def outcome(z: torch.Tensor, bias: torch.Tensor | None, how: How, dim: int = -1)
 
 
 def rounded_both_ways(x: torch.Tensor, how: How) -> torch.Tensor:
-    """Round a result that is no product's, such as a norm's, and the gradient that arrives."""
+    """Round a result that is not a product's, such as a norm's, and the gradient that arrives."""
     return outcome(x, None, how)
 
 

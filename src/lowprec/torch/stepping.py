@@ -15,7 +15,7 @@ from torch.optim.optimizer import (
 
 from lowprec.formats import float32
 from lowprec.torch.cpu import as_array
-from lowprec.torch.twins import Twin
+from lowprec.torch.intended_updates import Twin
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.kinds import Event, as_float32
 from lowprec.train.recorder.observing import observe

@@ -54,7 +54,7 @@ def watch(
     Raises
     ------
     TypeError
-        If `module` is no module, or `recorder` no recorder.
+        If `module` is not a module, or `recorder` no recorder.
 
     Examples
     --------

@@ -362,6 +362,6 @@ def get(activation: Any) -> ActivationFunction:
     if isinstance(function, ActivationFunction):
         return function
     raise TypeError(
-        f"{activation!r} is no activation: a function alone does not say its derivative; use "
+        f"{activation!r} is not an activation: a function alone does not say its derivative; use "
         "ActivationFunction(name, forward, backward)"
     )

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     RNG = Callable[[], np.random.Generator]
 
-__all__ = ["BlockOperands"]
-
 Array = np.ndarray[Any, Any]
 _INPUTS, _KERNEL, _TRANSFORM = range(3)  #: what a layer draws a key for, in this order
 

@@ -289,7 +289,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
                 )
             arrays: dict[str, Any] = {field: archive[field] for field in FIELDS}
     except (EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
-        raise ValueError(f"{path} is no data set: {error}") from None
+        raise ValueError(f"{path} is not a data set: {error}") from None
     return Dataset(**arrays, name=path.stem)
 
 

@@ -13,8 +13,6 @@ from lowprec.common.names import named
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import as_generator
 
-__all__ = ["FIELDS", "Dataset", "TargetScale", "array_of", "checked_array", "split_samples"]
-
 Array = np.ndarray[Any, Any]
 
 FIELDS = ("x_train", "y_train", "x_test", "y_test")

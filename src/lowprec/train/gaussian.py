@@ -11,8 +11,6 @@ import numpy as np
 from lowprec.common.processor_state import in_exact_state
 from lowprec.train.exponentials import exp
 
-__all__ = ["normal_density", "normal_distribution"]
-
 Array = np.ndarray[Any, Any]
 
 # erfc(x) exp(x²) / s for s = 3 / (3 + x), as a Chebyshev series in 2s - 1: the terms beyond these

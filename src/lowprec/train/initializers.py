@@ -175,8 +175,8 @@ def get(initializer: str | Initializer) -> Initializer:
         return named(initializer, NAMED, "initializer")
     if not callable(initializer) or isinstance(initializer, type):
         raise TypeError(
-            f"{initializer!r} is no initializer; use a name, such as 'he_normal', a value, such "
-            "as RandomNormal(0.01), or a function of (shape, rng)"
+            f"{initializer!r} is not an initializer; use a name, such as 'he_normal', a value, "
+            "such as RandomNormal(0.01), or a function of (shape, rng)"
         )
     return initializer
 

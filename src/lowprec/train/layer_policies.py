@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from lowprec.train.layers.layer import Layer
 
-__all__ = ["LayerPolicies", "layer_labels", "policies_of"]
-
 
 class LayerPolicies(NamedTuple):
     """The policies of the places of a network; none of them has `Policy.layers`.

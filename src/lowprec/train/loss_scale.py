@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["LossScale"]
-
 Array = np.ndarray[Any, Any]
 
 

@@ -194,7 +194,7 @@ def categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array
     Raises
     ------
     ValueError
-        If the shapes differ, or a row of `y_true` is no distribution.
+        If the shapes differ, or a row of `y_true` is not a distribution.
 
     Examples
     --------
@@ -252,7 +252,7 @@ def sparse_categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float
     TypeError
         If the labels are not integers.
     ValueError
-        If the shapes do not fit or a label is no class.
+        If the shapes do not fit or a label is not a class.
 
     Examples
     --------

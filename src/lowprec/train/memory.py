@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.policy import Policy
 
-__all__ = ["BytesPerParameter", "bytes_per_parameter", "bytes_with_state"]
-
 
 class BytesPerParameter(NamedTuple):
     """What must be kept of each parameter between steps, and its copy for the forward pass.

@@ -22,23 +22,6 @@ from lowprec.train.running.targets import alike
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = [
-    "Averages",
-    "Metric",
-    "Reading",
-    "accuracy",
-    "binary_accuracy",
-    "for_loss",
-    "get",
-    "mae",
-    "mse",
-    "precision",
-    "r2",
-    "recall",
-    "rmse",
-    "top_k",
-]
-
 Array = np.ndarray[Any, Any]
 
 OUTPUTS, PROBABILITIES, PREDICTIONS = "outputs", "probabilities", "predictions"
@@ -99,7 +82,7 @@ def _binary_accuracy(y_true: Array, y_pred: Array, threshold: float = 0.0) -> fl
 
 
 def _accuracy_by_shape(y_true: Array, y_pred: Array) -> float:
-    """Return the accuracy that targets of this shape ask for: predictions are no logits."""
+    """Return the accuracy that targets of this shape ask for: predictions are not logits."""
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_pred.ndim < 2 or y_pred.shape[-1] == 1:
         return _binary_accuracy(y_true, y_pred, 0.5)
@@ -204,7 +187,7 @@ binary_accuracy = Metric("accuracy", _binary_accuracy)
 """The share of logits on the side of 0 where the label is: above for labels above ½."""
 
 shape_accuracy = Metric("accuracy", _accuracy_by_shape, reads=PREDICTIONS)
-"""The accuracy that the targets' shape asks for, of predictions that are no logits."""
+"""The accuracy that the targets' shape asks for, of predictions that are not logits."""
 
 precision = Metric("precision", _hits_and_said, _share, reads=PROBABILITIES)
 """Of the probabilities above ½, the share that is right; 0 if there are none."""
@@ -326,7 +309,7 @@ def get(
     >>> get("acuracy")
     Traceback (most recent call last):
         ...
-    ValueError: 'acuracy' is no metric; did you mean 'accuracy'? use one of accuracy, acc, mae, ...
+    ValueError: 'acuracy' is not a metric; did you mean 'accuracy'? use one of accuracy, acc, ...
     """
     if isinstance(metric, Metric):
         return metric
@@ -347,7 +330,7 @@ def get(
         mean = functools.partial(_mean_of, in_its_state(metric))
         return Metric(name, mean, reads=PREDICTIONS)
     raise TypeError(
-        f"{metric!r} is no metric; pass a name such as 'accuracy', or a function of "
+        f"{metric!r} is not a metric; pass a name such as 'accuracy', or a function of "
         "(y_true, y_pred)"
     )
 

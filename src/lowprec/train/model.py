@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from lowprec.train.running.training import Follower
     from lowprec.train.summary import Summary
 
-__all__ = ["Params", "Sequential", "load_model"]
-
 Params = dict[str, Array]
 
 
@@ -68,7 +66,7 @@ class Sequential:
     Raises
     ------
     TypeError
-        If something in the list is no layer.
+        If something in the list is not a layer.
     ValueError
         If the list is empty, or a layer cannot take what comes before it.
 
@@ -168,7 +166,7 @@ class Sequential:
         Raises
         ------
         TypeError
-            If it is no layer.
+            If it is not a layer.
         ValueError
             If the layer cannot take what comes before it.
 
@@ -314,7 +312,7 @@ class Sequential:
         for name in params:
             if name not in names:
                 listed = ", ".join(names) or "none"
-                raise ValueError(f"{name!r} is no parameter of this model, which has {listed}")
+                raise ValueError(f"{name!r} is not a parameter of this model, which has {listed}")
         for name in names:
             if name not in params:
                 raise ValueError(f"parameter {name!r} is missing; model.init(rng) makes them all")
@@ -927,4 +925,4 @@ def _as_layer(layer: Any) -> Layer:
     if isinstance(layer, type) and issubclass(layer, Layer):
         name = layer.__name__
         raise TypeError(f"{name} is a kind of layer, not a layer; write {name}(...)")
-    raise TypeError(f"{layer!r} is no layer; use layers, such as Dense(10), in a list")
+    raise TypeError(f"{layer!r} is not a layer; use layers, such as Dense(10), in a list")

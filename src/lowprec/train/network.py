@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from lowprec.common.randomness import RNGLike
     from lowprec.train.layers.layer import Array, Layer, Shape
 
-__all__ = ["Network"]
-
 
 class Network(Protocol):
     """Layers one after the other; `Sequential` is one, and says what each method does."""

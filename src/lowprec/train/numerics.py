@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     RNG = Callable[[], np.random.Generator]
 
-__all__ = ["Numerics", "numerics_of", "tensor_exponent"]
-
 Array = np.ndarray[Any, Any]
 _SMALL = 1 << 16  # elements
 _LARGEST_POWER = 100  # of two by which numbers are multiplied without a look at the ends of float32

@@ -18,8 +18,6 @@ from lowprec.train.loss_scale import LossScale
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Policy", "get_policies", "get_policy", "named_policies"]
-
 UPDATES = ("nearest", "stochastic", "kahan")
 GRADIENT_ROUNDINGS = ("nearest", "stochastic")
 INPUTS = "inputs"
@@ -148,8 +146,8 @@ class Policy:
     def _check_blocks(self) -> None:
         if self.weights is not None and not isinstance(self.weights, BlockFormat):
             raise ValueError(
-                f"weights={str(self.weights)!r} is no block format; weights in a format of single "
-                "numbers are what compute= says"
+                f"weights={str(self.weights)!r} is not a block format; weights in a format of "
+                "single numbers are what compute= says"
             )
         if self.hadamard < 0 or self.hadamard & (self.hadamard - 1):
             raise ValueError(f"hadamard is {self.hadamard}; use a power of two such as 16, or 0")
@@ -418,7 +416,7 @@ def _parse_fields(text: str) -> dict[str, Any]:
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
-            raise ValueError(f"{part.strip()!r} is no field=value; write compute=float16, say")
+            raise ValueError(f"{part.strip()!r} is not a field=value; write compute=float16, say")
         place, dot, part_name = name.rpartition(".")
         if dot:
             layers.setdefault(place, {})[part_name] = value

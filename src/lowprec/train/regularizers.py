@@ -11,8 +11,6 @@ import numpy as np
 from lowprec.common.names import named
 from lowprec.common.processor_state import in_exact_state
 
-__all__ = ["L1", "L1L2", "L2", "Constraint", "MaxNorm", "Regularizer", "get"]
-
 Array = np.ndarray[Any, Any]
 Constraint = Callable[[Array], Array]
 
@@ -150,7 +148,7 @@ def get(regularizer: str | Regularizer | None) -> Regularizer | None:
         return named(regularizer, _NAMED, "regularizer")()
     if regularizer is not None and not hasattr(regularizer, "gradient"):
         raise TypeError(
-            f"{regularizer!r} is no regularizer; use 'l1', 'l2', L1L2(l1, l2), or an object with "
-            "value(w) and gradient(w)"
+            f"{regularizer!r} is not a regularizer; use 'l1', 'l2', L1L2(l1, l2), or an object "
+            "with value(w) and gradient(w)"
         )
     return regularizer

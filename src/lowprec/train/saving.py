@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from lowprec.train.layers.layer import Layer, Shape
     from lowprec.train.losses import Loss
 
-__all__ = ["MODEL", "Compiled", "Saved", "read_model", "write_model"]
-
 Array = np.ndarray[Any, Any]
 
 MODEL = archive_kind("model")

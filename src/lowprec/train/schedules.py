@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lowprec.common.processor_state import in_exact_state
 from lowprec.train.optimizing.optimizer import require_not_negative
-from lowprec.train.performance import Performance
+from lowprec.train.plateau import Performance
 
 if TYPE_CHECKING:
     from lowprec.train.optimizing.optimizer import Rate

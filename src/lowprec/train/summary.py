@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from lowprec.train.network import Network
     from lowprec.train.policy import Policy
 
-__all__ = ["Line", "Summary", "summarise"]
-
 
 class Line(NamedTuple):
     """One layer of a summary."""

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from lowprec.rounding import Rounding
 
-__all__ = ["Check", "Mismatch", "Part", "in_modes", "shared"]
-
 _Item = TypeVar("_Item")
 _KEPT = 5  # mismatches that are told in full
 

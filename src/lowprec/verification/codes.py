@@ -12,8 +12,6 @@ from lowprec.kernels.oracle.integers import layout_of
 if TYPE_CHECKING:
     from lowprec.formats import Format
 
-__all__ = ["CODES", "operand_bits", "result_bits", "spelled", "turns"]
-
 Array = np.ndarray[Any, Any]
 
 CODES = np.uint16  # of every format here, right-aligned

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.rounding import Rounding
 
-__all__ = ["encoding_check"]
-
 Array = np.ndarray[Any, Any]
 
 _BLOCK = 1 << 15  # patterns at once: the library stays in this thread

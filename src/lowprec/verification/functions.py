@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.rounding import Rounding
 
-__all__ = ["FUNCTIONS", "function_check"]
-
 Array = np.ndarray[Any, Any]
 
 _BLOCK = 1 << 10  # codes between two reports of progress

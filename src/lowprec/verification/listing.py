@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.verification.checks import Check
 
-__all__ = ["DETERMINISTIC", "OPERATIONS", "checks"]
-
 DETERMINISTIC = tuple(mode for mode in Rounding if not mode.is_stochastic)
 OPERATIONS = (*OPERATIONS_ON_INTEGERS, "encode", *FUNCTIONS)
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.rounding import Rounding
 
-__all__ = ["Judge", "operation_check"]
-
 Array = np.ndarray[Any, Any]
 Case = tuple["Format", str, "Rounding"]
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from lowprec.verification.checks import Check
 
-__all__ = ["Report", "Result", "facts", "incomplete_path", "outputs", "save"]
-
 _PACKAGES = ("lowprec", "numpy", "numba", "ml_dtypes", "mpmath")
 
 

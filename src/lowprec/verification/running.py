@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from lowprec.verification.checks import Check
 
-__all__ = ["verify"]
-
 
 @in_exact_state
 def verify(

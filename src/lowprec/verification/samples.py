@@ -15,8 +15,6 @@ from lowprec.verification.codes import CODES
 if TYPE_CHECKING:
     from lowprec.formats import Format
 
-__all__ = ["draw", "edges"]
-
 Array = np.ndarray[Any, Any]
 
 

@@ -20,7 +20,7 @@ is NaN where there is none is NaN in `out`, for the caller to refuse. In stochas
 fraction that decides is known within 2**(p-45).
 """
 
-from lowprec.arithmetic.elementary.standins import NAMES as NAMES
+from lowprec.arithmetic.elementary.rounding_equivalents import NAMES as NAMES
 from lowprec.arithmetic.elementary.tables import elementary_kernel as elementary_kernel
 
 __all__ = ["NAMES", "elementary_kernel"]

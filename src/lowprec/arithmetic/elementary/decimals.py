@@ -24,8 +24,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["power_side", "side"]
-
 _FIRST_DIGITS = 30  # float64 has decided what 14 digits can
 _GUARD_DIGITS = 40  # beyond what any cancellation below takes from numbers of 24 bits
 
@@ -92,7 +90,7 @@ def _is_exact(name: str, x: float, g: float) -> bool:
             return x == 1
         case "log2":
             return math.frexp(x)[0] == 0.5
-        case "log10":  # of whole powers of ten; the others are no binary fractions
+        case "log10":  # of whole powers of ten; the others are not binary fractions
             return g >= 0 and g.is_integer() and 10 ** int(g) == x
     return x == 0
 
@@ -101,8 +99,8 @@ def _is_exact_power(x: float, y: float, g: float) -> bool:
     """Whether x**y = g, in integers.
 
     With x = m·2**e and g = G·2**E, m and G odd, and y = n/k in lowest terms, this is m**n = G**k
-    and e·n = E·k. For m > 1, n must be positive, or the result is no binary fraction; G is then the
-    n-th power, and m the k-th, of the same whole number, and both are at most 25 bits long.
+    and e·n = E·k. For m > 1, n must be positive, or the result is not a binary fraction; G is then
+    the n-th power, and m the k-th, of the same whole number, and both are at most 25 bits long.
     """
     (m, e), (n, k), (G, E) = _odd_part(x), y.as_integer_ratio(), _odd_part(g)
     if e * n != E * k:

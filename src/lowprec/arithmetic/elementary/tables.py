@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.arithmetic.elementary.standins import StandIns, power, unary
+from lowprec.arithmetic.elementary.rounding_equivalents import StandIns, power, unary
 from lowprec.arithmetic.flags import Events
 from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, Specials, float32
@@ -24,8 +24,6 @@ from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-__all__ = ["ElementaryKernel", "Task", "elementary_kernel"]
 
 Array = np.ndarray[Any, Any]
 

@@ -28,19 +28,6 @@ from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kernel, swap_float_s
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "AMAX",
-    "FOUR_OVER_SIX",
-    "POWER_OF_TWO",
-    "UNDECIDED",
-    "find_scale",
-    "make_amax",
-    "make_decoding",
-    "make_elements",
-    "make_scales",
-    "write_elements",
-]
-
 Array = np.ndarray[Any, Any]
 
 POWER_OF_TWO, AMAX, FOUR_OVER_SIX = range(3)  #: kinds of rules

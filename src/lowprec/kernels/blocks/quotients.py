@@ -22,17 +22,6 @@ from lowprec.kernels.loops import kernel
 from lowprec.kernels.philox import element_bits
 from lowprec.rounding import Rounding
 
-__all__ = [
-    "Grid",
-    "exponent",
-    "magnitude_code",
-    "power_of_two",
-    "random_word",
-    "rounding_number",
-    "times",
-    "value_of",
-]
-
 (
     _TIES_TO_EVEN,
     _TIES_TO_AWAY,

@@ -10,7 +10,7 @@ Three rules; each gives the bits of `quotients`, or says that it cannot, whereup
 ``quotient``  other elements and scales. |x|/d in float64 lies on the same side of a midpoint as the
            exact quotient, because a midpoint times d has at most 53 bits.
 
-Scales that are no powers of two round amax/(M·g), a float64 quotient, for the same reason. A block
+Scales that are not powers of two round amax/(M·g), a float64 quotient, for the same reason. A block
 is some rows of one vector that share a scale, or as many columns of rows as a vector has lanes.
 """
 
@@ -29,8 +29,6 @@ from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kept, spell, swap_fl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["FEW", "LONG", "ONE", "SEVERAL", "Constants", "Rule", "make_conversion"]
 
 ONE, SEVERAL, LONG = "one", "several", "long"  #: rows of vectors in a block
 _BATCH = "batch"  # so many blocks of one row, whose scales are found side by side

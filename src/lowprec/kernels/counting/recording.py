@@ -15,8 +15,6 @@ from lowprec.common.recorded_rows import BINS, FIELDS, GAPS, LOWEST_EXPONENT, LO
 from lowprec.kernels.compiler import types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kernel, swap_float_state
 
-__all__ = ["tally", "tally_changes"]
-
 _COUNT, _ZEROS, _NANS, _INFS = map(FIELDS.index, ("count", "zeros", "nans", "infs"))
 _NEW_ZEROS, _SUBNORMALS = FIELDS.index("new_zeros"), FIELDS.index("subnormals")
 _OVERFLOWS, _CHANGES, _LOST = map(FIELDS.index, ("overflows", "changes", "lost"))

@@ -24,17 +24,6 @@ from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kernel, swap_float_s
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "COUNTS",
-    "EXPONENTS",
-    "EXTREMA",
-    "LANES",
-    "LOWEST_EXPONENT",
-    "SCALE",
-    "make_tally",
-    "make_tally_lanes",
-]
-
 Array = np.ndarray[Any, Any]
 
 COUNTS = ("zeros", "new_zeros", "subnormals", "overflows", "nans", "infs", "measured")

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.operations.rules import coded_bits, infinity, is_tiny, magnitude_bits
-from lowprec.kernels.rules import Constants, convert
+from lowprec.kernels.rules import convert
 
 if TYPE_CHECKING:
+    from lowprec.kernels.magnitudes import Constants
     from lowprec.kernels.operations.rules import Limits, Task
-
-__all__ = ["EVENTS", "every_event", "is_exceptional", "leaves_range", "range_events"]
 
 #: in the order in which kernels count them
 EVENTS = ("invalid", "divide_by_zero", "overflow", "underflow", "inexact")

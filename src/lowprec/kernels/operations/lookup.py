@@ -18,8 +18,6 @@ from lowprec.kernels.loops import compile_as
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["KINDS", "LOW_BITS", "make_lookup", "pack"]
-
 KINDS = 6  # of results that can be told apart
 LOW_BITS = 6  # of a result, that hold its kind
 _COUNTER_BITS = 10

@@ -16,6 +16,7 @@ from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, float32, get_format
 from lowprec.kernels.compiler import from_dtype, numba, types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
+from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.operations.events import EVENTS
 from lowprec.kernels.operations.rules import OPERATIONS, Limits, Task, is_wide, suffices_float32
 from lowprec.kernels.operations.vector_step import (
@@ -38,7 +39,6 @@ from lowprec.kernels.plans import (
     result_random_bits,
     tiny_thresholds,
 )
-from lowprec.kernels.rules import Constants
 from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow
 
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from lowprec.rounding import Rounding
-
-__all__ = ["OperationKernel", "operation_kernel"]
 
 _PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
 _CACHE_LINE = 64  # bytes

@@ -37,32 +37,14 @@ import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.kernels.lanes import Lanes, select
-from lowprec.kernels.rules import Constants, Plan, convert
+from lowprec.kernels.rules import convert
 from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.formats import Format
-
-__all__ = [
-    "OPERATIONS",
-    "Limits",
-    "Task",
-    "coded_bits",
-    "compute",
-    "divide_to_odd",
-    "infinity",
-    "is_inexact",
-    "is_tiny",
-    "is_wide",
-    "magnitude",
-    "magnitude_bits",
-    "read_operands",
-    "round_result",
-    "suffices_float32",
-    "to_odd",
-]
+    from lowprec.kernels.magnitudes import Constants, Plan
 
 _INFINITY = {32: 0xFF << 23, 64: 0x7FF << 52}
 _NAN = {32: 0x1FF << 22, 64: 0xFFF << 51}
@@ -229,6 +211,7 @@ def either(condition: Lanes, compute_again: Callable[[], Lanes], x: Lanes) -> La
 
 
 def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    """Return a + b, exact or rounded to odd."""
     if task.is_paired and (task.flags or not task.rounds_twice) and not task.fits:
         return in_both_directions("add", task, a, b)
     total = a + b
@@ -242,19 +225,23 @@ def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
 
 
 def subtract(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    """Return a - b, exact or rounded to odd."""
     return add(a, negated(b), task)
 
 
 def multiply(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    """Return a·b, exact or rounded to odd."""
     product = a * b  # exact: twice the format's bits
     return in_range_or(product, lambda: in_both_directions("mul", task, a, b), task)
 
 
 def square(a: Lanes, task: Task) -> Lanes:
+    """Return a·a, exact or rounded to odd."""
     return multiply(a, a, task)
 
 
 def divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    """Return a/b rounded to odd."""
     if task.is_wide and not task.rounds_twice:
         return in_both_directions("div", task, a, b)
     quotient = a / b
@@ -275,6 +262,7 @@ def left_of_quotient(quotient: Lanes, a: Lanes, b: Lanes) -> Lanes:
 
 
 def sqrt(a: Lanes, task: Task) -> Lanes:
+    """Return the square root rounded to odd."""
     if task.is_wide and not task.rounds_twice:
         return in_both_directions("sqrt", task, a)
     root = a.square_root()
@@ -282,6 +270,7 @@ def sqrt(a: Lanes, task: Task) -> Lanes:
 
 
 def fma(a: Lanes, b: Lanes, c: Lanes, task: Task) -> Lanes:
+    """Return a·b + c rounded to odd."""
     if task.is_paired:
         return in_both_directions("vfmadd", task, a, b, c)
     return add(a * b, c, task._replace(fits=False, flags=True))
@@ -366,19 +355,23 @@ def mod(a: Lanes, b: Lanes, task: Task) -> Lanes:
 
 
 def absolute(a: Lanes, task: Task) -> Lanes:
+    """Return |a|."""
     return magnitude(a)
 
 
 def negative(a: Lanes, task: Task) -> Lanes:
+    """Return -a."""
     return negated(a)
 
 
 def minimum(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    """Return the smaller of both; -0 is less than +0."""
     zero = (a.as_integers() | b.as_integers()).as_floats()  # -0 is less than +0
     return _one_of(a, b, a < b, zero)
 
 
 def maximum(a: Lanes, b: Lanes, task: Task) -> Lanes:
+    """Return the larger of both; -0 is less than +0."""
     zero = (a.as_integers() & b.as_integers()).as_floats()
     return _one_of(a, b, a > b, zero)
 
@@ -418,6 +411,7 @@ def infinity(x: Lanes) -> int:
 
 
 def negated(x: Lanes) -> Lanes:
+    """Return -x."""
     return (x.as_integers() ^ sign_bit(x)).as_floats()
 
 

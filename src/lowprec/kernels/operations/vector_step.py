@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.kernels.compiler import cgutils, get_or_insert_function, intrinsic, ir, types
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import constants_loader, keep, kept, spell
+from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.operations.events import (
     EVENTS,
     every_event,
@@ -28,20 +29,9 @@ from lowprec.kernels.operations.rules import (
     round_result,
 )
 from lowprec.kernels.philox import block_bits
-from lowprec.kernels.rules import Constants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-__all__ = [
-    "COUNTERS",
-    "apply",
-    "apply_masked",
-    "apply_randomly",
-    "draw_words",
-    "load_constants",
-    "task_to_text",
-]
 
 COUNTERS = 8  # places for a thread's event counts: a cache line
 _FIELDS = len(Constants._fields) + len(Limits._fields)

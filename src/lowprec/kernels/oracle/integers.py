@@ -27,8 +27,6 @@ from lowprec.kernels.compiler import intrinsic, ir, types
 from lowprec.kernels.loops import kernel
 from lowprec.rounding import Rounding
 
-__all__ = ["OPERATIONS", "Layout", "encode", "layout_of", "round_number", "rule_of"]
-
 _LONGEST = 11  # bits of a significand: a product has 22
 _WIDTH = 24  # bits of a normalised addend: a product, and two more
 _DISTANCE = 36  # beyond which an addend only tells that it is there; 61 bits in all
@@ -217,7 +215,7 @@ def _sum(s: int, x: int, e: int, t: int, y: int, h: int, f: Any, rule: int) -> t
 def _special(
     code: int, events: int, is_infinite: Any, negative: int, invalid: Any, unknown: Any, f: Any
 ) -> tuple[int, int]:
-    """Put infinity, and NaN without a sign, where they belong; NaN from NaN is no event."""
+    """Put infinity, and NaN without a sign, where they belong; NaN from NaN is not an event."""
     code = _infinity(negative, f) if is_infinite else code
     code = f.nan if invalid | unknown else code
     events = 0 if is_infinite | unknown else events

@@ -14,8 +14,6 @@ from lowprec.kernels.oracle.integers import OPERATIONS, Layout, encode, round_nu
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["count_differences", "encoder", "oracle", "rounder"]
-
 _CODES = types.Array(types.uint16, 1, "C", readonly=True)
 _RESULTS = types.Array(types.uint16, 1, "C")
 _COUNTS = types.Array(types.int64, 1, "C")

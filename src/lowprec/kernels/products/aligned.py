@@ -35,8 +35,6 @@ from lowprec.kernels.sums.orders import rounded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Width", "make_aligned", "make_split", "make_widen", "width_of"]
-
 #: the exponent of a zero: lower than that of any number, and than any sum of two
 NO_EXPONENT = -(1 << 20)
 _COLUMNS = 128  # of outputs that are computed together; their vectors stay in the first cache

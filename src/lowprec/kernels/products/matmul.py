@@ -18,13 +18,13 @@ import numpy as np
 from lowprec.formats import Format, bfloat16, float16
 from lowprec.kernels.compiler import types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, load_constants, swap_float_state
+from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import processor_has
+from lowprec.kernels.products.double_rounding import EXACT, WATCHED, extremes, limit_of
 from lowprec.kernels.products.packing import pack
 from lowprec.kernels.products.steps import HALF, SINGLE, step_plan
 from lowprec.kernels.products.tiles import tile
 from lowprec.kernels.products.vectors import element_of
-from lowprec.kernels.products.watched import EXACT, WATCHED, extremes, limit_of
-from lowprec.kernels.rules import Constants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from lowprec.rounding import Overflow, Rounding
 
     Array = np.ndarray[Any, Any]
-
-__all__ = ["DEPTH", "FLOAT16", "FLOAT32", "float32_product", "make_multiply", "product_plans"]
 
 FLOAT32, FLOAT16 = f"{SINGLE}&", f"{HALF}&"  #: plans where the processor makes every step itself
 

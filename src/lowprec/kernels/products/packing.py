@@ -16,8 +16,6 @@ from lowprec.kernels.products.vectors import (
     element_of,
 )
 
-__all__ = ["pack"]
-
 
 @intrinsic(prefer_literal=True)
 def pack(_: Any, source: Any, strides: Any, size: Any, panel: Any, widths: Any, bits: Any) -> Any:

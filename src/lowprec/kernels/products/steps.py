@@ -20,14 +20,13 @@ from lowprec.formats import Format, bfloat16, float16, float32
 from lowprec.kernels.compiler import cgutils, ir
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import kept, spell
+from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import conversion_plan, fits_float32_words, processor_has
-from lowprec.kernels.rules import Constants, convert
+from lowprec.kernels.rules import convert
 from lowprec.rounding import is_usual
 
 if TYPE_CHECKING:
     from lowprec.rounding import Overflow, Rounding
-
-__all__ = ["HALF", "SINGLE", "step", "step_plan"]
 
 SINGLE, HALF = "single", "half"  #: plans of the processor's own steps, of float32 and float16
 _DOWNWARD, _UPWARD = 9, 10  # rounding of AVX-512's instructions, without exceptions

@@ -12,12 +12,16 @@ from typing import Any
 
 from lowprec.kernels.compiler import cgutils, intrinsic, types
 from lowprec.kernels.lanes import Lanes, select
+from lowprec.kernels.magnitudes import Constants
+from lowprec.kernels.products.double_rounding import (
+    EXACT,
+    WATCHED,
+    is_doubtful,
+    least_of,
+    watched_step,
+)
 from lowprec.kernels.products.steps import HALF, step
 from lowprec.kernels.products.vectors import INTEGER, Vectors, choose, clamped, element_of
-from lowprec.kernels.products.watched import EXACT, WATCHED, is_doubtful, least_of, watched_step
-from lowprec.kernels.rules import Constants
-
-__all__ = ["tile"]
 
 
 @intrinsic(prefer_literal=True)

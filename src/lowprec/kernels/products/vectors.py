@@ -11,8 +11,6 @@ from lowprec.kernels.plans import processor_has
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["FLOAT", "INTEGER", "Element", "Vectors", "choose", "clamped", "element_of"]
-
 _VECTOR = 64 if processor_has("avx512f") else 32  # bytes
 _INDEX = ir.IntType(32)
 INTEGER = ir.IntType(64)

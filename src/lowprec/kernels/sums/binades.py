@@ -49,8 +49,6 @@ from lowprec.rounding import Overflow, Rounding, is_usual
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Binades", "binades_of", "make_row_sums"]
-
 Array = np.ndarray[Any, Any]
 
 _SIGN, _FIELD = np.int64(-(2**63)), np.int64(0x7FF << 52)

@@ -20,14 +20,12 @@ from lowprec.kernels.loops import (
     load_constants,
     swap_float_state,
 )
+from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.products.steps import step
 from lowprec.kernels.products.vectors import FLOAT
-from lowprec.kernels.rules import Constants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["make_column_sums"]
 
 Array = np.ndarray[Any, Any]
 

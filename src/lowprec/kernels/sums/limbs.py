@@ -18,8 +18,6 @@ import numpy as np
 from lowprec.kernels.compiler import intrinsic, ir, types
 from lowprec.kernels.loops import kernel
 
-__all__ = ["LIMBS", "add_to_limbs", "read_limbs"]
-
 Array = np.ndarray[Any, Any]
 
 _DIGITS = 69  # limbs: 2098 bits of float64, and 2**62 terms

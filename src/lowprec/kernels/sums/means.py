@@ -14,8 +14,6 @@ from lowprec.kernels.sums.orders import NATIVE, drawn, rounded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["make_mean"]
-
 _SMALL, _SCALE = 2.0**-700, 2.0**300
 
 

@@ -32,10 +32,10 @@ from lowprec.kernels.loops import (
     spell,
     swap_float_state,
 )
-from lowprec.kernels.magnitudes import adjust
+from lowprec.kernels.magnitudes import Constants, Plan, adjust
 from lowprec.kernels.philox import philox
 from lowprec.kernels.plans import conversion_plan, result_random_bits
-from lowprec.kernels.rules import Constants, Plan, convert
+from lowprec.kernels.rules import convert
 from lowprec.kernels.sums.limbs import LIMBS, add_to_limbs, read_limbs
 from lowprec.rounding import Rounding
 
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.rounding import Overflow
-
-__all__ = ["make_accumulation", "make_products", "rounding_plan", "state_size"]
 
 Array = np.ndarray[Any, Any]
 

@@ -19,8 +19,6 @@ from lowprec.kernels.sums.orders import NATIVE, added, drawn, rounded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ORDERS", "make_running_sums", "prefix_state_size"]
-
 
 def _sequential(plan: str, inner: str) -> Callable[..., None]:
     def cumulate(x, out, state, constants, block, first, row, key):  # type: ignore[no-untyped-def]

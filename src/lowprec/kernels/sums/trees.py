@@ -23,18 +23,16 @@ from lowprec.kernels.loops import (
     spell,
     swap_float_state,
 )
+from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import conversion_plan
 from lowprec.kernels.products.steps import step, step_plan
 from lowprec.kernels.products.vectors import FLOAT
-from lowprec.kernels.rules import Constants
 from lowprec.kernels.sums.orders import added, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.rounding import Overflow, Rounding
-
-__all__ = ["make_trees", "term_plan"]
 
 Array = np.ndarray[Any, Any]
 

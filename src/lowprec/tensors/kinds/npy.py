@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["FortranRange", "Header", "read_header", "read_npy"]
-
 _MOST_HEADER_BYTES = 10_000  # as in NumPy, whose reader must not be fed more
 _RELEASE = 32 << 20  # bytes after which mapped pages are given back
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["Member", "read_npz"]
-
 _DEFLATE_LIMIT = 1040  # how many bytes one byte can become; more is a lie
 _MOST_DIRECTORY_BYTES = 64 << 20
 _MOST_METADATA_BYTES = 16 << 20
@@ -128,7 +126,7 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
     for member in members:
         name = checked_name(member.filename)
         if not name.endswith(".npy"):
-            raise ValueError(f"it holds {name!r:.100}, which is no .npy member")
+            raise ValueError(f"it holds {name!r:.100}, which is not an .npy member")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{name!r:.100} is packed otherwise than NumPy does")
         if member.file_size > _DEFLATE_LIMIT * member.compress_size + 1024:
@@ -173,4 +171,6 @@ def _clear_errors(what: str) -> Iterator[None]:
     try:
         yield
     except _DAMAGED as error:
-        raise ValueError(f"{what} is damaged, or this is no .npz file: {error!s:.200}") from None
+        raise ValueError(
+            f"{what} is damaged, or this is not an .npz file: {error!s:.200}"
+        ) from None

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["DTYPES", "METADATA", "PackedPairs", "read_safetensors"]
-
 METADATA = "__metadata__"
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from lowprec.tensors.tensor import Tensor
 
-__all__ = ["read_torch"]
-
 
 def read_torch(path: Path) -> TensorFile:
     """Read all tensors of a checkpoint, mapped into memory.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from lowprec.train.dataset import Dataset
     from lowprec.train.running.history import History
 
-__all__ = ["Demonstration", "network", "recorded"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Demonstration:

@@ -11,8 +11,6 @@ from lowprec.train.dataset import Dataset
 from lowprec.train.demonstrations.demonstration import Demonstration, network, recorded
 from lowprec.train.optimizers import SGD
 
-__all__ = ["precision_floor", "stalling_sums"]
-
 
 def stalling_sums() -> Demonstration:
     """Show that a running sum in bfloat16 stops growing: long products come out too small."""

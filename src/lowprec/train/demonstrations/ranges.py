@@ -21,8 +21,6 @@ from lowprec.train.recorder.scaling import GRADIENTS, power
 from lowprec.train.recorder.tracks import Tally
 from lowprec.train.running.prediction import predict
 
-__all__ = ["float16_adam", "gradient_histogram", "large_targets", "small_loss"]
-
 Array = np.ndarray[Any, Any]
 
 _CROSSENTROPY = "sparse_categorical_crossentropy"

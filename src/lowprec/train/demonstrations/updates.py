@@ -12,8 +12,6 @@ from lowprec.train.dataset import Dataset
 from lowprec.train.demonstrations.demonstration import Demonstration, network, recorded
 from lowprec.train.optimizers import SGD, AdaGrad, Adam, AdamW, Momentum
 
-__all__ = ["beta_2", "lost_updates", "optimizers", "weight_decay"]
-
 _CROSSENTROPY = "sparse_categorical_crossentropy"
 
 

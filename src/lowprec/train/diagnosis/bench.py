@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
-__all__ = ["Bench", "Run", "gap_of", "rescues"]
-
 WON = 0.9
 """The share of what was lost that a part or cure must win back."""
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.recorder.recorder import Recorder
 
-__all__ = ["Candidate", "of_precision", "of_training", "of_user_code", "policy_code"]
-
 _NARROW_RANGE = 64  # exponents: formats below have a range that gradients leave
 _OPTIONS_OF_NAMES = {"Nesterov": ("nesterov",)}  # what the name says already
 

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.running.history import History
 
-__all__ = ["diagnose"]
-
 _ROWS = 100  # recorded steps of the failing run, about
 
 

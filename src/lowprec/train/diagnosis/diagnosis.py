@@ -6,15 +6,13 @@ import dataclasses
 import html
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lowprec.train.running.plain import as_json
+from lowprec.train.running.json_values import as_json
 
 if TYPE_CHECKING:
     import os
 
     from lowprec.train.recorder.recorder import Recorder
     from lowprec.train.running.outcome import Outcome
-
-__all__ = ["Cure", "Diagnosis", "Experiment"]
 
 
 class Cure(NamedTuple):

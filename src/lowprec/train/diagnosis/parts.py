@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from lowprec.train.layers.layer import Layer
 
-__all__ = ["OF_PLACES", "PARTS", "explicit", "narrow_parts", "only", "widened", "wider"]
-
 PARTS = ("loss scale", "tensor scales", "gradients", "accumulate", "state", "params", "compute")
 """The parts in the order in which they are tried, which breaks ties."""
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from lowprec.train.layers.layer import Layer
 
-__all__ = ["candidates", "least", "named"]
-
 
 def candidates(layers: Sequence[Layer], parts: Sequence[str]) -> list[str]:
     """Return the places that have some of these parts, in the order of the network."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from lowprec.train.layers.layer import Layer
 
-__all__ = ["Fault", "find_fault"]
-
 Array = np.ndarray[Any, Any]
 DIFFERENCE = 2.0**-10
 _STEPS = 400  # that are looked at, at most

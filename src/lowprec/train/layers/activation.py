@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from lowprec.train.activations import ActivationFunction
 
-__all__ = ["ELU", "Activated", "Activation", "LeakyReLU", "activate", "activation_gradient"]
-
 
 class Activated(Layer):
     """A layer that ends in an activation, which its field `activation` says by default."""

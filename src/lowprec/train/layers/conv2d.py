@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from lowprec.train.initializers import Initializer
     from lowprec.train.regularizers import Constraint, Regularizer
 
-__all__ = ["Conv2D"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Conv2D(Activated):

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from lowprec.train.initializers import Initializer
     from lowprec.train.regularizers import Constraint, Regularizer
 
-__all__ = ["Dense"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Dense(Activated):

@@ -15,8 +15,6 @@ from lowprec.train.layers.layer import Array, Layer, Run
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AlphaDropout", "Dropout"]
-
 _LOWEST = -SELU_ALPHA * SELU_SCALE  # what SELU has at -∞
 
 

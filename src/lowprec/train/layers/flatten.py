@@ -11,8 +11,6 @@ from lowprec.train.layers.layer import Array, Layer, Run, Shape
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Flatten"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Flatten(Layer):

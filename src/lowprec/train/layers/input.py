@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lowprec.train.layers.layer import Shape
 
-__all__ = ["Input"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Input:
-    """What stands first in a `Sequential`: the shape of one sample. It is no layer.
+    """What stands first in a `Sequential`: the shape of one sample. It is not a layer.
 
     Parameters
     ----------
@@ -24,7 +22,7 @@ class Input:
     Raises
     ------
     TypeError
-        If it is no tuple of integers.
+        If it is not a tuple of integers.
     ValueError
         If an axis is empty.
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lowprec.train.initializers import Initializer
     from lowprec.train.regularizers import Constraint, Regularizer
 
-__all__ = ["Array", "Layer", "Numerics", "Run", "Shape", "column_sums", "positive"]
-
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 

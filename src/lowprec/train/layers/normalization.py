@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from lowprec.train.initializers import Initializer
     from lowprec.train.regularizers import Constraint, Regularizer
 
-__all__ = ["BatchNormalization", "LayerNormalization"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
 class _Normalization(Layer):

@@ -14,8 +14,6 @@ from lowprec.train.layers.windows import Windows, padding_name, pair, window_cou
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MaxPooling2D"]
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class MaxPooling2D(Layer):

@@ -14,8 +14,6 @@ from lowprec.train.layers.layer import Array, Shape, positive
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Windows", "padding_name", "pair", "window_counts"]
-
 Pair = tuple[int, int]
 
 
@@ -82,7 +80,7 @@ def _along(length: int, size: int, stride: int, padding: str) -> tuple[int, int,
 
 
 def window_counts(layer: object, shape: Shape, size: Pair, strides: Pair, padding: str) -> Pair:
-    """Return how many windows there are; ValueError if `shape` is no image that holds one."""
+    """Return how many windows there are; ValueError if `shape` is not an image that holds one."""
     if len(shape) != 3:
         raise ValueError(
             f"{layer!r} takes images of shape (height, width, channels), not {shape}"

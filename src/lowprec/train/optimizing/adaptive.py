@@ -13,14 +13,6 @@ from lowprec.train.optimizing.transforms import each
 if TYPE_CHECKING:
     from lowprec.train.optimizing.transforms import Step, Transform
 
-__all__ = [
-    "scale_by_adam",
-    "scale_by_adamax",
-    "scale_by_nadam",
-    "scale_by_rms",
-    "scale_by_sum_of_squares",
-]
-
 Array = np.ndarray[Any, Any]
 
 # Here g is the gradient, which becomes the update; m and v its running mean and mean square; t

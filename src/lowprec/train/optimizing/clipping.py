@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from lowprec.train.optimizing.transforms import Params, State, Step, Store
 
-__all__ = ["clip_by_global_norm", "clip_by_norm", "clip_by_value"]
-
 Array = np.ndarray[Any, Any]
 
 

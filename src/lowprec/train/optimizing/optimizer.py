@@ -16,8 +16,6 @@ from lowprec.train.optimizing.transforms import as_it_is, chain
 if TYPE_CHECKING:
     from lowprec.train.optimizing.transforms import Params, State, Store, Transform
 
-__all__ = ["Optimizer", "Rate", "compose", "require_fraction", "require_not_negative"]
-
 Rate = float | Callable[[int], float]
 """A learning rate: a number, or a schedule, a function of the finished steps."""
 

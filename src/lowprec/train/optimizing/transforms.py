@@ -11,21 +11,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "Params",
-    "State",
-    "Step",
-    "Store",
-    "Transform",
-    "add_decayed_weights",
-    "as_it_is",
-    "chain",
-    "decay_weights",
-    "each",
-    "scale_by_rate",
-    "trace",
-]
-
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 State = dict[str, Array]

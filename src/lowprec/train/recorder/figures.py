@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Tally, Track
 
-__all__ = ["depth", "heat_maps", "learning_curves", "loss_scales", "lost_updates"]
-
 _SHADE = (52, 136, 196)  # reads on light and dark pages
 _FORMATS = tuple(map(get_format, ("float16", "float8_e4m3fn", "float8_e5m2")))
 _MOST = 12  # tensors in one picture

@@ -23,8 +23,6 @@ from lowprec.train.running.outcome import Account
 if TYPE_CHECKING:
     import os
 
-__all__ = ["SAVED", "load", "save"]
-
 SAVED = archive_kind("recorder")
 
 R = TypeVar("R", bound=Record)
@@ -212,7 +210,7 @@ def _sum_to_json(accumulator: Accumulator) -> dict[str, Any]:
     fields = {
         field.name: getattr(accumulator, field.name)
         for field in dataclasses.fields(accumulator)
-        if field.name != "rng"  # a generator is no number
+        if field.name != "rng"  # a generator is not a number
     }
     return {
         name: _format_to_json(value)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
 
-__all__ = ["Finding", "capital", "name_of", "percent", "starved_share"]
-
 _WORDS = {
     "weight": "weights",
     "activation": "activations",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.train.recorder.kinds import Event, largest, made_by
-from lowprec.train.running.plain import plain
+from lowprec.train.running.json_values import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from lowprec.train.running.passes import Pass
     from lowprec.train.running.training import Training
     from lowprec.train.running.watch import Watch
-
-__all__ = ["MOST_EVENTS", "check_goes_on", "facts_of", "first_not_finite"]
 
 MOST_EVENTS = 50
 """How many events a recorder keeps."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from lowprec.formats import Format
     from lowprec.train.recorder.tracks import Tally
 
-__all__ = ["Forecast", "forecast"]
-
 Array = np.ndarray[Any, Any]
 
 _EXPONENTS = np.arange(BINS) + LOWEST_EXPONENT

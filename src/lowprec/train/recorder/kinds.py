@@ -14,19 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = [
-    "KINDS",
-    "KIND_WORDS",
-    "Event",
-    "account_of_reference",
-    "as_float32",
-    "kind_of",
-    "labels_of",
-    "largest",
-    "losses_of",
-    "made_by",
-]
-
 Array = np.ndarray[Any, Any]
 
 KINDS = {

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Track
 
-__all__ = ["no_learning", "place_of"]
-
 DEAD = 0.999
 CLIPPED = 1e-3
 _CLIPS = ("clipvalue", "clipnorm", "global_clipnorm")

@@ -10,8 +10,6 @@ from lowprec.train.recorder.record import Record
 if TYPE_CHECKING:
     from lowprec.train.recorder.tracks import Track
 
-__all__ = ["merge"]
-
 R = TypeVar("R", bound=Record)
 
 

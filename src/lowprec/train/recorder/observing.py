@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Track
 
-__all__ = ["observe", "observe_step"]
-
 Array = np.ndarray[Any, Any]
 
 

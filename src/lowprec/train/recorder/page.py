@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lowprec.common.outputs import page_kind
 from lowprec.show.pages import page_environment, stylesheet
 from lowprec.train.recorder.predictions import WHAT_IF_HEADINGS, what_if_rows
+from lowprec.train.recorder.verdict import graded
 from lowprec.train.recorder.views import (
     COLUMNS,
     MARKS,
     WORDS,
     caption,
-    graded,
     kind_name,
     short_label,
     shown,
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lowprec.train.recorder.record import Record
-
-__all__ = ["recorder_page"]
 
 _HEATED = ("weight", "activation", "activation_gradient", "weight_gradient", "moment", "update")
 _TITLES = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.common.recorded_rows import LOWEST_EXPONENT
-from lowprec.show.light import INK, MUTED, TRAINING, VALIDATION, light_figure
+from lowprec.show.standalone_figures import INK, MUTED, TRAINING, VALIDATION, light_figure
 from lowprec.show.words import superscript
 from lowprec.train.recorder.tracks import Tally
 from lowprec.train.recorder.views import kind_name
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from lowprec.formats import Format
     from lowprec.train.recorder.record import Record
-
-__all__ = ["histogram_figure", "starts_figure"]
 
 
 def histogram_figure(recorder: Record, kind: str, fmt: Format) -> Figure:

@@ -16,19 +16,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Track
 
-__all__ = [
-    "STARVED",
-    "costs",
-    "long_sums",
-    "lost_updates",
-    "noisy_units",
-    "offset",
-    "optimizer_numbers",
-    "output_precision",
-    "stalled_state",
-    "starved_moments",
-]
-
 LOST = 0.8
 SOME_LOST = 0.5
 SHRUNK = 0.01

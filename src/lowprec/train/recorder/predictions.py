@@ -11,8 +11,6 @@ from lowprec.train.policy import Policy, get_policy
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["WHAT_IF_HEADINGS", "Prediction", "WhatIf", "what_if_rows"]
-
 
 class Prediction(NamedTuple):
     """What a policy would do to a training.

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Track
 
-__all__ = ["headroom", "new_zeros", "not_finite", "targets"]
-
 RED_ZEROS = 0.2
 HEADROOM = 2.0
 SKIPS = 0.05

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from lowprec.train.layer_policies import LayerPolicies
     from lowprec.train.running.history import History
 
-__all__ = ["Record"]
-
 
 class Record:
     """What was recorded of a training: data that the rules judge and pages show.

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from lowprec.train.running.training import Training
     from lowprec.train.running.watch import Watch
 
-__all__ = ["Recorder"]
-
 
 class Recorder(Record, Follower):
     """Records what rounding does to every tensor of a training: give it to ``fit(recorder=…)``.
@@ -185,7 +183,7 @@ class Recorder(Record, Follower):
         Raises
         ------
         TypeError
-            If they are no real numbers.
+            If they are not real numbers.
         ValueError
             If there is no such kind, or shapes do not match.
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.record import Record
 
-__all__ = ["RULES", "Rule", "findings"]
-
 _ORDER = ("red", "amber", "note")
 _WITHOUT_ROUNDING = ("not finite", "no learning")
 

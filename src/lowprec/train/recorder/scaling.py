@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Tally, Track
 
-__all__ = [
-    "GRADIENTS",
-    "MARGIN",
-    "TOLERATED_NOISE",
-    "TOLERATED_ZEROS",
-    "ScaleAdvice",
-    "advise_scale",
-    "harmed_rows",
-    "is_harmed",
-    "power",
-]
-
 GRADIENTS = ("activation_gradient", "weight_gradient")
 MARGIN = 2
 """Bits that a recommended scale leaves below the maximum."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from lowprec.formats import FormatLike
     from lowprec.train.initializers import Initializer
 
-__all__ = ["STARTS", "record_starts"]
-
 STARTS: dict[str, Initializer] = {
     "std 1": initializers.RandomNormal(stddev=1.0),
     "std 0.01": initializers.RandomNormal(stddev=0.01),

@@ -27,8 +27,6 @@ from lowprec.common.recorded_rows import (
 if TYPE_CHECKING:
     from lowprec.formats import Format
 
-__all__ = ["ROWS", "Tally", "Track"]
-
 Array = np.ndarray[Any, Any]
 
 ROWS = 128

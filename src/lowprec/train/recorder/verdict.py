@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.running.outcome import Outcome
 
-__all__ = ["graded", "unseen", "verdict"]
-
 _MOST_NAMED = 3
 _HOW = (
     "train.diagnose(model, data, …) with the arguments of this fit trains with one part, one layer "

@@ -15,19 +15,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Tally, Track
 
-__all__ = [
-    "COLUMNS",
-    "MARKS",
-    "WORDS",
-    "Column",
-    "caption",
-    "graded",
-    "kind_name",
-    "recorder_view",
-    "short_label",
-    "shown",
-]
-
 STYLES = {"healthy": "green", "red": "bold red", "amber": "yellow", "note": "dim"}
 MARKS = {"healthy": "✓", "red": "✗", "amber": "▲", "note": "●"}  # told apart without colours
 WORDS = {"healthy": "healthy", "red": "problem", "amber": "warning", "note": "note"}

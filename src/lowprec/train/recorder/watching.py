@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.running.listening import Listening
 
-__all__ = ["Inquest", "Recording"]
-
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 

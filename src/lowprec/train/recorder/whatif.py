@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Track
 
-__all__ = ["what_if"]
-
 FAILS = 1.0
 """The damage from which on a training is expected to fail."""
 

@@ -20,8 +20,6 @@ from lowprec.common.whole_files import whole_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["archive_kind", "read_archive", "write_archive"]
-
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from lowprec.train.losses import Loss
     from lowprec.train.network import Network
 
-__all__ = ["BATCHES", "constant_loss", "deviation_of", "start_loss"]
-
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 

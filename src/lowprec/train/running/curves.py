@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.show.light import LINE, TRAINING, VALIDATION, light_figure
+from lowprec.show.standalone_figures import LINE, TRAINING, VALIDATION, light_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

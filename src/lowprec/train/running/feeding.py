@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from lowprec.train.losses import Loss
     from lowprec.train.network import Network
 
-__all__ = ["Feed", "OfArrays", "OfBatches", "Validation", "feed_of", "inputs_of"]
-
 Array = np.ndarray[Any, Any]
 Batch = tuple[Array, Array]
 _EVALUATED = 1024  # samples at once

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["SAVED", "History", "TrainedParams", "target_scale_of"]
-
 SAVED = archive_kind("history")
 
 Array = np.ndarray[Any, Any]

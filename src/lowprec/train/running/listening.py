@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from lowprec.train.policy import Policy
 
-__all__ = ["Heard", "Listening", "named_backward", "named_forward"]
-
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 

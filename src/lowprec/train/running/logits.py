@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from lowprec.train.network import Network
     from lowprec.train.policy import Policy
 
-__all__ = ["Trained", "trained_network"]
-
 _THAT_PASS_ON = (AlphaDropout, Dropout, Flatten)  # what the layer before has computed
 _PARTNERS: dict[Loss, str] = {  # the activation that turns a loss' logits into probabilities
     losses.binary_crossentropy: "sigmoid",

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from lowprec.train.policy import Policy
     from lowprec.train.running.training import Follower
 
-__all__ = ["fit", "go_on"]
-
 
 @in_exact_state_but_users_code
 def fit(

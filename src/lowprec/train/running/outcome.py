@@ -17,19 +17,6 @@ if TYPE_CHECKING:
 
     from lowprec.train.running.history import History
 
-__all__ = [
-    "RATIO",
-    "TOLERANCE",
-    "Account",
-    "Kind",
-    "Outcome",
-    "Reason",
-    "end_of",
-    "figure",
-    "judge",
-    "within_noise",
-]
-
 Kind = Literal["healthy", "worse", "broken", "float32 too", "unknown"]
 Reason = Literal[
     "",

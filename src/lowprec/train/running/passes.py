@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from lowprec.train.network import Network
     from lowprec.train.running.watch import Watch
 
-__all__ = ["Forward", "Pass", "apply", "gradients", "run_forward", "run_pass"]
-
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 _THAT_DROP = (AlphaDropout, Dropout)

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from lowprec.train.losses import Loss
     from lowprec.train.network import Network
 
-__all__ = ["evaluate", "evaluate_pieces", "metrics_for", "predict"]
-
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 _EVALUATED = 1024  # samples at once

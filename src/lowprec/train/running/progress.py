@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["Progress", "figure"]
-
 _WIDTH = 20  # of the bar
 _INTERVAL = 0.1  # seconds between two drawings
 

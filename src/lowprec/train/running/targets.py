@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["alike", "check_probabilities", "class_numbers", "floating"]
-
 Array = np.ndarray[Any, Any]
 
 

@@ -19,8 +19,8 @@ from lowprec.train.policy import Policy, get_policy
 from lowprec.train.running import baselines, passes
 from lowprec.train.running.feeding import OfArrays, OfBatches, feed_of
 from lowprec.train.running.history import History, TrainedParams
+from lowprec.train.running.json_values import plain
 from lowprec.train.running.logits import trained_network
-from lowprec.train.running.plain import plain
 from lowprec.train.running.prediction import evaluate_pieces, metrics_for
 from lowprec.train.running.targets import class_numbers
 from lowprec.train.running.weighting import checked_weights, weighted
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.running.progress import Progress
     from lowprec.train.running.watch import StepWatch, Watch
-
-__all__ = ["Follower", "Training", "drawn_params", "initial_params"]
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
@@ -150,7 +148,7 @@ class Training:
         return self._at(name).policy.update
 
     def _check_labels(self) -> None:
-        """Refuse labels that are no class of the model, by their row in the data, not a batch."""
+        """Refuse labels that are not classes of the model, by their row in the data."""
         if self.loss is losses.sparse_categorical_crossentropy and self.dataset is not None:
             outputs = self.model.shapes(self.feed.input_shape)[-1]
             for name in ("y_train", "y_test"):

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from lowprec.train.numerics import Numerics
 
-__all__ = ["StepWatch", "Watch"]
-
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 

@@ -11,8 +11,6 @@ import numpy as np
 if TYPE_CHECKING:
     from lowprec.train.losses import Loss
 
-__all__ = ["checked_weights", "weighted"]
-
 Array = np.ndarray[Any, Any]
 
 
@@ -22,7 +20,7 @@ def checked_weights(weights: Any) -> dict[int, float] | None:
     Raises
     ------
     TypeError
-        If it is no mapping of classes to weights.
+        If it is not a mapping of classes to weights.
     ValueError
         If a weight is negative or not finite.
     """

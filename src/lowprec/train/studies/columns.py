@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from lowprec.train.studies.spread import Spread
+from lowprec.train.studies.seed_statistics import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.train.studies.results import PolicyResult, PolicyResults
-
-__all__ = ["Column", "number", "shown_columns"]
 
 
 class Column(NamedTuple):

@@ -15,7 +15,7 @@ from lowprec.train import optimizers
 from lowprec.train.memory import bytes_per_parameter
 from lowprec.train.policy import get_policies
 from lowprec.train.running.history import SAVED
-from lowprec.train.running.plain import plain
+from lowprec.train.running.json_values import plain
 from lowprec.train.studies import runs
 from lowprec.train.studies.policy_comparison import PolicyComparison
 from lowprec.train.studies.results import BASELINE, PolicyResult
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from lowprec.train.model import Sequential
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.policy import Policy
-
-__all__ = ["compare_policies", "run_file"]
 
 _USUAL = ("float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
 
@@ -199,7 +197,7 @@ def _guessing(data: Dataset) -> float | None:
 
 
 def _resolution(metric: str, data: Dataset, validation_split: float) -> float:
-    """Return how much one sample counts in an accuracy; 0 for what is no count."""
+    """Return how much one sample counts in an accuracy; 0 for what is not a count."""
     if not runs.is_better_high(metric):
         return 0.0
     samples: float = len(data.x_train)

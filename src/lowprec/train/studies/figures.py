@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.show.drawing import INK, LINE, MUTED, NARROW, canvas, colour, draw_twice
-from lowprec.show.light import light, light_figure
+from lowprec.show.standalone_figures import light, light_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

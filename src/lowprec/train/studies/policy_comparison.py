@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from lowprec.common.processor_state import in_exact_state
-from lowprec.train.running.plain import as_json
+from lowprec.train.running.json_values import as_json
 from lowprec.train.studies.results import PolicyResults
 
 if TYPE_CHECKING:

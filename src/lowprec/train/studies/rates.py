@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.policy import Policy
 
-__all__ = ["RateCurve", "find_learning_rate"]
-
 Array = np.ndarray[Any, Any]
 
 _MEMORY = 0.9  # how much of the running mean of losses stays
@@ -208,7 +206,7 @@ def _rates_figure(curve: RateCurve) -> Figure:
         Without matplotlib, naming the extra to install.
     """
     from lowprec.show.drawing import LINE, MUTED, colour
-    from lowprec.show.light import light, light_figure
+    from lowprec.show.standalone_figures import light, light_figure
 
     with light_figure(3.4) as figure:
         axes = figure.add_subplot()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.common.processor_state import in_exact_state
 from lowprec.train.policy import Policy, get_policy
+from lowprec.train.running.json_values import as_json
 from lowprec.train.running.outcome import Outcome, judge
-from lowprec.train.running.plain import as_json
 from lowprec.train.studies.runs import account_of
-from lowprec.train.studies.spread import Spread
+from lowprec.train.studies.seed_statistics import Spread
 
 if TYPE_CHECKING:
     from lowprec.train.memory import BytesPerParameter

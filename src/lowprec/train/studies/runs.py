@@ -26,18 +26,6 @@ if TYPE_CHECKING:
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.policy import Policy
 
-__all__ = [
-    "Run",
-    "Task",
-    "account_of",
-    "choose_metric",
-    "default_loss",
-    "is_better_high",
-    "main_metric",
-    "run_all",
-    "train",
-]
-
 Array = np.ndarray[Any, Any]
 
 

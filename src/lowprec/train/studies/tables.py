@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from lowprec.train.studies.columns import Column
     from lowprec.train.studies.results import PolicyResult, PolicyResults
 
-__all__ = [
-    "caption",
-    "comparison_fragment",
-    "comparison_view",
-    "legend_html",
-    "policies_table",
-    "policies_table_html",
-    "verdict_html",
-]
-
 
 def caption(comparison: PolicyResults) -> str:
     """Return in a line what was trained."""

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
     from lowprec.train.running.outcome import Outcome
     from lowprec.train.studies.results import PolicyResult, PolicyResults
-    from lowprec.train.studies.spread import Spread
-
-__all__ = ["TOLERATED_RISE", "grade", "likely_cause", "verdict"]
+    from lowprec.train.studies.seed_statistics import Spread
 
 TOLERATED_RISE = 0.03
 """The share by which a training loss may exceed float32's before it is told."""

@@ -6,8 +6,6 @@ import math
 import re
 from typing import Any
 
-__all__ = ["as_json", "plain"]
-
 
 def plain(value: Any) -> Any:
     """Return a number, a text or None as it is, anything else as its repr.

@@ -22,8 +22,6 @@ from lowprec.kernels.sums.orders import NATIVE, drawn, rounded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["make_exact_rows"]
-
 Array = np.ndarray[Any, Any]
 
 _TABLES = 4

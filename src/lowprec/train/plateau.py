@@ -7,8 +7,6 @@ import math
 
 from lowprec.train.optimizing.optimizer import require_not_negative
 
-__all__ = ["Performance"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Performance:

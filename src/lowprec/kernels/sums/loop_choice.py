@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.formats import Format, float32
+from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.products.matmul import DEPTH, make_multiply
 from lowprec.kernels.products.vectors import FLOAT
-from lowprec.kernels.rules import Constants
 from lowprec.kernels.sums.binades import binades_of, make_row_sums
 from lowprec.kernels.sums.columns import make_column_sums
-from lowprec.kernels.sums.exact_rows import make_exact_rows
+from lowprec.kernels.sums.exact_float32 import make_exact_rows
 from lowprec.kernels.sums.orders import rounding_plan
 from lowprec.kernels.sums.trees import make_trees, term_plan
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.rounding import Overflow, Rounding
-
-__all__ = ["ColumnSums", "RowSums", "column_sums", "row_sums"]
 
 Array = np.ndarray[Any, Any]
 

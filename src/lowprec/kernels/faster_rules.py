@@ -8,8 +8,6 @@ from lowprec.kernels.lanes import Lanes, maximum, select
 from lowprec.kernels.magnitudes import Constants, Magnitude, Plan, adjust, overflow_of
 from lowprec.rounding import Rounding
 
-__all__ = ["convert_aligned", "convert_hardware", "decode_hardware", "round_by_addition"]
-
 
 def convert_aligned(
     x: Lanes, plan: Plan, c: Constants, R: Lanes, nan_is_canonical: bool = False

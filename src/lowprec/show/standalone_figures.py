@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "LINE", "MUTED", "TRAINING", "VALIDATION", "light", "light_figure"]
-
 # The light page's colours come first in its style sheet, the dark page's after them.
 _SHADES: dict[str, str] = dict(
     reversed(re.findall(r"(--[\w-]+): (#\w{6})", stylesheet("page.css")))

@@ -29,8 +29,6 @@ from lowprec.arithmetic.elementary.decimals import power_side, side
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NAMES", "StandIns", "power", "unary"]
-
 Array = np.ndarray[Any, Any]
 
 _LOW = np.uint64((1 << 28) - 1)  # bits of a float64 significand below the first 25

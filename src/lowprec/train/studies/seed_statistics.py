@@ -10,8 +10,6 @@ from lowprec.common.processor_state import in_exact_state
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Spread", "student_quantile"]
-
 
 class Spread(NamedTuple):
     """Mean and standard deviation of a few numbers.

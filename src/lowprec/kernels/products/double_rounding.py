@@ -28,8 +28,6 @@ from lowprec.kernels.lanes import Lanes, maximum, minimum
 from lowprec.kernels.loops import kernel
 from lowprec.kernels.products.vectors import FLOAT, INTEGER, Vectors
 
-__all__ = ["EXACT", "WATCHED", "extremes", "is_doubtful", "least_of", "limit_of", "watched_step"]
-
 WATCHED, EXACT = "watched bfloat16", "bfloat16"  #: plans: of watched steps, and of those after them
 _FIELD = 0x7F800000  # the bits of float32's exponent
 _TRAILING, _ALL = 23, 255
