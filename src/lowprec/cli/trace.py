@@ -13,8 +13,6 @@ from lowprec.formats import get_format
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["register"]
-
 BEYOND, REFUSED = 1, 2
 
 

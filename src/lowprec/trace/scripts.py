@@ -19,7 +19,7 @@ def script_function(path: str | os.PathLike[str], results: Sequence[str]) -> Cal
     Raises
     ------
     SyntaxError
-        If the script is no Python.
+        If the script is not Python.
     """
     source = Path(path).read_text(encoding="utf-8")
     return code_function(
@@ -35,7 +35,7 @@ def code_function(
     Raises
     ------
     SyntaxError
-        If the source is no Python.
+        If the source is not Python.
     """
     script = FunctionType(compile(source, file, "exec"), space)
 
