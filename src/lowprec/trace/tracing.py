@@ -16,7 +16,7 @@ from lowprec.rounding import Rounding
 from lowprec.trace.engine import StepLimit
 from lowprec.trace.keeping import Keeping
 from lowprec.trace.least import Keep, Search, least
-from lowprec.trace.places import Key, Span, Unit, expression
+from lowprec.trace.places import Key, Span, Unit, expression, short
 from lowprec.trace.running import Request, Run, explain_limit, numbers, plain, run
 from lowprec.trace.verdict import Finding, findings, sentences
 
