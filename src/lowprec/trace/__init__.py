@@ -8,6 +8,7 @@ from types import ModuleType as _ModuleType
 from typing import Any as _Any
 
 from lowprec.trace.least import Keep
+from lowprec.trace.magic import load_ipython_extension as load_ipython_extension
 from lowprec.trace.tracing import Error, Line, Output, Trace, trace
 
 __all__ = ["Error", "Keep", "Line", "Output", "Trace", "trace"]

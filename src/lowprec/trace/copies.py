@@ -8,6 +8,7 @@ import copy
 import functools
 import random
 import sys
+import sysconfig
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -219,14 +220,25 @@ def sandbox(
                     if new is not content:
                         cell.cell_contents = new
                         undo.append(functools.partial(setattr, cell, "cell_contents", content))
-            if item.__defaults__ and item is not function:
+            if item.__defaults__:
                 undo.append(functools.partial(setattr, item, "__defaults__", item.__defaults__))
                 item.__defaults__ = tuple(copied(d, entered, memo) for d in item.__defaults__)
+            if item.__kwdefaults__:
+                undo.append(functools.partial(setattr, item, "__kwdefaults__", item.__kwdefaults__))
+                item.__kwdefaults__ = copied(item.__kwdefaults__, entered, memo)
         if front_of is not None:
             builtins.__import__ = _importing(real_import, space, modules, front_of)
-            for module in _named(modules):
+            packages = tuple(name.partition(".")[0] for name in modules)
+            for module in _named(packages):
                 if module.__dict__ is not space:
                     _stand(module, front_of, undo)
+        for module in _neighbours(function, before):
+            if front_of is not None:
+                _stand(module, front_of, undo)
+            for name, value in list(module.__dict__.items()):
+                if isinstance(value, list | dict | set | np.ndarray) and not name.startswith("__"):
+                    undo.append(functools.partial(module.__dict__.__setitem__, name, value))
+                    module.__dict__[name] = copied(value, entered, memo)
         yield
     finally:
         builtins.__import__ = real_import
@@ -254,6 +266,32 @@ def _importing(
         return module
 
     return importing
+
+
+_INSTALLED = tuple({sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")})
+
+
+def _neighbours(function: FunctionType, space: dict[str, Any]) -> list[ModuleType]:
+    """Return the user's own modules that a function's module reads, and those that they read.
+
+    Code of installed packages is not among them: `modules=` names it.
+    """
+    found: dict[int, ModuleType] = {}
+    waiting: list[Any] = [space[name] for name in reachable(function)[0] if name in space]
+    while waiting:
+        value = waiting.pop()
+        if not isinstance(value, ModuleType):
+            value = sys.modules.get(getattr(value, "__module__", None) or "")
+        if value is None or id(value) in found:
+            continue
+        file = getattr(value, "__file__", None)
+        if not file or file.startswith(_INSTALLED) or "-packages" in file:
+            continue
+        if value.__dict__ is function.__globals__ or value.__name__.startswith("lowprec"):
+            continue
+        found[id(value)] = value
+        waiting += [v for v in vars(value).values() if isinstance(v, ModuleType | FunctionType)]
+    return list(found.values())
 
 
 def _named(modules: tuple[str, ...]) -> list[ModuleType]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,9 +68,7 @@ class Doors:
             return _math_function(self, value)
         if isinstance(value, np.ufunc) and getattr(np, value.__name__, None) is value:
             return _Ufunc(self, value)  # type: ignore[arg-type]
-        if isinstance(value, FunctionType | BuiltinFunctionType) or (
-            type(value).__name__ in ("_ArrayFunctionDispatcher", "builtin_function_or_method")
-        ):
+        if callable(value) and not isinstance(value, type | _Ufunc | np.ufunc):
             module = getattr(value, "__module__", None) or ""
             if (module.startswith("numpy") and not module.startswith("numpy.testing")) or (
                 isinstance(getattr(value, "__self__", None), np.random.RandomState)
@@ -188,8 +186,12 @@ def _array_maker(copies: bool) -> Callable[[Doors], Callable[..., Any]]:
                 made = engine.array(obj, site)
                 if dtype is not None and np.dtype(dtype).kind != "f":
                     return engine.astype(made, dtype)
-                wants_copy = copies if kwargs.get("copy") is None else kwargs["copy"]
-                if wants_copy and type(obj) is Traced:
+                wants_copy = kwargs.get("copy")
+                if wants_copy is None:
+                    wants_copy = copies
+                if (wants_copy is True or wants_copy == np._CopyMode.ALWAYS) and type(
+                    obj
+                ) is Traced:
                     made = engine.copied(made, made.value, made.shadow, lambda v: v)
                 while made.ndim < kwargs.get("ndmin", 0):
                     made = engine.reshaped(made, (1, *made.shape))

@@ -25,7 +25,8 @@ Array = np.ndarray[Any, Any]
 Source = Any  # a Scalar, a Traced or None: whose shares an operand carries
 
 _ADD, _SUB, _MUL, _DIV = np.add, np.subtract, np.multiply, np.divide
-_INVALID, _BY_ZERO, _OVERFLOW, _UNDERFLOW = 0, 1, 2, 3
+_SMALL = 4096  # elements, up to which an operand is spread out before it is computed with
+_INEXACT = 4  # place in the counts of events
 
 
 class StepLimit(BaseException):
@@ -429,16 +430,17 @@ class Engine:
         else:
             z, counts = self._value(ufunc, name, values, site, shape)
             zs = ufunc(*shadows)
-        self._count(site, int(np.size(z)))
+        self._count(site, z.size)
         if not shape:
             return self._scalar_result(ufunc, z, zs, taken, site, counts, chosen)
         result = self.fresh(z, zs, kit)
         z, zs = result.value, result.shadow
-        if (name == "add" or name == "subtract") and not kit.is_numpy:
+        if (name == "add" or name == "subtract") and counts is not None and counts[_INEXACT]:
             self._count_absorbed(z, values, site, name)
         if self.budget:
             self._share(result, taken, self._flows(ufunc, values, shadows, zs, chosen), site)
-        self._origins(result, [t[2] for t in taken])
+        if self.has_lost:
+            self._origins(result, [t[2] for t in taken])
         self._events(ufunc, z, zs, values, shadows, site, counts, result)
         return result
 
@@ -449,17 +451,14 @@ class Engine:
         kit = site.kit
         if kit.is_numpy:
             return ufunc(*[np.asarray(v, np.float64) for v in values]), None
-        method = method_of(name)
-        if method is None and name == "square":
-            method, values = "multiply", [values[0], values[0]]
-        if method is not None:
-            if shape:
-                values = [
-                    v if getattr(v, "shape", ()) == shape else np.full(shape, v, self.dtype)
-                    for v in values
-                ] if np.prod(shape) <= 4096 else values  # fmt: skip
-            z = getattr(kit.arithmetic, method)(*values)
-            return z, kit.events()
+        compute = kit.method(name)
+        if compute is None and name == "square":
+            compute, values = kit.method("multiply"), [values[0], values[0]]
+        if compute is not None:
+            for k, v in enumerate(values):
+                if v.shape != shape and math.prod(shape) <= _SMALL:
+                    values = [*values[:k], np.full(shape, v, self.dtype), *values[k + 1 :]]
+            return compute(*values), kit.events()
         if name in operations.EXACT:
             z = ufunc(*values)
             if np.isnan(z).any():
@@ -542,12 +541,13 @@ class Engine:
         site : Site
             What runs.
         """
-        z, zs = result.value, result.shadow
-        shape = z.shape
-        error = z - zs
-        is_clean = bool(np.isfinite(error).all())
+        zs = result.shadow
+        shape = zs.shape
+        error = result.value - zs
+        kept_here = np.isfinite(error)
+        is_clean = bool(kept_here.all())
         if not is_clean:
-            error = np.where(np.isfinite(error), error, 0.0)
+            error = np.where(kept_here, error, 0.0)
         born, grown = result.store.born, result.store.grown
         assert born is not None
         assert grown is not None
@@ -558,31 +558,44 @@ class Engine:
             parts = _parts(source, "born")
             if not parts:
                 continue
-            if not callable(slope) and not (is_clean and np.all(np.isfinite(slope))):
-                slope = np.where(np.isfinite(slope) & np.isfinite(z - zs), slope, 0.0)
-            if type(kept) is not float and not np.all(np.isfinite(kept)):
+            if not callable(slope) and type(slope) is not float and not is_finite(slope):
+                slope = np.where(np.isfinite(slope), slope, 0.0)
+            is_whole = type(kept) is float and kept == 1.0
+            if not is_whole and not is_finite(kept):
                 kept = np.where(np.isfinite(kept), kept, 0.0)
-            for unit, part in parts.items():
-                share = _through(slope, part, shape)
-                if not is_clean:
-                    share = np.where(np.isfinite(share) & np.isfinite(z - zs), share, 0.0)
-                total = share.copy() if total is None else total + share
-                born[unit] = born[unit] + share if unit in born else share
-            for unit, part in _parts(source, "grown").items():
-                share = _through(slope, part, shape)
-                if type(kept) is not float or kept != 1.0:
-                    share = share * kept
-                if not is_clean:
-                    share = np.where(np.isfinite(share) & np.isfinite(z - zs), share, 0.0)
-                carried = share.copy() if carried is None else carried + share
-                grown[unit] = grown[unit] + share if unit in grown else share
-            lowest = kept if lowest is None else np.minimum(lowest, kept)
+            share = _through(slope, _error(source), shape)
+            part = share if is_whole else share * kept
+            if not is_clean:
+                share, part = np.where(kept_here, share, 0.0), np.where(kept_here, part, 0.0)
+            total = share if total is None else total + share
+            carried = part if carried is None else carried + part
+            lowest = kept if lowest is None or lowest is kept else np.minimum(lowest, kept)
+            self._spread(born, parts, slope, 1.0, shape, None if is_clean else kept_here)
+            parts = _parts(source, "grown")
+            self._spread(grown, parts, slope, kept, shape, None if is_clean else kept_here)
         own = error if total is None else error - total
-        rest = error if carried is None else error - carried
         self._book(born, own, result, taken, site)
+        rest = own if carried is None or carried is total else error - carried
         self._book(grown, rest, result, taken, site)
-        if site.name != "copy":
-            self._weigh(site, own, rest, total, carried, lowest, zs)
+        self._weigh(site, own, total, carried, lowest, zs)
+
+    @staticmethod
+    def _spread(
+        found: dict[int, Any], parts: Any, slope: Any, kept: Any, shape: tuple[int, ...], mask: Any
+    ) -> None:
+        """Add what parts of an operand's error become in the result."""
+        if type(kept) is not float and not callable(slope):
+            slope, kept = slope * kept, 1.0
+        for unit, part in parts.items():
+            share = _through(slope, part, shape)
+            if type(kept) is not float:
+                share *= kept
+            if mask is not None:
+                share = np.where(mask, share, 0.0)
+            if unit in found:
+                found[unit] += share
+            else:
+                found[unit] = share
 
     def _book(
         self, parts: dict[int, Any], own: Any, result: Traced, taken: Any, site: Site
@@ -604,25 +617,33 @@ class Engine:
                     share = np.where(mask, own, 0.0)
                     parts[int(unit)] = parts[int(unit)] + share if int(unit) in parts else share
                     own = np.where(mask, 0.0, own)
-        parts[here] = parts[here] + own if here in parts else np.array(own)
+        if here in parts:
+            parts[here] += own
+        else:
+            parts[here] = np.array(own)
 
-    def _weigh(
-        self, site: Site, own: Any, rest: Any, total: Any, carried: Any, lowest: Any, zs: Any
-    ) -> None:
-        """Keep how much error was born and amplified here, relative to the result."""
-        size = float(np.linalg.norm(np.ravel(zs)))
-        if not (size > 0 and math.isfinite(size)):
-            size = 1.0
-        site.weight = max(site.weight, float(np.linalg.norm(np.ravel(own))) / size)
-        if total is None or lowest is None or type(lowest) is float:
+    def _weigh(self, site: Site, own: Any, total: Any, carried: Any, lowest: Any, zs: Any) -> None:
+        """Keep how much error was born and amplified here, relative to the result.
+
+        The first times, and then ever more rarely, since this only chooses what is underlined; bits
+        that are cancelled are looked at every time.
+        """
+        site.seen += 1
+        if site.seen < 4 or site.seen & (site.seen - 1) == 0:
+            size = _largest(zs)
+            size = size if 0 < size < math.inf else 1.0
+            site.weight = max(site.weight, _largest(own) / size)
+            if total is not None and carried is not total:
+                site.amplified = max(site.amplified, _largest(total - carried) / size)
+        if total is None or type(lowest) is float or site.name not in _CANCELS:
             return
-        brought = np.broadcast_to(total, own.shape) != 0
-        if brought.any():
-            amplified = total - (carried if carried is not None else 0.0)
-            site.amplified = max(site.amplified, float(np.linalg.norm(np.ravel(amplified))) / size)
-            kept = float(np.min(np.broadcast_to(lowest, own.shape)[brought]))
-            if kept < 1.0 and site.name in _CANCELS:
-                self._cancelled(site, kept, 1.0, 1.0)
+        least = float(np.min(lowest, initial=1.0))
+        if least < 1.0 and (least <= 0.0 or -math.log2(least) > site.bits):
+            brought = total != 0
+            if brought.any():
+                kept = float(np.min(np.broadcast_to(lowest, total.shape)[brought]))
+                if kept < 1.0:
+                    self._cancelled(site, kept, 1.0, 1.0)
 
     def _origins(self, result: Traced, sources: Sequence[Source]) -> None:
         """Carry along where elements were lost."""
@@ -661,8 +682,10 @@ class Engine:
         if counts is None:
             if np.isfinite(z).all() and np.all(z):
                 return
-        elif not counts[:4].any():
-            return
+        else:
+            invalid, by_zero, overflow, underflow, _ = counts.tolist()
+            if not (invalid or by_zero or overflow or underflow):
+                return
         wrong = ~np.isfinite(z) & np.isfinite(zs)
         zero = (z == 0) & (zs != 0)
         if not (wrong.any() or zero.any()):
@@ -1159,7 +1182,7 @@ class Engine:
     def leak(self, x: Any, what: str) -> Any:
         """Return the values that leave as float64, or refuse."""
         site = self.places.site(3, what)
-        origin = _receiver(self.places)
+        origin, what = _receiver(self.places, site, what)
         if self.leaks != "round":
             raise TypeError(self.leak_message(origin, what, site))
         self.note_leak(origin, what, site)
@@ -1326,14 +1349,30 @@ def _through(slope: Any, part: Any, shape: tuple[int, ...]) -> Any:
     """Return a share after an operation: a fresh array of the result's shape."""
     share = slope(part) if callable(slope) else slope * part
     if np.shape(share) != shape:
-        share = np.broadcast_to(share, shape)
-    return np.array(share, np.float64)
+        return np.array(np.broadcast_to(share, shape), np.float64)
+    return share if type(share) is np.ndarray and not callable(slope) else np.array(share)
 
 
 def _ratio(a: Any, b: Any) -> Any:
     """Return a / b, 1 where b is 0; at most 1."""
     with np.errstate(all="ignore"):
         return np.minimum(1.0, np.where(np.asarray(b) > 0, a / np.where(b == 0, 1.0, b), 1.0))
+
+
+def _error(source: Source) -> Any:
+    """Return value - shadow of an operand, 0 where that is not finite."""
+    error = source.value - source.shadow
+    return error if is_finite(error) else np.where(np.isfinite(error), error, 0.0)
+
+
+def is_finite(x: Any) -> bool:
+    """Whether all numbers are finite."""
+    return bool(np.isfinite(x).all())
+
+
+def _largest(x: Any) -> float:
+    """Return the largest magnitude; 0 of nothing."""
+    return float(max(np.max(x, initial=0.0), -np.min(x, initial=0.0)))
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
@@ -1373,18 +1412,34 @@ def _home(function: Any) -> str:
     return min(homes, key=lambda key: (key.count("."), len(key)), default="NumPy").replace(".", "/")
 
 
-def _receiver(places: Places) -> str:
-    """Return the file, in words, of what reads values outside of traced code."""
-    frame = sys._getframe(3)
+def _receiver(places: Places, site: Site, what: str) -> tuple[str, str]:
+    """Return the file, in words, and the function that reads values outside of traced code."""
+    frame: Any = sys._getframe(3)
+    found: tuple[str, str] | None = None
     while frame is not None:
-        name = frame.f_globals.get("__name__") or ""
+        name = str(frame.f_globals.get("__name__") or "")
         if places.is_traced(frame):
-            break
+            source = expression(site.unit.file, site.span)
+            return _called(frame, source, what) if found is None else found
         if not name.startswith("lowprec.trace") and not name.startswith("numpy"):
-            parts = [part for part in str(name).split(".") if not part.startswith("_")]
-            return "/".join(parts) or str(name)
-        frame = frame.f_back  # type: ignore[assignment]
-    return "a function outside of Python"
+            parts = [part for part in name.split(".") if not part.startswith("_")]
+            found = "/".join(parts) or name, frame.f_code.co_name
+        frame = frame.f_back
+    return found or ("a function outside of Python", what)
+
+
+def _called(frame: Any, source: str, what: str) -> tuple[str, str]:
+    """Return where the function comes from that an expression calls, and its name."""
+    path, _, rest = source.partition("(")
+    names = path.strip().split(".")
+    if not rest or not all(name.isidentifier() for name in names):
+        return "a function outside of Python", what
+    found: Any = frame.f_locals.get(names[0], frame.f_globals.get(names[0]))
+    for name in names[1:]:
+        found = getattr(found, name, None)
+    if found is None or isinstance(found, type):
+        return "a function outside of Python", names[-1]
+    return _home(found), names[-1]
 
 
 def _nearby(name: str, functions: dict[Any, Any]) -> str:
@@ -1392,5 +1447,5 @@ def _nearby(name: str, functions: dict[Any, Any]) -> str:
     import difflib
 
     known = sorted({getattr(key, "__name__", "") for key in functions} | set(operations.METHODS))
-    near = difflib.get_close_matches(name, [k for k in known if k], n=2, cutoff=0.6)
+    near = difflib.get_close_matches(name, [k for k in known if k], n=2, cutoff=0.75)
     return f" (known nearby: {', '.join(near)})" if near else ""

@@ -14,6 +14,7 @@ from lowprec.conversion.door import round_to
 from lowprec.exact.limits import finfo
 from lowprec.formats import Format, float32, float64
 from lowprec.rounding import Rounding
+from lowprec.trace.operations import method_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +77,7 @@ class Kit:
         self.accumulator: Accumulator | None = accumulator
         if accumulator is None and not self.is_numpy:
             self.accumulator = Accumulator(fmt, rounding=rounding, overflow=overflow, rng=rng)
+        self._methods: dict[str, Any] = {}
         self.is_deterministic = not Rounding(rounding).is_stochastic
         # One rounding of float64's result is the operation's own: Figueroa (1995), 53 ≥ 2p + 2.
         plain = Rounding(rounding) is Rounding.TIES_TO_EVEN and fmt.subnormals and fmt.signed
@@ -108,6 +110,13 @@ class Kit:
         return float(
             round_to(x, self.fmt, rounding=self.rounding, overflow=self.overflow, rng=self._rng)
         )
+
+    def method(self, name: str) -> Any:
+        """Return the operation that a function of NumPy is in the format; None if there is none."""
+        if name not in self._methods:
+            method = method_of(name)
+            self._methods[name] = None if method is None else getattr(self.arithmetic, method)
+        return self._methods[name]
 
     def events(self) -> Any:
         """Return the counts of `Events` of the latest operation."""

@@ -65,6 +65,7 @@ class Site:
         "kit",
         "name",
         "rounded",
+        "seen",
         "span",
         "unit",
         "weight",
@@ -72,6 +73,7 @@ class Site:
 
     def __init__(self, unit: Unit, kit: Kit, span: Span | None, name: str) -> None:
         self.unit, self.kit, self.span, self.name = unit, kit, span, name
+        self.seen = 0
         self.bits = 0.0  # cancelled of operands that carry error
         self.weight = 0.0  # of the error that was born here, relative to the result
         self.amplified = 0.0  # of the error that was amplified here
