@@ -199,6 +199,20 @@ def test_gmres_serves_where_substitution_does_not():
     assert refine(a, b, factors, method="gmres").converged
 
 
+def test_refinement_counts_the_steps_of_gmres_and_keeps_to_the_limit():
+    a = conditioned(60, 1e5, 2)
+    b, factors = a @ np.ones(60), lu(a, "bfloat16")
+    assert refine(a, b, factors).iterations == 0
+    every = refine(a, b, factors, method="gmres", iterations=1000)  # never more than n a correction
+    assert every.corrections < every.iterations <= 60 * every.corrections
+    few = refine(a, b, factors, method="gmres", iterations=2)
+    assert few.iterations == 2 * few.corrections
+    assert not few.converged
+    for wrong in (0, -3):
+        with pytest.raises(ValueError, match=f"iterations is {wrong}; GMRES takes 1 step or more"):
+            refine(a, b, factors, method="gmres", iterations=wrong)
+
+
 def test_refinement_in_float32_keeps_float32():
     a = conditioned(20, 20, 3).astype(np.float32)
     found = refine(a, a @ np.ones(20, np.float32), lu(a, "bfloat16"), "float32", "float64")

@@ -34,9 +34,9 @@ def checked(read: Callable[[str], _T]) -> Callable[[str], _T]:
     return checked
 
 
-def add_formats(command: argparse.ArgumentParser) -> None:
-    """Add the argument for several formats."""
-    usual = "bfloat16,float16,float8_e4m3fn,float8_e5m2"
+def add_formats(command: argparse.ArgumentParser, *more: str) -> None:
+    """Add the argument for several formats; some more are taken by default."""
+    usual = ",".join(["bfloat16,float16,float8_e4m3fn,float8_e5m2", *more])
     command.add_argument(
         "--formats",
         metavar="F,G",

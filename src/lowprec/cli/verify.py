@@ -31,12 +31,12 @@ def register(add: Add) -> None:
         "         lowprec verify --full --formats float16 --operations add --rounding RNE\n"
         "         lowprec verify --target torch     # other people's conversions",
     )
-    add_formats(verify)
+    add_formats(verify, "tfloat32")  # which tensor cores take
     verify.add_argument(
         "--operations",
         metavar="A,B",
         type=checked(lambda text: [name.strip() for name in text.split(",")]),
-        help="as add,fma,encode,exp (default: all; an unknown one lists them)",
+        help="as add,fma,encode,exp,tensor_core (default: all; an unknown one lists them)",
     )
     verify.add_argument(
         "--rounding",
@@ -51,15 +51,16 @@ def register(add: Add) -> None:
         metavar="N",
         type=checked(int),
         default=1 << 18,
-        help="cases to draw for each operation and mode, in blocks of 32,768; functions take "
-        "one in 64 (default: %(default)s)",
+        help="cases to draw for each operation and mode, in blocks of 32,768; functions "
+        "and tensor cores take one in 64 (default: %(default)s)",
     )
     extent.add_argument(
         "--full",
         action="store_const",
         const=None,
         dest="sample",
-        help="take every operand, every pair, every float32; and 2**27 of the triples",
+        help="take every operand, every pair, every float32; of triples 2**27, and of the sums of "
+        "each tensor core a million",
     )
     verify.add_argument(
         "--threads",

@@ -41,6 +41,8 @@ class Refinement:
         ``max|b - a@x| / (max row sum|a| · max|x| + max|b|)`` of each solution, the first one first.
     corrections : int
         How many corrections were made.
+    iterations : int
+        How many steps of GMRES all corrections took together; 0 by substitution.
     converged : bool
         Whether the last backward error is at most n times the unit roundoff of the working format.
     """
@@ -48,6 +50,7 @@ class Refinement:
     x: Array
     backward_errors: tuple[float, ...]
     corrections: int
+    iterations: int
     converged: bool
 
     def __repr__(self) -> str:
@@ -66,6 +69,7 @@ def refine(
     *,
     method: str = "substitution",
     corrections: int = 20,
+    iterations: int = 50,
 ) -> Refinement:
     """Solve a @ x = b from factors of few bits, and repair the solution.
 
@@ -92,6 +96,8 @@ def refine(
         the factors (GMRES-IR), which converges for matrices that the factors alone cannot serve.
     corrections : int
         At most how many.
+    iterations : int
+        At most how many steps of GMRES a correction takes; there are never more than n.
 
     Returns
     -------
@@ -101,7 +107,8 @@ def refine(
     Raises
     ------
     ValueError
-        If shapes do not match, or the working format is neither float32 nor float64.
+        If shapes do not match, the working format is neither float32 nor float64, or `iterations`
+        is below 1.
 
     Examples
     --------
@@ -128,14 +135,20 @@ def refine(
             f"shapes do not match: a {matrix.shape}, b {right.shape}, factors "
             f"{factors.packed.shape}; pass (n, n), (n,) and factors of a"
         )
-    correct = _substituted(factors) if method == "substitution" else _by_gmres(matrix, factors)
+    most = operator.index(iterations)
+    if most < 1:
+        raise ValueError(f"iterations is {most}; GMRES takes 1 step or more")
+    if method == "substitution":
+        correct = _substituted(factors)
+    else:
+        correct = _by_gmres(matrix, factors, min(most, len(matrix)))
     return _refined(matrix, right, correct, fmt, as_accumulator(residual), corrections)
 
 
 def _refined(
     a: Array,
     b: Array,
-    correct: Callable[[Array], Array],
+    correct: Callable[[Array], tuple[Array, int]],
     fmt: Format,
     how: Accumulator,
     corrections: int,
@@ -144,14 +157,15 @@ def _refined(
     size_a, size_b = np.abs(a).sum(axis=1).max(initial=0), np.abs(b).max(initial=0)
     x, best = np.zeros_like(b), np.zeros_like(b)
     errors = [1.0] if size_b else [0.0]
-    made = 0
+    made = steps = 0
     while errors[-1] > goal and made < operator.index(corrections):
         r = matmul(-a, x, c=b, inputs=fmt, accumulator=how)
         exponent = math.frexp(float(np.abs(r).max()))[1] - 1
         with np.errstate(all="ignore"):
-            d = np.ldexp(correct(np.ldexp(r.astype(np.float64), -exponent)), exponent)
+            solution, taken = correct(np.ldexp(r.astype(np.float64), -exponent))
+            d = np.ldexp(solution, exponent)
             x = (x + d.astype(b.dtype)).astype(b.dtype)
-        made += 1
+        made, steps = made + 1, steps + taken
         left = np.abs(matmul(-a, x, c=b, inputs=fmt, accumulator=how)).max(initial=0)
         with np.errstate(all="ignore"):
             error = float(left / (size_a * np.abs(x).max(initial=0) + size_b))
@@ -162,15 +176,15 @@ def _refined(
         errors.append(error)
         if made > 1 and error > last / 2:
             break
-    return Refinement(best, tuple(errors), made, min(errors) <= goal)
+    return Refinement(best, tuple(errors), made, steps, min(errors) <= goal)
 
 
-def _substituted(factors: LU) -> Callable[[Array], Array]:
-    return lambda r: solve(factors, r).astype(np.float64)
+def _substituted(factors: LU) -> Callable[[Array], tuple[Array, int]]:
+    return lambda r: (solve(factors, r).astype(np.float64), 0)
 
 
-def _by_gmres(a: Array, factors: LU) -> Callable[[Array], Array]:
-    """Return what solves a @ d = r by GMRES, preconditioned from the left by the factors.
+def _by_gmres(a: Array, factors: LU, most: int) -> Callable[[Array], tuple[Array, int]]:
+    """Return what solves a @ d = r by GMRES, preconditioned from the left, and counts its steps.
 
     Factors and products are in the working format; Arnoldi's vectors are made orthogonal by the
     modified Gram-Schmidt process.
@@ -186,13 +200,12 @@ def _by_gmres(a: Array, factors: LU) -> Callable[[Array], Array]:
             y[:k] -= upper[:k, k] * y[k]
         return y
 
-    def solved(r: Array) -> Array:
+    def solved(r: Array) -> tuple[Array, int]:
         n = len(r)
         start = preconditioned(r)
         size = float(np.linalg.norm(start))
         if not size or not math.isfinite(size):
-            return np.zeros(n)
-        most = min(n, 50)
+            return np.zeros(n), 0
         basis = np.zeros((most + 1, n), a.dtype)
         hessenberg = np.zeros((most + 1, most))
         basis[0] = start / size
@@ -210,6 +223,6 @@ def _by_gmres(a: Array, factors: LU) -> Callable[[Array], Array]:
             if left <= 1e-6 * size or hessenberg[k + 1, k] == 0:
                 break
             basis[k + 1] = w / hessenberg[k + 1, k].astype(a.dtype)
-        return np.asarray(basis[: len(y)].T.astype(np.float64) @ y)
+        return np.asarray(basis[: len(y)].T.astype(np.float64) @ y), len(y)
 
     return solved

@@ -10,6 +10,7 @@ from lowprec.kernels.oracle.integers import layout_of
 from lowprec.rounding import Rounding
 from lowprec.verification.conversions import encoding_check
 from lowprec.verification.functions import FUNCTIONS, function_check
+from lowprec.verification.matrix_units import INPUTS, presets, tensor_core_check
 from lowprec.verification.operations import operation_check
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from lowprec.verification.checks import Check
 
 DETERMINISTIC = tuple(mode for mode in Rounding if not mode.is_stochastic)
-OPERATIONS = (*OPERATIONS_ON_INTEGERS, "encode", *FUNCTIONS)
+TENSOR_CORE = "tensor_core"
+OPERATIONS = (*OPERATIONS_ON_INTEGERS, "encode", *FUNCTIONS, TENSOR_CORE)
 
+_WIDEST = 16  # bits of a code
 _LARGEST = 1 << 32  # cases in a mode that a full run takes
 _DRAWN = 1 << 27  # in a full run where there are more
 _COST = 64  # a value to 120 bits takes longer than this number of sums
+_GROUPS = 1_000_000  # of products that a full run takes for each tensor core
 
 
 def checks(
@@ -37,20 +41,22 @@ def checks(
     Parameters
     ----------
     formats : iterable of Format
-        Of at most 16 bits, signed, with subnormal numbers and NaN, and none of the fnuz kind.
+        Of at most 16 bits, signed, with subnormal numbers and NaN, and none of the fnuz kind;
+        tfloat32 for tensor cores alone.
     operations : iterable of str
         Of `OPERATIONS`.
     roundings : iterable of Rounding
         Deterministic modes.
     sample : int or None
         How many operands, pairs, triples or float32 to draw for each operation and mode, of the
-        elementary functions one in 64 of that; None for all there are, and of the triples of 16
-        bits 2**27.
+        elementary functions and tensor cores one in 64 of that; None for all there are, of the
+        triples of 16 bits 2**27, and of tensor cores 10**6 sums each.
 
     Returns
     -------
     list of Check
-        One for each format and operation; the elementary functions of a format are one.
+        One for each format and operation; the elementary functions of a format are one, and each
+        tensor core that takes the format is one.
 
     Raises
     ------
@@ -66,12 +72,25 @@ def checks(
     names, modes = tuple(dict.fromkeys(operations)), tuple(dict.fromkeys(roundings))
     _require_known(names, modes, sample)
     found = []
-    for fmt in map(_known, dict.fromkeys(formats)):
-        found += [_check(fmt, name, modes, sample) for name in names if name not in FUNCTIONS]
-        functions = [name for name in names if name in FUNCTIONS]
-        if functions:
-            few = None if sample is None else -(-sample // _COST)
-            found.append(function_check(fmt, functions, modes, few))
+    few = None if sample is None else -(-sample // _COST)
+    for fmt in dict.fromkeys(formats):
+        if TENSOR_CORE not in names or fmt not in INPUTS or fmt.bits <= _WIDEST:
+            found += _on_codes(_known(fmt), names, modes, sample)
+        if TENSOR_CORE in names:
+            found += [tensor_core_check(one, few or _GROUPS) for one in presets(fmt)]
+    return found
+
+
+def _on_codes(
+    fmt: Format, names: tuple[str, ...], modes: tuple[Rounding, ...], sample: int | None
+) -> list[Check]:
+    """List the checks whose operands are codes of a format."""
+    functions = [name for name in names if name in FUNCTIONS]
+    others = [name for name in names if name not in (*FUNCTIONS, TENSOR_CORE)]
+    found = [_check(fmt, name, modes, sample) for name in others]
+    if functions:
+        few = None if sample is None else -(-sample // _COST)
+        found.append(function_check(fmt, functions, modes, few))
     return found
 
 
@@ -86,7 +105,7 @@ def _check(fmt: Format, name: str, modes: tuple[Rounding, ...], sample: int | No
 
 def _known(fmt: Format) -> Format:
     layout_of(fmt)
-    if fmt.bits > 16 or fmt.precision > 11 or not fmt.fits(float32):
+    if fmt.bits > _WIDEST or fmt.precision > 11 or not fmt.fits(float32):
         raise ValueError(
             f"{fmt} has {fmt.bits} bits, p={fmt.precision}, emax={fmt.emax}; the integer oracle "
             "takes at most 16 bits with p up to 11 and values that float32 holds; verify a "
