@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.accumulation.cumulative import cumsum
+from lowprec.accumulation.means import mean
 from lowprec.accumulation.products import matmul
 from lowprec.accumulation.sums import sum as rounded_sum
 from lowprec.trace import operations
@@ -68,6 +70,7 @@ class Engine:
         self.left: list[str] = []  # what left although it was allowed to
         self.has_lost = False  # whether anything became infinite, NaN or zero
         self._codes = places._codes
+        self._scratch: Array = np.empty(0)
 
     # Entering ----------------------------------------------------------------------------------
 
@@ -579,15 +582,23 @@ class Engine:
         self._book(grown, rest, result, taken, site)
         self._weigh(site, own, total, carried, lowest, zs)
 
-    @staticmethod
     def _spread(
-        found: dict[int, Any], parts: Any, slope: Any, kept: Any, shape: tuple[int, ...], mask: Any
+        self,
+        found: dict[int, Any],
+        parts: Any,
+        slope: Any,
+        kept: Any,
+        shape: tuple[int, ...],
+        mask: Any,
     ) -> None:
         """Add what parts of an operand's error become in the result."""
         if type(kept) is not float and not callable(slope):
             slope, kept = slope * kept, 1.0
         for unit, part in parts.items():
-            share = _through(slope, part, shape)
+            if unit in found and not callable(slope) and np.shape(part) == shape:
+                share = np.multiply(slope, part, out=self._scratch_of(shape))
+            else:
+                share = _through(slope, part, shape)
             if type(kept) is not float:
                 share *= kept
             if mask is not None:
@@ -596,6 +607,12 @@ class Engine:
                 found[unit] += share
             else:
                 found[unit] = share
+
+    def _scratch_of(self, shape: tuple[int, ...]) -> Array:
+        """Return memory for what is added up at once: new memory costs more than the sum."""
+        if self._scratch.shape != shape:
+            self._scratch = np.empty(shape)
+        return self._scratch
 
     def _book(
         self, parts: dict[int, Any], own: Any, result: Traced, taken: Any, site: Site
@@ -812,36 +829,31 @@ class Engine:
         return self.linear(z, zs, [taken], [(flow, kept)], site, "cumsum", int(np.size(value)))
 
     def _running(self, value: Array, axis: int, kit: Kit) -> Array:
-        """Return running sums in the accumulator's format, each step rounded once."""
-        from lowprec.arithmetic.arithmetic import Arithmetic
-        from lowprec.formats import Format
+        """Return running sums by the line's accumulator."""
+        assert kit.accumulator is not None
+        running = cumsum(value, kit.accumulator, axis)
+        return np.asarray(self._in_format(running, kit))
 
-        how = kit.accumulator
-        assert how is not None
-        fmt = how.fmt
-        assert isinstance(fmt, Format)
-        if how.order != "sequential":
-            raise TypeError(
-                f"cumsum adds one term after the other, and accumulator has order={how.order!r}; "
-                "pass an accumulator with order='sequential', or none"
-            )
-        arithmetic = kit.arithmetic
-        if fmt != kit.fmt:
-            arithmetic = Arithmetic(fmt, rounding=how.rounding, overflow=how.overflow, rng=how.rng)
-        rows = np.moveaxis(value, axis, 0)
-        result = np.empty(rows.shape, np.float64)
-        if rows.ndim == 1 and fmt == kit.fmt and kit.has_scalar_path:
-            running, enter = -0.0, kit.enter_one
-            for k, term in enumerate(rows.tolist()):
-                running = enter(running + term) if k else term
-                result[k] = running
-        elif len(rows):
-            total = result[0] = rows[0]
-            for k in range(1, len(rows)):
-                total = arithmetic.add(total, np.array(rows[k], order="C"))
-                result[k] = total
-        result = np.moveaxis(result, 0, axis)
-        return result if fmt == kit.fmt else kit.enter(result)
+    def mean(self, x: Any, site: Site, axis: Any = None, keepdims: bool = False) -> Any:
+        """Return the mean: the sum by the line's accumulator, divided by the exact number."""
+        taken = self.operand(self.array(x, site), site)
+        value, shadow, _ = taken
+        kit = site.kit
+        zs = np.mean(shadow, axis=axis, keepdims=keepdims)
+        if kit.is_numpy:
+            z = np.mean(value, axis=axis, keepdims=keepdims)
+        else:
+            assert kit.accumulator is not None
+            z = self._in_format(mean(value, kit.accumulator, axis, keepdims), kit)
+            self._absorbed_in_sum(value, axis, site)
+        sizes = np.mean(np.abs(shadow), axis=axis, keepdims=keepdims) if self.budget else 1.0
+        kept = _ratio(np.abs(zs), sizes)
+
+        def flow(part: Any) -> Any:
+            return np.mean(part, axis=axis, keepdims=keepdims)
+
+        made = int(np.size(value)) + int(np.size(z))
+        return self.linear(z, zs, [taken], [(flow, kept)], site, "mean", made)
 
     def matmul(self, a: Any, b: Any, site: Site) -> Any:
         """Return a matrix product by the line's accumulator."""

@@ -759,11 +759,12 @@ def _mean(
 ) -> Any:  # fmt: skip
     array = engine.array(a)
     axis = _axis(axis)
-    count: Any = _terms(array, axis)
-    if where is not True:
+    _check_dtype(dtype)
+    if where is True:
+        result = engine.mean(array, engine.site("mean"), axis, bool(keepdims))
+    else:
         count = np.sum(np.broadcast_to(where, array.shape), axis=axis, keepdims=keepdims)
-    total = _sum(engine, array, axis, dtype, None, keepdims, None, where)
-    result = total / count
+        result = _sum(engine, array, axis, dtype, None, keepdims, None, where) / count
     return result if out is None else _into(engine, out, result)
 
 
@@ -796,11 +797,15 @@ def _var(
     middle = _mean(engine, array, axis, dtype, None, True, where) if mean is None else mean
     deviations = array - middle
     squares = deviations * deviations
+    less = ddof if correction is None else correction
+    if where is True and not less:
+        result = _mean(engine, squares, axis, dtype, None, keepdims)
+        return result if out is None else _into(engine, out, result)
     total = _sum(engine, squares, axis, dtype, None, keepdims, None, where)
     count: Any = _terms(array, axis)
     if where is not True:
         count = np.sum(np.broadcast_to(where, array.shape), axis=axis, keepdims=keepdims)
-    result = total / np.maximum(count - (ddof if correction is None else correction), 0)
+    result = total / np.maximum(count - less, 0)
     return result if out is None else _into(engine, out, result)
 
 
