@@ -559,6 +559,78 @@ def test_ids_of_the_page_are_unique(page):
     assert len(ids) == len(set(ids))
 
 
+def test_a_card_leads_to_its_tensor_whose_picture_comes_first(tmp_path):
+    pytest.importorskip("jinja2", reason="pages need Jinja2")
+    pytest.importorskip("matplotlib", reason="pages need matplotlib")
+    recorder = train.Recorder(policy="compute=float16")
+    for step in range(20):
+        recorder.observe(step, "weight_gradient", "enc.weight", [1e-9, 3e-9], loss=2.0 - step / 50)
+        recorder.observe(step, "weight_gradient", "dec.weight", [1e-2, 3e-1])
+    recorder.report(tmp_path / "run.html")
+    text = (tmp_path / "run.html").read_text(encoding="utf-8")
+    (key,) = re.findall(r'<a href="#(tensor-[^"]+)">', text)
+    assert key == "tensor-weight-gradient-enc-weight"
+    assert text.count(f'<tr id="{key}">') == 1
+    lead = text.partition('<li class="lead">')[2].partition("</li>")[0]
+    assert "The weight gradients of enc.weight" in lead
+    assert "65504" in lead  # the format's limits are drawn and named
+    assert "6e-08" in lead
+    assert text.index('<li class="lead">') < text.index("<section>")
+
+
+def test_every_tensor_is_reached_biases_too(page):
+    text, recorder = page
+    rows = re.findall(r'<tr id="(tensor-[^"]+)">', text)
+    shown = [t for t in recorder.tracks.values() if t.length and t.kind not in ("target", "error")]
+    assert len(rows) == len(set(rows)) == len(shown)
+    assert re.search(r"<details><summary>Weights, continued</summary>", text)
+
+
+def test_every_skipped_step_is_drawn():
+    pytest.importorskip("matplotlib", reason="pages need matplotlib")
+    from lowprec.train.recorder.figures import _draw_scales
+
+    recorder = train.Recorder()
+    recorder.facts["model"], recorder.steps = "m", 200
+    recorder.scales = [(step, 2.0**-step) for step in range(120)]
+    recorder.skipped_steps = list(range(120))
+    from lowprec.train.recorder import figures
+
+    words = figures.loss_scales(recorder)
+    assert "the first at step 0" in words
+    drawn = _draw_scales(7.0, recorder, recorder.skipped_steps).axes[0].lines
+    assert max(len(line.get_xdata()) for line in drawn if line.get_marker() == "x") == 120
+
+
+def test_numbers_that_lose_what_matters_are_red(tmp_path):
+    pytest.importorskip("jinja2", reason="pages need Jinja2")
+    pytest.importorskip("matplotlib", reason="pages need matplotlib")
+    recorder = train.Recorder(policy="compute=float16")
+    recorder.observe(0, "weight_gradient", "small", [1e-9] * 10)
+    recorder.observe(0, "weight_gradient", "large", [1e9] * 10)
+    recorder.observe(0, "weight_gradient", "fine", [1.0] * 10)
+    recorder.report(tmp_path / "run.html")
+    text = (tmp_path / "run.html").read_text(encoding="utf-8")
+
+    def red(name):
+        row = text.partition(f'<tr id="tensor-weight-gradient-{name}">')[2].partition("</tr>")[0]
+        return re.findall(r'<td class="bad">([^<]*)</td>', row)
+
+    assert "100.0 %" in red("small")
+    assert "10" in red("large")
+    assert red("fine") == []
+
+
+def test_a_curve_that_ends_shows_where():
+    pytest.importorskip("matplotlib", reason="pages need matplotlib")
+    from lowprec.train.recorder.figures import _draw_curves
+
+    recorder = train.Recorder()
+    recorder.curves = {"loss": [2.0, 1.0, float("nan"), float("nan")]}
+    (axes,) = _draw_curves(7.0, recorder).axes
+    assert "NaN at 3" in [text.get_text() for text in axes.texts]
+
+
 def test_a_page_of_observed_tensors_can_be_written(tmp_path):
     pytest.importorskip("jinja2", reason="pages need Jinja2")
     pytest.importorskip("matplotlib", reason="pages need matplotlib")

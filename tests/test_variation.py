@@ -60,3 +60,71 @@ def test_merging_keeps_what_collapsed():
     whole = measure(STAMPS[:4000], "bfloat16") + measure(STAMPS[4000:], "bfloat16")
     assert whole.collapses
     assert whole == measure(STAMPS, "bfloat16")
+
+
+EMBEDDING = np.random.default_rng(0).normal(0, 0.02, (1000, 64)).astype(np.float32)
+
+
+def test_small_values_are_judged_beside_the_tensors_size():
+    """Of N(0, 0.02²) float16 makes some subnormal, and keeps the rest eight times as finely."""
+    advice = advise(EMBEDDING, ["bfloat16", "float16"])
+    assert measure(EMBEDDING, "float16").max_relative_error > 0.01
+    assert [str(fmt) for fmt in advice.holding] == ["bfloat16", "float16"]
+    assert "beside the tensor's size of 0.02" in str(advice)
+    assert advice.scales == {}
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        [1e-9, 1.0],  # half of the values vanish
+        np.r_[np.full(950, 1.0), np.full(50, 1e-9)],  # one in twenty
+        np.r_[EMBEDDING.reshape(-1), 1e9],  # one overflows
+        EMBEDDING * 1e-4,  # all are small
+        np.r_[np.full(10_000, 1.3e-7), 1.0],  # small, but they are the tensor
+    ],
+    ids=["half", "many", "overflow", "all small", "few large"],
+)
+def test_what_is_lost_beside_no_size_is_not_held(x):
+    assert advise(x, "float16").holding == ()
+
+
+def test_a_format_is_judged_against_what_it_can_do():
+    table = compare({"a": [1 / 3, 0.7], "b": [1e9, 1.0]}, ["float8_e5m2"])
+    assert "float8_e5m2  holds 1 of 2: overflows in 1" in repr(table)
+    assert table.to_dict()["a"]["float8_e5m2"]["verdict"] == "held"
+    assert advise([1 / 3], "float8_e5m2", tolerance=0.01).holding == ()  # when it is asked for
+
+
+def test_compare_prints_the_scale_and_the_cure():
+    rows = {
+        "small": np.float32([1e-9, 3e-9]),
+        "wide": np.float32([1e-9, 1.0, 1e9]),
+        "time": STAMPS,
+        "fine": [1.0, 2.0],
+    }
+    words = " ".join(repr(compare(rows, ["bfloat16", "float16"])).split())
+    assert "small: float16 loses 2 of 2 values to zero; multiply by 2¹², or take bfloat16" in words
+    assert "no scale helps, as the values span 60 binades; take bfloat16" in words
+    assert "subtract the mean, 1.70004e+09" in words
+    assert not measure(rows["small"] * 2**12, "float16").lost
+
+
+def test_advice_says_that_no_scale_helps():
+    assert "no scale helps" in str(advise(STAMPS, "float16"))
+    assert "no scale helps" in str(advise([1e-9, 65504.0], "float16"))
+
+
+def test_columns_are_judged_one_by_one():
+    columns = {"time": STAMPS, "small": np.full(100, 1e-9), "fine": np.ones(3)}
+    found = advise(columns, "float16")
+    assert list(found) == list(columns)
+    assert {name: bool(one.holding) for name, one in found.items()} == {
+        "time": False, "small": False, "fine": True,
+    }  # fmt: skip
+    assert "fine: float16 keeps every value exactly" in str(found)
+    assert measure(columns, "bfloat16")["time"].collapses
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
+    frame = pandas.DataFrame({"a": [1.0, 1e9], "b": [1.0, 2.0]})
+    assert advise(frame, "float16")["a"].scales == {"float16": 2.0**-14}
+    assert measure(frame, "float16")["a"].overflows == 1

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
+from lowprec.analysis.columns import columns_of, has_columns
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure_each
 from lowprec.arrays.dask_arrays import delayed_call, is_chunked
 from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     import numpy.typing as npt
     from rich.console import RenderableType
 
@@ -76,20 +76,6 @@ class Comparison:
         return comparison_fragment(self.measurements)
 
 
-def _by_name(arrays: Any) -> Mapping[str, Any]:
-    """Return named arrays: a mapping, the columns of a data frame, or one array."""
-    if isinstance(arrays, Mapping):
-        return arrays
-    columns = getattr(arrays, "columns", None)
-    if columns is None or not hasattr(arrays, "__getitem__"):
-        return {"x": arrays}
-    names = [str(name) for name in columns]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two columns are called {twice!r}; give them different names")
-    return {str(name): np.asarray(arrays[name]) for name in columns}
-
-
 @in_exact_state
 def compare(
     arrays: npt.ArrayLike | InBlocks | Mapping[str, npt.ArrayLike | InBlocks],
@@ -123,7 +109,7 @@ def compare(
     >>> table.to_dict()["weights"]["bfloat16"]["overflows"]
     0
     """
-    named = _by_name(arrays)
+    named: Mapping[str, Any] = columns_of(arrays) if has_columns(arrays) else {"x": arrays}
     chosen = as_formats(formats)
     for fmt, other in itertools.combinations(chosen, 2):
         if str(fmt) == str(other) and fmt != other:

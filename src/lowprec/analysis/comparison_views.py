@@ -181,6 +181,17 @@ def _summary(rows: Rows) -> list[RenderableType]:
     return [Text(), heading, held, lost]
 
 
+def cures_view(rows: Rows) -> RenderableType:
+    """Return what formats do to a tensor that they do not hold, and the cures, as a list."""
+    from rich.console import Group
+    from rich.text import Text
+
+    found, lost = findings(rows), _list()
+    for finding in found:
+        lost.add_row("-", Text(f"{finding.fmt} {finding.words}"))
+    return Group(Text(), lost) if found else Group()
+
+
 def _list(gap: int = 1) -> Table:
     """Return an empty list of a mark and a text each, whose lines go on under the text."""
     from rich.table import Table
@@ -243,7 +254,8 @@ def comparison_page(rows: Rows) -> str:
 def _summary_html(rows: Rows) -> str:
     """Return what `_summary` says, as two lists."""
     if len(rows) < 2:
-        return ""
+        items = [html.escape(f"{one.fmt} {one.words}") for one in findings(rows)]
+        return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if items else ""
     held = "".join(
         f"<li><b>{html.escape(str(one.fmt))}</b> holds {one.holding:,} of {one.total:,}: "
         f"{html.escape(one.words)}</li>"

@@ -2,7 +2,8 @@
 
 Nothing here is written for a particular tensor. One threshold is stated, the tolerance that the
 advice was asked for with; all else is whether values are lost. A format holds a tensor if nothing
-is lost and no relative error exceeds the tolerance.
+is lost that matters and no relative error exceeds the tolerance. Where formats are compared, each
+is judged against what it can do: an error of one rounding in its normal range is no loss.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from lowprec.analysis.advice import FormatAdvice, describe
+from lowprec.analysis.advice import NO_SCALE, FormatAdvice, describe, is_far_from_zero, remedy
+from lowprec.formats import Format
 from lowprec.show.words import percent
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ def tally(fmt: AnyFormat, advice: Sequence[FormatAdvice]) -> Tally:
     """Count what `fmt` does to several tensors; one that loses in two ways counts in both."""
     failures = {
         "overflows in": sum(one.measured.lost > one.measured.new_zeros for one in advice),
-        "loses small values in": sum(one.measured.new_zeros > 0 for one in advice),
+        "loses small values in": sum(
+            one.measured.new_zeros > 0 and not one.holds for one in advice
+        ),
         "too coarse in": sum(grade(one) == "coarse" for one in advice),
         "makes values equal in": sum(grade(one) == "collapsed" for one in advice),
     }
@@ -46,13 +50,13 @@ def tally(fmt: AnyFormat, advice: Sequence[FormatAdvice]) -> Tally:
 def grade(advice: FormatAdvice) -> str:
     """Return exact, held, coarse, collapsed, zeros or overflows: the worst that happens."""
     measured = advice.measured
+    if advice.holds:
+        return "exact" if measured.max_relative_error == 0 else "held"
     if measured.lost:
         return "zeros" if measured.lost == measured.new_zeros else "overflows"
     if measured.collapses:
         return "collapsed"
-    if measured.max_relative_error == 0:
-        return "exact"
-    return "held" if advice.holds else "coarse"
+    return "coarse"
 
 
 def cell(advice: FormatAdvice) -> str:
@@ -147,7 +151,17 @@ class Finding(NamedTuple):
 
 def rule() -> str:
     """Return what counts as holding, in words."""
-    return f"held: nothing lost, every relative error within {percent(TOLERANCE)}"
+    return (
+        f"held: nothing lost that matters, every relative error within {percent(TOLERANCE)} or "
+        "one rounding of the format"
+    )
+
+
+def tolerance_for(fmt: AnyFormat) -> float:
+    """Return up to which relative error a format holds, judged against what it can do."""
+    if not isinstance(fmt, Format):
+        return TOLERANCE
+    return max(TOLERANCE, float(fmt.unit_roundoff))
 
 
 def verdict_word(measured: Measurement) -> str:
@@ -174,7 +188,17 @@ def findings(rows: Rows) -> list[Finding]:
         if not _advised(measured).holds
     ]
     failed.sort(key=lambda pair: _badness(pair[1]), reverse=True)
-    return [Finding(name, str(m.fmt), describe(_advised(m))) for name, m in failed]
+    return [Finding(name, str(m.fmt), _told(m, rows[name].values())) for name, m in failed]
+
+
+def _told(measured: Measurement, row: Iterable[Measurement]) -> str:
+    """Return what a format does to a tensor, and what to do."""
+    others = [one for one in row if one is not measured]
+    cure = remedy(measured, tolerance_for(measured.fmt), others)
+    words = describe(_advised(measured))
+    if not is_far_from_zero(measured):  # no scale was sought yet
+        words = words.removesuffix(f"; {NO_SCALE}")
+    return f"{words}; {cure}" if cure else words
 
 
 def worst_first(rows: Rows) -> list[str]:
@@ -192,4 +216,4 @@ def _badness(measured: Measurement) -> tuple[float, float]:
 
 
 def _advised(measured: Measurement) -> FormatAdvice:
-    return FormatAdvice(measured.fmt, TOLERANCE, measured)
+    return FormatAdvice(measured.fmt, tolerance_for(measured.fmt), measured)

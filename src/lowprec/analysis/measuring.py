@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
+from lowprec.analysis.columns import ByColumn, columns_of, has_columns
 from lowprec.analysis.counting import draw_keys, measure_blocks, measure_pieces, merge_measurements
 from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks, reduce_whole_chunks
 from lowprec.arrays.sources import InBlocks, as_array
@@ -38,7 +39,7 @@ def as_formats(formats: AnyFormatLike | Iterable[AnyFormatLike]) -> list[AnyForm
     return [get_format(formats)]
 
 
-@in_exact_state
+@overload
 def measure(
     x: npt.ArrayLike | InBlocks,
     fmt: AnyFormatLike,
@@ -48,14 +49,41 @@ def measure(
     rng: Any = None,
     axis: int = -1,
     tensor_amax: Any = None,
-) -> Measurement:
+) -> Measurement: ...
+
+
+@overload
+def measure(
+    x: Mapping[str, Any],
+    fmt: AnyFormatLike,
+    *,
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
+    rng: Any = None,
+    axis: int = -1,
+    tensor_amax: Any = None,
+) -> dict[str, Measurement]: ...
+
+
+@in_exact_state
+def measure(
+    x: npt.ArrayLike | InBlocks | Mapping[str, Any],
+    fmt: AnyFormatLike,
+    *,
+    rounding: RoundingLike = "ties_to_even",
+    overflow: OverflowLike = "ieee",
+    rng: Any = None,
+    axis: int = -1,
+    tensor_amax: Any = None,
+) -> Measurement | dict[str, Measurement]:
     """Round an array into a format and say what happened to it; the rounded values are not kept.
 
     Parameters
     ----------
     x : array_like, lowprec.tensors.Tensor or dask.array.Array
         Real numbers of any dtype that `round_to` takes, of any shape and layout. Each is rounded
-        once, from its exact value, and errors are taken against that exact value.
+        once, from its exact value, and errors are taken against that exact value. A mapping of
+        arrays by name or a data frame is measured by column.
     fmt : Format, str or dtype
         The format.
     rounding, overflow : str
@@ -73,7 +101,7 @@ def measure(
     -------
     Measurement
         Counts and extrema are exact, means good to 1e-12. Of a dask array, a `dask.delayed` object
-        that computes it.
+        that computes it; of a mapping or a data frame, a dict of them by name.
 
     Raises
     ------
@@ -88,7 +116,12 @@ def measure(
     >>> round(m.headroom_bits, 3)
     -0.096
     """
-    return measure_each(x, [get_format(fmt)], rounding, overflow, rng, axis, tensor_amax)[0]
+    how = (rounding, overflow, rng, axis, tensor_amax)
+    if type(x) is not np.ndarray and has_columns(x):
+        columns = columns_of(x)
+        return ByColumn({name: measure_each(c, [get_format(fmt)], *how)[0]
+                         for name, c in columns.items()})  # fmt: skip
+    return measure_each(cast("Any", x), [get_format(fmt)], *how)[0]
 
 
 def measure_each(

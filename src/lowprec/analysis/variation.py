@@ -54,10 +54,15 @@ class Variation(NamedTuple):
         words = f"of {self.distinct:,} distinct values {self.left:,} {are} left"
         if self.max_error < float("inf"):
             words += f", off by up to {self.max_error:.4g}"
-        if self.helps_to_centre:
-            words += f": subtract the mean, {self.mean:.6g}, beside a deviation of "
-            words += f"{self.deviation:.3g}; no scale helps"
-        return words
+        return f"{words}: {self.centring}" if self.helps_to_centre else words
+
+    @property
+    def centring(self) -> str:
+        """The advice to subtract the mean, in words."""
+        return (
+            f"subtract the mean, {self.mean:.6g}, beside a deviation of {self.deviation:.3g}; "
+            "no scale helps"
+        )
 
 
 class Variations:

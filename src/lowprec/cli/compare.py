@@ -47,7 +47,7 @@ def register(add: Add) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from lowprec.analysis.comparison_views import JSON, PAGE
+    from lowprec.analysis.comparison_views import JSON, PAGE, cures_view
     from lowprec.common.outputs import Output, check_outputs, write_output
     from lowprec.tensors.naming import input_files
 
@@ -74,6 +74,8 @@ def _compare(options: argparse.Namespace) -> None:
     if options.html:
         write_output(page, comparison.to_html(), overwrite=options.overwrite)
     show(comparison)
+    if len(comparison.measurements) == 1:  # the table of several ends with them
+        show(cures_view(comparison.measurements))
     tell_written(options.json, options.html)
 
 

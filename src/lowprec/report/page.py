@@ -7,8 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from lowprec.analysis.advice import advise
-from lowprec.analysis.judgement import cell, grade, tally
+from lowprec.analysis.advice import Advice, advise
+from lowprec.analysis.judgement import TOLERANCE, cell, grade, tally, tolerance_for
 from lowprec.common.outputs import Output, check_outputs, page_kind, write_output
 from lowprec.formats import get_format
 from lowprec.report import training
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 PAGE = page_kind("lowprec report")
 
-TOLERANCE = 0.01
 """A format holds a tensor if nothing is lost and no relative error exceeds this."""
 
 FORMATS = tuple(map(get_format, ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")))
@@ -81,7 +80,8 @@ def write_report(
     advice = {}
     for name, x in tensors.items():
         step(f"measuring {name}")
-        advice[name] = advise(x, FORMATS, tolerance=TOLERANCE)
+        each = [advise(x, fmt, tolerance=tolerance_for(fmt)).formats[0] for fmt in FORMATS]
+        advice[name] = Advice(TOLERANCE, tuple(each))
     timings = measure_throughput(FORMATS, lambda: step("timing conversions"))
     trained = training.train_policies(step)
     found = Findings(FORMATS, tensors, advice, timings, trained, TOLERANCE)
@@ -125,5 +125,6 @@ def _lead(tallies: Sequence[Tally]) -> str:
     return (
         f"Of {tallies[0].total} real tensors, {', '.join(shares[:-1])} and {shares[-1]}. "
         "A format holds a tensor if no value becomes zero, infinite or NaN "
-        f"and none moves by more than {percent(TOLERANCE)}."
+        f"and none moves by more than {percent(TOLERANCE)} or one rounding of the format; few "
+        "small values are judged beside the tensor's size."
     )

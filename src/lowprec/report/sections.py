@@ -169,7 +169,8 @@ def _tensors(
         "Bars count the values in each binade (between two powers of two). The strips beneath are "
         "the ranges of the formats, float16's goes on as the tinted band: values with no strip "
         "below them are lost there. A format holds a tensor if no value is lost and none moves by "
-        f"more than {percent(found.tolerance)}; scales are verified by measuring again.",
+        f"more than {percent(found.tolerance)} or one rounding of the format; scales are verified "
+        "by measuring again.",
         Markup(body),
     )
 

@@ -42,14 +42,14 @@ def _power(exponent: float) -> str:
 # Heat maps ---------------------------------------------------------------------------------------
 
 
-def heat_maps(recorder: Record, kind: str) -> str:
-    """Draw where the numbers of each tensor of a kind lie, by step, with the format's range."""
-    tracks = pick(recorder.of_kind(kind))
+def heat_maps(recorder: Record, kind: str, tracks: list[Track], number: int = 0) -> str:
+    """Draw where the numbers of tensors of a kind lie, by step, with the format's range."""
     names = ", ".join(short_label(recorder, track) for track in tracks)
     fmt = tracks[0].fmt
     words = f"Exponents of the {kind_name(kind)} by step, with the range of {fmt}: {names}. "
     words += "; ".join(_described(recorder, track) for track in tracks)
-    return draw_twice(f"heat-{kind}", f"{words}.", _draw_heat_maps, recorder, tracks)
+    name = f"heat-{kind}-{number}" if number else f"heat-{kind}"
+    return draw_twice(name, f"{words}.", _draw_heat_maps, recorder, tracks)
 
 
 def _described(recorder: Record, track: Track) -> str:
@@ -60,13 +60,21 @@ def _described(recorder: Record, track: Track) -> str:
     return f"most of {name} between {_power(math.floor(low))} and {_power(math.ceil(high))}"
 
 
-def pick(tracks: Sequence[Track]) -> list[Track]:
-    """Return the tracks to draw: kernels rather than biases where there are many."""
+def groups(tracks: Sequence[Track]) -> list[list[Track]]:
+    """Return the tracks to draw together: kernels first, then biases and what else there is."""
     kept = [track for track in tracks if track.length and track.exponents.any()]
-    kernels = [track for track in kept if track.name.endswith("kernel")] or kept
     if kept and kept[0].kind == "moment":
-        kernels.sort(key=lambda track: track.name.partition("/")[0])
-    return kernels[:_MOST]
+        kept.sort(key=lambda track: track.name.partition("/")[0])
+    kernels = [track for track in kept if track.name.endswith("kernel")]
+    others = [track for track in kept if not track.name.endswith("kernel")]
+    return [
+        part[at : at + _MOST] for part in (kernels, others) for at in range(0, len(part), _MOST)
+    ]
+
+
+def pick(tracks: Sequence[Track]) -> list[Track]:
+    """Return the tracks of one picture: kernels rather than biases where there are many."""
+    return next(iter(groups(tracks)), [])
 
 
 def _draw_heat_maps(width: float, recorder: Record, tracks: list[Track]) -> Figure:
@@ -151,6 +159,170 @@ def _draw_range(axes: Axes, track: Track, recorder: Record, low: int, high: int)
     axes.set_ylim(low, high)
 
 
+# The tensor that the first finding is about ------------------------------------------------------
+
+
+def lead(recorder: Record, track: Track, column: str) -> tuple[str, str] | None:
+    """Return words and picture of one tensor: its size by step beside the limits of its format.
+
+    Parameters
+    ----------
+    recorder : Record
+        What was recorded.
+    track : Track
+        The tensor.
+    column : str
+        ``range``, ``noise`` for its rounding errors, or ``lost`` for the share of lost changes.
+
+    Returns
+    -------
+    tuple of (str, str), or None
+        None where there is nothing to draw.
+    """
+    if column == "lost":
+        words = "Share of the changes that rounding leaves without effect, by step."
+        draw, has = _draw_lost_share, track.field("changes").any()
+    elif column == "noise":
+        words = (
+            f"Root mean square by step: the numbers, and what rounding to {track.fmt} adds to them."
+        )
+        draw, has = _draw_noise, track.field("squares").any()
+    else:
+        words = _words_of_range(recorder, track)
+        draw, has = _draw_sizes, track.exponents.any()
+    if not has:
+        return None
+    alternative = f"{short_label(recorder, track)}, a tensor of {kind_name(track.kind)}. {words}"
+    return words, draw_twice("lead", alternative, draw, recorder, track)
+
+
+def _words_of_range(recorder: Record, track: Track) -> str:
+    fmt = track.fmt
+    words = "Magnitudes by step: the largest, and the middle half of them"
+    if fmt.emin < -100:
+        words += f"; {fmt} ends at {fmt.max:.3g}, far outside"
+    else:
+        words += (
+            f". Lines: what {fmt} holds, from {fmt.smallest_subnormal:.2g} "
+            f"({fmt.smallest_normal:.2g} in full precision) to {fmt.max:g}"
+        )
+        scaled = track.kind.endswith("gradient") and any(s != 1 for _, s in recorder.scales)
+        words += ", moved down by the loss scale" if scaled else ""
+    at = _not_finite_from(recorder, track)
+    return f"{words}; not finite from step {at:.0f} on." if at is not None else f"{words}."
+
+
+def _not_finite_from(recorder: Record, track: Track) -> float | None:
+    """Return the step at which a tensor first was not finite."""
+    for event in recorder.events:
+        if (event.kind, event.name) == (track.kind, track.name):
+            return event.step
+    wrong = track.field("nans") + track.field("infs") + track.field("overflows")
+    places = np.flatnonzero(wrong)
+    return float(track.field("first_step")[places[0]]) if places.size else None
+
+
+def _draw_sizes(width: float, recorder: Record, track: Track) -> Figure:
+    figure = _figure(width, 3.2)
+    axes = figure.add_subplot()
+    rows = [row for row in track.rows if row.exponents.any()]
+    steps = [step for step, row in zip(track.steps, track.rows, strict=True) if row.exponents.any()]
+    largest = [math.log2(row["max_abs"]) if row["max_abs"] else math.nan for row in rows]
+    quarters = [[row.quantile(share) for row in rows] for share in (0.25, 0.5, 0.75)]
+    shade = colour("bfloat16")
+    marker = _marker(len(rows))
+    axes.fill_between(steps, quarters[0], quarters[2], color=shade, alpha=0.25, linewidth=0)
+    axes.plot(steps, quarters[1], color=shade, alpha=0.7, label="middle half", **marker)
+    axes.plot(steps, largest, color=shade, linewidth=2, label="largest", **marker)
+    low = min([value for value in quarters[0] if math.isfinite(value)], default=0.0)
+    high = max([value for value in largest if math.isfinite(value)], default=1.0)
+    fmt = track.fmt
+    if fmt.emin >= -100:
+        shift = math.log2(_scale_at(recorder, track, steps[-1]))
+        low = min(low, _floor(fmt) - shift - 1)
+        high = max(high, fmt.emax + 1 - shift)
+    low, high = math.floor(low) - 1, math.ceil(high) + 2
+    first, last = track.field("first_step")[0], track.field("last_step")[-1]
+    _draw_range(axes, track, recorder, low, high)
+    if fmt.emin >= -100:
+        _name_limits(axes, track, recorder)
+    at = _not_finite_from(recorder, track)
+    if at is not None:
+        last = max(last, at)
+        axes.axvline(at, color=colour("float16"), linewidth=1.4)
+        axes.text(
+            at, high - 0.3, f" not finite: step {at:.0f} ", color=colour("float16"), va="top",
+            ha="right" if at > (first + last) / 2 else "left", fontsize=9,
+        )  # fmt: skip
+    margin = 0.02 * max(last - first, 1)
+    axes.set(xlim=(first - margin, last + margin), ylim=(low, high), xlabel="step")
+    _mark_powers(axes, low, high)
+    axes.legend(frameon=False, labelcolor="linecolor", loc="best", handlelength=1.4)
+    return figure
+
+
+def _marker(count: int) -> dict[str, Any]:
+    """Return how points are marked: a line through one of them is none."""
+    return {"marker": "o", "markersize": 3} if count <= _FEW else {}
+
+
+def _scale_at(recorder: Record, track: Track, step: float) -> float:
+    """Return the loss scale that a tensor was multiplied by at a step."""
+    if not track.kind.endswith("gradient") or not recorder.scales:
+        return 1.0
+    earlier = [scale for at, scale in recorder.scales if at <= step]
+    return (earlier or [recorder.scales[0][1]])[-1] or _NO_SCALE
+
+
+def _name_limits(axes: Axes, track: Track, recorder: Record) -> None:
+    """Name the format's limits at the right of their lines."""
+    fmt, shift = track.fmt, math.log2(_scale_at(recorder, track, recorder.steps))
+    low, high = axes.get_ylim()
+    limits = (
+        (fmt.emax + 1, f"{fmt.max:g}"),
+        (fmt.emin, f"{fmt.smallest_normal:.2g}"),
+        (_floor(fmt), f"{fmt.smallest_subnormal:.2g}"),
+    )
+    for level, text in limits:
+        if not low <= level - shift <= high:
+            continue
+        axes.annotate(
+            text, (1.0, level - shift), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            textcoords="offset points", color=colour(fmt.name), va="center", fontsize=8,
+            annotation_clip=False,
+        )  # fmt: skip
+
+
+def _draw_noise(width: float, recorder: Record, track: Track) -> Figure:
+    figure = _figure(width, 2.8)
+    axes = figure.add_subplot()
+    marker = _marker(track.length)
+    rows = track.rows
+    for label, values, shade in (
+        ("the numbers", [row.rms for row in rows], colour("bfloat16")),
+        ("rounding errors", [row.noise_rms for row in rows], colour("float16")),
+    ):
+        shown = [value if value > 0 else math.nan for value in values]
+        axes.plot(track.steps, shown, color=shade, label=label, **marker)
+    if track.field("squares").any():
+        axes.set_yscale("log")
+    axes.set(xlabel="step", ylabel="root mean square")
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    axes.legend(frameon=False, labelcolor="linecolor", handlelength=1.4)
+    return figure
+
+
+def _draw_lost_share(width: float, recorder: Record, track: Track) -> Figure:
+    figure = _figure(width, 2.8)
+    axes = figure.add_subplot()
+    marker = _marker(track.length)
+    shares = [100 * row.lost_rate for row in track.rows]
+    axes.plot(track.steps, shares, color=colour("bfloat16"), linewidth=2, **marker)
+    axes.set(ylim=(-2, 102), xlabel="step", ylabel="changes lost, %")
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    return figure
+
+
 # Curves ------------------------------------------------------------------------------------------
 
 
@@ -188,6 +360,8 @@ def _draw_curves(width: float, recorder: Record) -> Figure:
                 markersize=3,
             )
             finite += [v for v in values if math.isfinite(v)]
+            if lost:
+                _mark_end(axes, values, lost[0], shade)
     epochs = max(len(values) for _, values, _, _ in shown)
     margin = 0.5 if epochs == 1 else 0.02 * epochs
     axes.set_xlim(1 - margin, epochs + margin)
@@ -203,9 +377,24 @@ def _draw_curves(width: float, recorder: Record) -> Figure:
     return figure
 
 
+def _mark_end(axes: Axes, values: Sequence[float], epoch: int, shade: str) -> None:
+    """Mark the epoch from which on a curve is not finite, at the level it had before."""
+    before = [value for value in values[: epoch - 1] if math.isfinite(value)]
+    wrong = "NaN" if math.isnan(values[epoch - 1]) else "∞"
+    axes.axvline(epoch, color=shade, linewidth=0.9, linestyle=(0, (1, 2)))
+    if before:
+        axes.plot([epoch], [before[-1]], "X", color=shade, markersize=7)
+        axes.annotate(
+            f"{wrong} at {epoch}", (epoch, before[-1]), xytext=(5, 7), textcoords="offset points",
+            color=shade, fontsize=8, annotation_clip=False,
+        )  # fmt: skip
+
+
 def loss_scales(recorder: Record) -> str:
-    """Draw the loss scale by step, with the skips that were looked into."""
-    skips = [event.step for event in recorder.events if event.skipped]
+    """Draw the loss scale by step, with all steps that were skipped."""
+    events = {event.step for event in recorder.events if event.skipped}
+    told = recorder.skipped_steps if "model" in recorder.facts else []
+    skips = sorted(events | set(told))
     ends = recorder.scales[0][1], recorder.scales[-1][1]
     words = f"Loss scale from {ends[0]:g} to {ends[1]:g}; {recorder.skips} steps skipped"
     words += f", the first at step {skips[0]}." if skips else "."

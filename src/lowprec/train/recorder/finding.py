@@ -30,12 +30,18 @@ class Finding(NamedTuple):
         What was measured.
     cure : str
         What to do.
+    tensor : tuple of (str, str), optional
+        Kind and name of the tensor that it is about.
+    column : str
+        What of the tensor shows it: ``range``, ``noise`` or ``lost``.
     """
 
     level: str
     rule: str
     text: str
     cure: str
+    tensor: tuple[str, str] | None = None
+    column: str = "range"
 
     def __str__(self) -> str:
         return f"{self.text}: {self.cure}."

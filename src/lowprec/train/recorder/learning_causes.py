@@ -59,6 +59,7 @@ def _dead_units(recorder: Record) -> Iterator[Finding]:
             " of units and samples, so that no gradient passes: its units are dead",
             "start its biases from zeros and its kernel from he_normal, or lower the rate that "
             "killed them",
+            (track.kind, track.name),
         )
         return
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.common.outputs import page_kind
 from lowprec.show.pages import page_environment, stylesheet
+from lowprec.train.recorder.finding import capital, name_of
 from lowprec.train.recorder.predictions import WHAT_IF_HEADINGS, what_if_rows
-from lowprec.train.recorder.verdict import graded
+from lowprec.train.recorder.verdict import told
 from lowprec.train.recorder.views import (
     COLUMNS,
     MARKS,
     WORDS,
+    Column,
     caption,
     kind_name,
     short_label,
@@ -23,7 +26,9 @@ from lowprec.train.recorder.whatif import what_if
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lowprec.train.recorder.finding import Finding
     from lowprec.train.recorder.record import Record
+    from lowprec.train.recorder.tracks import Track
 
 _HEATED = ("weight", "activation", "activation_gradient", "weight_gradient", "moment", "update")
 _TITLES = {
@@ -42,13 +47,25 @@ class Picture(NamedTuple):
     title: str
     text: str
     svg: Any
+    is_folded: bool = False  # shown when it is asked for
 
 
 class Row(NamedTuple):
     """A line of the table of tensors; one without cells begins a kind."""
 
     name: str
-    cells: tuple[str, ...] = ()
+    cells: tuple[tuple[str, bool], ...] = ()  # texts, and whether each is red
+    key: str = ""
+
+
+class Card(NamedTuple):
+    """A sentence of the verdict, with the tensor that it leads to."""
+
+    level: str
+    text: str
+    key: str = ""
+    name: str = ""
+    is_lead: bool = False  # whether the picture of its tensor follows
 
 
 PAGE = page_kind("lowprec train --record")
@@ -89,21 +106,73 @@ def recorder_page(
     environment = page_environment("lowprec.train.recorder")
     from markupsafe import Markup
 
+    sentences = told(recorder)
+    lead = _lead(recorder, [one.finding for one in sentences if one.finding is not None])
+    columns = _decisive_first(lead[0] if lead else None)
     return environment.get_template("recorder.html").render(
         style=Markup(stylesheet("page.css", "recorder.css")),
         caption=caption(recorder),
-        verdict=graded(recorder) if verdict is None else verdict,
+        verdict=_cards(recorder, sentences if verdict is None else verdict, lead and lead[0]),
+        lead=None if lead is None else lead[1]._replace(svg=Markup(lead[1].svg)),
         cures=cures,
         experiments=experiments,
         marks=MARKS,
         words=WORDS,
         pictures=[p._replace(svg=Markup(p.svg)) for p in _pictures(recorder)],
-        columns=COLUMNS,
-        rows=_rows(recorder),
+        columns=columns,
+        rows=_rows(recorder, columns),
         what_if=_what_if(recorder),
         what_if_headings=WHAT_IF_HEADINGS,
         rules=RULES,
     )
+
+
+def _cards(
+    recorder: Record, sentences: Sequence[tuple[Any, ...]], lead: Finding | None
+) -> list[Card]:
+    """Return the sentences as cards; the first finding's picture follows its own."""
+    cards = [_card(recorder, *one) for one in sentences]
+    told = [one[2] if len(one) > 2 else None for one in sentences]
+    at = next((place for place, finding in enumerate(told) if finding is lead), 0)
+    return [card._replace(is_lead=place == at) for place, card in enumerate(cards)]
+
+
+def _card(recorder: Record, level: str, text: str, finding: Finding | None = None) -> Card:
+    """Return a sentence with the tensor of its finding."""
+    track = None if finding is None else _track_of(recorder, finding)
+    if track is None:
+        return Card(level, text)
+    return Card(level, text, key_of(track), name_of(recorder, track.kind, track.name))
+
+
+def _track_of(recorder: Record, finding: Finding) -> Track | None:
+    track = recorder.tracks.get(finding.tensor) if finding.tensor else None
+    return track if track is not None and track.length else None
+
+
+def key_of(track: Track) -> str:
+    """Return the name of a tensor's place in the page."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", f"tensor-{track.kind}-{track.name}")
+
+
+def _lead(recorder: Record, found: list[Finding]) -> tuple[Finding, Picture] | None:
+    """Return the first finding that names a tensor, and the picture of that tensor."""
+    from lowprec.train.recorder import figures
+
+    for finding in found:
+        track = _track_of(recorder, finding)
+        if track is not None and finding.level != "note":
+            picture = figures.lead(recorder, track, finding.column)
+            if picture is not None:
+                name = capital(name_of(recorder, track.kind, track.name))
+                return finding, Picture(name, *picture)
+    return None
+
+
+def _decisive_first(finding: Finding | None) -> list[Column]:
+    """Return the columns of the table of tensors, what the first finding is about before others."""
+    shows = "range" if finding is None else finding.column
+    return sorted(COLUMNS, key=lambda column: column.shows != shows)
 
 
 def _pictures(recorder: Record) -> Iterator[Picture]:
@@ -116,7 +185,7 @@ def _pictures(recorder: Record) -> Iterator[Picture]:
     elif losses:
         yield Picture("Learning curves", "The loss was finite in none of the epochs.", "")
     if any(scale != 1 for _, scale in recorder.scales):
-        text = "Crosses are skipped steps, whose gradients were not finite."
+        text = "Crosses are skipped steps, all of them: their gradients were not finite."
         yield Picture("Loss scale", text, figures.loss_scales(recorder))
     if any(track.gaps.any() for track in recorder.of_kind("update")):
         text = (
@@ -125,8 +194,11 @@ def _pictures(recorder: Record) -> Iterator[Picture]:
         )
         yield Picture("Lost updates", text, figures.lost_updates(recorder))
     for kind, title in _TITLES.items():
-        if figures.pick(recorder.of_kind(kind)):
-            yield Picture(title, _heat_text(recorder, kind), figures.heat_maps(recorder, kind))
+        groups = figures.groups(recorder.of_kind(kind))
+        for number, tracks in enumerate(groups):
+            drawing = figures.heat_maps(recorder, kind, tracks, number)
+            text = _heat_text(recorder, kind) if not number else ""
+            yield Picture(f"{title}, continued" if number else title, text, drawing, number > 0)
     for kind in ("activation", "activation_gradient"):
         tracks = [t for t in recorder.of_kind(kind) if t.exponents.any() and t.name != "input"]
         if len(tracks) > 1:
@@ -149,7 +221,7 @@ def _heat_text(recorder: Record, kind: str) -> str:
     )
 
 
-def _rows(recorder: Record) -> list[Row]:
+def _rows(recorder: Record, columns: Sequence[Column]) -> list[Row]:
     rows, kind = [], ""
     for track in shown(recorder):
         if track.kind != kind:
@@ -157,7 +229,8 @@ def _rows(recorder: Record) -> list[Row]:
             fmt = "" if kind == "update" else f" in {track.fmt}"
             rows.append(Row(f"{kind_name(kind)}{fmt}"))
         whole = track.whole
-        rows.append(Row(short_label(recorder, track), tuple(c.text(whole) for c in COLUMNS)))
+        cells = tuple((c.text(whole), c.is_bad(whole)) for c in columns)
+        rows.append(Row(short_label(recorder, track), cells, key_of(track)))
     return rows
 
 

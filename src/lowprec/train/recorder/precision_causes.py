@@ -42,9 +42,11 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
     changes = sum(track.whole["changes"] for track in recorder.of_kind("update"))
     lost = sum(track.whole["lost"] for track in recorder.of_kind("update"))
     share = lost / changes if changes else 0.0
-    whose = ""
+    whose, tensor = "", _most_lost(recorder)
     if share <= SOME_LOST:  # a bias whose every update is lost hides behind kernels
-        share, whose = _worst_tensor(recorder, fmt)
+        share, tensor = _worst_tensor(recorder, fmt)
+        if tensor is not None:
+            whose = f", in a tenth of the run, of {recorder.label(tensor[1])}"
     if share <= SOME_LOST or recorder.policy.update != "nearest" or recorder.is_broken:
         return
     text = f"{percent(share)} of updates are lost in {fmt} weights{whose}"
@@ -54,30 +56,39 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
             "if the loss falls behind float32's (pass reference= to see), keep float32 master "
             "weights, or round updates stochastically or with Kahan's sum"
         )
-        yield Finding("red" if is_watched(recorder) else "note", "lost updates", text, cure)
+        level = "red" if is_watched(recorder) else "note"
+        yield Finding(level, "lost updates", text, cure, tensor, "lost")
     elif is_costly:
         yield Finding(
             "red" if share > LOST else "amber",
             "lost updates",
             text,
             "keep float32 master weights, or round updates stochastically or with Kahan's sum",
+            tensor,
+            "lost",
         )
 
 
-def _worst_tensor(recorder: Record, fmt: Format) -> tuple[float, str]:
+def _most_lost(recorder: Record) -> tuple[str, str] | None:
+    """Return the tensor that loses the most updates."""
+    tracks = recorder.of_kind("update")
+    worst = max(tracks, key=lambda track: track.whole["lost"], default=None)
+    return None if worst is None else ("update", worst.name)
+
+
+def _worst_tensor(recorder: Record, fmt: Format) -> tuple[float, tuple[str, str] | None]:
     """Return the largest share of lost updates in a tenth of the run, and whose it is.
 
     A tensor counts where the lost updates are most of its updates by their squares, or more than
     `LOST` of the whole run.
     """
-    worst, whose = 0.0, ""
+    worst, whose = 0.0, None
     for track in recorder.of_kind("update"):
         if track.lost_at(fmt.precision)[1] <= SOME_LOST and track.whole.lost_rate <= LOST:
             continue
         share = max((tenth.lost_rate for tenth in track.tenths), default=0.0)
         if share > max(worst, LOST):
-            layer = recorder.label(track.name)
-            worst, whose = share, f", in a tenth of the run, of {layer}"
+            worst, whose = share, ("update", track.name)
     return worst, whose
 
 
@@ -182,7 +193,16 @@ def starved_moments(recorder: Record) -> Iterator[Finding]:
             f"{percent(share)} of {_divisors(recorder)}{when}: squares of gradients below "
             f"{smallest:.2g} vanish, and epsilon alone divides",
             "keep the optimizer's state in float32, as the mixed policies do",
+            _starving(recorder),
         )
+
+
+def _starving(recorder: Record) -> tuple[str, str] | None:
+    """Return the tensor of the state that loses the most to zero."""
+    worst = max(
+        recorder.of_kind("moment"), key=lambda track: track.whole.new_zero_rate, default=None
+    )
+    return None if worst is None else ("moment", worst.name)
 
 
 def _divisors(recorder: Record) -> str:
@@ -214,6 +234,8 @@ def stalled_state(recorder: Record) -> Iterator[Finding]:
             f"{capital(name_of(recorder, 'moment', track.name))}: {percent(share)} of the changes "
             f"are lost in {state} in a tenth of the run, so that they stall",
             "keep the optimizer's state in float32",
+            ("moment", track.name),
+            "lost",
         )
 
 
@@ -233,6 +255,8 @@ def noisy_units(recorder: Record) -> Iterator[Finding]:
         "varies",
         "keep that layer in float32, or take the offset away: centre its inputs, or start its "
         "biases from zeros",
+        ("activation", name),
+        "noise",
     )
 
 
@@ -270,4 +294,6 @@ def output_precision(recorder: Record) -> Iterator[Finding]:
             f"that is left {error.rms:.2g}",
             "master weights will not help here: outputs themselves need more than "
             f"{fmt.precision} bits; centre the targets, or keep the last layer in float32",
+            ("activation", outputs[-1].name),
+            "noise",
         )

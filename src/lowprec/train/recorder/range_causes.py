@@ -41,7 +41,8 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
                 fmt = recorder.track(event.kind, event.name).fmt
                 text += f": {event.value:.6g} is beyond the {fmt.max:g} of {fmt}"
             text += _arithmetic_of(recorder, event)
-            yield Finding("red", "not finite", text, _cure_for(recorder, event))
+            tensor_of = (event.kind, event.name)
+            yield Finding("red", "not finite", text, _cure_for(recorder, event), tensor_of)
             return
     yield from _observed_not_finite(recorder)
     if is_watched(recorder):
@@ -64,6 +65,7 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
             else _DIVERGES
             if recorder.outcome.kind == "float32 too"
             else "start from a smaller loss scale, or look at what overflows without one",
+            None if first is None else (first.kind, first.name),
         )
 
 
@@ -84,6 +86,7 @@ def _observed_not_finite(recorder: Record) -> Iterator[Finding]:
                 f"{capital(name_of(recorder, track.kind, track.name))}: {share} values are {kind} "
                 f"at step {row['first_step']:.0f}",
                 "look at what was computed before: nothing returns from there, whatever the format",
+                (track.kind, track.name),
             )
             return
 
@@ -185,6 +188,7 @@ def new_zeros(recorder: Record) -> Iterator[Finding]:
             f"{capital(name_of(recorder, kind, track.name))}: {percent(tally.new_zero_rate)} of "
             f"nonzero values vanish in {track.fmt}{how}{and_others}",
             _cure_for_zeros(recorder, track),
+            (kind, track.name),
         )
 
 
@@ -227,10 +231,11 @@ def headroom(recorder: Record) -> Iterator[Finding]:
         where = track.fmt, track.kind, track.name
         cure = _cure_for_divergence(recorder, *where, whole["largest"]) or cure
         text = f"{tensor}: {whole['overflows']:.0f} values overflowed {track.fmt}"
-        yield Finding("red", "headroom", f"{text}, the largest {whole['largest']:.4g}", cure)
+        text += f", the largest {whole['largest']:.4g}"
+        yield Finding("red", "headroom", text, cure, (track.kind, track.name))
         return
     text = f"{tensor} come within {max(whole.headroom_bits, 0):.1f} bits of {track.fmt}'s maximum"
-    yield Finding("amber", "headroom", text, cure)
+    yield Finding("amber", "headroom", text, cure, (track.kind, track.name))
 
 
 def _is_dynamic(recorder: Record) -> bool:
@@ -250,4 +255,5 @@ def targets(recorder: Record) -> Iterator[Finding]:
                 f"a squared error computed in {track.fmt} is infinite while its gradients are "
                 "finite",
                 "compute the loss in float32, as here, and scale the targets",
+                (track.kind, track.name),
             )

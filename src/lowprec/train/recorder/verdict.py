@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lowprec.train.recorder.coverage import coverage, sees_all
 from lowprec.train.recorder.finding import name_of
@@ -21,6 +21,14 @@ _HOW = (
 )
 
 
+class Told(NamedTuple):
+    """A sentence of the verdict."""
+
+    level: str
+    text: str
+    finding: Finding | None = None  # what it tells
+
+
 def verdict(recorder: Record) -> list[str]:
     """Return what happened and what to do, in sentences: the outcome, then the findings."""
     return [sentence for _, sentence in graded(recorder)]
@@ -32,25 +40,30 @@ def graded(recorder: Record) -> list[tuple[str, str]]:
     Levels are ``red``, ``amber`` and ``note``, or ``healthy`` where all is well. What was seen of a
     model that was watched from outside comes last.
     """
-    return [*_graded(recorder), *(("note", sentence) for sentence in coverage(recorder))]
+    return [(one.level, one.text) for one in told(recorder)]
 
 
-def _graded(recorder: Record) -> list[tuple[str, str]]:
+def told(recorder: Record) -> list[Told]:
+    """Return the sentences of the verdict with the findings that they tell."""
+    return [*_told(recorder), *(Told("note", sentence) for sentence in coverage(recorder))]
+
+
+def _told(recorder: Record) -> list[Told]:
     if not recorder.tracks and not recorder.step_losses:
         words = "Nothing was recorded: give the recorder to fit(recorder=…), or observe tensors."
-        return [("note", words)]
+        return [Told("note", words)]
     outcome, found = recorder.outcome, findings(recorder)
     if outcome.is_red:
         return _of_failure(recorder, outcome, found)
-    told = [(finding.level, str(finding)) for finding in found]
+    rest = [Told(finding.level, str(finding), finding) for finding in found]
     if outcome.kind == "healthy" and sees_all(recorder):
-        return [_of_health(recorder, outcome), *told]
+        return [_of_health(recorder, outcome), *rest]
     if any(finding.level != "note" or finding.rule == "lost updates" for finding in found):
-        return told  # lost updates without a reference: nobody knows whether to worry
-    return [("note", _without_reference(recorder)), *told]
+        return rest  # lost updates without a reference: nobody knows whether to worry
+    return [Told("note", _without_reference(recorder)), *rest]
 
 
-def _of_failure(recorder: Record, outcome: Outcome, found: list[Finding]) -> list[tuple[str, str]]:
+def _of_failure(recorder: Record, outcome: Outcome, found: list[Finding]) -> list[Told]:
     """Return the red outcome with its first cause, the other findings, and where to look."""
     causes = [finding for finding in found if finding.level != "note"]
     first = causes[0] if causes else None
@@ -62,25 +75,25 @@ def _of_failure(recorder: Record, outcome: Outcome, found: list[Finding]) -> lis
     else:
         words += f"; no rule explains it{_most_changed(recorder)}."
     rest = [finding for finding in found if finding is not first]
-    told = [(finding.level, str(finding)) for finding in rest]
-    how = [] if "model" not in recorder.facts else [("note", f"To find the cause: {_HOW}.")]
-    return [("red", words), *told, *how]
+    others = [Told(finding.level, str(finding), finding) for finding in rest]
+    how = [] if "model" not in recorder.facts else [Told("note", f"To find the cause: {_HOW}.")]
+    return [Told("red", words, first), *others, *how]
 
 
-def _of_health(recorder: Record, outcome: Outcome) -> tuple[str, str]:
+def _of_health(recorder: Record, outcome: Outcome) -> Told:
     """Return the first sentence of a run that does what its reference does."""
     missing = unseen(recorder)
     seen = f"{_steps(recorder)} in {recorder.policy}"
     if outcome.level == "note":
-        return "note", f"As well as the format can: {outcome.text}."
+        return Told("note", f"As well as the format can: {outcome.text}.")
     if missing:
-        return "note", (
+        words = (
             f"The outcome is that of float32 ({outcome.text}), but not every kind of tensor was "
             f"seen in {seen}: {', '.join(missing)} were not."
         )
-    return "healthy", (
-        f"Nothing to worry about: {outcome.text}, and {seen} show no loss that matters."
-    )
+        return Told("note", words)
+    words = f"Nothing to worry about: {outcome.text}, and {seen} show no loss that matters."
+    return Told("healthy", words)
 
 
 def _without_reference(recorder: Record) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from lowprec.train.recorder.scaling import is_harmed
 from lowprec.train.recorder.verdict import graded
 
 if TYPE_CHECKING:
@@ -21,12 +22,18 @@ WORDS = {"healthy": "healthy", "red": "problem", "amber": "warning", "note": "no
 _HIDDEN = ("target", "error")
 
 
+_LEAST_DECIBELS = 6.0
+_MOST_LOST = 0.8
+
+
 class Column(NamedTuple):
     """A column of the table of tensors."""
 
     heading: str
     meaning: str
     text: Callable[[Tally], str]
+    is_bad: Callable[[Tally], bool] = lambda tally: False  # whether the number is shown red
+    shows: str = ""  # what of a tensor it is about: ``range``, ``noise`` or ``lost``
 
 
 def _share(value: float) -> str:
@@ -50,16 +57,42 @@ def _decibels(value: float) -> str:
 
 
 COLUMNS = (
-    Column("new zeros", "nonzero became zero", lambda t: _share(t.new_zero_rate)),
+    Column(
+        "new zeros",
+        "nonzero became zero; bold where more than 1 % did and a tenth of the norm with them",
+        lambda t: _share(t.new_zero_rate),
+        lambda t: is_harmed(t.new_zero_rate, 10 ** (-t.sqnr_db / 20)),
+        "range",
+    ),
     Column("subnormal", "became subnormal numbers", lambda t: _share(t.subnormal_rate)),
-    Column("overflows", "finite became infinite", lambda t: _number(t["overflows"])),
+    Column(
+        "overflows",
+        "finite became infinite; with values that were infinite or NaN before; bold where any did",
+        lambda t: _number(t["overflows"] + t["infs"] + t["nans"]),
+        lambda t: t["overflows"] + t["infs"] + t["nans"] > 0,
+        "range",
+    ),
     Column(
         "headroom, bits",
-        "doublings between the largest number and the maximum",
+        "doublings between the largest number and the maximum; bold below 0",
         lambda t: _bits(t.headroom_bits),
+        lambda t: t.headroom_bits < 0,
+        "range",
     ),
-    Column("SQNR, dB", "signal to quantisation noise", lambda t: _decibels(t.sqnr_db)),
-    Column("lost", "changes that rounding left without effect", lambda t: _share(t.lost_rate)),
+    Column(
+        "SQNR, dB",
+        "signal to quantisation noise; bold below 6, where noise is half of the signal",
+        lambda t: _decibels(t.sqnr_db),
+        lambda t: t.sqnr_db < _LEAST_DECIBELS,
+        "noise",
+    ),
+    Column(
+        "lost",
+        "changes that rounding left without effect; bold above 80 %",
+        lambda t: _share(t.lost_rate),
+        lambda t: t.lost_rate > _MOST_LOST,
+        "lost",
+    ),
 )
 
 
@@ -118,7 +151,11 @@ def _table(recorder: Record) -> RenderableType:
             fmt = f" in {track.fmt}" if kind != "update" else ""
             table.add_row(f"[bold]{kind_name(kind)}{fmt}[/bold]")
         whole = track.whole
-        table.add_row(f"  {short_label(recorder, track)}", *(c.text(whole) for c in COLUMNS))
+        cells = (
+            f"[bold red]{c.text(whole)}[/bold red]" if c.is_bad(whole) else c.text(whole)
+            for c in COLUMNS
+        )
+        table.add_row(f"  {short_label(recorder, track)}", *cells)
     return table
 
 

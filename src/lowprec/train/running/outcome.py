@@ -504,7 +504,10 @@ def _text(mine: Account, reference: Account | None, progress: float | None, reas
     match reason:
         case "not finite":
             is_loss = mine.end is not None and not math.isfinite(mine.end)
-            what = f"{ends}, which is not finite" if is_loss else "the parameters are not finite"
+            what = "the parameters are not finite"
+            if is_loss:
+                its = "" if reference is None else f"; float32's ends at {figure(reference.end)}"
+                what = f"the loss ends at {figure(mine.end)}, which is not finite{its}"
             return f"Broken: {what}{too}."
         case "skipped":
             return (
