@@ -9,6 +9,7 @@ True
 """
 
 from lowprec.train import activations as activations
+from lowprec.train import callbacks as callbacks
 from lowprec.train import data as data
 from lowprec.train import initializers as initializers
 from lowprec.train import losses as losses
@@ -19,7 +20,12 @@ from lowprec.train import regularizers as regularizers
 from lowprec.train import schedules as schedules
 from lowprec.train.callbacks import Callback as Callback
 from lowprec.train.callbacks import Checkpoint as Checkpoint
+from lowprec.train.callbacks import CSVLogger as CSVLogger
 from lowprec.train.callbacks import EarlyStopping as EarlyStopping
+from lowprec.train.callbacks import LearningRateScheduler as LearningRateScheduler
+from lowprec.train.callbacks import ModelCheckpoint as ModelCheckpoint
+from lowprec.train.callbacks import ReduceLROnPlateau as ReduceLROnPlateau
+from lowprec.train.callbacks import TerminateOnNaN as TerminateOnNaN
 from lowprec.train.dataset import Dataset as Dataset
 from lowprec.train.diagnosis import Diagnosis as Diagnosis
 from lowprec.train.diagnosis import diagnose as diagnose
@@ -42,14 +48,17 @@ from lowprec.train.model import Sequential as Sequential
 from lowprec.train.model import load_model as load_model
 from lowprec.train.optimizers import SGD as SGD
 from lowprec.train.optimizers import AdaGrad as AdaGrad
+from lowprec.train.optimizers import Adagrad as Adagrad
 from lowprec.train.optimizers import Adam as Adam
 from lowprec.train.optimizers import AdaMax as AdaMax
+from lowprec.train.optimizers import Adamax as Adamax
 from lowprec.train.optimizers import AdamW as AdamW
 from lowprec.train.optimizers import Momentum as Momentum
 from lowprec.train.optimizers import Nadam as Nadam
 from lowprec.train.optimizers import Nesterov as Nesterov
 from lowprec.train.optimizers import Optimizer as Optimizer
 from lowprec.train.optimizers import RMSProp as RMSProp
+from lowprec.train.optimizers import RMSprop as RMSprop
 from lowprec.train.policy import Policy as Policy
 from lowprec.train.policy import get_policy as get_policy
 from lowprec.train.policy import named_policies as named_policies

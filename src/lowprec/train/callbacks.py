@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from lowprec.common.outputs import Output, check_outputs
+from lowprec.common.outputs import Kind, Output, check_outputs
+from lowprec.common.processor_state import in_its_state
+from lowprec.common.whole_files import write_atomically
 from lowprec.train.running.history import SAVED
+from lowprec.train.saving import MODEL, write_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from lowprec.train.running.history import History
+    from lowprec.train.saving import Saved
 
-__all__ = ["Callback", "Checkpoint", "EarlyStopping", "TrainingRun"]
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "LearningRateScheduler",
+    "ModelCheckpoint",
+    "ReduceLROnPlateau",
+    "TerminateOnNaN",
+    "TrainingRun",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -35,13 +51,19 @@ class TrainingRun(Protocol):
     epoch : int
         How many epochs are finished.
     stop_training : bool
-        Set it to end after this epoch.
+        Set it to end: after this step within an epoch, after this epoch at its end.
+    learning_rate : float
+        The rate of the next step; set it where the optimizer has a number.
     """
 
     params: dict[str, Array]
     history: History
     epoch: int
     stop_training: bool
+    learning_rate: float
+
+    def saved_model(self) -> Saved:
+        """Return the model as it is now, to be written to a file."""
 
     def snapshot(self) -> History:
         """Return all that is needed to go on from the end of this epoch, ready to be saved."""
@@ -50,7 +72,8 @@ class TrainingRun(Protocol):
 class Callback:
     """The base of callbacks: override what you need; every method does nothing.
 
-    `logs` are Keras' names and values: after an epoch ``loss``, ``accuracy``, ``val_loss``, …
+    `logs` are Keras' names and values: after an epoch ``loss``, ``accuracy``, ``val_loss``, … A
+    method that is written as for Keras, without `run`, serves too: ``self.model`` is the run then.
 
     Examples
     --------
@@ -216,6 +239,8 @@ class Checkpoint(_Monitor):
     >>> both = [Checkpoint("best.npz", save_best_only=True), Checkpoint("last.npz")]
     """
 
+    _kind: ClassVar[Kind] = SAVED
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -230,13 +255,16 @@ class Checkpoint(_Monitor):
     def on_train_begin(self, run: TrainingRun) -> None:
         """Refuse a file that may not be replaced, before any work is done for it."""
         if "{" not in self.path:
-            check_outputs([Output(self.path, SAVED)], overwrite=self.overwrite)
+            check_outputs([Output(self.path, self._kind)], overwrite=self.overwrite)
         super().on_train_begin(run)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float], run: TrainingRun) -> None:
         """Save, or not."""
         if not self.save_best_only or self.observe(epoch, self.value(logs)):
-            run.snapshot().save(self._name(epoch, logs), overwrite=self.overwrite)
+            self._write(self._name(epoch, logs), epoch, run)
+
+    def _write(self, path: str, epoch: int, run: TrainingRun) -> None:
+        run.snapshot().save(path, overwrite=self.overwrite)
 
     def _name(self, epoch: int, logs: Mapping[str, float]) -> str:
         try:
@@ -245,3 +273,236 @@ class Checkpoint(_Monitor):
             raise ValueError(
                 f"{self.path!r} asks for {error}; in braces can stand epoch, {', '.join(logs)}"
             ) from None
+
+
+class ModelCheckpoint(Checkpoint):
+    """Save the model after each epoch, or after each that is the best so far, as Keras does.
+
+    `train.load_model` reads the file, with what the model was trained with: it goes on from there.
+    Errors are those of `Checkpoint`, which saves the history instead.
+
+    Parameters
+    ----------
+    filepath : str or path
+        The file, such as ``"best-cnn-model.keras"``; ``{epoch}`` and names of the logs are filled
+        in.
+    monitor, save_best_only, mode, overwrite
+        As for `Checkpoint`; a saved model is replaced.
+    verbose : bool or int
+        Whether to print a line for each file.
+
+    Examples
+    --------
+    >>> ModelCheckpoint("best.keras", monitor="val_accuracy", save_best_only=True).mode
+    'max'
+    """
+
+    _kind: ClassVar[Kind] = MODEL
+
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        verbose: bool | int = 0,
+        save_best_only: bool = False,
+        mode: str = "auto",
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__(filepath, monitor, save_best_only, mode, overwrite)
+        self.verbose = verbose
+
+    def _write(self, path: str, epoch: int, run: TrainingRun) -> None:
+        write_model(path, run.saved_model(), overwrite=self.overwrite)
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: saving model to {path}")
+
+
+class ReduceLROnPlateau(_Monitor):
+    """Multiply the learning rate where a value has not improved for some epochs, as Keras does.
+
+    The optimizer's rate is a number; a schedule that does the same is `schedules.Performance`.
+
+    Parameters
+    ----------
+    monitor : str
+        A name of the logs.
+    factor : float
+        What the rate is multiplied by, in (0, 1).
+    patience : int
+        After how many epochs in a row without improvement.
+    verbose : bool or int
+        Whether to print a line for each reduction.
+    mode : {"auto", "min", "max"}
+        As for `EarlyStopping`.
+    min_delta : float
+        An improvement is more than this.
+    cooldown : int
+        How many epochs after a reduction are not counted.
+    min_lr : float
+        The rate is not reduced below.
+
+    Raises
+    ------
+    ValueError
+        If the factor is not in (0, 1) or the mode unknown; at the end of an epoch if there is
+        nothing of that name, or the learning rate follows a schedule.
+
+    Examples
+    --------
+    >>> ReduceLROnPlateau(factor=0.5, patience=3).min_delta
+    0.0001
+    """
+
+    changes_learning_rate = True
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: bool | int = 0,
+        mode: str = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta)
+        if not 0 < factor < 1:
+            raise ValueError(f"factor={factor}: use a number in (0, 1), so that the rate falls")
+        self.factor, self.patience, self.verbose = factor, patience, verbose
+        self.cooldown, self.min_lr = cooldown, min_lr
+
+    def forget(self) -> None:
+        """Begin anew."""
+        super().forget()
+        self.cooling = 0
+
+    def observe(self, epoch: int, value: float) -> bool:
+        """Return whether the rate is to be reduced after this value."""
+        waited = self.wait
+        if self.cooling > 0:
+            self.cooling -= 1
+            waited = 0
+        if super().observe(epoch, value):
+            return False
+        self.wait = waited if self.cooling > 0 else waited + 1
+        if self.cooling > 0 or self.wait < self.patience:
+            return False
+        self.cooling, self.wait = self.cooldown, 0
+        return True
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float], run: TrainingRun) -> None:
+        """Reduce the rate, or not."""
+        if self.observe(epoch, self.value(logs)) and run.learning_rate > self.min_lr:
+            run.learning_rate = max(run.learning_rate * self.factor, self.min_lr)
+            if self.verbose:
+                print(f"Epoch {epoch + 1}: reducing the learning rate to {run.learning_rate:.4g}")
+
+
+class LearningRateScheduler(Callback):
+    """Set the learning rate at each epoch's beginning, as Keras does.
+
+    Parameters
+    ----------
+    schedule : callable
+        ``schedule(epoch, rate) -> rate``, or ``schedule(epoch)``.
+    verbose : bool or int
+        Whether to print a line an epoch.
+    """
+
+    changes_learning_rate = True
+
+    def __init__(self, schedule: Callable[..., float], verbose: bool | int = 0) -> None:
+        self.schedule, self.verbose = in_its_state(schedule), verbose
+        try:
+            inspect.signature(schedule).bind(0, 0.0)
+            self.takes_rate = True
+        except TypeError:
+            self.takes_rate = False
+
+    def on_epoch_begin(self, epoch: int, run: TrainingRun) -> None:
+        """Set the rate."""
+        given = (epoch, run.learning_rate) if self.takes_rate else (epoch,)
+        run.learning_rate = float(self.schedule(*given))
+        if self.verbose:
+            print(f"Epoch {epoch + 1}: the learning rate is {run.learning_rate:.4g}")
+
+
+class TerminateOnNaN(Callback):
+    """Stop at the first step whose loss is NaN or infinite, as Keras does.
+
+    A step that the loss scale skips has harmed nothing, and does not stop the training.
+    """
+
+    def on_batch_end(self, batch: int, logs: Mapping[str, float], run: TrainingRun) -> None:
+        """Stop, or not."""
+        if not math.isfinite(logs["loss"]) and batch not in run.history.skipped_steps[-1:]:
+            run.stop_training = True
+
+
+class CSVLogger(Callback):
+    """Write the values of each epoch to a file, one line an epoch, as Keras does.
+
+    Parameters
+    ----------
+    filename : str or path
+        The file. Its first line names the columns: ``epoch``, then the logs by the alphabet.
+    separator : str
+        Between the values.
+    append : bool
+        Whether to write behind what is there, of a log with the same columns.
+    overwrite : bool
+        Whether a file that does not begin with such a line may be replaced.
+
+    Raises
+    ------
+    OSError
+        When the training begins, if the file is there and is no such log, or cannot be written.
+    ValueError
+        If `append` meets other columns.
+
+    Examples
+    --------
+    >>> logger = CSVLogger("log.csv", append=True)
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        separator: str = ",",
+        append: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.path, self.separator = os.fspath(filename), separator
+        self.append, self.overwrite = append, overwrite
+        self.lines: list[str] = []
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Refuse a file that may not be replaced; keep its lines to append to."""
+        kind = Kind("a log of CSVLogger", self._is_log)
+        check_outputs([Output(self.path, kind)], overwrite=self.overwrite)
+        path = Path(self.path)
+        self.lines = []
+        if self.append and path.exists() and self._is_log(path):
+            self.lines = path.read_text(encoding="utf-8").splitlines()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float], run: TrainingRun) -> None:
+        """Write the file whole, with one line more."""
+        names = sorted(logs)
+        head = self.separator.join(["epoch", *names])
+        if not self.lines:
+            self.lines = [head]
+        elif self.lines[0] != head:
+            raise ValueError(
+                f"{self.path} has the columns {self.lines[0]}, and this training {head}; write to "
+                "another file, or drop append"
+            )
+        self.lines.append(self.separator.join([str(epoch), *(repr(logs[n]) for n in names)]))
+        write_atomically(self.path, "\n".join(self.lines) + "\n")
+
+    def _is_log(self, path: Path) -> bool:
+        try:
+            with path.open(encoding="utf-8") as file:
+                return file.readline().startswith(f"epoch{self.separator}")
+        except (OSError, UnicodeDecodeError):
+            return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 from lowprec.common.names import named
@@ -30,18 +31,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.train.optimizing.optimizer import Rate
+    from lowprec.train.optimizing.transforms import Transform
 
 __all__ = [
     "SGD",
     "AdaGrad",
     "AdaMax",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
     "Momentum",
     "Nadam",
     "Nesterov",
     "Optimizer",
     "RMSProp",
+    "RMSprop",
     "get",
     "remade",
 ]
@@ -88,15 +93,19 @@ def SGD(
     require_not_negative(weight_decay=weight_decay)
     if nesterov and not momentum:
         raise ValueError("nesterov=True with momentum=0: pass a momentum, 0.9 for instance")
+    parts = functools.partial(_sgd_parts, nesterov=nesterov, weight_decay=weight_decay)
     return compose(
         "SGD",
         learning_rate,
         {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay},
         clipping,
-        add_decayed_weights(weight_decay),
-        trace(momentum, nesterov),
-        scale_by_rate(),
+        *parts(momentum),
+        with_momentum=parts,
     )
+
+
+def _sgd_parts(momentum: float, *, nesterov: bool, weight_decay: float) -> tuple[Transform, ...]:
+    return add_decayed_weights(weight_decay), trace(momentum, nesterov), scale_by_rate()
 
 
 def Momentum(learning_rate: Rate = 1e-3, momentum: float = 0.9, **others: Any) -> Optimizer:
@@ -187,11 +196,23 @@ def RMSProp(
         "centered": centered,
         "weight_decay": weight_decay,
     }
+    parts = functools.partial(
+        _rmsprop_parts, rho=rho, epsilon=epsilon, centered=centered, weight_decay=weight_decay
+    )
     return compose(
         "RMSProp",
         learning_rate,
         numbers,
         clipping,
+        *parts(momentum),
+        with_momentum=parts,
+    )
+
+
+def _rmsprop_parts(
+    momentum: float, *, rho: float, epsilon: float, centered: bool, weight_decay: float
+) -> tuple[Transform, ...]:
+    return (
         add_decayed_weights(weight_decay),
         scale_by_rms(rho, epsilon, centered),
         trace(momentum),
@@ -226,14 +247,14 @@ def Adam(
     0.001
     """
     betas = _betas(beta_1, beta_2, epsilon, weight_decay)
+    parts = functools.partial(_adam_parts, {**betas, "weight_decay": weight_decay})
     return compose(
         "Adam",
         learning_rate,
         {**betas, "weight_decay": weight_decay},
         clipping,
-        add_decayed_weights(weight_decay),
-        scale_by_adam(**betas),
-        scale_by_rate(),
+        *parts(beta_1),
+        with_momentum=parts,
     )
 
 
@@ -251,14 +272,14 @@ def AdamW(
     those of `Adam`.
     """
     betas = _betas(beta_1, beta_2, epsilon, weight_decay)
+    parts = functools.partial(_adamw_parts, {**betas, "weight_decay": weight_decay})
     return compose(
         "AdamW",
         learning_rate,
         {**betas, "weight_decay": weight_decay},
         clipping,
-        scale_by_adam(**betas),
-        scale_by_rate(),
-        decay_weights(weight_decay),
+        *parts(beta_1),
+        with_momentum=parts,
     )
 
 
@@ -276,14 +297,14 @@ def AdaMax(
     other arguments are those of `Adam`.
     """
     betas = _betas(beta_1, beta_2, epsilon, weight_decay)
+    parts = functools.partial(_adamax_parts, {**betas, "weight_decay": weight_decay})
     return compose(
         "AdaMax",
         learning_rate,
         {**betas, "weight_decay": weight_decay},
         clipping,
-        add_decayed_weights(weight_decay),
-        scale_by_adamax(**betas),
-        scale_by_rate(),
+        *parts(beta_1),
+        with_momentum=parts,
     )
 
 
@@ -313,6 +334,23 @@ def Nadam(
         scale_by_rate(),
     )
 
+
+def _adam_parts(numbers: dict[str, float], beta_1: float) -> tuple[Transform, ...]:
+    betas = {"beta_1": beta_1, "beta_2": numbers["beta_2"], "epsilon": numbers["epsilon"]}
+    return add_decayed_weights(numbers["weight_decay"]), scale_by_adam(**betas), scale_by_rate()
+
+
+def _adamw_parts(numbers: dict[str, float], beta_1: float) -> tuple[Transform, ...]:
+    betas = {"beta_1": beta_1, "beta_2": numbers["beta_2"], "epsilon": numbers["epsilon"]}
+    return scale_by_adam(**betas), scale_by_rate(), decay_weights(numbers["weight_decay"])
+
+
+def _adamax_parts(numbers: dict[str, float], beta_1: float) -> tuple[Transform, ...]:
+    betas = {"beta_1": beta_1, "beta_2": numbers["beta_2"], "epsilon": numbers["epsilon"]}
+    return add_decayed_weights(numbers["weight_decay"]), scale_by_adamax(**betas), scale_by_rate()
+
+
+RMSprop, Adagrad, Adamax = RMSProp, AdaGrad, AdaMax  # as Keras spells them
 
 _OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     optimizer.__name__.lower(): optimizer

@@ -1,7 +1,8 @@
 """Schedules: the learning rate as a function of the finished steps.
 
 Each is a frozen value that is called with the number of finished steps, from 0: ``schedule(0)`` is
-the rate of the first step. Any function of the step serves as well.
+the rate of the first step. Any function of the step serves as well. With ``unit="epochs"`` a
+schedule counts finished epochs wherever it says steps: its rate changes from epoch to epoch.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lowprec.common.names import one_of
 from lowprec.common.processor_state import in_exact_state
-from lowprec.train.optimizing.optimizer import require_not_negative
+from lowprec.train.optimizing.optimizer import require_fraction, require_not_negative
 from lowprec.train.plateau import Performance
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class Power:
         After how many steps the rate is divided by ``2**power``.
     power : float
         How fast it falls.
+    unit : {"steps", "epochs"}
+        What is counted.
 
     Examples
     --------
@@ -55,8 +59,10 @@ class Power:
     learning_rate: float
     steps: float = 1
     power: float = 1.0
+    unit: str = "steps"
 
     def __post_init__(self) -> None:
+        _require_unit(self.unit)
         require_not_negative(learning_rate=self.learning_rate, power=self.power)
         _require_positive(steps=self.steps)
 
@@ -78,6 +84,8 @@ class Exponential:
         What it is multiplied by every so many steps, at most 1; PyTorch's ``gamma``.
     steps : float
         How many.
+    unit : {"steps", "epochs"}
+        What is counted.
 
     Examples
     --------
@@ -88,8 +96,10 @@ class Exponential:
     learning_rate: float
     decay_rate: float
     steps: float = 1
+    unit: str = "steps"
 
     def __post_init__(self) -> None:
+        _require_unit(self.unit)
         require_not_negative(learning_rate=self.learning_rate, decay_rate=self.decay_rate)
         _require_positive(steps=self.steps)
         if self.decay_rate > 1:
@@ -116,6 +126,8 @@ class PiecewiseConstant:
         after exactly so many; Keras' takes one step more.
     values : tuple of float
         The rates, one more than boundaries.
+    unit : {"steps", "epochs"}
+        What is counted.
 
     Examples
     --------
@@ -126,8 +138,10 @@ class PiecewiseConstant:
 
     boundaries: tuple[int, ...]
     values: tuple[float, ...]
+    unit: str = "steps"
 
     def __post_init__(self) -> None:
+        _require_unit(self.unit)
         object.__setattr__(self, "boundaries", tuple(self.boundaries))
         object.__setattr__(self, "values", tuple(self.values))
         if len(self.values) != len(self.boundaries) + 1:
@@ -158,6 +172,8 @@ class Cosine:
         After how many steps it is `minimum`, and stays (PyTorch's would rise again).
     minimum : float
         PyTorch's ``eta_min``.
+    unit : {"steps", "epochs"}
+        What is counted.
 
     Examples
     --------
@@ -168,8 +184,10 @@ class Cosine:
     learning_rate: float
     steps: int
     minimum: float = 0.0
+    unit: str = "steps"
 
     def __post_init__(self) -> None:
+        _require_unit(self.unit)
         require_not_negative(learning_rate=self.learning_rate, minimum=self.minimum)
         _require_positive(steps=self.steps)
 
@@ -184,8 +202,10 @@ class OneCycle:
     """Up to a maximum and down to nearly nothing: ``torch.optim.lr_scheduler.OneCycleLR``.
 
     The rate rises by half a cosine from ``learning_rate / div_factor`` to `learning_rate`, then
-    falls by another to ``learning_rate / div_factor / final_div_factor``. The momentum does not
-    cycle (PyTorch's ``cycle_momentum=False``).
+    falls by another to ``learning_rate / div_factor / final_div_factor``. The momentum, or Adam's
+    `beta_1`, moves the other way: from `max_momentum` down to `base_momentum` where the rate is
+    highest, and back. `SGD` and `RMSProp` take momentum from it even where they have none; AdaGrad
+    has none, and Nadam moves its own.
 
     Parameters
     ----------
@@ -197,6 +217,12 @@ class OneCycle:
         The part of the steps, in [0, 1], that goes up.
     div_factor, final_div_factor : float
         See above.
+    cycle_momentum : bool
+        Whether the momentum moves.
+    base_momentum, max_momentum : float
+        Between what, in [0, 1).
+    unit : {"steps", "epochs"}
+        What is counted.
 
     References
     ----------
@@ -215,12 +241,18 @@ class OneCycle:
     pct_start: float = 0.3
     div_factor: float = 25.0
     final_div_factor: float = 1e4
+    cycle_momentum: bool = True
+    base_momentum: float = 0.85
+    max_momentum: float = 0.95
+    unit: str = "steps"
 
     def __post_init__(self) -> None:
+        _require_unit(self.unit)
         require_not_negative(learning_rate=self.learning_rate)
         _require_positive(
             steps=self.steps, div_factor=self.div_factor, final_div_factor=self.final_div_factor
         )
+        require_fraction(base_momentum=self.base_momentum, max_momentum=self.max_momentum)
         if not 0 <= self.pct_start <= 1:
             raise ValueError(f"pct_start={self.pct_start}: it is a part of the steps, in [0, 1]")
 
@@ -228,11 +260,22 @@ class OneCycle:
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""
         first = self.learning_rate / self.div_factor
+        return self._cycled(step, first, self.learning_rate, first / self.final_div_factor)
+
+    @in_exact_state
+    def momentum(self, step: int) -> float | None:
+        """Return the momentum after so many steps; None where it does not move."""
+        if not self.cycle_momentum:
+            return None
+        return self._cycled(step, self.max_momentum, self.base_momentum, self.max_momentum)
+
+    def _cycled(self, step: int, first: float, middle: float, last: float) -> float:
+        """Return where a number is on its way from the first over the middle to the last."""
         summit, end = self.pct_start * self.steps - 1, self.steps - 1
         if step <= summit and summit > 0:
-            return _anneal(first, self.learning_rate, step / summit)
+            return _anneal(first, middle, step / summit)
         fallen = (step - summit) / (end - summit) if step < end else 1.0
-        return _anneal(self.learning_rate, first / self.final_div_factor, fallen)
+        return _anneal(middle, last, fallen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +292,8 @@ class WarmUp:
         How many steps the rise takes.
     start : float
         The part of ``schedule(0)``, in [0, 1], that the rise starts from.
+    unit : {"steps", "epochs"}
+        What is counted.
 
     Examples
     --------
@@ -260,8 +305,16 @@ class WarmUp:
     schedule: Rate
     steps: int
     start: float = 0.0
+    unit: str = "steps"
 
     def __post_init__(self) -> None:
+        _require_unit(self.unit)
+        unit = getattr(self.schedule, "unit", self.unit)
+        if unit != self.unit:
+            raise ValueError(
+                f"WarmUp counts {self.unit}, and {self.schedule!r} {unit}; pass unit={unit!r} to "
+                "both"
+            )
         if hasattr(self.schedule, "observe"):
             raise ValueError("WarmUp cannot wrap Performance, which would no longer observe")
         if not callable(self.schedule):
@@ -278,10 +331,19 @@ class WarmUp:
         risen = min(step / self.steps, 1.0)
         return then * (self.start + (1 - self.start) * risen)
 
+    def momentum(self, step: int) -> float | None:
+        """Return the momentum of the schedule that follows, if it moves one."""
+        inner = getattr(self.schedule, "momentum", None)
+        return None if inner is None else inner(max(step - self.steps, 0))
+
 
 def _anneal(start: float, end: float, part: float) -> float:
     """Return where half a cosine from one rate to another is after this part of it."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * part))
+
+
+def _require_unit(unit: str) -> None:
+    one_of(unit, ("steps", "epochs"), "unit of a schedule")
 
 
 def _require_positive(**numbers: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from lowprec.train.optimizing.clipping import clip_by_global_norm, clip_by_norm,
 from lowprec.train.optimizing.transforms import as_it_is, chain
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lowprec.train.optimizing.transforms import Params, State, Store, Transform
 
 Rate = float | Callable[[int], float]
@@ -34,6 +37,8 @@ class Optimizer:
         The two functions that do the work.
     hyperparameters : dict
         The other numbers, for reports.
+    with_momentum : callable, optional
+        Returns the transform with another momentum (Adam's `beta_1`), for schedules that move it.
 
     Examples
     --------
@@ -51,6 +56,7 @@ class Optimizer:
     learning_rate: Rate
     transform: Transform
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    with_momentum: Callable[[float], Transform] | None = None
 
     def __repr__(self) -> str:
         """Return the name and the numbers."""
@@ -97,9 +103,28 @@ class Optimizer:
         with np.errstate(all="ignore"):
             return self.transform.update(gradients, state, params, step, rate, store)
 
+    def at(self, step: int) -> Optimizer:
+        """Return the optimizer of one step: another where the schedule moves the momentum too.
+
+        Parameters
+        ----------
+        step : int
+            How many steps are finished.
+        """
+        momentum = getattr(self.learning_rate, "momentum", None)
+        if momentum is None or self.with_momentum is None:
+            return self
+        now = momentum(step)
+        if now is None:
+            return self
+        return dataclasses.replace(self, transform=self.with_momentum(now))
+
     @in_exact_state
     def rate(self, step: int) -> float:
-        """Return the learning rate after so many applied steps: ``rate(0)`` is the first step's."""
+        """Return the learning rate after so many applied steps: ``rate(0)`` is the first step's.
+
+        A schedule whose unit is epochs takes the number of finished epochs.
+        """
         return self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
 
     @in_exact_state
@@ -113,12 +138,18 @@ class Optimizer:
         return self if observe is None else dataclasses.replace(self, learning_rate=observe(metric))
 
 
+def counts_epochs(rate: Rate) -> bool:
+    """Whether a learning rate is a function of finished epochs, and not of steps."""
+    return getattr(rate, "unit", "steps") == "epochs"
+
+
 def compose(
     name: str,
     learning_rate: Rate,
     numbers: dict[str, Any],
     clipping: dict[str, float | None],
     *parts: Transform,
+    with_momentum: Callable[[float], Sequence[Transform]] | None = None,
 ) -> Optimizer:
     """Return the optimizer that clips, then applies the parts.
 
@@ -132,6 +163,8 @@ def compose(
         The keywords that say how to clip: ``clipvalue``, ``clipnorm``, ``global_clipnorm``.
     *parts : Transform
         All that follows, ``scale_by_rate()`` included.
+    with_momentum : callable, optional
+        Returns the parts with another momentum.
 
     Raises
     ------
@@ -144,7 +177,14 @@ def compose(
         require_not_negative(learning_rate=learning_rate)
     clips = _clips(name, clipping)
     limits = [_CLIPS[word](limit) for word, limit in clips.items()]
-    return Optimizer(name, learning_rate, chain(*limits, *parts), {**numbers, **clips})
+    moved = None if with_momentum is None else functools.partial(_moved, limits, with_momentum)
+    return Optimizer(name, learning_rate, chain(*limits, *parts), {**numbers, **clips}, moved)
+
+
+def _moved(
+    limits: list[Transform], with_momentum: Callable[[float], Sequence[Transform]], momentum: float
+) -> Transform:
+    return chain(*limits, *with_momentum(momentum))
 
 
 _CLIPS: dict[str, Callable[[float], Transform]] = {

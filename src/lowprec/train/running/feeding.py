@@ -15,7 +15,7 @@ import numpy as np
 
 from lowprec.common.processor_state import users_state
 from lowprec.train import losses
-from lowprec.train.dataset import Dataset, TargetScale, checked_array
+from lowprec.train.dataset import Dataset, TargetScale, array_of, checked_array
 
 if TYPE_CHECKING:
     from lowprec.train.losses import Loss
@@ -129,6 +129,7 @@ class OfBatches:
         self.is_given_once = isinstance(source, Iterator)
         self._running: Iterator[Batch] | None = None
         self._first: Batch | None = None
+        self._known: tuple[tuple[int, ...], Array] | None = None
 
     @property
     def summary(self) -> str:
@@ -139,28 +140,18 @@ class OfBatches:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of the first batch's samples."""
-        shape: tuple[int, ...] = self._peek()[0].shape[1:]
-        return shape
+        self._known = self._known or self._facts(self._peek())
+        return self._known[0]
 
     @property
     def some_targets(self) -> Array:
         """The first batch's targets."""
-        return self._peek()[1]
+        self._known = self._known or self._facts(self._peek())
+        return self._known[1]
 
-    def check_epochs(self, count: int) -> None:
-        """Refuse more epochs than a generator that is given once has batches for.
-
-        Raises
-        ------
-        ValueError
-            If nothing says how many of its batches make an epoch.
-        """
-        if self.is_given_once and self._limit is None and count > 1:
-            raise ValueError(
-                f"{self.what} is a {type(self.source).__name__}, which gives its batches once, and "
-                f"{count} epochs want them again; pass the function that makes it, without calling "
-                "it, or steps_per_epoch=, the batches of an epoch"
-            )
+    @staticmethod
+    def _facts(batch: Batch) -> tuple[tuple[int, ...], Array]:
+        return batch[0].shape[1:], batch[1].copy()
 
     def checksum(self) -> int:
         """Return 0: batches are not kept."""
@@ -286,6 +277,22 @@ class Validation:
 # By what the user gives --------------------------------------------------------------------------
 
 
+def check_epochs(data: Any, epochs: int, steps: int | None) -> None:
+    """Refuse more epochs than a generator that is given once has batches for, before it is read.
+
+    Raises
+    ------
+    ValueError
+        If nothing says how many of its batches make an epoch.
+    """
+    if isinstance(data, Iterator) and steps is None and epochs > 1:
+        raise ValueError(
+            f"data is a {type(data).__name__}, which gives its batches once, and {epochs} epochs "
+            "want them again; pass the function that makes it, without calling it, or "
+            "steps_per_epoch=, the batches of an epoch"
+        )
+
+
 def feed_of(
     model: Network,
     data: Any,
@@ -338,7 +345,7 @@ def feed_of(
             f"steps_per_epoch={steps} counts the batches of a generator; arrays are gone through "
             "whole: drop it"
         )
-    found = data if pair is None else _dataset(model, *pair)
+    found = data if pair is None else _dataset(model, *pair, numbers)
     if numbers:
         found = found.with_numbers_as_targets()
     if split is not None and validation_data is None:
@@ -371,9 +378,12 @@ def inputs_of(model: Network, x: Any) -> Any:
     return x
 
 
-def _dataset(model: Network, x: Any, y: Any) -> Dataset:
+def _dataset(model: Network, x: Any, y: Any, numbers: bool) -> Dataset:
     if y is None:
         raise TypeError("targets are missing; pass both, as in fit(model, (x, y), …)")
+    if numbers:
+        targets = array_of("y_train", y)
+        y = targets.astype(np.float32) if targets.dtype.kind in "iub" else targets
     return Dataset(inputs_of(model, x), y)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.common.randomness import draw_key
+from lowprec.train.running.feeding import check_epochs
 from lowprec.train.running.history import History
 from lowprec.train.running.progress import Progress
 from lowprec.train.running.training import Training
@@ -123,6 +124,8 @@ def fit(
     if resume is not None:
         earlier = resume if isinstance(resume, History) else History.load(resume)
     epochs, batch_size = _counts(epochs, batch_size)
+    before = 0 if earlier is None else int(earlier.facts["epoch"])
+    check_epochs(data, epochs - before, steps_per_epoch)
     training = Training(
         model,
         data,
@@ -177,6 +180,7 @@ def go_on(
         Of this call; its state is that of both.
     """
     epochs, batch_size = _counts(epochs, batch_size)
+    check_epochs(data, epochs, how.get("steps_per_epoch"))
     seed = int(earlier.facts["seed"])
     training = Training(model, data, batch_size=batch_size, seed=seed, **how)
     training.go_on(earlier, params)

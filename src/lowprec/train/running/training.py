@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,15 +16,18 @@ from lowprec.train import metrics as _metrics
 from lowprec.train.layer_policies import policies_of
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.numerics import Numerics, numerics_of
+from lowprec.train.optimizing.optimizer import counts_epochs
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.running import baselines, passes
-from lowprec.train.running.feeding import OfArrays, OfBatches, feed_of
+from lowprec.train.running.feeding import OfArrays, feed_of
 from lowprec.train.running.history import History, TrainedParams
+from lowprec.train.running.hooks import with_run
 from lowprec.train.running.json_values import plain
 from lowprec.train.running.logits import trained_network
 from lowprec.train.running.prediction import evaluate_pieces, metrics_for
 from lowprec.train.running.targets import class_numbers
 from lowprec.train.running.weighting import checked_weights, weighted
+from lowprec.train.saving import Compiled, Saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -67,7 +71,7 @@ class Training:
     step : int
         How many updates have been applied; skipped steps do not count.
     stop_training : bool
-        Set it, and the run ends after this epoch.
+        Set it, and the run ends: after this step where that is within an epoch.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Training:
             is_lowprecs(type(layer)) for layer in model.layers
         )
         self.loss_name = plain(loss)
+        self.told = (loss, _metrics.listed(metrics))
         self.class_weight = checked_weights(class_weight)
         self.step_loss = self.loss
         if self.class_weight:
@@ -104,7 +109,9 @@ class Training:
         self.network, run_policy, self.activation = trained_network(model, loss, self.policy)
         self.numerics = numerics_of(run_policy)
         self.places = policies_of(run_policy, self.network.layers)
-        self.optimizer = optimizers.get(optimizer)
+        self.optimizer = self.given_optimizer = optimizers.get(optimizer)
+        self._shows_rate = callable(self.optimizer.learning_rate)
+        self._last_rate = math.nan
         self.optimizer_facts = _facts_of(self.optimizer)
         self.validation_split = validation_split
         self.feed, self.validation = feed_of(
@@ -134,6 +141,7 @@ class Training:
         self.epoch = self.step = self.seen = 0
         self.history = History(recorder=recorder)
         self.observed: list[float] = []
+        self._set_rate: float | None = None  # by a callback
         self.known: dict[str, float | None] = {}
         self.before = (0, 0)  # epochs and steps of an earlier `fit`, which this one goes on from
         self._initial: Params | None = None  # until the loss of the start is known
@@ -193,7 +201,7 @@ class Training:
         self.params = {name: w.copy() for name, w in checked.items()}
         self.params |= {name: self._at(name).params(w) for name, w in self._trained().items()}
         trained = self._trained()
-        self.state = self.optimizer.init(trained)
+        self.state = self.optimizer.at(0).init(trained)
         self.state |= {
             f"kahan/{name}": np.zeros_like(w)
             for name, w in trained.items()
@@ -273,6 +281,46 @@ class Training:
         self.loss_scale = None if its["loss_scale"] is None else LossScale(**its["loss_scale"])
         for metric in its["observed"]:
             self._observe(metric)
+        if its.get("learning_rate") is not None:
+            self.learning_rate = its["learning_rate"]
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return self.optimizer.rate(self._position)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        if callable(self.given_optimizer.learning_rate):
+            raise ValueError(
+                f"the learning rate follows {self.given_optimizer.learning_rate!r}, and a callback "
+                "would set it; give the optimizer a number, or let the schedule do it: "
+                "train.schedules.Performance reduces on a plateau"
+            )
+        if not self._shows_rate:
+            before = [self.learning_rate] * len(self.history.epoch)
+            self.history.history["learning_rate"] = before
+            self._shows_rate = True
+        self._set_rate = float(rate)
+        self.optimizer = dataclasses.replace(self.optimizer, learning_rate=self._set_rate)
+
+    @property
+    def _position(self) -> int:
+        """Where the schedule is: after how many steps or epochs."""
+        return self.epoch if counts_epochs(self.optimizer.learning_rate) else self.step
+
+    def saved_model(self) -> Saved:
+        """Return the model as it is now, with what it is trained with, for a file."""
+        loss, listed = self.told
+        history = self.snapshot()
+        return Saved(
+            self.model.layers,
+            self.model.input_shape,
+            tuple(self.feed.input_shape),
+            history.params,
+            Compiled(self.given_optimizer, loss, listed, self.policy),
+            history,
+        )
 
     def snapshot(self) -> History:
         """Return all that the run has come to, from which `resume` goes on."""
@@ -304,6 +352,7 @@ class Training:
             "seen": self.seen,
             "loss_scale": None if scale is None else dataclasses.asdict(scale),
             "observed": list(self.observed),
+            "learning_rate": self._set_rate,
             "outcome": self.known,
             "input_shape": list(self.feed.input_shape),
             "before": list(self.before),
@@ -315,12 +364,14 @@ class Training:
 
     def run(self, epochs: int, callbacks: list[Callback], progress: Progress) -> None:
         """Run until so many epochs are finished, or a callback stops it."""
+        if any(getattr(callback, "changes_learning_rate", False) for callback in callbacks):
+            self._shows_rate = True
         callbacks = [
-            callback if is_lowprecs(type(callback)) else cast("Callback", InUsersState(callback))
+            callback
+            if is_lowprecs(type(callback))
+            else cast("Callback", InUsersState(with_run(callback, self)))
             for callback in callbacks
         ]
-        if isinstance(self.feed, OfBatches):
-            self.feed.check_epochs(epochs - self.epoch)
         for callback in callbacks:
             callback.on_train_begin(self)
         with progress:
@@ -328,6 +379,10 @@ class Training:
                 for callback in callbacks:
                     callback.on_epoch_begin(self.epoch - self.before[0], self)
                 logs = self._run_epoch(callbacks, progress)
+                if self._shows_rate:
+                    logs["learning_rate"] = self._last_rate
+                if self.loss_scale is not None:
+                    logs["loss_scale"] = self.history.loss_scales[-1]
                 self._keep(logs)
                 self.epoch += 1
                 self._observe(logs.get("val_loss", logs["loss"]))
@@ -348,6 +403,8 @@ class Training:
             for callback in callbacks:
                 step = self.seen - 1 - self.before[1]
                 callback.on_batch_end(step, {"loss": result.loss}, self)
+            if self.stop_training:
+                break
         logs = averages.result()
         if self.validation:
             found = evaluate_pieces(
@@ -371,6 +428,7 @@ class Training:
         result = self._passes(before, x, y, watch)
         self.history.loss_scales.append(1.0 if scale is None else scale.value)
         self.history.step_losses.append(result.loss)
+        self._last_rate = self.learning_rate
         if scale is None:
             self._update(result, result.gradients, watch)
         else:
@@ -408,12 +466,10 @@ class Training:
         kept = self.state
         trained = self._trained()
         state = {name: value for name, value in kept.items() if not name.startswith("kahan/")}
-        rate = self.optimizer.rate(self.step)
+        rate, optimizer = self._last_rate, self.optimizer.at(self._position)
         self.step += 1
         store = self._store(state) if watch is None else watch.store(state, self._at)
-        updates, self.state = self.optimizer.update(
-            gradients, state, trained, self.step, rate, store
-        )
+        updates, self.state = optimizer.update(gradients, state, trained, self.step, rate, store)
         if watch is not None:
             watch.update(updates, trained, self.state, self._at)
         with np.errstate(all="ignore"):
