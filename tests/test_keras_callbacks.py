@@ -53,7 +53,7 @@ SCHEDULES = [
 def test_a_schedule_of_epochs_changes_from_epoch_to_epoch(schedule):
     history = fit(train.SGD(schedule))
     assert history.history["learning_rate"] == [schedule(epoch) for epoch in range(3)]
-    with pytest.raises(ValueError, match="'weeks' is no unit of a schedule"):
+    with pytest.raises(ValueError, match="'weeks' is not a schedule's unit"):
         type(schedule)(**{**vars(schedule), "unit": "weeks"})
 
 

@@ -343,7 +343,7 @@ def _anneal(start: float, end: float, part: float) -> float:
 
 
 def _require_unit(unit: str) -> None:
-    one_of(unit, ("steps", "epochs"), "unit of a schedule")
+    one_of(unit, ("steps", "epochs"), "schedule's unit")
 
 
 def _require_positive(**numbers: float) -> None:
