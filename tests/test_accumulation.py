@@ -506,7 +506,7 @@ def test_bounds_grow_as_the_order_says():
         ({"order": "blas", "fused": False}, "NumPy's own float32"),
         ({"fmt": "float64", "rounding": "toward_zero"}, "at most 51"),
         ({"fmt": "float64", "overflow": "saturate"}, "at most 51"),
-        ({"rounding": "up"}, "no rounding mode"),
+        ({"rounding": "up"}, "not a rounding mode"),
         ({"fmt": "float17"}, "unknown format"),
     ],
 )

@@ -191,7 +191,7 @@ def test_characters_come_from_python_itself():
     ("fields", "message"),
     [
         ({"compute": "mxfp4", "tensor_scales": True}, "scales of their own"),
-        ({"compute": "mxfp4", "weights": "bfloat16"}, "no block format"),
+        ({"compute": "mxfp4", "weights": "bfloat16"}, "not a block format"),
         ({"compute": "mxfp4", "hadamard": 12}, "power of two"),
         ({"compute": "mxfp4", "gradient_rounding": "random"}, "gradient"),
     ],

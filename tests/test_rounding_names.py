@@ -59,7 +59,7 @@ def test_what_is_no_text_is_a_type_error(choice, spelling):
 
 
 def test_policies_have_no_short_names():
-    with pytest.raises(ValueError, match="no overflow mode"):
+    with pytest.raises(ValueError, match="not an overflow mode"):
         Overflow("RNE")
 
 

@@ -404,7 +404,7 @@ def test_contributors_make_the_file_with_the_commands_of_the_guide():
         (["--formats", "float8_e5m2fnuz"], "no integer oracle for 'float8_e5m2fnuz'"),
         (["--formats", "float99"], "unknown format 'float99'"),
         (["--rounding", "stochastic"], "draws random bits"),
-        (["--rounding", "nearest"], "no rounding mode"),
+        (["--rounding", "nearest"], "not a rounding mode"),
         (["--sample", "0"], "a sample of 0 draws nothing"),
         (["--sample", "100", "--full"], "not allowed with"),
         (["--threads", "0"], "1 or more"),

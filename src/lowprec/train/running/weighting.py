@@ -60,7 +60,7 @@ def weighted(loss: Loss, weights: Mapping[int, float]) -> Loss:
     >>> from lowprec.train import losses
     >>> twice = weighted(losses.sparse_categorical_crossentropy, {1: 2.0})
     >>> value, gradient = twice(np.array([0, 1]), np.zeros((2, 2), np.float32))
-    >>> round(value, 4), gradient.tolist()  # (1 + 2)/2 · log 2
+    >>> round(float(value), 4), gradient.tolist()  # (1 + 2)/2 · log 2
     (1.0397, [[-0.25, 0.25], [0.5, -0.5]])
     """
 
