@@ -228,7 +228,9 @@ def sandbox(
                 item.__kwdefaults__ = copied(item.__kwdefaults__, entered, memo)
         if front_of is not None:
             builtins.__import__ = _importing(real_import, space, modules, front_of)
-            packages = tuple(name.partition(".")[0] for name in modules)
+            packages = tuple(
+                name if name.startswith("numpy") else name.partition(".")[0] for name in modules
+            )
             for module in _named(packages):
                 if module.__dict__ is not space:
                     _stand(module, front_of, undo)

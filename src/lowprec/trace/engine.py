@@ -377,13 +377,12 @@ class Engine:
             own = error - total
             at = self._blamed(here, (a, b))
             born[at] = born.get(at, 0.0) + own
-            if z.shadow:
-                site.weight = max(site.weight, abs(own / z.shadow))
+            site.weight = max(site.weight, abs(own))
         if error != carried:
             at = self._blamed(here, (a, b))
             grown[at] = grown.get(at, 0.0) + error - carried
-            if z.shadow and kept < 1.0:
-                site.amplified = max(site.amplified, abs((total - carried) / z.shadow))
+            if kept < 1.0:
+                site.amplified = max(site.amplified, abs(total - carried))
 
     @staticmethod
     def _blamed(here: int, operands: Sequence[Any]) -> int:
@@ -409,9 +408,8 @@ class Engine:
         shadows = [np.asarray(xs), np.asarray(ys)]
         if self.has_lost:
             z.origin = max((s.origin for s in (a, b) if type(s) is Scalar), default=-1)
-        self._events(
-            ufunc, np.asarray(z.value), np.asarray(z.shadow), operands, shadows, site, counts, z
-        )
+        value, shadow = np.asarray(z.value), np.asarray(z.shadow)
+        self._events(ufunc, value, shadow, operands, shadows, (a, b), site, counts, z)
 
     # Arrays ------------------------------------------------------------------------------------
 
@@ -442,9 +440,10 @@ class Engine:
             self._count_absorbed(z, values, site, name)
         if self.budget:
             self._share(result, taken, self._flows(ufunc, values, shadows, zs, chosen), site)
+        sources = [t[2] for t in taken]
         if self.has_lost:
-            self._origins(result, [t[2] for t in taken])
-        self._events(ufunc, z, zs, values, shadows, site, counts, result)
+            self._origins(result, sources)
+        self._events(ufunc, z, zs, values, shadows, sources, site, counts, result)
         return result
 
     def _value(
@@ -488,7 +487,8 @@ class Engine:
             result.grown = {u: float(p) for u, p in array.store.grown.items()}  # type: ignore[union-attr]
         if self.has_lost:
             result.origin = max((_origin(s) for s in sources), default=-1)
-        self._events(ufunc, np.asarray(z), np.asarray(zs), values, shadows, site, counts, result)
+        value, shadow = np.asarray(z), np.asarray(zs)
+        self._events(ufunc, value, shadow, values, shadows, sources, site, counts, result)
         return result
 
     def _selected(
@@ -580,7 +580,7 @@ class Engine:
         self._book(born, own, result, taken, site)
         rest = own if carried is None or carried is total else error - carried
         self._book(grown, rest, result, taken, site)
-        self._weigh(site, own, total, carried, lowest, zs)
+        self._weigh(site, own, total, carried, lowest)
 
     def _spread(
         self,
@@ -639,19 +639,17 @@ class Engine:
         else:
             parts[here] = np.array(own)
 
-    def _weigh(self, site: Site, own: Any, total: Any, carried: Any, lowest: Any, zs: Any) -> None:
-        """Keep how much error was born and amplified here, relative to the result.
+    def _weigh(self, site: Site, own: Any, total: Any, carried: Any, lowest: Any) -> None:
+        """Keep how much error was born and amplified here.
 
         The first times, and then ever more rarely, since this only chooses what is underlined; bits
         that are cancelled are looked at every time.
         """
         site.seen += 1
         if site.seen < 4 or site.seen & (site.seen - 1) == 0:
-            size = _largest(zs)
-            size = size if 0 < size < math.inf else 1.0
-            site.weight = max(site.weight, _largest(own) / size)
+            site.weight = max(site.weight, _largest(own))
             if total is not None and carried is not total:
-                site.amplified = max(site.amplified, _largest(total - carried) / size)
+                site.amplified = max(site.amplified, _largest(total - carried))
         if total is None or type(lowest) is float or site.name not in _CANCELS:
             return
         least = float(np.min(lowest, initial=1.0))
@@ -666,7 +664,7 @@ class Engine:
         """Carry along where elements were lost."""
         if not self.has_lost:
             return
-        bad = ~np.isfinite(result.value)
+        bad = ~np.isfinite(result.value) | (result.value == 0)
         if not bad.any():
             return
         for source in sources:
@@ -689,6 +687,7 @@ class Engine:
         zs: Any,
         values: Sequence[Any],
         shadows: Sequence[Any],
+        sources: Sequence[Source],
         site: Site,
         counts: Any,
         holder: Any,
@@ -708,8 +707,12 @@ class Engine:
         if not (wrong.any() or zero.any()):
             return
         lost = np.zeros(np.shape(z), bool)
-        for v, s in zip(values, shadows, strict=True):
-            lost |= (~np.isfinite(v) & np.isfinite(s)) | ((v == 0) & (s != 0))
+        for v, s, source in zip(values, shadows, sources, strict=True):
+            origins = _origins_of(source)
+            if origins is not None:  # what was lost before is not an event here
+                lost |= (origins >= 0) & (
+                    (~np.isfinite(v) & np.isfinite(s)) | ((v == 0) & (s != 0))
+                )
         exact = ufunc(*[np.asarray(v, np.float64) for v in values])
         wrong &= ~lost
         zero &= exact != 0

@@ -75,8 +75,8 @@ class Site:
         self.unit, self.kit, self.span, self.name = unit, kit, span, name
         self.seen = 0
         self.bits = 0.0  # cancelled of operands that carry error
-        self.weight = 0.0  # of the error that was born here, relative to the result
-        self.amplified = 0.0  # of the error that was amplified here
+        self.weight = 0.0  # the largest error that was born here
+        self.amplified = 0.0  # and the largest that was amplified
         self.has_event = self.has_decision = False
         self.rounded = False  # float64's result rounded once: there is no correctly rounded one
 

@@ -226,7 +226,8 @@ class Trace:
         """Sentences, the most important first; an empty list if nothing is to be named."""
         if self._sentences is None:
             found = self.findings
-            self._sentences = sentences(self, found, self._cure(found)) if found else []
+            healthy = not found and math.isfinite(self.error)
+            self._sentences = [] if healthy else sentences(self, found, self._cure(found))
         return list(self._sentences)
 
     @property

@@ -69,7 +69,8 @@ def findings(trace: Any) -> list[Finding]:
             kinds.append("event")
         if grown_share > tolerance and line.number is not None and grown_share > born_share / 2:
             cancels = line.cancelled_bits >= _CANCELS
-            kinds.append("cancels" if cancels else "grown" if born_share <= tolerance else "born")
+            amplifies = grown_share > 2 * born_share
+            kinds.append("cancels" if cancels else "grown" if amplifies else "born")
         elif born_share > tolerance or grown_share > tolerance:
             kinds.append("born")
         for kind in kinds:
@@ -193,6 +194,11 @@ def sentences(trace: Any, found: list[Finding], cure: Keep | str | None) -> list
         said.add(finding.key)
         if finding.kind in ("cancels", "grown"):
             said |= set(finding.born_on)
+    if not made and not math.isfinite(trace.error):
+        made.append(
+            "the error is not finite, and no line has an event: the program returned something "
+            "else in this format than in plain NumPy"
+        )
     changed = decided_outputs(trace)
     decisions = any(f.kind == "decision" for f in found)
     if changed and not decisions:
