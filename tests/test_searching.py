@@ -201,3 +201,143 @@ def test_the_finder_has_a_plot():
 def test_rates_that_do_not_rise_are_refused(options):
     with pytest.raises(ValueError, match="the rate rises from a positive low"):
         find_learning_rate(MODEL, DATA, **options)
+
+
+# Spaces ------------------------------------------------------------------------------------------
+
+
+def make(trial):
+    return train.Sequential([train.Dense(trial["units"], trial.activation), train.Dense(3)])
+
+
+SPACE = {
+    "learning_rate": train.log_uniform(1e-4, 1e-1),
+    "batch_size": [16, 64],
+    "units": train.integers(4, 16),
+    "activation": ["relu", "tanh"],
+    "momentum": train.uniform(0.5, 0.99),
+}
+
+
+def find_in(space=SPACE, model=make, **options):
+    how = {"trials": 5, "epochs": 1, "optimizer": "momentum"} | options
+    return search(model, DATA, space=space, **how)
+
+
+@pytest.mark.parametrize("method", ["random", "narrowing", "bayesian"])
+def test_settings_lie_in_the_space_and_are_what_was_trained(method):
+    if method == "bayesian":
+        pytest.importorskip("optuna", reason="Optuna is not installed")
+    found = find_in(method=method, trials=7)
+    assert len(found.trials) == 7
+    assert timeless(found) == timeless(find_in(method=method, trials=7))
+    for trial in found.trials:
+        assert list(trial.settings) == list(SPACE)
+        assert 1e-4 <= trial.settings.learning_rate <= 1e-1
+        assert trial.learning_rate == trial.settings["learning_rate"]
+        assert trial.settings.batch_size in (16, 64)
+        assert trial.settings.units in range(4, 17)
+        assert 0.5 <= trial.settings.momentum <= 0.99
+    scores = [trial.score for trial in found.trials]
+    assert scores == sorted(scores, reverse=True)
+    best = found.best
+    judged = DATA.split(0.2, rng=np.random.default_rng([best.run.seed, 1]))
+    again = train.fit(
+        make(best.settings),
+        judged,
+        loss="sparse_categorical_crossentropy",
+        optimizer=train.Momentum(best.settings.learning_rate, best.settings.momentum),
+        batch_size=best.settings.batch_size,
+        rng=best.run.seed,
+        verbose=0,
+    )
+    assert again.history == best.run.history
+
+
+def test_a_trial_is_the_training_of_its_settings():
+    space = {"learning_rate": [0.05], "weight_decay": [0.01], "class_weight": [{0: 2.0}]}
+    (trial,) = find_in(space, MODEL, optimizer="adamw", method="grid", rng=3).trials
+    seed = trial.run.seed
+    found = train.fit(
+        MODEL,
+        DATA.split(0.2, rng=np.random.default_rng([seed, 1])),
+        loss="sparse_categorical_crossentropy",
+        optimizer=train.AdamW(0.05, weight_decay=0.01),
+        class_weight={0: 2.0},
+        rng=seed,
+        verbose=0,
+    )
+    assert found.history == trial.run.history
+
+
+def test_a_grid_tries_every_combination():
+    space = {"learning_rate": train.log_uniform(1e-3, 1e-1), "batch_size": [16, 64]}
+    found = find_in(space, MODEL, method="grid", points=3, trials=1)
+    tried = {(round(t.settings.learning_rate, 9), t.settings.batch_size) for t in found.trials}
+    assert tried == {(rate, size) for rate in (0.001, 0.01, 0.1) for size in (16, 64)}
+
+
+def test_narrowing_ends_around_the_best():
+    space = {"learning_rate": train.log_uniform(1e-5, 1e-0)}
+    found = find_in(space, MODEL, method="narrowing", trials=12, optimizer="adam", epochs=2)
+    rounds = find_in(space, MODEL, method="narrowing", trials=4, optimizer="adam", epochs=2)
+    assert len(rounds.trials) == 4
+    best = np.log10(found.best.settings.learning_rate)
+    near = [abs(np.log10(t.settings.learning_rate) - best) <= 5 / 3 for t in found.trials]
+    assert sum(near) >= 8  # the second and the third round, four each
+
+
+def test_intervals_are_even_on_their_scale():
+    draws = np.random.default_rng(0).random(4000)
+    rates = np.log10([train.log_uniform(1e-4, 1e-1).at(part) for part in draws])
+    assert np.abs(np.histogram(rates, 3, (-4, -1))[0] / 4000 - 1 / 3).max() < 0.03
+    assert train.integers(1, 3).points(3) == [1, 2, 3]
+    inner = train.log_uniform(1e-4, 1e-1).around(1e-1, 1 / 3)
+    assert (inner.low, inner.high) == pytest.approx((1e-2, 1e-1))
+    for wrong in ((1.0, 0.0), (0.0, np.inf), (-1.0, 1.0)):
+        with pytest.raises(ValueError, match="the smaller first"):
+            train.log_uniform(*wrong)
+
+
+def test_policies_loss_scales_and_optimizers_are_searched():
+    space = {
+        "policy": ["mixed_bfloat16", "mixed_float16"],
+        "loss_scale": [1024.0],
+        "optimizer": ["sgd", train.Adam(0.01)],
+    }
+    found = find_in(space, MODEL, method="grid")
+    assert len(found.trials) == 4
+    assert {trial.loss_scale for trial in found.trials} == {1024.0}
+    assert {str(trial.policy) for trial in found.trials} == {"mixed_bfloat16", "mixed_float16"}
+    several = find_in({"batch_size": [16]}, MODEL, method="grid", policies=["float32", "bfloat16"])
+    assert [sorted(t.settings) for t in several.trials] == [["batch_size", "policy"]] * 2
+
+
+def test_a_search_is_a_table_a_picture_and_a_frame():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    found = find_in()
+    assert "learning rate" in repr(found)
+    assert "batch size" in found._repr_html_()
+    json.dumps(found.to_dict())
+    frame = found.to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame["units"]) == [trial.settings.units for trial in found.trials]
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    assert len(found.plot().axes) == len(SPACE)
+    assert len(find(trials=2, epochs=1).plot().axes) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "how"),
+    [
+        (ValueError, "did you mean 'momentum'", {"space": {"momentun": [1]}, "model": MODEL}),
+        (ValueError, "space is empty", {"space": {}}),
+        (ValueError, "is empty; list one", {"space": {"units": []}}),
+        (TypeError, "space is a dictionary", {"space": [1]}),
+        (ValueError, "not a method of search", {"method": "annealing"}),
+        (ValueError, "at least|be one", {"trials": 0}),
+    ],
+)
+def test_mistakes_in_a_space_are_named(error, message, how):
+    with pytest.raises(error, match=message):
+        find_in(**how)

@@ -76,6 +76,9 @@ from lowprec.train.studies.comparison import compare_policies as compare_policie
 from lowprec.train.studies.policy_comparison import PolicyComparison as PolicyComparison
 from lowprec.train.studies.rates import find_learning_rate as find_learning_rate
 from lowprec.train.studies.searching import search as search
+from lowprec.train.studies.spaces import integers as integers
+from lowprec.train.studies.spaces import log_uniform as log_uniform
+from lowprec.train.studies.spaces import uniform as uniform
 
 
 def __getattr__(name: str) -> object:

@@ -43,6 +43,7 @@ class Task(NamedTuple):
     validation_split: float = 0.0
     file: str | os.PathLike[str] | None = None  # where to save what `fit` returns
     overwrite: bool = False  # whether a file there that is not a saved training may be replaced
+    options: tuple[tuple[str, Any], ...] = ()  # what else `fit` is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,7 @@ def train(task: Task) -> Run:
         callbacks=[watch],
         rng=task.seed,
         verbose=False,
+        **dict(task.options),
     )
     if task.file is not None:
         history.save(task.file, overwrite=task.overwrite)

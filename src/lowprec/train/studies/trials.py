@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.show.pages import stylesheet
 from lowprec.train.loss_scale import LossScale
+from lowprec.train.running.json_values import plain
 from lowprec.train.studies.columns import number
+from lowprec.train.studies.spaces import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +38,15 @@ class Trial:
         What came of it.
     score : float
         The metric at the end, on the part of the training set that was held out.
+    settings : Settings
+        What was drawn from the space, by name; empty where none was given.
     """
 
     learning_rate: float
     policy: Policy
     run: Run
     score: float
+    settings: Settings = dataclasses.field(default_factory=Settings)
 
     @property
     def loss_scale(self) -> float | None:
@@ -58,14 +63,32 @@ class Trial:
             "score": self.score if math.isfinite(self.score) else None,
             "diverged_at": self.run.diverged_at,
             "skipped_steps": len(self.run.skipped_steps),
+            "settings": {name: plain(value) for name, value in self.settings.items()},
         }
 
 
+def _headings(trials: Sequence[Trial], metric: str) -> list[str]:
+    if trials and trials[0].settings:
+        return [*(name.replace("_", " ") for name in trials[0].settings), metric, "skipped"]
+    return [heading.format(metric=metric) for heading in _HEADINGS]
+
+
 def _cells(trial: Trial) -> list[str]:
+    if trial.settings:
+        score = "diverged" if trial.run.diverged_at is not None else number(trial.score)
+        skipped = len(trial.run.skipped_steps)
+        return [*map(_setting, trial.settings.values()), score, f"{skipped or '–'}"]
     scale = "–" if trial.loss_scale is None else f"{trial.loss_scale:,.12g}"
     score = "diverged" if trial.run.diverged_at is not None else number(trial.score)
     skipped = len(trial.run.skipped_steps)
     return [str(trial.policy), f"{trial.learning_rate:.2e}", scale, score, f"{skipped or '–'}"]
+
+
+def _setting(value: Any) -> str:
+    """Return a setting in few characters."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.2e}" if 0 < abs(value) < 1e-2 else f"{value:.4g}"
 
 
 def search_table(trials: Sequence[Trial], metric: str) -> Table:
@@ -74,10 +97,8 @@ def search_table(trials: Sequence[Trial], metric: str) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for place, heading in enumerate(_HEADINGS):
-        table.add_column(
-            heading.format(metric=metric), justify="right" if place else "left", no_wrap=True
-        )
+    for place, heading in enumerate(_headings(trials, metric)):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     for place, trial in enumerate(trials):
         table.add_row(*_cells(trial), style="dim" if trial.run.diverged_at is not None else "")
         if place == 0:
@@ -88,8 +109,7 @@ def search_table(trials: Sequence[Trial], metric: str) -> Table:
 def search_fragment(trials: Sequence[Trial], metric: str) -> str:
     """Return the trials of a search as HTML with its own style, for Jupyter."""
     headings = "".join(
-        f'<th scope="col">{html.escape(heading.format(metric=metric))}</th>'
-        for heading in _HEADINGS
+        f'<th scope="col">{html.escape(heading)}</th>' for heading in _headings(trials, metric)
     )
     rows = []
     for trial in trials:
