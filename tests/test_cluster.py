@@ -231,20 +231,21 @@ def test_a_worker_that_dies_while_it_converts_changes_no_file(
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
 
 
-def convert_at_the_second_try(how, path, target, overwrite):
+def convert_at_the_second_try(how, model, path, target, overwrite):
     """Convert a file; the first worker that is asked for the third one leaves half of it."""
     marker = path.with_name("died")
     if path.name == "part-2.safetensors" and not marker.exists():
         marker.touch()
         target.with_name(f".{target.name}.partial").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
-    converting.convert_file(how, path, target, overwrite)
+    converting.convert_file(how, model, path, target, overwrite)
 
 
 def test_a_worker_that_does_not_see_a_file_says_so(tmp_path):
     how = Request(lp.bfloat16, (), np.random.SeedSequence(0), False, ("*",), ())
+    none = tmp_path / "none.npz"
     with pytest.raises(FileNotFoundError, match=r"the worker on .* does not see .*none\.npz"):
-        converting.convert_file(how, tmp_path / "none.npz", tmp_path / "out.npz", False)
+        converting.convert_file(how, [none], none, tmp_path / "out.npz", False)
 
 
 # Clusters that are not there -----------------------------------------------------------------

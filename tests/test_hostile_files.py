@@ -74,7 +74,11 @@ HOSTILE_SAFETENSORS = {
     ),
     "unknown dtype": (safetensors_file({"a": info("F99")}, FOUR), "has dtype 'F99'; known are"),
     "unhashable dtype": (safetensors_file({"a": info(["F32"])}, FOUR), "has dtype ['F32']"),
-    "F6": (safetensors_file({"a": info("F6_E2M3", [4], 0, 3)}, b"abc"), "has dtype 'F6_E2M3'"),
+    "F6": (safetensors_file({"a": info("F6_E2M3", [4], 0, 4)}, FOUR), "takes 3 bytes, but has 4"),
+    "a part of a byte": (
+        safetensors_file({"a": info("F6_E2M3", [3], 0, 2)}, b"ab"),
+        "of shape [3] and dtype F6_E2M3 takes 2 bytes",
+    ),
     "negative dimension": (safetensors_file({"a": info(shape=[-1, -1])}, FOUR), "from 0 on"),
     "float dimension": (safetensors_file({"a": info(shape=[1.0])}, FOUR), "from 0 on"),
     "bool dimension": (safetensors_file({"a": info(shape=[True])}, FOUR), "from 0 on"),

@@ -30,13 +30,15 @@ def has_columns(x: Any) -> bool:
 def columns_of(x: Any) -> Mapping[str, Any]:
     """Return the arrays of a mapping or of a data frame by name.
 
+    Tensors of files that are left (`Tensor.left`) are no data to be judged.
+
     Raises
     ------
     ValueError
         If two columns have one name.
     """
     if isinstance(x, Mapping):
-        return x
+        return {name: one for name, one in x.items() if not getattr(one, "left", "")}
     names = [str(name) for name in x.columns]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

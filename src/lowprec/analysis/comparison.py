@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from lowprec.analysis.columns import columns_of, has_columns
 from lowprec.analysis.measuring import DEFAULT_FORMATS, as_formats, measure_each
@@ -12,7 +13,7 @@ from lowprec.arrays.dask_arrays import delayed_call, is_chunked
 from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import numpy.typing as npt
     from rich.console import RenderableType
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from lowprec.analysis.measurement import Measurement
     from lowprec.arrays.sources import InBlocks
     from lowprec.blocks.formats import AnyFormatLike
+
+
+class LeftOut(NamedTuple):
+    """A tensor that was not measured: its bytes, and why."""
+
+    nbytes: int
+    reason: str
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -30,35 +38,49 @@ class Comparison:
     ----------
     measurements : dict of str to dict of str to Measurement
         By the array's name, then the format's.
+    left_out : dict of str to LeftOut
+        The tensors of files that were not measured, by name: integers of a model, and what belongs
+        to a packing that lowprec does not read.
     """
 
     measurements: Mapping[str, Mapping[str, Measurement]]
+    left_out: Mapping[str, LeftOut] = dataclasses.field(default_factory=dict)
 
     @in_exact_state
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return all figures as plain data for JSON: by array, by format, by figure."""
+        """Return all figures as plain data for JSON: by array, by format, by figure.
+
+        Where tensors were left out, ``"left_out"`` has their number, bytes and reasons by name.
+        """
         from lowprec.analysis.judgement import verdict_word
 
-        return {
+        figures: dict[str, Any] = {
             name: {
                 fmt: measured.to_dict() | {"verdict": verdict_word(measured)}
                 for fmt, measured in row.items()
             }
             for name, row in self.measurements.items()
         }
+        if self.left_out:
+            figures["left_out"] = {
+                "tensors": len(self.left_out),
+                "bytes": sum(one.nbytes for one in self.left_out.values()),
+                "names": {name: one.reason for name, one in self.left_out.items()},
+            }
+        return figures
 
     @in_exact_state
     def to_html(self) -> str:
         """Return a whole page with this table, styled, that refers to nothing outside itself."""
         from lowprec.analysis.comparison_views import comparison_page
 
-        return comparison_page(self.measurements)
+        return comparison_page(self.measurements, self.left_out)
 
     @in_exact_state
     def __rich__(self) -> RenderableType:
         from lowprec.analysis.comparison_views import comparison_table
 
-        return comparison_table(self.measurements)
+        return comparison_table(self.measurements, self.left_out)
 
     @in_exact_state
     def __repr__(self) -> str:
@@ -73,7 +95,15 @@ class Comparison:
     def _repr_html_(self) -> str:
         from lowprec.analysis.comparison_views import comparison_fragment
 
-        return comparison_fragment(self.measurements)
+        return comparison_fragment(self.measurements, self.left_out)
+
+
+def _left_out(arrays: Any) -> dict[str, LeftOut]:
+    """Return what is not measured of the tensors of files."""
+    if not isinstance(arrays, Mapping):
+        return {}
+    left = {name: LeftOut(x.nbytes, x.left) for name, x in arrays.items() if getattr(x, "left", "")}
+    return {**getattr(arrays, "left_out", {}), **left}
 
 
 @in_exact_state
@@ -121,4 +151,4 @@ def compare(
     }
     if any(map(is_chunked, named.values())):
         return cast("Comparison", delayed_call(Comparison, measurements))
-    return Comparison(measurements)
+    return Comparison(measurements, _left_out(arrays))

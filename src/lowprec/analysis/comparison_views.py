@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lowprec.analysis.judgement import findings, rule, tallies, verdict_word, worst_first
 from lowprec.common.outputs import generator_tag, json_kind, page_kind
@@ -12,7 +13,7 @@ from lowprec.show.pages import stylesheet
 from lowprec.show.words import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
@@ -20,6 +21,21 @@ if TYPE_CHECKING:
 
     from lowprec.analysis.judgement import Rows
     from lowprec.analysis.measurement import Measurement
+
+
+class _Unmeasured(Protocol):
+    """A tensor that was not measured."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes."""
+
+    @property
+    def reason(self) -> str:
+        """Why it was not."""
+
+
+LeftOut = Mapping[str, _Unmeasured]
 
 
 class _Column(NamedTuple):
@@ -34,11 +50,18 @@ PAGE = page_kind("lowprec compare")
 JSON = json_kind(
     "the figures of lowprec compare",
     lambda content: (
-        all("new_zeros" in figures for row in content.values() for figures in row.values())
+        all(
+            "new_zeros" in figures
+            for name, row in content.items()
+            if name != "left_out" or "tensors" not in row
+            for figures in row.values()
+        )
         and len(content) > 0
     ),
 )
 
+_NONE: LeftOut = {}
+_MOST_REASONS, _MOST_NAMES = 5, 3
 _MOST_SHOWN = 20  # arrays in a terminal
 _MOST_FINDINGS = 8
 _MOST_FINDINGS_ON_A_PAGE = 100
@@ -103,7 +126,7 @@ def _is_loss(column: _Column, text: str) -> bool:
     return column.is_loss and text != "–"
 
 
-def comparison_table(rows: Rows) -> RenderableType:
+def comparison_table(rows: Rows, left_out: LeftOut = _NONE) -> RenderableType:
     """Return the comparison for a terminal: a line for each array and format.
 
     Parameters
@@ -117,13 +140,32 @@ def comparison_table(rows: Rows) -> RenderableType:
         Losses are red. A terminal of fewer than 80 columns is shown the columns that decide, and
         told which are left out. Of many arrays the worst are shown.
     """
-    return _Table(rows)
+    return _Table(rows, left_out)
+
+
+def left_in_words(left_out: LeftOut) -> list[str]:
+    """Return how much was left out, and what, in one sentence for each reason."""
+    if not left_out:
+        return []
+    total = sum(one.nbytes for one in left_out.values())
+    words = [f"Left out: {len(left_out):,} tensor{'s' * (len(left_out) != 1)}, {total:,} bytes"]
+    reasons: dict[str, list[str]] = {}
+    for name, one in left_out.items():
+        reasons.setdefault(one.reason, []).append(name)
+    for reason, names in list(reasons.items())[:_MOST_REASONS]:
+        shown = ", ".join(names[:_MOST_NAMES])
+        more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+        words.append(f"{shown}{more}: {reason}")
+    if len(reasons) > _MOST_REASONS:
+        words.append(f"and for {len(reasons) - _MOST_REASONS:,} more reasons")
+    return words
 
 
 class _Table(NamedTuple):
     """The table, laid out for the width that it is shown in."""
 
     rows: Rows
+    left_out: LeftOut
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -152,6 +194,10 @@ class _Table(NamedTuple):
         if notes:
             yield Text()
             yield Text(" ".join([*notes, "--html and --json have all."]), "dim")
+        if words := left_in_words(self.left_out):
+            yield Text()
+            yield Text(words[0], overflow="fold")
+            yield from (Text(f"  {sentence}", "dim", overflow="fold") for sentence in words[1:])
         yield from _summary(rows) if len(rows) > 1 else ()
 
 
@@ -210,7 +256,7 @@ def _line(fmt: str, first: int, measured: Measurement, columns: list[_Column]) -
     return Text.assemble(f"  {fmt:<{first - 2}}", *cells)
 
 
-def comparison_fragment(rows: Rows) -> str:
+def comparison_fragment(rows: Rows, left_out: LeftOut = _NONE) -> str:
     """Return the comparison as an HTML table with its own style, for Jupyter.
 
     Parameters
@@ -223,10 +269,11 @@ def comparison_fragment(rows: Rows) -> str:
     str
         A ``div`` that scrolls sideways where the page is narrower than the table.
     """
-    return f"<style>{stylesheet('comparison.css')}</style>{comparison_table_html(rows)}"
+    table = comparison_table_html(rows)
+    return f"<style>{stylesheet('comparison.css')}</style>{table}{_left_html(left_out)}"
 
 
-def comparison_page(rows: Rows) -> str:
+def comparison_page(rows: Rows, left_out: LeftOut = _NONE) -> str:
     """Return the comparison as a whole page that refers to nothing outside itself.
 
     Parameters
@@ -246,9 +293,17 @@ def comparison_page(rows: Rows) -> str:
         f"{generator_tag('lowprec compare')}"
         f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
         f"<body><main><h1>What each format does to these numbers</h1>"
-        f"{_summary_html(rows)}{comparison_table_html(rows)}{_legend()}"
+        f"{_left_html(left_out)}{_summary_html(rows)}{comparison_table_html(rows)}{_legend()}"
         "</main></body></html>\n"
     )
+
+
+def _left_html(left_out: LeftOut) -> str:
+    words = [html.escape(sentence) for sentence in left_in_words(left_out)]
+    if not words:
+        return ""
+    items = "".join(f"<li>{sentence}</li>" for sentence in words[1:])
+    return f"<p>{words[0]}</p><ul>{items}</ul>"
 
 
 def _summary_html(rows: Rows) -> str:

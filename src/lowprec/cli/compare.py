@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.analysis.comparison import Comparison
-    from lowprec.tensors import Tensor
+    from lowprec.tensors.naming import Named
 
 
 def register(add: Add) -> None:
@@ -92,13 +93,13 @@ def _comparison(
     tensors = name_tensors(options.files)
     if options.scheduler is not None:
         return _compare_remotely(tensors, options, progress)
-    if progress:
-        tensors = watched_together(tensors, "comparing", progress)
-    return analysis.compare(tensors, options.formats)
+    shown = watched_together(tensors, "comparing", progress) if progress else tensors
+    compared = analysis.compare(shown, options.formats)
+    return dataclasses.replace(compared, left_out=tensors.left_out)
 
 
 def _compare_remotely(
-    tensors: dict[str, Tensor],
+    tensors: Named,
     options: argparse.Namespace,
     progress: Callable[[str, int, int], None] | None,
 ) -> Comparison:
@@ -107,4 +108,5 @@ def _compare_remotely(
 
     measured = measure_remotely(tensors, options.formats, options.scheduler, progress=progress)
     names = [str(fmt) for fmt in options.formats]
-    return Comparison({key: dict(zip(names, row, strict=True)) for key, row in measured.items()})
+    rows = {key: dict(zip(names, row, strict=True)) for key, row in measured.items()}
+    return Comparison(rows, tensors.left_out)

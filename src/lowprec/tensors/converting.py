@@ -13,7 +13,7 @@ from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import FormatLike, checked_overflow, get_format
 from lowprec.rounding import OverflowLike, Rounding, RoundingLike
 from lowprec.tensors.journal import Journal
-from lowprec.tensors.opening import find_files, read_file, say_what_is_left, write_index
+from lowprec.tensors.opening import find_files, read_model, say_what_is_left, write_index
 from lowprec.tensors.request import Request, seed_sequence
 from lowprec.tensors.sources import watched
 from lowprec.tensors.writing import WRITERS, checked_file, storable, write_file
@@ -188,8 +188,9 @@ def _check_targets(targets: dict[Path, Path]) -> None:
 
 def _checked(how: Request, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
     """Open all files, and refuse targets that cannot be written before one is."""
-    files = {path: read_file(path) for path in targets}
-    how.check_patterns([tensor for file in files.values() for tensor in file.tensors])
+    paths = list(targets)
+    how.check_patterns([tensor for file in read_model(paths) for tensor in file.tensors])
+    files = dict(zip(paths, read_model(paths, how.selects), strict=True))
     for path, target in targets.items():
         plan = [how.planned(tensor) for tensor in files[path].tensors]
         if how.scale:  # some scale, which is known only when all numbers have been read
@@ -220,7 +221,8 @@ def _convert_files(
     if executor is None:
         done = _one_by_one(how, [files[path] for path in pending], targets, overwrite, meter)
     else:
-        done = _through(executor, how, [files[path] for path in pending], targets, overwrite, meter)
+        chosen = [files[path] for path in pending]
+        done = _through(executor, how, list(files), chosen, targets, overwrite, meter)
     for path in done:
         if journal is not None:
             journal.note(path, targets[path])
@@ -249,6 +251,7 @@ def _one_by_one(
 def _through(
     executor: Executor,
     how: Request,
+    model: list[Path],
     files: list[TensorFile],
     targets: dict[Path, Path],
     overwrite: bool,
@@ -256,9 +259,10 @@ def _through(
 ) -> Iterator[Path]:
     """Have files converted, a task each; yield each when it is complete."""
     tasks = {}
+    paths = [path.absolute() for path in model]
     for file in files:
         places = file.path.absolute(), targets[file.path].absolute()
-        tasks[executor.submit(convert_file, how, *places, overwrite)] = file
+        tasks[executor.submit(convert_file, how, paths, *places, overwrite)] = file
     try:
         for task in as_completed(tasks):
             task.result()
@@ -269,10 +273,12 @@ def _through(
             task.cancel()
 
 
-def convert_file(how: Request, path: Path, target: Path, overwrite: bool) -> None:
-    """Convert one file; this is what executors are given."""
+def convert_file(
+    how: Request, model: list[Path], path: Path, target: Path, overwrite: bool
+) -> None:
+    """Convert one file of a model; this is what executors are given."""
     try:
-        file = read_file(path)
+        file = read_model(model, how.selects)[model.index(path)]
         tensors = [how.apply(tensor) for tensor in file.tensors]
         write_file(target, tensors, file.metadata, overwrite=overwrite)
     except FileNotFoundError as error:

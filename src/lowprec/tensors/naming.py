@@ -6,18 +6,28 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lowprec.analysis.comparison import LeftOut
 from lowprec.tensors.opening import files_in_folder, find_files, is_shard, open_quietly
 from lowprec.tensors.selection import selected_names
+from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lowprec.tensors import Tensor, TensorFile, Tensors
+    from lowprec.tensors import TensorFile, Tensors
 
 _ARRAY_FILES = (".npy", ".npz")
 
 
-def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
+class Named(dict[str, Tensor]):
+    """Tensors by name, and what was left out of a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: dict[str, LeftOut] = {}
+
+
+def name_tensors(paths: Iterable[str]) -> Named:
     """Open the tensors of files under names that tell them apart; no element is read yet.
 
     Parameters
@@ -28,9 +38,9 @@ def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
 
     Returns
     -------
-    dict of str to Tensor
-        ``weights.npy``, ``grads.npz:name`` or, of a model's only file or set of shards, the name
-        alone; with the folder where two files have one name.
+    Named
+        A dictionary: ``weights.npy``, ``grads.npz:name`` or, of a model's only file or set of
+        shards, the name alone; with the folder where two files have one name.
 
     Raises
     ------
@@ -43,12 +53,15 @@ def name_tensors(paths: Iterable[str]) -> dict[str, Tensor]:
     files = [file for tensors in opened for file in tensors.files]
     uses = Counter(file.path.name for file in files)
     is_model = len(opened) == 1 and files[0].path.suffix not in _ARRAY_FILES
-    arrays: dict[str, Tensor] = {}
+    arrays = Named()
     for file in files:
         label = file.path.name if uses[file.path.name] == 1 else str(file.path)
-        for tensor in _measurable(file):
+        for tensor in file.tensors:
             whole = f"{label}:{tensor.name}"
             name = label if file.path.suffix == ".npy" else tensor.name if is_model else whole
+            if reason := _reason_to_leave(file, tensor):
+                arrays.left_out[name] = LeftOut(tensor.nbytes, reason)
+                continue
             _check_is_real(name, tensor)
             arrays[name] = tensor
     if files and not arrays:
@@ -110,11 +123,13 @@ def input_files(paths: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _measurable(file: TensorFile) -> Iterable[Tensor]:
-    """Return an array file's tensors, or those of a model that `convert` would round."""
-    if file.path.suffix in _ARRAY_FILES:
-        return file.tensors
-    return [tensor for tensor in file.tensors if tensor.fmt is not None]
+def _reason_to_leave(file: TensorFile, tensor: Tensor) -> str:
+    """Return why a tensor is not measured; nothing where it is, as all of NumPy's files are."""
+    if tensor.left:
+        return tensor.left
+    if tensor.fmt is None and file.path.suffix not in _ARRAY_FILES:
+        return str(tensor.dtype)
+    return ""
 
 
 def _check_is_real(name: str, tensor: Tensor) -> None:

@@ -16,12 +16,14 @@ from lowprec.tensors.kinds.npy import read_npy
 from lowprec.tensors.kinds.npz import read_npz
 from lowprec.tensors.kinds.safetensors import read_safetensors
 from lowprec.tensors.kinds.torch import read_torch
+from lowprec.tensors.packings import folded
 from lowprec.tensors.tensor import Tensors
 from lowprec.tensors.writing import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lowprec.tensors.quantized import QuantizedTensor
     from lowprec.tensors.tensor import TensorFile
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -41,6 +43,7 @@ _TOGETHER = (  # of a folder, the first of these that is there; the other files 
 )
 _SHARD = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(\.\w+)$")
 _MOST_INDEX_BYTES = 100_000_000
+_MOST_CONFIG_BYTES = 16_000_000
 
 
 def open_tensors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Tensors:
@@ -91,7 +94,35 @@ def say_what_is_left(path: Any) -> None:
 def open_quietly(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Tensors:
     """Open tensors for a caller that shows `notes_on_folders` itself; see `open_tensors`."""
     paths, index = find_files(path)
-    return Tensors(tuple(map(read_file, paths)), index)
+    return Tensors(read_model(paths), index)
+
+
+def read_model(
+    paths: Sequence[Path], wanted: Callable[[QuantizedTensor], bool] | None = None
+) -> tuple[TensorFile, ...]:
+    """Open the files of a model, in which each quantized tensor is one; see `folded`."""
+    files = [read_file(path) for path in paths]
+    config = quantization_config(paths[0].parent) if paths else {}
+    return folded(files, config) if wanted is None else folded(files, config, wanted)
+
+
+def quantization_config(folder: Path) -> dict[str, Any]:
+    """Return what the model's config.json says of its packing; nothing where there is none."""
+    content = model_config(folder)
+    found = content.get("quantization_config") or content.get("compression_config")
+    return found if isinstance(found, dict) else {}
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """Return the content of a folder's config.json; nothing where there is none to be read."""
+    path = folder / "config.json"
+    try:
+        if path.stat().st_size > _MOST_CONFIG_BYTES:
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def find_files(path: Any) -> tuple[list[Path], Path | None]:

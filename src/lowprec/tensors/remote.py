@@ -20,7 +20,7 @@ from lowprec.rounding import Overflow, Rounding
 from lowprec.tensors.cluster import connected, finished
 from lowprec.tensors.kinds.npy import FortranRange
 from lowprec.tensors.kinds.npz import Member, read_npz
-from lowprec.tensors.kinds.safetensors import PackedPairs
+from lowprec.tensors.kinds.safetensors import PackedBits
 from lowprec.tensors.sources import FileRange, Stamp
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _elsewhere(source: Source) -> Source | None:
             return _absolute(source)
         case FortranRange():
             return dataclasses.replace(source, place=_absolute(source.place))
-        case PackedPairs():
+        case PackedBits():
             return dataclasses.replace(source, packed=_absolute(source.packed))
         case Member():
             return _ArchivedArray.of(source)

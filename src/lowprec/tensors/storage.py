@@ -44,7 +44,7 @@ def with_notes(metadata: Mapping[str, str], tensors: Iterable[Tensor]) -> dict[s
 
 
 def _note(tensor: Tensor) -> dict[str, Any]:
-    assert tensor.fmt is not None
+    assert isinstance(tensor.fmt, Format), "others are not coded"
     note: dict[str, Any] = {"format": _spell(tensor.fmt)}
     if tensor.scale != 1.0:
         note["scale"] = tensor.scale

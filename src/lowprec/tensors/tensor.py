@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from lowprec.blocks.formats import AnyFormat
+
     Array = npt.NDArray[Any]
 
 BLOCK_BYTES = 1 << 20
@@ -47,11 +49,15 @@ class Tensor:
         Of its elements as they are stored; ml_dtypes' for bfloat16 and fp8.
     source : Source
         Where the elements come from.
-    fmt : Format or None
-        The format of its numbers; None for integers, bool and complex numbers. A format
-        that has no dtype of its own, or none in this kind of file, is stored as unsigned codes.
+    fmt : Format, BlockFormat or None
+        The format of its numbers; None for integers, bool and complex numbers, and for what is
+        left. A format that has no dtype of its own, or none in this kind of file, is stored as
+        unsigned codes. A block format is that of a tensor that lies as codes and scales.
     scale : float
         The power of two that stored values are to be multiplied by.
+    left : str
+        Why its numbers are not measured or converted, where that is so: it belongs to a packing
+        that lowprec does not know, for example.
 
     Examples
     --------
@@ -68,8 +74,9 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     source: Source = dataclasses.field(repr=False)
-    fmt: Format | None = None
+    fmt: AnyFormat | None = None
     scale: float = 1.0
+    left: str = dataclasses.field(default="", repr=False)
 
     @property
     def size(self) -> int:
@@ -84,12 +91,12 @@ class Tensor:
     @property
     def is_coded(self) -> bool:
         """Whether what is stored must be decoded or scaled to be the numbers it stands for."""
-        return self.fmt is not None and (self.scale != 1.0 or self.dtype != self.fmt.dtype)
+        return isinstance(self.fmt, Format) and (self.scale != 1.0 or self.dtype != self.fmt.dtype)
 
     @property
     def coding(self) -> Format | None:
         """The format whose codes are stored, the scale being part of its bias."""
-        return self.fmt if self.fmt is None else scaled(self.fmt, self.scale)
+        return scaled(self.fmt, self.scale) if isinstance(self.fmt, Format) else None
 
     def blocks(self, max_bytes: int = BLOCK_BYTES) -> Iterator[Array]:
         """Yield the elements as they are stored, in C order, as one-dimensional arrays.

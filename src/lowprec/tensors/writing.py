@@ -18,8 +18,9 @@ import numpy as np
 from lowprec.common.outputs import NEVER_REPLACED, exists_error
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.whole_files import target_of
+from lowprec.tensors.bits import packed
 from lowprec.tensors.checks import checked_name, refuse_duplicates
-from lowprec.tensors.kinds.safetensors import DTYPES, METADATA
+from lowprec.tensors.kinds.safetensors import DTYPES, METADATA, PACKED
 from lowprec.tensors.sources import as_tensor, bytes_of
 from lowprec.tensors.storage import with_notes
 from lowprec.tensors.tensor import Source, Tensor
@@ -168,8 +169,9 @@ def storable(tensor: Tensor, suffix: str) -> Tensor:
     has_dtype = tensor.dtype in _NAMES
     if suffix != ".safetensors":
         has_dtype = tensor.dtype.isbuiltin != _REGISTERED
-    if _NAMES.get(tensor.dtype) == "F4" and suffix == ".safetensors":
-        has_dtype = bool(tensor.shape) and tensor.shape[-1] % 2 == 0  # which pairs divide
+    bits = PACKED.get(_NAMES.get(tensor.dtype, ""))
+    if bits and suffix == ".safetensors":
+        has_dtype = bool(tensor.shape) and tensor.shape[-1] * bits % 8 == 0  # whole bytes
     if has_dtype and not tensor.dtype.hasobject:
         return tensor
     if tensor.fmt is None:
@@ -191,22 +193,16 @@ def _write_safetensors(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[st
     begin = 0
     for tensor in laid_out:
         kind = _NAMES[tensor.dtype]
-        end = begin + (tensor.nbytes // 2 if kind == "F4" else tensor.nbytes)
+        end = begin + tensor.size * PACKED.get(kind, 8 * tensor.dtype.itemsize) // 8
         info = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
         header[tensor.name], begin = info, end
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for tensor in laid_out:
-        packs = _NAMES[tensor.dtype] == "F4"
+        bits = PACKED.get(_NAMES[tensor.dtype])
         for block in tensor.blocks():
-            file.write(bytes_of(_pack(block) if packs else block))
-
-
-def _pack(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Put two codes of four bits in a byte, the first in its lower half, as torch does."""
-    codes = block.view(np.uint8)
-    return codes[::2] | codes[1::2] << 4
+            file.write(bytes_of(packed(block.view(np.uint8), bits) if bits else block))
 
 
 def _write_npz(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[str, str]) -> None:

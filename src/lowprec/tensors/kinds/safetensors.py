@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from lowprec.tensors.bits import unpacked
 from lowprec.tensors.checks import checked_name, checked_size
 from lowprec.tensors.sources import FileRange, Stamp
 from lowprec.tensors.storage import apply_notes
@@ -36,6 +37,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype(np.uint8),
     "I8": np.dtype(np.int8),
     "F4": np.dtype(ml_dtypes.float4_e2m1fn),
+    "F6_E2M3": np.dtype(ml_dtypes.float6_e2m3fn),
+    "F6_E3M2": np.dtype(ml_dtypes.float6_e3m2fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
@@ -53,23 +56,29 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "U64": np.dtype("<u8"),
 }
-"""The dtypes of the format, without F6_E2M3 and F6_E3M2, whose packing it leaves open."""
+"""The dtypes of the format."""
+
+PACKED = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+"""The bits of elements that share bytes: the first in the lowest bits, as BlockFormats pack."""
 
 _MOST_HEADER_BYTES = 100_000_000  # as in the package
 _MOST_HEADER_PARTS = 4_000_000  # which take some 100 bytes each, once read
 
 
 @dataclasses.dataclass(frozen=True)
-class PackedPairs:
-    """Codes of four bits, two in a byte, the first in its lower half."""
+class PackedBits:
+    """Codes of four or six bits one after the other, the first in the lowest bits of a byte."""
 
     packed: FileRange
     dtype: np.dtype[Any]
+    bits: int
 
     def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
         """Yield all elements, in blocks of about this many."""
-        for block in self.packed.blocks(max(1, elements // 2)):
-            yield np.stack([block & 15, block >> 4], axis=1).reshape(-1).view(self.dtype)
+        unit = self.bits // 2  # bytes of four codes of six bits, and of four of four
+        for block in self.packed.blocks(max(1, elements // 4) * unit):
+            codes = unpacked(block.reshape(1, -1), block.size * 8 // self.bits, self.bits)
+            yield codes.reshape(-1).view(self.dtype)
 
     def array(self) -> npt.NDArray[Any]:
         """Return all elements."""
@@ -138,7 +147,7 @@ class _Info:
     size: int
     begin: int
     end: int
-    is_packed: bool
+    bits: int | None  # of elements that share bytes
 
     @classmethod
     def of(cls, name: str, info: Any) -> _Info:
@@ -157,21 +166,20 @@ class _Info:
             )
         dtype = DTYPES[kind]
         size = checked_size(name, shape, dtype.itemsize)
-        halves, odd = divmod(size, 2)
-        expected = halves if kind == "F4" else size * dtype.itemsize
-        if expected != end - begin or (kind == "F4" and odd):
+        expected, rest = divmod(size * PACKED.get(kind, 8 * dtype.itemsize), 8)
+        if expected != end - begin or rest:
             raise ValueError(
                 f"{name!r:.100} of shape {shape!r:.100} and dtype {kind} takes {expected:,} bytes, "
                 f"but has {end - begin:,}"
             )
-        return cls(dtype, tuple(shape), size, begin, end, kind == "F4")
+        return cls(dtype, tuple(shape), size, begin, end, PACKED.get(kind))
 
     def tensor(self, name: str, path: Path, begin: int, stamp: Stamp) -> Tensor:
         """Return the tensor, for data that begin there."""
-        kind = np.dtype(np.uint8) if self.is_packed else self.dtype
-        size = self.end - self.begin if self.is_packed else self.size
+        kind = np.dtype(np.uint8) if self.bits else self.dtype
+        size = self.end - self.begin if self.bits else self.size
         place = FileRange(path, begin + self.begin, kind, size, stamp)
-        source = PackedPairs(place, self.dtype) if self.is_packed else place
+        source = PackedBits(place, self.dtype, self.bits) if self.bits else place
         return Tensor(name, self.shape, self.dtype, source, format_of(self.dtype))
 
 

@@ -1,0 +1,245 @@
+"""Quantized tensors of files mean their values: files that the libraries themselves have made."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import lowprec as lp
+from lowprec.cli import main
+from lowprec.tensors import convert, open_tensors, write_tensors
+
+DATA = Path(__file__).parent / "data" / "quantized"
+VALUES = np.load(DATA / "values.npz")
+NAMES = sorted(VALUES.files)
+IN_BFLOAT16 = {"nvfp4", "fp8_channel", "int3_g32", "int4_g32", "int4_g96", "int8_g32"}
+FORMATS = {
+    "nvfp4": lp.nvfp4,
+    "mxfp4": lp.mxfp4,
+    "mxfp6": lp.mxfp6_e2m3,
+    "mxfp8": lp.mxfp8_e4m3,
+    "fp8_block": lp.fp8_128x128,
+    "deepseek": lp.fp8_128x128,
+    "gpt_oss": lp.mxfp4,
+    "int8_channel": lp.int8_channel,
+    "torchao_nvfp4": lp.nvfp4,
+    "torchao_mxfp4": lp.mxfp4,
+    "torchao_mxfp8": lp.mxfp8_e4m3,
+}
+
+
+def opened(name):
+    return open_tensors(DATA / f"{name}.safetensors")["layer.weight"]
+
+
+def exact(tensor):
+    return np.concatenate([np.zeros(0), *tensor.values()]).reshape(tensor.shape)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_tensor_has_the_values_that_its_library_gives(name):
+    tensors = open_tensors(DATA / f"{name}.safetensors")
+    assert list(tensors) == ["layer.weight"]
+    tensor = tensors["layer.weight"]
+    expected = VALUES[name]
+    assert tensor.shape == expected.shape
+    assert tensor.dtype == np.float32
+    values = tensor.read()
+    if name in IN_BFLOAT16:
+        np.testing.assert_allclose(values, expected, rtol=2.0**-7)
+    else:
+        np.testing.assert_allclose(values, expected, rtol=2.0**-23)
+    np.testing.assert_array_equal(exact(tensor).astype(np.float32), values)
+    if name in FORMATS:
+        assert tensor.fmt == FORMATS[name]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("bnb")])
+def test_codes_and_scales_are_the_stored_parts(name):
+    """Values follow from them exactly, as `Quantized.dequantize` and fractions have it."""
+    tensor = opened(name)
+    fmt, codes, scales = tensor.fmt, tensor.codes, tensor.scales
+    assert codes.shape == tensor.shape
+    if name in ("int4_zp", "torchao_int8"):
+        return
+    quantized = lp.Quantized(
+        codes,
+        scales if fmt.scale == lp.float32 else scales.astype(fmt.scale.code_dtype),
+        None,
+        fmt,
+        tensor.axis,
+        tensor.shape,
+    )
+    expected = quantized.dequantize("float64")
+    if tensor.tensor_scale is not None:
+        g = Fraction(float(tensor.tensor_scale))
+        divides = name == "nvfp4"
+        ratio = [
+            Fraction(float(v)) / g if divides else Fraction(float(v)) * g
+            for v in expected.reshape(-1)
+        ]
+        expected = np.array([float(v) for v in ratio]).reshape(expected.shape)
+    found = exact(tensor)
+    if isinstance(fmt.element, lp.IntegerFormat):  # which does not use the integer below -max_code
+        unused = codes == -fmt.element.max_code - 1
+        found, expected = found[~unused], expected[~unused]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("max_bytes", [8, 1000, 1 << 20])
+def test_blocks_of_any_size_give_the_same(name, max_bytes):
+    tensor = opened(name)
+    whole = np.concatenate(list(tensor.values(max_bytes)))
+    np.testing.assert_array_equal(whole.reshape(tensor.shape), exact(tensor))
+    assert max(block.nbytes for block in tensor.values(max_bytes)) <= max_bytes
+    scales = np.concatenate(list(tensor.element_scales(max_bytes)))
+    assert scales.size == tensor.size
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_slabs_of_any_size_give_the_same(name, monkeypatch):
+    expected = exact(opened(name))
+    monkeypatch.setattr("lowprec.tensors.quantized._SLAB", 100)
+    np.testing.assert_array_equal(exact(opened(name)), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_conversion_rounds_the_exact_value_once(name, tmp_path):
+    target = tmp_path / "out.safetensors"
+    done = convert(DATA / f"{name}.safetensors", target, "bfloat16")
+    assert (done.converted, done.unchanged) == (1, 0)
+    found = open_tensors(target)
+    assert list(found) == ["layer.weight"]
+    np.testing.assert_array_equal(
+        found["layer.weight"].read(), lp.cast(exact(opened(name)), "bfloat16")
+    )
+
+
+def test_what_is_not_converted_keeps_its_parts(tmp_path):
+    source = tmp_path / "model.safetensors"
+    stored = {
+        t.name: t for file in [open_tensors(DATA / "nvfp4.safetensors")] for t in file.values()
+    }
+    tensor = stored["layer.weight"]
+    write_tensors(
+        source, {one.name: one for one in tensor.stored} | {"norm": np.float32([1.25, 3.7])}
+    )
+    target = tmp_path / "out.safetensors"
+    convert(source, target, "float16", exclude="layer*")
+    found = open_tensors(target)
+    assert found["norm"].fmt == lp.float16
+    np.testing.assert_array_equal(found["layer.weight"].codes, tensor.codes)
+    np.testing.assert_array_equal(found["layer.weight"].scales, tensor.scales)
+
+
+def test_codes_and_scales_in_two_shards_are_one_tensor(tmp_path):
+    tensor = opened("deepseek")
+    codes, scales = tensor.stored
+    write_tensors(tmp_path / "m-00001-of-00002.safetensors", {"layer.weight_scale_inv": scales})
+    write_tensors(tmp_path / "m-00002-of-00002.safetensors", {"layer.weight": codes})
+    found = open_tensors(tmp_path / "m-*-of-*.safetensors")
+    assert list(found) == ["layer.weight"]
+    np.testing.assert_array_equal(found["layer.weight"].read(), tensor.read())
+    convert(tmp_path / "m-*-of-*.safetensors", tmp_path / "out", "bfloat16")
+    again = open_tensors(tmp_path / "out")
+    np.testing.assert_array_equal(again["layer.weight"].read(), lp.cast(exact(tensor), "bfloat16"))
+
+
+def test_compare_measures_values():
+    tensors = open_tensors(DATA / "deepseek.safetensors")
+    measured = lp.compare(tensors, ["bfloat16"]).measurements["layer.weight"]["bfloat16"]
+    assert measured.max_abs == np.abs(exact(tensors["layer.weight"])).max()
+    assert measured.count == tensors["layer.weight"].size
+
+
+def test_diff_counts_in_steps_of_the_block_format():
+    a = {"layer.weight": opened("nvfp4").read() * np.float32(1.001)}
+    found = lp.diff(a, open_tensors(DATA / "nvfp4.safetensors"))
+    assert found.fmt == lp.nvfp4
+    assert found.max_ulps < 0.02
+
+
+# What is not known -------------------------------------------------------------------------------
+
+
+def unknown(path):
+    rng = np.random.default_rng(0)
+    tensors = {
+        "a.qweight": rng.integers(0, 2**31, (16, 32)).astype("i4"),
+        "a.qzeros": rng.integers(0, 2**31, (2, 4)).astype("i4"),
+        "a.scales": rng.random((2, 32)).astype("f2"),
+        "b.weight_packed": rng.integers(0, 255, (8, 10)).astype("u1"),
+        "b.weight_scale": rng.random((8, 3)).astype("f4"),
+        "c.input_scale": np.float32([0.5]),
+        "norm.weight": np.float32([1, 2, 3]),
+    }
+    write_tensors(path, tensors)
+    return tensors
+
+
+def test_unknown_packings_are_named_and_left(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    tensors = unknown(path)
+    found = open_tensors(path)
+    assert {name for name, tensor in found.items() if tensor.left} == {
+        *("a.qweight", "a.qzeros", "a.scales", "b.weight_packed", "b.weight_scale"),
+        "c.input_scale",
+    }
+    assert "GPTQ" in found["a.scales"].left
+    assert main(["compare", str(path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "norm.weight" in out
+    assert "a.scales" not in out.partition("Left out")[0]
+    left = sum(x.nbytes for name, x in tensors.items() if name != "norm.weight")
+    assert f"Left out: 6 tensors, {left:,} bytes" in out
+    target = tmp_path / "out.safetensors"
+    convert(path, target, "bfloat16")
+    again = open_tensors(target)
+    assert again["a.scales"].dtype == np.float16
+    assert again["norm.weight"].dtype == ml_dtypes.bfloat16
+
+
+def test_the_count_of_what_is_left_stands_in_every_table(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    write_tensors(path, {"w": np.float32([1, 2]), "ids": np.arange(5)})
+    page, figures = tmp_path / "t.html", tmp_path / "t.json"
+    assert main(["compare", str(path), "--json", str(figures), "--html", str(page)]) == 0
+    words = "Left out: 1 tensor, 40 bytes"
+    assert words in capsys.readouterr().out
+    assert words in page.read_text()
+    assert json.loads(figures.read_text())["left_out"] == {
+        "tensors": 1,
+        "bytes": 40,
+        "names": {"ids": "int64"},
+    }
+
+
+def test_shapes_that_do_not_agree_are_left_with_the_reason(tmp_path):
+    codes, scales, in_all = opened("nvfp4").stored
+    short = np.asarray(scales.read())[:, :-1]
+    path = tmp_path / "m.safetensors"
+    parts = {codes.name: codes, scales.name: short, in_all.name: in_all}
+    write_tensors(path, parts)
+    found = open_tensors(path)
+    assert set(found) == set(parts)
+    assert all(tensor.left for tensor in found.values())
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("F6_E2M3", 6), ("F6_E3M2", 6), ("F4", 4)])
+def test_elements_that_share_bytes_are_read_and_written(kind, bits, tmp_path):
+    fmt = lp.get_format(kind)
+    x = lp.cast(np.random.default_rng(0).normal(size=(3, 8)), fmt)
+    write_tensors(tmp_path / "a.safetensors", {"w": x})
+    raw = (tmp_path / "a.safetensors").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    info = json.loads(raw[8 : 8 + length])["w"]
+    assert info["dtype"] == kind
+    assert info["data_offsets"] == [0, 24 * bits // 8]
+    stream = int.from_bytes(raw[8 + length :], "little")
+    codes = [(stream >> (bits * i)) & ((1 << bits) - 1) for i in range(24)]
+    assert codes == x.view(np.uint8).reshape(-1).tolist()
+    np.testing.assert_array_equal(open_tensors(tmp_path / "a.safetensors")["w"].read(), x)
