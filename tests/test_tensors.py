@@ -23,6 +23,8 @@ def sample(dtype, shape=(3, 4)):
     size = int(np.prod(shape))
     if dtype.kind == "b":
         return RNG.integers(0, 2, shape).astype(bool)
+    if dtype in (ml_dtypes.float6_e2m3fn, ml_dtypes.float6_e3m2fn):
+        return RNG.integers(0, 64, shape, np.uint8).view(dtype)
     if dtype == ml_dtypes.float4_e2m1fn:
         return RNG.integers(0, 16, shape, np.uint8).view(dtype)
     return np.frombuffer(RNG.bytes(size * dtype.itemsize), dtype).reshape(shape)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from lowprec import formats
 from lowprec.blocks.formats import get_format
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from lowprec.tensors.kinds.raw import Raw
 
 _T = TypeVar("_T")
 
@@ -70,6 +73,40 @@ def add_names(command: argparse.ArgumentParser, verb: str) -> None:
         default=[],
         help="names to leave out (may be repeated)",
     )
+
+
+def add_raw(command: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what bare codes are."""
+    command.add_argument(
+        "--as",
+        dest="raw_format",
+        metavar="F",
+        type=checked(formats.get_format),
+        help="the files are bare codes of this format: bytes, or numbers in .hex, .txt and .csv",
+    )
+    command.add_argument(
+        "--shape",
+        metavar="M,N",
+        type=checked(lambda text: tuple(int(n) for n in text.split(","))),
+        help="with --as: the shape, as 2,3 (default: a row)",
+    )
+    command.add_argument(
+        "--byteorder",
+        choices=("little", "big"),
+        default="little",
+        help="with --as: the order of a code's bytes (default: little)",
+    )
+
+
+def raw_of(options: argparse.Namespace) -> Raw | None:
+    """Return what the options say of bare codes; None where the files speak for themselves."""
+    if options.raw_format is None:
+        if options.shape is not None or options.byteorder != "little":
+            options.command.error("--shape and --byteorder are for bare codes; give --as too")
+        return None
+    from lowprec.tensors.kinds.raw import Raw
+
+    return Raw.of(options.raw_format, options.shape, options.byteorder)
 
 
 def nonnegative(text: str) -> float:

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from lowprec.blocks import BlockFormat
-from lowprec.cli.arguments import Add, add_formats, add_overwrite
+from lowprec.cli.arguments import Add, add_formats, add_overwrite, add_raw, raw_of
 from lowprec.cli.terminal import note, show, tell_written, transfer_progress
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def register(add: Add) -> None:
         "pattern of shards, or a folder (default: the data sets that scikit-learn bundles)",
     )
     add_formats(compare)
+    add_raw(compare)
     compare.add_argument(
         "--scheduler",
         metavar="ADDRESS",
@@ -90,7 +91,7 @@ def _comparison(
 
     if not options.files:
         return analysis.compare(load(), options.formats)
-    tensors = name_tensors(options.files)
+    tensors = name_tensors(options.files, raw_of(options))
     if options.scheduler is not None:
         return _compare_remotely(tensors, options, progress)
     shown = watched_together(tensors, "comparing", progress) if progress else tensors

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lowprec.cli.arguments import Add, add_modes, add_names, checked
+from lowprec.cli.arguments import Add, add_modes, add_names, add_raw, checked, raw_of
 from lowprec.cli.terminal import note, show, transfer_progress
 from lowprec.formats import get_format
 
@@ -63,6 +63,7 @@ def register(add: Add) -> None:
         help="multiply each tensor by the largest power of two that overflows nowhere, and note it",
     )
     add_names(convert, "convert")
+    add_raw(convert)
     convert.add_argument(
         "--scheduler",
         metavar="ADDRESS",
@@ -105,6 +106,7 @@ def _convert(options: argparse.Namespace) -> None:
             overwrite=options.overwrite,
             executor=executor,
             progress=progress,
+            raw=raw_of(options),
         )
     show(_words(done, options.to.name))
 

@@ -6,7 +6,15 @@ import json
 from typing import TYPE_CHECKING
 
 from lowprec.blocks.formats import get_format
-from lowprec.cli.arguments import Add, add_names, add_overwrite, checked, nonnegative
+from lowprec.cli.arguments import (
+    Add,
+    add_names,
+    add_overwrite,
+    add_raw,
+    checked,
+    nonnegative,
+    raw_of,
+)
 from lowprec.cli.terminal import note, show, tell_written, transfer_progress
 
 if TYPE_CHECKING:
@@ -35,6 +43,7 @@ def register(add: Add) -> None:
         help="count the distance in steps of this format (default: of each tensor's narrower one)",
     )
     add_names(diff, "compare")
+    add_raw(diff)
     diff.add_argument(
         "--tolerance",
         metavar="ULPS",
@@ -60,7 +69,8 @@ def _diff(options: argparse.Namespace) -> int:
     outputs = [output for output in (figures, page) if output.path]
     inputs = input_files([options.a, options.b])
     check_outputs(outputs, inputs, overwrite=options.overwrite)
-    one, other = paired_tensors(options.a, options.b, options.include or ["*"], options.exclude)
+    names = options.include or ["*"], options.exclude
+    one, other = paired_tensors(options.a, options.b, *names, raw_of(options))
     with transfer_progress() as progress:
         found = diff(_watched(one, progress), other, options.format)
     if options.json:

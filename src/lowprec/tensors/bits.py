@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     Array = npt.NDArray[Any]
 
-__all__ = ["packed", "unpacked"]
-
 
 def unpacked(packed: Array, columns: int, bits: int, is_high_first: bool = False) -> Array:
     """Return the elements of rows of bytes as uint8."""

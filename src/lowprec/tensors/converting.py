@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from lowprec.common.randomness import RNGLike
+    from lowprec.tensors.kinds.raw import Raw
     from lowprec.tensors.tensor import Tensor, TensorFile
 
     Progress = Callable[[str, int, int], None]
@@ -68,6 +69,7 @@ def convert(
     overwrite: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    raw: Raw | None = None,
 ) -> Conversion:
     """Convert the real numbers of files to a format, in the memory of a few blocks.
 
@@ -103,6 +105,8 @@ def convert(
         follow one another here. The files are the same.
     progress : callable, optional
         Called as ``progress(file, bytes_done, bytes_in_all)``.
+    raw : Raw, optional
+        What bare codes are; see `open_tensors`.
 
     Returns
     -------
@@ -134,6 +138,7 @@ def convert(
         scale,
         _patterns(include),
         _patterns(exclude),
+        raw,
     )
     say_what_is_left(source)
     paths, index = find_files(source)
@@ -189,8 +194,9 @@ def _check_targets(targets: dict[Path, Path]) -> None:
 def _checked(how: Request, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
     """Open all files, and refuse targets that cannot be written before one is."""
     paths = list(targets)
-    how.check_patterns([tensor for file in read_model(paths) for tensor in file.tensors])
-    files = dict(zip(paths, read_model(paths, how.selects), strict=True))
+    model = read_model(paths, raw=how.raw)
+    how.check_patterns([tensor for file in model for tensor in file.tensors])
+    files = dict(zip(paths, read_model(paths, how.selects, how.raw), strict=True))
     for path, target in targets.items():
         plan = [how.planned(tensor) for tensor in files[path].tensors]
         if how.scale:  # some scale, which is known only when all numbers have been read
@@ -278,7 +284,7 @@ def convert_file(
 ) -> None:
     """Convert one file of a model; this is what executors are given."""
     try:
-        file = read_model(model, how.selects)[model.index(path)]
+        file = read_model(model, how.selects, how.raw)[model.index(path)]
         tensors = [how.apply(tensor) for tensor in file.tensors]
         write_file(target, tensors, file.metadata, overwrite=overwrite)
     except FileNotFoundError as error:

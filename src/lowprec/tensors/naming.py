@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowprec.analysis.comparison import LeftOut
-from lowprec.tensors.opening import files_in_folder, find_files, is_shard, open_quietly
+from lowprec.tensors.opening import (
+    files_in_folder,
+    find_files,
+    folders_of_a_pipeline,
+    is_shard,
+    open_quietly,
+)
 from lowprec.tensors.selection import selected_names
 from lowprec.tensors.tensor import Tensor
 
@@ -15,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lowprec.tensors import TensorFile, Tensors
+    from lowprec.tensors.kinds.raw import Raw
 
 _ARRAY_FILES = (".npy", ".npz")
 
@@ -27,7 +34,7 @@ class Named(dict[str, Tensor]):
         self.left_out: dict[str, LeftOut] = {}
 
 
-def name_tensors(paths: Iterable[str]) -> Named:
+def name_tensors(paths: Iterable[str], raw: Raw | None = None) -> Named:
     """Open the tensors of files under names that tell them apart; no element is read yet.
 
     Parameters
@@ -35,6 +42,8 @@ def name_tensors(paths: Iterable[str]) -> Named:
     paths : iterable of str
         What `lowprec.tensors.open_tensors` takes. Nothing in a file is executed. What
         no conversion touches, integers for example, is left out of models, not of NumPy's files.
+    raw : Raw, optional
+        What bare codes are.
 
     Returns
     -------
@@ -49,7 +58,7 @@ def name_tensors(paths: Iterable[str]) -> Named:
     ValueError
         If a file is damaged or of another kind, holds no array, or one that is not of real numbers.
     """
-    opened = [tensors for path in dict.fromkeys(paths) for tensors in _sets(path)]
+    opened = [tensors for path in dict.fromkeys(paths) for tensors in _sets(path, raw)]
     files = [file for tensors in opened for file in tensors.files]
     uses = Counter(file.path.name for file in files)
     is_model = len(opened) == 1 and files[0].path.suffix not in _ARRAY_FILES
@@ -70,7 +79,11 @@ def name_tensors(paths: Iterable[str]) -> Named:
 
 
 def paired_tensors(
-    one: str, other: str, include: Iterable[str], exclude: Iterable[str]
+    one: str,
+    other: str,
+    include: Iterable[str],
+    exclude: Iterable[str],
+    raw: Raw | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Open the tensors of two models, or of two files of one array each, under common names.
 
@@ -91,8 +104,8 @@ def paired_tensors(
     OSError, ValueError
         As for `name_tensors`; if a pattern matches no name.
     """
-    sides = [dict(open_quietly(path)) for path in (one, other)]
-    if all(Path(path).suffix.lower() == ".npy" for path in (one, other)):
+    sides = [dict(open_quietly(path, raw)) for path in (one, other)]
+    if raw is not None or all(Path(path).suffix.lower() == ".npy" for path in (one, other)):
         name = next(iter(sides[0]))
         sides[1] = {name: next(iter(sides[1].values()))}
     names = list(dict.fromkeys(name for side in sides for name in side))
@@ -104,12 +117,13 @@ def paired_tensors(
     return left, right
 
 
-def _sets(path: str) -> list[Tensors]:
+def _sets(path: str, raw: Raw | None) -> list[Tensors]:
     """Open what a path stands for: one model, or files that share a folder and nothing else."""
     files, index = find_files(path)
-    if Path(path).is_dir() and index is None and not all(map(is_shard, files)):
-        return [open_quietly(file) for file in files]
-    return [open_quietly(path)]
+    is_set = index is not None or all(map(is_shard, files)) or files == [Path(path)]
+    if Path(path).is_dir() and not is_set and not folders_of_a_pipeline(Path(path)):
+        return [open_quietly(file, raw) for file in files]
+    return [open_quietly(path, raw)]
 
 
 def input_files(paths: Iterable[str]) -> list[Path]:

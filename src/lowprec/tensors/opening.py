@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import functools
 import glob
 import json
 import logging
@@ -12,21 +14,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowprec.tensors.checks import checked_name
+from lowprec.tensors.kinds.gguf import read_gguf
+from lowprec.tensors.kinds.hdf5 import read_hdf5, read_keras
+from lowprec.tensors.kinds.netcdf import read_netcdf
 from lowprec.tensors.kinds.npy import read_npy
 from lowprec.tensors.kinds.npz import read_npz
+from lowprec.tensors.kinds.onnx import read_onnx
+from lowprec.tensors.kinds.raw import Raw, read_raw
 from lowprec.tensors.kinds.safetensors import read_safetensors
 from lowprec.tensors.kinds.torch import read_torch
+from lowprec.tensors.kinds.zarr import is_zarr, read_zarr
 from lowprec.tensors.packings import folded
 from lowprec.tensors.tensor import Tensors
 from lowprec.tensors.writing import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from lowprec.formats import FormatLike
     from lowprec.tensors.quantized import QuantizedTensor
     from lowprec.tensors.tensor import TensorFile
 
-INDEX_SUFFIX = ".safetensors.index.json"
+INDEX_SUFFIXES = (".safetensors.index.json", ".bin.index.json")
 _READERS: dict[str, Callable[[Path], TensorFile]] = {
     ".safetensors": read_safetensors,
     ".npz": read_npz,
@@ -35,18 +44,48 @@ _READERS: dict[str, Callable[[Path], TensorFile]] = {
     ".pth": read_torch,
     ".ckpt": read_torch,
     ".bin": read_torch,
+    ".pth.tar": read_torch,
+    ".pt.tar": read_torch,
+    ".jit": read_torch,
+    ".gguf": read_gguf,
+    ".onnx": read_onnx,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".keras": read_keras,
+    ".zarr": read_zarr,
+    ".zarr.zip": read_zarr,
+    ".nc": read_netcdf,
+    ".nc4": read_netcdf,
 }
 _TOGETHER = (  # of a folder, the first of these that is there; the other files are left
     (".safetensors",),
     (".npz", ".npy"),
-    (".pt", ".pth", ".ckpt", ".bin"),
+    (".pt", ".pth", ".ckpt", ".bin", ".pth.tar", ".pt.tar"),
+    (".gguf",),
+    (".onnx",),
+    (".h5", ".hdf5", ".keras"),
+    (".nc", ".nc4"),
 )
+_BESIDE_WEIGHTS = re.compile(  # what a training keeps beside the model
+    r"^(optimizer|scheduler|lr_scheduler|scaler|rng_state|random_states|training_args|trainer_state|"
+    r"custom_checkpoint)",
+    re.IGNORECASE,
+)
+_WEIGHTS = re.compile(r"^(model|pytorch_model|diffusion_pytorch_model|consolidated)\.[a-z]+$")
 _SHARD = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(\.\w+)$")
+_PARTS_OF_A_PIPELINE = "model_index.json"
+_NAMED_FIRST = (".npy", ".npz", ".safetensors", ".pt")
 _MOST_INDEX_BYTES = 100_000_000
 _MOST_CONFIG_BYTES = 16_000_000
 
 
-def open_tensors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Tensors:
+def open_tensors(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    fmt: FormatLike | None = None,
+    shape: tuple[int, ...] | None = None,
+    byteorder: str = "little",
+) -> Tensors:
     """Open the tensors of a file or of a set of files, without reading their elements.
 
     Parameters
@@ -57,7 +96,15 @@ def open_tensors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
         ``model.safetensors.index.json``, a pattern such as ``"model-*-of-*.safetensors"``, or a
         folder. Of a folder the files of one kind are taken, the first that is there of safetensors,
         NumPy's and torch's, and of safetensors with an index only those that it names; the log
-        (``logging``, on stderr) names the files of tensors that are left.
+        (``logging``, on stderr) names the files of tensors that are left. Also ``.gguf``,
+        ``.onnx``, ``.h5``, ``.keras``, ``.zarr`` and ``.nc``, each where its library is installed.
+    fmt : Format, str or dtype, optional
+        Of files that say nothing of themselves: the format of their codes, which lie as bytes, or
+        in ``.hex``, ``.txt`` and ``.csv`` as numbers in a text.
+    shape : tuple of int, optional
+        With `fmt`: the tensor's shape.
+    byteorder : str
+        With `fmt`: ``"little"`` or ``"big"``.
 
     Returns
     -------
@@ -81,8 +128,10 @@ def open_tensors(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     ...     print(tensors["w"], [block.tolist() for block in tensors["w"].blocks()])
     Tensor(name='w', shape=(2,), dtype=dtype('float32'), fmt=float32, scale=1.0) [[1.5, -2.0]]
     """
+    if fmt is None and (shape is not None or byteorder != "little"):
+        raise ValueError("shape and byteorder are for files of bare codes; say their format, fmt")
     say_what_is_left(path)
-    return open_quietly(path)
+    return open_quietly(path, None if fmt is None else Raw.of(fmt, shape, byteorder))
 
 
 def say_what_is_left(path: Any) -> None:
@@ -91,17 +140,35 @@ def say_what_is_left(path: Any) -> None:
         logging.getLogger("lowprec.tensors").warning(note)
 
 
-def open_quietly(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Tensors:
+def open_quietly(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], raw: Raw | None = None
+) -> Tensors:
     """Open tensors for a caller that shows `notes_on_folders` itself; see `open_tensors`."""
     paths, index = find_files(path)
-    return Tensors(read_model(paths), index)
+    if isinstance(path, str | os.PathLike) and Path(path).is_dir():
+        parts = folders_of_a_pipeline(Path(path))
+        if parts and not is_zarr(Path(path)):
+            return Tensors(tuple(file for part in parts for file in _part_of_pipeline(part)), None)
+    return Tensors(read_model(paths, raw=raw), index)
+
+
+def _part_of_pipeline(folder: Path) -> Iterator[TensorFile]:
+    """Yield the files of one part, whose tensors have the part's name before their own."""
+    for file in open_quietly(folder).files:
+        named = (
+            dataclasses.replace(tensor, name=f"{folder.name}/{tensor.name}")
+            for tensor in file.tensors
+        )
+        yield file._replace(tensors=tuple(named))
 
 
 def read_model(
-    paths: Sequence[Path], wanted: Callable[[QuantizedTensor], bool] | None = None
+    paths: Sequence[Path],
+    wanted: Callable[[QuantizedTensor], bool] | None = None,
+    raw: Raw | None = None,
 ) -> tuple[TensorFile, ...]:
     """Open the files of a model, in which each quantized tensor is one; see `folded`."""
-    files = [read_file(path) for path in paths]
+    files = [read_file(path, raw) for path in paths]
     config = quantization_config(paths[0].parent) if paths else {}
     return folded(files, config) if wanted is None else folded(files, config, wanted)
 
@@ -141,8 +208,10 @@ def find_files(path: Any) -> tuple[list[Path], Path | None]:
             raise ValueError("no files were named; give at least one")
         return files, _index_beside(files)
     place = Path(path)
-    if place.name.endswith(INDEX_SUFFIX):
+    if place.name.endswith(INDEX_SUFFIXES):
         return _indexed(place), place
+    if is_zarr(place):
+        return [place], None
     if place.is_dir():
         return _in_folder(place)
     if not place.exists() and glob.has_magic(str(path)):
@@ -170,21 +239,44 @@ def _indexed(index: Path) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], Path | None]:
-    indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
-    if len(indexes) == 1:
-        return _indexed(indexes[0]), indexes[0]
+    indexes = [path for suffix in INDEX_SUFFIXES for path in sorted(folder.glob(f"*{suffix}"))]
     there = files_in_folder(folder)
+    weights = [file for file in there if not _BESIDE_WEIGHTS.match(file.name)] or there
     for kinds in _TOGETHER:
-        files = [file for file in there if file.suffix.lower() in kinds]
+        kind = {".safetensors": INDEX_SUFFIXES[0], ".pt": INDEX_SUFFIXES[1]}.get(kinds[0])
+        found = [path for path in indexes if kind and path.name.endswith(kind)]
+        if len(found) == 1:
+            return _indexed(found[0]), found[0]
+        files = [file for file in weights if suffix_of(file) in kinds]
+        whole = [file for file in files if _WEIGHTS.match(file.name)]
+        if len(whole) == 1 and any(_WEIGHTS.match(f.name) is None for f in files):
+            files = whole if (folder / "config.json").is_file() else files
         if files:
             _check_complete(files)
             return files, None
+    parts = folders_of_a_pipeline(folder)
+    if parts:
+        return [file for part in parts for file in _in_folder(part)[0]], None
     raise FileNotFoundError(errno.ENOENT, "No files of tensors in this folder", str(folder))
+
+
+def folders_of_a_pipeline(folder: Path) -> list[Path]:
+    """Return the folders of a pipeline of diffusers that hold tensors; none of another folder."""
+    if not (folder / _PARTS_OF_A_PIPELINE).is_file() or files_in_folder(folder):
+        return []
+    return [part for part in sorted(folder.iterdir()) if part.is_dir() and files_in_folder(part)]
 
 
 def files_in_folder(folder: Path) -> list[Path]:
     """Return the files of a folder whose names are those of files of tensors, in order."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _READERS)
+    return sorted(file for file in folder.iterdir() if suffix_of(file) in _READERS)
+
+
+def suffix_of(path: Path) -> str:
+    """Return the end of a name that tells the kind of file, in lower case."""
+    name = path.name.lower()
+    double = next((end for end in _READERS if end.count(".") == 2 and name.endswith(end)), None)
+    return double or path.suffix.lower()
 
 
 def is_shard(file: Path) -> bool:
@@ -198,6 +290,8 @@ def notes_on_folders(path: Any) -> list[str]:
         return [note for one in path for note in notes_on_folders(one)]
     folder = Path(path)
     if not folder.is_dir():
+        return []
+    if is_zarr(folder):
         return []
     taken, _ = _in_folder(folder)
     left = [file for file in files_in_folder(folder) if file not in taken]
@@ -226,7 +320,8 @@ def _index_beside(files: list[Path]) -> Path | None:
     """Return the index of exactly these shards, where there is one beside them."""
     if len({file.parent for file in files}) != 1:
         return None
-    for index in sorted(files[0].parent.glob(f"*{INDEX_SUFFIX}")):
+    folder = files[0].parent
+    for index in (path for end in INDEX_SUFFIXES for path in sorted(folder.glob(f"*{end}"))):
         if sorted(_indexed(index)) == sorted(files):
             return index
     return None
@@ -248,17 +343,27 @@ def _check_complete(files: list[Path]) -> None:
                 )
 
 
-def read_file(path: Path) -> TensorFile:
+def read_file(path: Path, raw: Raw | None = None) -> TensorFile:
     """Open one file; see `open_tensors`."""
-    reader = _READERS.get(path.suffix.lower())
+    reader = _READERS.get(suffix_of(path)) if not is_zarr(path) else read_zarr
+    if raw is not None:
+        reader = functools.partial(read_raw, raw=raw)
     if reader is None:
         raise ValueError(
-            f"{path} cannot be read: its name ends in neither .npy nor .npz, .safetensors, .pt"
+            f"{path} cannot be read: its name ends in neither .npy nor .npz, .safetensors, .pt, "
+            f"{', '.join(end for end in _READERS if end not in _NAMED_FIRST)}; of bare codes say "
+            "what they are, as in --as bfloat16"
         )
+    if is_zarr(path):
+        return _read_named(reader, path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a folder", str(path))
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} cannot be read: it is not a regular file")
+    return _read_named(reader, path)
+
+
+def _read_named(reader: Callable[[Path], TensorFile], path: Path) -> TensorFile:
     try:
         return reader(path)
     except ValueError as error:

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from lowprec.tensors.tensor import Array
 
-__all__ = ["folded"]
-
 _MOST_STATE_BYTES = 1 << 16
 _FP8 = {fmt.dtype: fmt for fmt in map(get_format, ("float8_e4m3fn", "float8_e5m2"))}
 _BYTES = (np.dtype(np.uint8), np.dtype(float8_e8m0fnu.dtype))

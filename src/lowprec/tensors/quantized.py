@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from lowprec.tensors.tensor import Array
 
-__all__ = ["Codes", "Flat", "Grid", "QuantizedTensor", "Scales"]
-
 _SLAB = 1 << 18  # elements that are decoded at a time, but whole rows of blocks
 _MOST_SCALES = 1 << 28  # of a tensor that lies transposed
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lowprec.common.randomness import RNGLike
     from lowprec.formats import Format
     from lowprec.rounding import Overflow, Rounding
+    from lowprec.tensors.kinds.raw import Raw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Request:
         Whether each tensor is multiplied by a power of two before it is rounded.
     include, exclude : tuple of str
         Patterns of names that are converted, and of those of them that are not.
+    raw : Raw or None
+        What bare codes are.
     """
 
     fmt: Format
@@ -47,6 +50,7 @@ class Request:
     scale: bool
     include: tuple[str, ...]
     exclude: tuple[str, ...]
+    raw: Raw | None = None
 
     def identity(self, paths: Sequence[Path], rng: RNGLike) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to go on."""

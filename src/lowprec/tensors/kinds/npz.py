@@ -94,7 +94,9 @@ def read_npz(path: Path) -> TensorFile:
     with _clear_errors("the archive"):
         archive = zipfile.ZipFile(path)
     _check_members(archive.infolist(), size)
-    members = [_read_member(archive, info) for info in archive.infolist()]
+    members = [_member(archive, info) for info in archive.infolist()]
+    if members and all(isinstance(member.source, _Unreadable) for member in members):
+        raise ValueError(members[0].left)
     metadata = _read_metadata(members)
     tensors = [tensor for tensor in members if not (metadata and tensor.name == METADATA)]
     if not tensors:
@@ -134,6 +136,31 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
                 f"{name!r:.100} claims {member.file_size:,} bytes, which its "
                 f"{member.compress_size:,} cannot become"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unreadable:
+    """A member that cannot be read, which matters to those alone who ask for it."""
+
+    reason: str
+
+    def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
+        """Raise ValueError."""
+        raise ValueError(self.reason)
+
+    def array(self) -> npt.NDArray[Any]:
+        """Raise ValueError."""
+        raise ValueError(self.reason)
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
+    """Return a member; one that is damaged or holds objects is refused when it is read."""
+    try:
+        return _read_member(archive, info)
+    except ValueError as error:
+        name = info.filename.removesuffix(".npy")
+        source = _Unreadable(f"{archive.filename} cannot be read: {error}")
+        return Tensor(name, (0,), np.dtype(np.float32), source, None, left=str(error))
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 from lowprec.tensors.checks import checked_name, refuse_duplicates
@@ -38,9 +39,9 @@ def read_torch(path: Path) -> TensorFile:
             "run: python -m pip install torch",
             name="torch",
         ) from None
-    path.open("rb").close()  # what it raises says more than torch does
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    is_archive = _is_archive(path)
+    try:  # what older torch wrote is no archive, and is read into memory
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except Exception as error:  # of many kinds: the unpickler's, the archive's, torch's own
         raise ValueError(f"torch does not load it as tensors alone: {_reason(error)}") from None
     tensors = tuple(_tensors("", content))
@@ -48,6 +49,26 @@ def read_torch(path: Path) -> TensorFile:
         raise ValueError("it holds no tensors")
     refuse_duplicates(tensor.name for tensor in tensors)
     return TensorFile(path, tensors, {})
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is an archive, as torch has written them since 1.6; refuse TorchScript's."""
+    with path.open("rb") as file:  # what it raises says more than torch does
+        is_archive = file.read(4) == b"PK\x03\x04"
+    if not is_archive:
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return True  # torch says what is wrong
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ValueError(
+            "it is an archive of TorchScript, a program with its parameters, which is not run; in "
+            f"a program that trusts it: torch.save(torch.jit.load({path.name!r}).state_dict(), "
+            f"{path.stem + '.pt'!r})"
+        )
+    return True
 
 
 def _reason(error: Exception) -> str:

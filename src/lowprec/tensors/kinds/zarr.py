@@ -1,0 +1,129 @@
+"""Folders and archives of zarr, read through zarr, chunk by chunk."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from lowprec.tensors.checks import checked_name, checked_size
+from lowprec.tensors.sliced import Sliced, missing_library
+from lowprec.tensors.tensor import Tensor, TensorFile, format_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_SIGNS = ("zarr.json", ".zgroup", ".zarray")
+_CODECS = {
+    *("blosc", "zstd", "zlib", "gzip", "lz4", "bz2", "lzma", "bytes", "transpose", "crc32c"),
+    *(
+        "delta",
+        "shuffle",
+        "fixedscaleoffset",
+        "quantize",
+        "bitround",
+        "packbits",
+        "sharding_indexed",
+    ),
+    *("crc32", "adler32", "fletcher32", "astype"),
+}
+_MOST_CHUNK = 1 << 30
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is one of zarr's."""
+    return path.is_dir() and any((path / name).is_file() for name in _SIGNS)
+
+
+def read_zarr(path: Path) -> TensorFile:
+    """Read which arrays a folder has; only codecs that unpack numbers are run.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without zarr.
+    ValueError
+        If it is damaged, or asks for a codec that could run a program.
+    """
+    try:
+        import zarr
+    except ModuleNotFoundError:
+        raise missing_library(path, "a folder of zarr", "zarr", "zarr") from None
+    if path.is_dir():
+        _check_codecs(path)
+    try:
+        store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
+        top = zarr.open(store, mode="r")
+        found = (
+            [(path.name.partition(".")[0], top)]
+            if isinstance(top, zarr.Array)
+            else list(_arrays(zarr, top))
+        )
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"zarr does not read it ({' '.join(str(error).split()):.200})") from None
+    tensors = tuple(_tensor(name, array) for name, array in found)
+    if not tensors:
+        raise ValueError("it holds no arrays")
+    return TensorFile(path, tensors, {})
+
+
+def _arrays(zarr: Any, group: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    if depth > 30:
+        raise ValueError("its groups lie more than 30 deep")
+    for name, item in group.members():
+        if isinstance(item, zarr.Array):
+            yield f"{prefix}{name}", item
+        else:
+            yield from _arrays(zarr, item, f"{prefix}{name}/", depth + 1)
+
+
+def _check_codecs(folder: Path) -> None:
+    """Refuse codecs that lowprec does not know, before anything is unpacked: pickle is one."""
+    for place in folder.rglob("*"):
+        if place.name in ("zarr.json", ".zarray") and place.is_file():
+            try:
+                text = place.read_text(encoding="utf-8")
+                content = json.loads(text) if len(text) < 1 << 26 else None
+            except (OSError, ValueError, RecursionError):
+                content = None
+            if not isinstance(content, dict):
+                raise ValueError(f"{place.relative_to(folder)} is damaged")
+            for codec in _codecs(content):
+                name = str(codec).removeprefix("numcodecs.")
+                if name not in _CODECS:
+                    raise ValueError(f"it is packed with {codec!r:.50}, a codec that is not run")
+
+
+def _codecs(content: dict[str, Any]) -> Iterator[Any]:
+    for key in ("compressor", "filters", "codecs"):
+        entries = content.get(key) or []
+        for entry in entries if isinstance(entries, list) else [entries]:
+            if not isinstance(entry, dict):
+                yield entry
+                continue
+            yield entry.get("id", entry.get("name"))
+            inner = entry.get("configuration")
+            if isinstance(inner, dict):
+                yield from _codecs(inner)
+                yield from _codecs({"codecs": inner.get("index_codecs")})
+
+
+def _tensor(name: str, array: Any) -> Tensor:
+    import numpy as np
+
+    name = checked_name(name)
+    shape, dtype = tuple(map(int, array.shape)), array.dtype
+    checked_size(name, shape, max(1, dtype.itemsize))
+    if dtype.kind not in "fiub" or dtype.itemsize > 8:
+        nothing = Sliced(lambda index: np.empty(0), (0,), np.dtype(np.float32))
+        reason = f"not of real numbers: {dtype}"
+        return Tensor(name, (0,), np.dtype(np.float32), nothing, None, left=reason)
+    chunk = checked_size(name, tuple(map(int, array.chunks)), dtype.itemsize) * dtype.itemsize
+    if chunk > _MOST_CHUNK:
+        raise ValueError(
+            f"{name!r:.100} has chunks of {chunk:,} bytes; {_MOST_CHUNK:,} are allowed"
+        )
+    native = dtype.newbyteorder("=")
+    return Tensor(name, shape, native, Sliced(array.__getitem__, shape, native), format_of(dtype))
