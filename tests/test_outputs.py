@@ -300,11 +300,11 @@ def test_numpys_files_are_taken_together(tmp_path, capsys):
 def test_torchs_files_are_taken_together(tmp_path, capsys):
     torch = pytest.importorskip("torch")
     torch.save({"w": torch.ones(2)}, tmp_path / "pytorch_model.bin")
-    torch.save({"m": torch.ones(2)}, tmp_path / "optimizer.pt")
+    torch.save({"m": torch.ones(2)}, tmp_path / "adapter.pt")
     assert main(["compare", str(tmp_path)]) == 0
     out, err = capsys.readouterr()
     assert "pytorch_model.bin:w" in out
-    assert "optimizer.pt:m" in out
+    assert "adapter.pt:m" in out
     assert not err
 
 
