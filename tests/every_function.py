@@ -57,11 +57,12 @@ ORDERS = (
 MODES = ("ties_to_even", "toward_positive", "to_odd", "stochastic")
 UNARY = [
     *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "tanh"),
+    *("sinh", "cosh", "asin", "acos", "atan"),
     *("sigmoid", "erf", "cbrt", "rsqrt", "reciprocal", "sqrt", "square", "abs", "negative"),
 ]
 BINARY = [
     *("add", "subtract", "multiply", "divide", "remainder", "minimum", "maximum", "power"),
-    *("floor_divide", "mod"),
+    *("floor_divide", "mod", "atan2", "hypot"),
 ]
 
 

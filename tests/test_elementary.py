@@ -13,6 +13,7 @@ are monotone and within 2**-500 of their limits, no format can tell arguments ap
 
 from __future__ import annotations
 
+import math
 import warnings
 from fractions import Fraction
 from functools import cache
@@ -32,7 +33,7 @@ from lowprec.arithmetic import Arithmetic
 from lowprec.arithmetic.elementary import NAMES, elementary_kernel, rounding_equivalents
 from lowprec.arithmetic.flags import Events
 
-UNARY = [function for function in NAMES if function != "power"]
+UNARY = list(rounding_equivalents.FUNCTIONS)
 NAMED = lp.named_formats().values()
 SMALL = [fmt for fmt in NAMED if fmt.bits <= 8] + [
     Format("e3m5", 3, 6),
@@ -42,6 +43,7 @@ SMALL = [fmt for fmt in NAMED if fmt.bits <= 8] + [
 SIXTEEN = [lp.bfloat16, lp.float16]
 BITS = 700
 CLAMPS = {"exp": 400, "exp2": 600.5, "expm1": 400, "sigmoid": 400, "tanh": 200, "erf": 20}
+CLAMPS |= {"sinh": 400, "cosh": 400}
 POLES = {"log": 0, "log2": 0, "log10": 0, "log1p": -1, "rsqrt": 0, "reciprocal": 0}
 
 TRUTH = {
@@ -56,6 +58,7 @@ TRUTH = {
 EXACT = {
     "exp2": lambda x, g: x.denominator == 1 and 2**x == g,
     "log": lambda x, g: (x, g) == (1, 0),
+    "acos": lambda x, g: (x, g) == (1, 0),
     "log2": lambda x, g: g.denominator == 1 and 2**g == x,
     "log10": lambda x, g: g.denominator == 1 and 10**g == x,
     "cbrt": lambda x, g: g**3 == x,
@@ -111,8 +114,10 @@ def to_odd(value):
 
 def true_value(function, x):
     """Return f(x) of a finite x as a float64 that was rounded to odd; NaN outside the domain."""
-    if x == 0 and function in ("sin", "tan", "tanh", "erf", "expm1", "log1p", "cbrt"):
+    if x == 0 and function in KEEP_ZERO:
         return x
+    if abs(x) > 1 and function in ("asin", "acos"):
+        return np.nan
     if (x < 0 and function in ("log", "log2", "log10", "rsqrt")) or (
         function == "log1p" and x < -1
     ):
@@ -129,12 +134,23 @@ def true_value(function, x):
     return value
 
 
+KEEP_ZERO = ("sin", "tan", "tanh", "erf", "expm1", "log1p", "cbrt", "sinh", "asin", "atan")
+
+
+def right_angle():
+    with mpmath.workprec(BITS):
+        return to_odd(mpmath.pi / 2)[0]
+
+
 AT_INFINITY = {  # at -inf and +inf
     **dict.fromkeys(("exp", "exp2", "sigmoid"), (0.0, np.inf)),
     "sigmoid": (0.0, 1.0),
     "expm1": (-1.0, np.inf),
     **dict.fromkeys(("log", "log2", "log10", "log1p"), (np.nan, np.inf)),
-    **dict.fromkeys(("sin", "cos", "tan"), (np.nan, np.nan)),
+    **dict.fromkeys(("sin", "cos", "tan", "asin", "acos"), (np.nan, np.nan)),
+    "sinh": (-np.inf, np.inf),
+    "cosh": (np.inf, np.inf),
+    "atan": (-right_angle(), right_angle()),
     **dict.fromkeys(("tanh", "erf"), (-1.0, 1.0)),
     "cbrt": (-np.inf, np.inf),
     "rsqrt": (np.nan, 0.0),
@@ -283,6 +299,24 @@ CASES = [
     ("cos", 0, 1, NONE),
     ("cos", 2.0**-100, 1, INEXACT),
     ("sin", 2.0**-130, 2.0**-130, UNDERFLOW),
+    ("sinh", -0.0, -0.0, NONE),
+    ("sinh", -1e38, -INF, OVERFLOW),
+    ("sinh", -INF, -INF, NONE),
+    ("cosh", 0, 1, NONE),
+    ("cosh", 2.0**-100, 1, INEXACT),
+    ("cosh", -1e38, INF, OVERFLOW),
+    ("cosh", -INF, INF, NONE),
+    ("asin", -0.0, -0.0, NONE),
+    ("asin", -1, -1.5703125, INEXACT),
+    ("asin", 1.0078125, NAN, INVALID),
+    ("asin", INF, NAN, INVALID),
+    ("acos", 1, 0, NONE),
+    ("acos", 0, 1.5703125, INEXACT),
+    ("acos", -1, 3.140625, INEXACT),
+    ("acos", -2, NAN, INVALID),
+    ("atan", -0.0, -0.0, NONE),
+    ("atan", -INF, -1.5703125, INEXACT),
+    ("atan", 2.0**-133, 2.0**-133, UNDERFLOW),
     ("cbrt", -27, -3, NONE),
     ("rsqrt", 0, INF, POLE),
     ("rsqrt", -0.0, -INF, POLE),
@@ -305,7 +339,7 @@ def test_special_cases_in_bfloat16(function, x, y, events):
 @pytest.mark.parametrize("function", NAMES)
 def test_nan_has_no_sign(function):
     x = np.array([NAN, -NAN])
-    operands = (x, 2.0) if function == "power" else (x,)
+    operands = (x, 2.0) if function in rounding_equivalents.BINARY else (x,)
     result, events = apply(function, *operands, mode=Mode(lp.float16))
     assert result.view(np.uint32).tolist() == [0x7FC00000] * 2
     assert events == NONE
@@ -322,6 +356,93 @@ def test_directed_modes_see_the_next_term_of_the_series():
     assert apply("sin", tiny, mode=down)[0] == 0
     assert apply("tan", tiny, mode=up)[0] == 2 * tiny
     assert apply("tanh", 1e38, mode=down)[0] == 1 - 2.0**-8
+
+
+# Angles and hypotenuses --------------------------------------------------------------------------
+
+
+def true_angle(y, x):
+    """Return atan2(y, x) rounded to odd; the cases are those of IEEE 754-2019, section 9.2.1."""
+    if np.isnan(x) or np.isnan(y):
+        return np.nan
+    size, is_left = abs(y), bool(np.signbit(x))
+    if (size == 0 or (np.isinf(x) and not np.isinf(y))) and not is_left:
+        return np.copysign(0.0, y)
+    with mpmath.workprec(BITS):
+        if np.isinf(x) and np.isinf(y):
+            angle = mpmath.pi * (3 if is_left else 1) / 4
+        elif size == 0 or np.isinf(x):
+            angle = +mpmath.pi
+        elif np.isinf(y) or x == 0:
+            angle = mpmath.pi / 2
+        else:
+            angle = mpmath.atan2(mpmath.mpf(size), mpmath.mpf(x))
+        value, is_exact = to_odd(angle)
+    assert not is_exact
+    return np.copysign(value, y)
+
+
+def true_hypotenuse(x, y):
+    """Return sqrt(x² + y²) rounded to odd, by an integer root."""
+    if np.isinf(x) or np.isinf(y):
+        return np.inf
+    if np.isnan(x) or np.isnan(y):
+        return np.nan
+    square = Fraction(x) ** 2 + Fraction(y) ** 2
+    if not square:
+        return 0.0
+    exponent = math.floor(math.log2(square) / 2) - 60
+    scaled = square / Fraction(4) ** exponent
+    root = math.isqrt(math.floor(scaled))
+    cut = root.bit_length() - 53
+    is_exact = root * root == scaled and root % (1 << cut) == 0
+    return float(np.ldexp(float(root >> cut | (not is_exact)), exponent + cut))
+
+
+TRUE_PAIRS = {"atan2": true_angle, "hypot": true_hypotenuse}
+
+
+def pairs_of(fmt, count):
+    """Return edges with one another, any values, quotients that are short, and near numbers."""
+    rng = np.random.default_rng([fmt.bits, fmt.precision])
+    edges = [0, 1, 3, 4, 5, fmt.max, fmt.smallest_subnormal, fmt.smallest_normal, 2.0**-8, np.inf]
+    edges = np.array([*edges, 1 + fmt.eps, 12, np.nan if fmt.has_nan else 2])
+    edges = np.concatenate([edges, -edges])
+    every = np.array([(a, b) for a in edges for b in edges])
+    some = rng.integers(0, 1 << fmt.bits, (count, 2))
+    some = lp.decode(some.astype(fmt.code_dtype), fmt, dtype="float64")
+    near = rng.standard_normal((count, 2))
+    short = np.stack([near[:, 0], 2.0 ** rng.integers(0, 40, count)], axis=1)
+    return lp.round_to(np.concatenate([every, some, near, short]), fmt, overflow="saturate")
+
+
+@pytest.mark.parametrize("function", TRUE_PAIRS)
+@pytest.mark.parametrize("fmt", [*SIXTEEN, lp.float32, lp.float8_e4m3fn, *SMALL[-1:]], ids=name)
+def test_angles_and_hypotenuses_are_rounded_correctly(fmt, function):
+    a, b = pairs_of(fmt, 500).T
+    truth = np.array([TRUE_PAIRS[function](*p) for p in zip(a.tolist(), b.tolist(), strict=True)])
+    told = np.where(np.isnan(a) | np.isnan(b), np.nan, np.where(np.isinf(b), b, a))
+    for rounding in DETERMINISTIC:
+        if fmt == lp.float32:
+            expected = [oracle.round_exactly(t, fmt, rounding) for t in truth.tolist()]
+            assert_same(apply(function, a, b, mode=Mode(fmt, rounding))[0], expected, a)
+            continue
+        expected = oracle.round_to(truth, fmt, rounding, "ieee")
+        result, events = apply(function, a, b, mode=Mode(fmt, rounding))
+        assert_same(result, expected, a)
+        assert events == expected_events(told, truth, fmt, rounding, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", TRUE_PAIRS)
+def test_every_pair_of_a_small_format_is_rounded_correctly(function):
+    fmt = lp.float8_e4m3fn
+    a, b = np.meshgrid(*[values_of(np.arange(1 << fmt.bits), fmt)] * 2)
+    a, b = a.ravel(), b.ravel()
+    truth = np.array([TRUE_PAIRS[function](*p) for p in zip(a.tolist(), b.tolist(), strict=True)])
+    for rounding in DETERMINISTIC:
+        expected = oracle.round_to(truth, fmt, rounding, "ieee")
+        assert_same(apply(function, a, b, mode=Mode(fmt, rounding))[0], expected, a)
 
 
 # Power -------------------------------------------------------------------------------------------
@@ -408,6 +529,9 @@ def true_power(x, y):
         n, k = y.as_integer_ratio()
         assert Fraction(x) ** n == Fraction(value) ** k, (x, y, value)
     return value
+
+
+TRUE_PAIRS_AND_POWER = TRUE_PAIRS | {"power": true_power}
 
 
 def power_samples(fmt, count):
@@ -613,8 +737,9 @@ def test_no_operand_makes_numpy_warn(function):
     x = x[~np.isnan(x)].astype(np.float64)
     with warnings.catch_warnings(), np.errstate(all="raise"):
         warnings.simplefilter("error")
-        if function == "power":
-            rounding_equivalents.power(*(grid.ravel() for grid in np.meshgrid(x[::601], x[::599])))
+        if function in rounding_equivalents.BINARY:
+            grids = np.meshgrid(x[::601], x[::599])
+            rounding_equivalents.BINARY[function](*(grid.ravel() for grid in grids))
         else:
             rounding_equivalents.unary(function, x)
 
@@ -623,7 +748,7 @@ def test_every_function_is_a_method_and_counts_its_events():
     for function in NAMES:
         half = Arithmetic("float16", rounding="toward_positive")
         method = getattr(half, function)
-        result = method(0.3, 0.7) if function == "power" else method(0.3)
+        result = method(0.3, 0.7) if function in rounding_equivalents.BINARY else method(0.3)
         assert isinstance(result, np.float32)
         assert half.flags[function] == half.flags.total == (0, 0, 0, 0, 1)
 
@@ -665,11 +790,13 @@ def test_float64_stays_far_below_the_margin(function):
     )
     x = np.float64(np.float32(x))
     y = np.float64(np.float32(rng.uniform(-1, 1, x.size) * 100 / np.maximum(abs(np.log2(x)), 1)))
-    if function == "power":
-        estimate, truth = np.power(x, y), [true_power(*pair) for pair in zip(x, y, strict=True)]
+    if function in rounding_equivalents.BINARY:
+        estimate = {"power": np.power, "atan2": np.arctan2, "hypot": np.hypot}[function](x, y)
+        of = TRUE_PAIRS_AND_POWER[function]
+        truth = [of(*pair) for pair in zip(x.tolist(), y.tolist(), strict=True)]
     else:
         x = np.where((y < 0) & (function in CLAMPS), -x, x)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             estimate, truth = rounding_equivalents.FUNCTIONS[function](x), truths(function, x)
     ordinary = np.isfinite(estimate) & (abs(x) < CLAMPS.get(function, np.inf)) & (truth != 0)
     error = estimate[ordinary] / np.array(truth)[ordinary] - 1
@@ -683,10 +810,20 @@ def test_digits_decide_as_mpmath_does(function):
     positive = function.startswith("log") and function != "log1p"
     for x in np.float32(np.ldexp(rng.uniform(1, 2, 40), rng.integers(-12, 4, 40))).tolist():
         x = x if positive or x < 0.5 or rng.random() < 0.5 else -x / 16
+        x = x / 16 if function in ("asin", "acos") else x
         truth = true_value(function, x)
         nearest = float(np.float32(truth))
         decided = rounding_equivalents.side(function, x, nearest)
         assert decided == np.sign(truth - nearest)
+
+
+def test_digits_of_angles_decide_as_mpmath_does():
+    rng = np.random.default_rng(17)
+    points = np.float32(np.ldexp(rng.uniform(1, 2, (60, 2)), rng.integers(-12, 12, (60, 2))))
+    for y, x in (points * rng.choice([1, -1], (60, 2))).tolist():
+        truth = true_angle(y, x)
+        nearest = float(np.float32(truth))
+        assert rounding_equivalents.atan2_side(y, x, nearest) == np.sign(truth - nearest)
 
 
 @pytest.mark.parametrize("function", ["sin", "cos", "tan"])

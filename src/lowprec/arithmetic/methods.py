@@ -191,9 +191,34 @@ class Operations(abc.ABC):
         return self._compute("tan", (a,), out)
 
     @unary
+    def sinh(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the hyperbolic sine."""
+        return self._compute("sinh", (a,), out)
+
+    @unary
+    def cosh(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the hyperbolic cosine."""
+        return self._compute("cosh", (a,), out)
+
+    @unary
     def tanh(self, a: ArrayLike, *, out: Array | None = None) -> Any:
         """Return the hyperbolic tangent."""
         return self._compute("tanh", (a,), out)
+
+    @unary
+    def asin(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the arc sine, from -π/2 to π/2; beyond ±1 NaN and invalid."""
+        return self._compute("asin", (a,), out)
+
+    @unary
+    def acos(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the arc cosine, from 0 to π; +0 at 1, beyond ±1 NaN and invalid."""
+        return self._compute("acos", (a,), out)
+
+    @unary
+    def atan(self, a: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the arc tangent, from -π/2 to π/2; at infinities these, rounded."""
+        return self._compute("atan", (a,), out)
 
     @unary
     def sigmoid(self, a: ArrayLike, *, out: Array | None = None) -> Any:
@@ -231,3 +256,30 @@ class Operations(abc.ABC):
         array([ 3., -8., inf, nan], dtype=float32)
         """
         return self._compute("power", (a, b), out)
+
+    @binary
+    def atan2(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return the angle of the point (b, a), the arc tangent of a / b in its quadrant.
+
+        Signs of zero, and infinities, decide as in IEEE 754-2019, section 9.2.1, and NumPy's
+        `arctan2`: 0 over -0 gives π. Multiples of π/4 are rounded; nothing is invalid.
+
+        Examples
+        --------
+        >>> import lowprec
+        >>> lowprec.Arithmetic("bfloat16").atan2([1, 0.0, -0.0, -1], [1, -1, 2, 0])
+        array([ 0.78515625,  3.140625  , -0.        , -1.5703125 ], dtype=float32)
+        """
+        return self._compute("atan2", (a, b), out)
+
+    @binary
+    def hypot(self, a: ArrayLike, b: ArrayLike, *, out: Array | None = None) -> Any:
+        """Return sqrt(a² + b²), rounded once; infinite where an operand is, beside NaN too.
+
+        Examples
+        --------
+        >>> import lowprec
+        >>> lowprec.Arithmetic("float16").hypot([3, 60000], 4)
+        array([5.e+00, 6.e+04], dtype=float32)
+        """
+        return self._compute("hypot", (a, b), out)

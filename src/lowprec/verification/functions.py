@@ -37,12 +37,14 @@ _KEPT = 40  # bits of a significand that is cut off
 _DOUBT = 12  # bits by which mpmath may be wrong, and much more than it is
 _BITS = (120, 320, 800)  # to work with; 2**-133 and its sine need 280
 
-_ODD = ("sin", "tan", "tanh", "erf", "cbrt", "reciprocal")
-_EVEN = ("cos",)
+_ODD = ("sin", "tan", "sinh", "tanh", "asin", "atan", "erf", "cbrt", "reciprocal")
+_EVEN = ("cos", "cosh")
 #: beyond, functions are monotone and within 2**-500 of their limits: no format can tell
 CLAMPS = {"exp": 400, "exp2": 600.5, "expm1": 400, "sigmoid": 400, "tanh": 200, "erf": 20}
+CLAMPS |= {"sinh": 400, "cosh": 400}
 _POSITIVE = ("log", "log2", "log10", "rsqrt")  # the domain
-_KEEP_ZERO = ("sin", "tan", "tanh", "erf", "expm1", "log1p", "cbrt")
+_UP_TO_ONE = ("asin", "acos")  # the domain
+_KEEP_ZERO = ("sin", "tan", "sinh", "tanh", "asin", "atan", "erf", "expm1", "log1p", "cbrt")
 _AT_INFINITY = {
     "exp": (0.0, math.inf),
     "exp2": (0.0, math.inf),
@@ -54,7 +56,12 @@ _AT_INFINITY = {
     "sin": (math.nan, math.nan),
     "cos": (math.nan, math.nan),
     "tan": (math.nan, math.nan),
+    "sinh": (-math.inf, math.inf),
+    "cosh": (math.inf, math.inf),
     "tanh": (-1.0, 1.0),
+    "asin": (math.nan, math.nan),
+    "acos": (math.nan, math.nan),
+    "atan": (-math.pi / 2, math.pi / 2),  # which is not exact, and is computed
     "sigmoid": (0.0, 1.0),
     "erf": (-1.0, 1.0),
     "cbrt": (-math.inf, math.inf),
@@ -74,6 +81,7 @@ _FORMULAS: dict[str, Callable[[Any, Any], Any]] = {
 _INVERSES: dict[str, Callable[[Fraction, Fraction], bool]] = {
     "exp2": lambda x, y: x.denominator == 1 and Fraction(2) ** int(x) == y,
     "log": lambda x, y: x == 1 and y == 0,
+    "acos": lambda x, y: x == 1 and y == 0,
     "log2": lambda x, y: y.denominator == 1 and Fraction(2) ** int(y) == x,
     "log10": lambda x, y: y.denominator == 1 and Fraction(10) ** int(y) == x,
     "cbrt": lambda x, y: y**3 == x,
@@ -141,7 +149,7 @@ def _run(
             operands = operand_bits(fmt)[block].view(np.float32)
             truths = [true_value(function, x) for x in operands.tolist()]
             for judge in judges:
-                expected, events = _rounded(truths, fmt, judge.rounding)
+                expected, events = rounded(truths, fmt, judge.rounding)
                 yield judge.hear([block], [operands], expected, events)
 
 
@@ -160,6 +168,8 @@ def true_value(function: str, x: float) -> Truth:
     """
     if math.isnan(x):
         return Truth(special=math.nan)
+    if math.isinf(x) and function == "atan":
+        return _value(function, x)
     if math.isinf(x):
         return _limit(_AT_INFINITY[function][x > 0])
     if x == 0 and function in _KEEP_ZERO:
@@ -169,6 +179,8 @@ def true_value(function: str, x: float) -> Truth:
         is_odd = function in ("rsqrt", "reciprocal")
         return Truth(special=math.copysign(math.inf, x) if is_odd else -math.inf, events=2)
     if (function in _POSITIVE or function == "log1p") and x < pole:
+        return Truth(special=math.nan, events=1)
+    if function in _UP_TO_ONE and abs(x) > 1:
         return Truth(special=math.nan, events=1)
     clamp = CLAMPS.get(function, math.inf)
     clamped = min(max(x, -clamp), clamp)
@@ -197,13 +209,13 @@ def _value(function: str, x: float) -> Truth:
     for bits in _BITS:
         with mpmath.workprec(bits):
             negative, significand, exponent, _ = formula(mpmath, mpmath.mpf(x))._mpf_
-        found = _cut(int(significand), int(exponent), bits)
+        found = cut(int(significand), int(exponent), bits)
         if found is not None:
             return Truth(bool(negative), *found)
     return _short(function, x, bool(negative), int(significand), int(exponent))
 
 
-def _cut(significand: int, exponent: int, bits: int) -> tuple[int, int] | None:
+def cut(significand: int, exponent: int, bits: int) -> tuple[int, int] | None:
     """Return 40 bits and a sticky bit; None where the sticky bit is not certain."""
     lost = significand.bit_length() - _KEPT
     if lost <= 0:
@@ -233,7 +245,7 @@ def _is_at_zero(x: Fraction, y: Fraction) -> bool:
 # Rounding ----------------------------------------------------------------------------------------
 
 
-def _rounded(truths: Sequence[Truth], fmt: Format, rounding: Rounding) -> tuple[Array, Array]:
+def rounded(truths: Sequence[Truth], fmt: Format, rounding: Rounding) -> tuple[Array, Array]:
     """Return the codes of true values in a mode, and how often the events happen."""
     signs, significands, exponents = (
         np.array([truth[place] for truth in truths], np.int64) for place in range(3)

@@ -12,6 +12,7 @@ from lowprec.verification.conversions import encoding_check
 from lowprec.verification.functions import FUNCTIONS, function_check
 from lowprec.verification.matrix_units import INPUTS, presets, tensor_core_check
 from lowprec.verification.operations import operation_check
+from lowprec.verification.pairs import PAIRED_FUNCTIONS, pair_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 DETERMINISTIC = tuple(mode for mode in Rounding if not mode.is_stochastic)
 TENSOR_CORE = "tensor_core"
-OPERATIONS = (*OPERATIONS_ON_INTEGERS, "encode", *FUNCTIONS, TENSOR_CORE)
+OPERATIONS = (*OPERATIONS_ON_INTEGERS, "encode", *FUNCTIONS, *PAIRED_FUNCTIONS, TENSOR_CORE)
 
 _WIDEST = 16  # bits of a code
 _LARGEST = 1 << 32  # cases in a mode that a full run takes
@@ -55,8 +56,8 @@ def checks(
     Returns
     -------
     list of Check
-        One for each format and operation; the elementary functions of a format are one, and each
-        tensor core that takes the format is one.
+        One for each format and operation; the elementary functions of a format are one, those of
+        two operands another, and each tensor core that takes the format is one.
 
     Raises
     ------
@@ -85,12 +86,14 @@ def _on_codes(
     fmt: Format, names: tuple[str, ...], modes: tuple[Rounding, ...], sample: int | None
 ) -> list[Check]:
     """List the checks whose operands are codes of a format."""
-    functions = [name for name in names if name in FUNCTIONS]
-    others = [name for name in names if name not in (*FUNCTIONS, TENSOR_CORE)]
+    elsewhere = (*FUNCTIONS, *PAIRED_FUNCTIONS, TENSOR_CORE)
+    others = [name for name in names if name not in elsewhere]
     found = [_check(fmt, name, modes, sample) for name in others]
-    if functions:
-        few = None if sample is None else -(-sample // _COST)
+    few = None if sample is None else -(-sample // _COST)
+    if functions := [name for name in names if name in FUNCTIONS]:
         found.append(function_check(fmt, functions, modes, few))
+    if paired := [name for name in names if name in PAIRED_FUNCTIONS]:
+        found.append(pair_check(fmt, paired, modes, few))
     return found
 
 

@@ -9,8 +9,8 @@ References
 ----------
 Ziv (1991), "Fast evaluation of elementary mathematical functions with correctly rounded last bit";
 Baker (1975), "Transcendental Number Theory", theorem 1.4 (Lindemann and Weierstrass: exp, log, sin,
-cos, tan, tanh of algebraic numbers) and 2.1 (Gelfond and Schneider: powers); Shidlovskii (1989),
-"Transcendental Numbers", for erf.
+cos, tan, their hyperbolic kin and the inverses of all these, of algebraic numbers) and 2.1 (Gelfond
+and Schneider: powers); Shidlovskii (1989), "Transcendental Numbers", for erf.
 """
 
 from __future__ import annotations
@@ -68,6 +68,17 @@ def power_side(x: float, y: float, g: float) -> int:
     return 0 if _is_exact_power(x, y, g) else _ziv("power", (x, y), g)
 
 
+def atan2_side(y: float, x: float, g: float) -> int:
+    """Return the sign of atan2(y, x) - g, exactly, for finite x and y that are not zero.
+
+    Examples
+    --------
+    >>> atan2_side(1.0, 2.0**20, 2.0**-20), atan2_side(1.0, -1.0, 2.25)
+    (-1, 1)
+    """
+    return _ziv("atan2", (y, x), g)
+
+
 def _sign(difference: Fraction | Decimal) -> int:
     return (difference > 0) - (difference < 0)
 
@@ -86,7 +97,7 @@ def _is_exact(name: str, x: float, g: float) -> bool:
     match name:
         case "exp2":
             return x.is_integer()
-        case "log":
+        case "log" | "acos":
             return x == 1
         case "log2":
             return math.frexp(x)[0] == 0.5
@@ -141,6 +152,50 @@ def _two() -> Decimal:
 def _tanh(x: Decimal) -> Decimal:
     q = (2 * x).exp()
     return (q - 1) / (q + 1)
+
+
+def _sinh(x: Decimal) -> Decimal:
+    q = x.exp()
+    return (q - 1 / q) / 2
+
+
+def _cosh(x: Decimal) -> Decimal:
+    q = x.exp()
+    return (q + 1 / q) / 2
+
+
+def _asin(x: Decimal) -> Decimal:
+    if abs(x) == 1:
+        return x * _pi() / 2
+    return _atan(x / ((1 - x) * (1 + x)).sqrt())
+
+
+def _acos(x: Decimal) -> Decimal:
+    """Return the arc cosine as twice an arc tangent, so that nothing cancels near 1."""
+    return _pi() if x == -1 else 2 * _atan(((1 - x) / (1 + x)).sqrt())
+
+
+def _atan(x: Decimal) -> Decimal:
+    """Return the arc tangent by its power series, of an angle halved until that converges."""
+    if abs(x) > 1:
+        return (_pi() / 2).copy_sign(x) - _atan(1 / x)
+    halvings = 0
+    while abs(x) > Decimal("0.1"):
+        x /= 1 + (1 + x * x).sqrt()
+        halvings += 1
+    power = total = x
+    n = 1
+    while total + power / n != total or n == 1:
+        n += 2
+        power *= -x * x
+        total += power / n
+    angle: Decimal = total * 2**halvings
+    return angle
+
+
+def _atan2(y: Decimal, x: Decimal) -> Decimal:
+    angle = _atan(y / x)
+    return angle + _pi().copy_sign(y) if x < 0 else angle
 
 
 def _erf(x: Decimal) -> Decimal:
@@ -225,7 +280,13 @@ _VALUES: dict[str, Callable[..., Decimal]] = {
     "sin": _sine,
     "cos": _cosine,
     "tan": lambda x: _sine(x) / _cosine(x),
+    "sinh": _sinh,
+    "cosh": _cosh,
     "tanh": _tanh,
+    "asin": _asin,
+    "acos": _acos,
+    "atan": _atan,
+    "atan2": _atan2,
     "sigmoid": lambda x: 1 / (1 + (-x).exp()),
     "erf": _erf,
     "power": lambda x, y: (y * x.ln()).exp(),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.arithmetic.elementary.decimals import power_side, side
+from lowprec.arithmetic.elementary.decimals import atan2_side, power_side, side
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,12 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "sin": _by_library(math.sin, math.nan),
     "cos": _by_library(math.cos, math.nan),
     "tan": _by_library(math.tan, math.nan),
+    "sinh": np.sinh,
+    "cosh": np.cosh,
     "tanh": np.tanh,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
     "sigmoid": _sigmoid,
     "erf": _by_library(math.erf, 1.0),
     "cbrt": np.cbrt,
@@ -93,8 +98,6 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 }
 _POLES = {"log": 0, "log2": 0, "log10": 0, "log1p": -1, "rsqrt": 0, "reciprocal": 0}
 _EXPONENTIALS = ("exp", "exp2", "sigmoid")  # never 0 at a finite x
-
-NAMES = (*FUNCTIONS, "power")
 
 
 # Where f comes close to a number of 25 bits, on a known side and never reaching it -------------
@@ -131,6 +134,10 @@ _TAILS: dict[str, list[_Tail]] = {
     "sin": [_Tail(_near_zero(2.0**-13), np.positive, lambda x: -np.sign(x))],  # x - x³/6 + …
     "cos": [_Tail(_near_zero(2.0**-13), _constant(1), _constant(-1))],  # 1 - x²/2 + …
     "tan": [_Tail(_near_zero(2.0**-13), np.positive, np.sign)],  # x + x³/3 + …
+    "sinh": [_Tail(_near_zero(2.0**-13), np.positive, np.sign)],  # x + x³/6 + …
+    "cosh": [_Tail(_near_zero(2.0**-13), _constant(1), _constant(1))],  # 1 + x²/2 + …
+    "asin": [_Tail(_near_zero(2.0**-13), np.positive, np.sign)],  # x + x³/6 + …
+    "atan": [_Tail(_near_zero(2.0**-13), np.positive, lambda x: -np.sign(x))],  # x - x³/3 + …
     "tanh": [  # x - x³/3 + …, and ±(1 - 2·exp(-2|x|) + …)
         _Tail(_near_zero(2.0**-13), np.positive, lambda x: -np.sign(x)),
         _Tail(_beyond(10), np.sign, lambda x: -np.sign(x)),
@@ -153,7 +160,7 @@ def unary(name: str, x: Array) -> StandIns:
     Parameters
     ----------
     name : str
-        One of `NAMES` but power.
+        One of `FUNCTIONS`.
     x : numpy.ndarray of float64, shape (n,)
         Numbers of at most 24 significant bits, not beyond 2**±500, zeros, infinities and NaN.
 
@@ -175,7 +182,7 @@ def unary(name: str, x: Array) -> StandIns:
     between = np.isfinite(x) & ~at_pole & ~invalid
     if name in _EXPONENTIALS:
         y[between] = np.maximum(y[between], _TINY)
-    y[between] = np.minimum(y[between], _HUGE)
+    y[between] = np.clip(y[between], -_HUGE, _HUGE)
     hard = np.flatnonzero(between & _is_near_grid(y))
     for tail in _TAILS.get(name, []):
         here = hard[tail.holds(x[hard]) & (x[hard] != 0)]
@@ -239,6 +246,97 @@ def _positive_power(x: Array, y: Array, z: Array) -> Array:
     result[left] = _beside(nearest[left], np.array([sides[case] for case in cases], np.float64))
     z[hard] = result
     return z
+
+
+@np.errstate(all="ignore")
+def hypot(x: Array, y: Array) -> StandIns:
+    """Return stand-ins for sqrt(x² + y²), infinite where an operand is, beside NaN too.
+
+    Squares are exact, and so is what their sum leaves out: its sign beside the square of a number
+    of 25 bits decides.
+
+    Parameters
+    ----------
+    x, y : numpy.ndarray of float64, shape (n,)
+        As for `unary`.
+
+    Returns
+    -------
+    StandIns
+        Three arrays of shape (n,).
+
+    Examples
+    --------
+    >>> hypot(np.array([3.0, 1.0, np.inf]), np.array([-4.0, 2.0**-30, np.nan])).values
+    array([ 5.,  1., inf])
+    """
+    x, y = np.abs(x), np.abs(y)
+    larger, smaller = np.maximum(x, y) ** 2, np.minimum(x, y) ** 2
+    total = larger + smaller
+    left = smaller - (total - larger)
+    z = np.sqrt(total)
+    z[np.isnan(z)] = np.nan
+    hard = np.flatnonzero(np.isfinite(z) & _is_near_grid(z))
+    nearest = _nearest_on_grid(z[hard])
+    z[hard] = _beside(nearest, (total[hard] - nearest * nearest) + left[hard])
+    z[np.isinf(x) | np.isinf(y)] = np.inf
+    nowhere = np.zeros(z.shape, np.bool_)
+    return StandIns(z, nowhere, nowhere)
+
+
+@np.errstate(all="ignore")
+def atan2(y: Array, x: Array) -> StandIns:
+    """Return stand-ins for the angle of the point (x, y), as IEEE 754-2019, section 9.2.1, has it.
+
+    Parameters
+    ----------
+    y, x : numpy.ndarray of float64, shape (n,)
+        As for `unary`.
+
+    Returns
+    -------
+    StandIns
+        Three arrays of shape (n,).
+
+    Examples
+    --------
+    >>> angles = atan2(np.array([1.0, -0.0, 3.0]), np.array([1.0, 2.0, 3 * 2.0**40])).values
+    >>> [angle.hex() for angle in angles.tolist()]
+    ['0x1.921fb54442d18p-1', '-0x0.0p+0', '0x1.fffffffffffffp-41']
+    """
+    z = np.arctan2(y, x)
+    z[np.isnan(z)] = np.nan
+    between = np.isfinite(x) & np.isfinite(y) & (x != 0) & (y != 0)
+    hard = np.flatnonzero(between & _is_near_grid(z))
+    z[hard] = _angles_beside_grid(y[hard], x[hard], _nearest_on_grid(z[hard]))
+    nowhere = np.zeros(z.shape, np.bool_)
+    return StandIns(z, nowhere, nowhere)
+
+
+def _angles_beside_grid(y: Array, x: Array, nearest: Array) -> Array:
+    """Return stand-ins for angles, the numbers of 25 bits nearest to them being known.
+
+    With q = y/x positive and small the angle is q - q³/3 + …. The product of x and a number of 25
+    bits is exact: q is that number, or differs from it by more than 2**-50 of itself.
+    """
+    size = np.abs(nearest)
+    left = np.sign(y - nearest * x)
+    is_on_grid = (x > 0) & (left == 0) & (size < 2.0**-12)
+    is_decided = (x > 0) & (left != 0) & (size < 2.0**-26)
+    sides = np.where(is_on_grid, -np.sign(y), left)
+    others = np.flatnonzero(~(is_on_grid | is_decided))
+    cases = list(zip(y[others].tolist(), x[others].tolist(), nearest[others].tolist(), strict=True))
+    found = {case: atan2_side(*case) for case in set(cases)}
+    sides[others] = [found[case] for case in cases]
+    return _beside(nearest, sides)
+
+
+BINARY: dict[str, Callable[[Array, Array], StandIns]] = {
+    "power": power,
+    "atan2": atan2,
+    "hypot": hypot,
+}
+NAMES = (*FUNCTIONS, *BINARY)
 
 
 def _is_near_grid(y: Array) -> Array:

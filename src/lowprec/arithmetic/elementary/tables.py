@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.arithmetic.elementary.rounding_equivalents import StandIns, power, unary
+from lowprec.arithmetic.elementary.rounding_equivalents import BINARY, StandIns, unary
 from lowprec.arithmetic.flags import Events
 from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, Specials, float32
@@ -105,7 +105,8 @@ class ElementaryKernel:
             fmt, task.source, self._codes.name, rounding, task.overflow
         )
         self._table = None
-        if task.function != "power" and not task.rounding.is_stochastic and _suits_table(fmt):
+        is_unary = task.function not in BINARY
+        if is_unary and not task.rounding.is_stochastic and _suits_table(fmt):
             self._table = _packed_results(task._replace(source="", operands_are_values=False))
 
     @in_exact_state
@@ -115,8 +116,8 @@ class ElementaryKernel:
         Parameters
         ----------
         operands : sequence of numpy.ndarray of the source dtype, shape (n,)
-            One, or two for power; for stochastic modes values of the format. They are converted to
-            the format first, which counts no events.
+            One, or two for the functions of `BINARY`; for stochastic modes values of the format.
+            They are converted to the format first, which counts no events.
         out : numpy.ndarray, shape (n,)
             Where to write: float32 where that holds every value of the format, else float64. It may
             be the memory of an operand.
@@ -150,11 +151,12 @@ class ElementaryKernel:
 
     def _stand_ins(self, codes: list[Array]) -> StandIns:
         task = self.task
-        if task.function != "power" and task.fmt.bits <= 16:
+        if task.function not in BINARY and task.fmt.bits <= 16:
             every = _every_stand_in(task.function, task.fmt, task.denormals_are_zero)
             return StandIns(*(part[codes[0]] for part in every))
         values = [_values(code, task.fmt, task.denormals_are_zero) for code in codes]
-        return power(*values) if task.function == "power" else unary(task.function, *values)
+        binary = BINARY.get(task.function)
+        return unary(task.function, *values) if binary is None else binary(*values)
 
 
 def _values(codes: Array, fmt: Format, denormals_are_zero: bool) -> Array:
