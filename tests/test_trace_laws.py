@@ -281,6 +281,19 @@ def test_one_seed_gives_the_same_bits_with_and_without_shares(rounding):
     assert runs[0].tobytes() == runs[1].tobytes() == runs[2].tobytes()
 
 
+@pytest.mark.parametrize("case", [TEXTBOOK[k] for k in (0, 1, 7, 8)], ids=lambda c: c[0].__name__)
+def test_shares_by_sites_are_the_same(case):
+    f, args, options, *_ = case
+    whole = lp.trace(f, *args, **options)
+    by_sites = lp.trace(f, *args, budget="sites", **options)
+    for key, line in {**whole.lines, **whole.inputs}.items():
+        again = {**by_sites.lines, **by_sites.inputs}[key]
+        for which in ("born", "grown"):
+            for x, y in zip(getattr(line, which), getattr(again, which), strict=True):
+                np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-15)
+    assert whole.verdict == by_sites.verdict
+
+
 def test_other_threads_see_numpy_itself():
     ready, seen = threading.Event(), []
 

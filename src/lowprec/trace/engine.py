@@ -67,6 +67,7 @@ class Engine:
         self.places, self.dtype, self.budget, self.leaks = places, dtype, budget, leaks
         self.functions, self.limit = functions, limit
         self.steps = 0
+        self.watched: frozenset[int] | None = None  # units whose shares are kept; all by default
         self.left: list[str] = []  # what left although it was allowed to
         self.has_lost = False  # whether anything became infinite, NaN or zero
         self._codes = places._codes
@@ -84,7 +85,7 @@ class Engine:
         unit.is_used = True
         if not self.budget:
             born: Any = None
-        elif value == shadow or not math.isfinite(value - shadow):
+        elif value == shadow or not math.isfinite(value - shadow) or not self._keeps(unit):
             born = {}
         else:
             born = {unit.index: value - shadow}
@@ -102,12 +103,16 @@ class Engine:
             value = value.copy()
         array = self.fresh(value, shadow, kit)
         error = value - shadow
-        if self.budget and np.any(error):
+        if self.budget and np.any(error) and self._keeps(unit):
             part = np.where(np.isfinite(error), error, 0.0)
             array.store.born[unit.index] = part  # type: ignore[index]
             array.store.grown[unit.index] = part.copy()  # type: ignore[index]
         self._entered(value, shadow, unit, "conversion", array)
         return array
+
+    def _keeps(self, unit: Unit) -> bool:
+        """Whether shares of a unit are kept."""
+        return self.watched is None or unit.index in self.watched
 
     def raw(self, x: Array) -> Traced:
         """Return an array of the program's globals, which enters where it is used."""
@@ -361,26 +366,31 @@ class Engine:
             return
         total = carried = 0.0
         for source, slope in ((a, slopes[0]), (b, slopes[1])):
-            if type(source) is Scalar and source.born and slope - slope == 0.0:
-                for unit, part in source.born.items():
-                    share = slope * part
-                    born[unit] = born.get(unit, 0.0) + share
-                    total += share
-                for unit, part in source.grown.items():  # type: ignore[union-attr]
-                    share = slope * kept * part
-                    grown[unit] = grown.get(unit, 0.0) + share
-                    carried += share
+            if type(source) is not Scalar or (source.value == source.shadow and not source.born):
+                continue
+            brought = slope * (source.value - source.shadow)
+            if brought - brought != 0.0:
+                continue
+            total += brought
+            carried += kept * brought
+            for unit, part in source.born.items():  # type: ignore[union-attr]
+                born[unit] = born.get(unit, 0.0) + slope * part
+            for unit, part in source.grown.items():  # type: ignore[union-attr]
+                grown[unit] = grown.get(unit, 0.0) + slope * kept * part
         here = site.unit.index
+        watched = self.watched
         if total != 0.0 and kept < 1.0:
             self._cancelled(site, kept, total, z.shadow)
         if error != total:
             own = error - total
             at = self._blamed(here, (a, b))
-            born[at] = born.get(at, 0.0) + own
+            if watched is None or at in watched:
+                born[at] = born.get(at, 0.0) + own
             site.weight = max(site.weight, abs(own))
         if error != carried:
             at = self._blamed(here, (a, b))
-            grown[at] = grown.get(at, 0.0) + error - carried
+            if watched is None or at in watched:
+                grown[at] = grown.get(at, 0.0) + error - carried
             if kept < 1.0:
                 site.amplified = max(site.amplified, abs(total - carried))
 
@@ -559,7 +569,7 @@ class Engine:
         lowest: Any = None
         for (_, _, source), (slope, kept) in zip(taken, flows, strict=True):
             parts = _parts(source, "born")
-            if not parts:
+            if not parts and (self.watched is None or source is None):
                 continue
             if not callable(slope) and type(slope) is not float and not is_finite(slope):
                 slope = np.where(np.isfinite(slope), slope, 0.0)
@@ -634,6 +644,11 @@ class Engine:
                     share = np.where(mask, own, 0.0)
                     parts[int(unit)] = parts[int(unit)] + share if int(unit) in parts else share
                     own = np.where(mask, 0.0, own)
+        if self.watched is not None:
+            for unit in parts.keys() - self.watched:
+                del parts[unit]
+            if here not in self.watched:
+                return
         if here in parts:
             parts[here] += own
         else:

@@ -85,7 +85,8 @@ def _arguments(trace: Any) -> str:
 
 def _table(title: str, body: str) -> str:
     return (
-        f'<table><thead><tr><th class="number">line</th><th></th><th>{html.escape(title)}</th>'
+        '<table><thead><tr><th class="number">line</th><th class="tick"></th>'
+        f"<th>{html.escape(title)}</th>"
         f'<th class="bar">born</th><th class="bar">grown</th></tr></thead><tbody>{body}</tbody>'
         "</table>"
     )

@@ -84,14 +84,13 @@ class Leaf:
     def __init__(
         self, value: Any, shadow: Any, born: dict[int, Any], grown: dict[int, Any]
     ) -> None:
-        self.value, self.shadow = value, shadow
-        self.born, self.grown = _settled(value, shadow, born), _settled(value, shadow, grown)
+        self.value, self.shadow, self.born, self.grown = value, shadow, born, grown
         self.origins: Any = None
 
-    @property
-    def is_float(self) -> bool:
-        """Whether it is in a format."""
-        return np.asarray(self.value).dtype.kind == "f"
+    def settle(self) -> None:
+        """Free shares of float64's own noise, once all of them are known."""
+        self.born = _settled(self.value, self.shadow, self.born)
+        self.grown = _settled(self.value, self.shadow, self.grown)
 
 
 _NOISE = 2.0**-48  # of a value: float64's own roundings, over some operations
@@ -140,7 +139,37 @@ class Run:
     left: list[str]
 
 
-def run(request: Request, keeping: Keeping, *, budget: bool, fmt: Format | None = None) -> Run:
+_AT_ONCE = 4  # units whose shares one run keeps where memory is bounded
+
+
+def run_by_sites(request: Request, keeping: Keeping) -> Run:
+    """Run the program again and again, each time with the shares of a few units: memory is bounded.
+
+    The runs are the same but for the shares that they keep, so that all together have what one run
+    with all shares has.
+    """
+    whole = run(request, keeping, budget=True, watched=frozenset())
+    units = whole.places.units
+    for first in range(0, len(units), _AT_ONCE):
+        watched = frozenset(range(first, min(first + _AT_ONCE, len(units))))
+        made = run(request, keeping, budget=True, watched=watched)
+        for leaf, more in zip(whole.leaves, made.leaves, strict=True):
+            leaf.born |= {u: part for u, part in more.born.items() if u in watched}
+            leaf.grown |= {u: part for u, part in more.grown.items() if u in watched}
+        for unit, again in zip(units, made.places.units, strict=True):
+            for index, size in again.causes.items():
+                unit.causes[index] = unit.causes.get(index, 0.0) + size
+    return whole
+
+
+def run(
+    request: Request,
+    keeping: Keeping,
+    *,
+    budget: bool,
+    fmt: Format | None = None,
+    watched: frozenset[int] | None = None,
+) -> Run:
     """Run the program once in a format.
 
     Raises
@@ -172,6 +201,7 @@ def run(request: Request, keeping: Keeping, *, budget: bool, fmt: Format | None 
         functions=FUNCTIONS,
         limit=request.max_operations,
     )
+    engine.watched = watched
     doors = Doors(engine)
     with (
         _lock,

@@ -17,7 +17,7 @@ from lowprec.trace.engine import StepLimit
 from lowprec.trace.keeping import Keeping
 from lowprec.trace.least import Keep, Search, least
 from lowprec.trace.places import Key, Span, Unit, expression, short
-from lowprec.trace.running import Request, Run, explain_limit, numbers, plain, run
+from lowprec.trace.running import Request, Run, explain_limit, numbers, plain, run, run_by_sites
 from lowprec.trace.verdict import Finding, findings, sentences
 
 if TYPE_CHECKING:
@@ -178,6 +178,8 @@ class Trace:
         self._sentences: list[str] | None = None
         references = numbers(reference)
         leaves = made.leaves
+        for leaf in leaves:
+            leaf.settle()
         if len(references) != len(leaves):
             references = [None] * len(leaves)
         self.outputs = [
@@ -533,8 +535,8 @@ def trace(
     max_operations : int
         After how many operations the program is stopped, and told why.
     budget : bool or str
-        Whether shares are kept: elementwise, or with "sites" one number for each array and line,
-        which bounds memory (`born` and `grown` are then empty, and only `findings` know them).
+        Whether shares are kept. "sites" gives what True gives in bounded memory: the program runs
+        once more for every four lines, each time with their shares alone.
 
     Returns
     -------
@@ -586,7 +588,10 @@ def trace(
     keeping = Keeping(keep, request.file, request.names())
     reference = plain(request)
     try:
-        made = run(request, keeping, budget=bool(budget))
+        if budget == "sites":
+            made = run_by_sites(request, keeping)
+        else:
+            made = run(request, keeping, budget=bool(budget))
     except StepLimit as limit:
         raise explain_limit(request, keeping, limit) from None
     keeping.check(made.places)
