@@ -17,7 +17,17 @@ from lowprec.cli import main
 from lowprec.cli.formats import formats_table
 from lowprec.common.whole_files import write_atomically
 
-COMMANDS = ["formats", "inspect", "compare", "convert", "train", "verify", "report"]
+COMMANDS = [
+    "formats",
+    "inspect",
+    "compare",
+    "diff",
+    "convert",
+    "trace",
+    "train",
+    "verify",
+    "report",
+]
 
 
 def run(*arguments, **options):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lowprec.cli import COMMANDS, parsed
+from lowprec import cli
+from lowprec.cli import parsed
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -104,7 +105,7 @@ def test_every_command_is_on_a_page():
     called = {
         line[0] for page in [ROOT / "README.md", *PAGES] for line in commands(page.read_text())
     }
-    assert called == {command.__name__.rpartition(".")[2] for command in COMMANDS}
+    assert called == {command.__name__.rpartition(".")[2] for command in cli.commands()}
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=name)

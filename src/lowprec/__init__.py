@@ -91,6 +91,10 @@ if TYPE_CHECKING:
 
 __version__ = _version.VERSION
 
+# Every named format, one that was added a minute ago included, is an attribute; the imports above
+# tell type checkers.
+globals().update({**named_formats(), **named_block_formats()})
+
 # Rooms that are loaded when one of their names is first asked for: a program that only converts
 # does not wait for the rest.
 _LATER = {

@@ -9,22 +9,30 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import os
+import pkgutil
 import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from lowprec.cli import compare, convert, diff, formats, inspect, report, trace, train, verify
 from lowprec.common.names import did_you_mean
 from lowprec.common.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import ModuleType
 
 __all__ = ["main"]
 
 INTERRUPTED = 128 + 2  # as shells have it of a program that SIGINT ends
-COMMANDS = (formats, inspect, compare, diff, convert, trace, train, verify, report)
+
+
+def commands() -> list[ModuleType]:
+    """Return the modules of this package that have a command: those with a PLACE, in its order."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return sorted((m for m in modules if hasattr(m, "PLACE")), key=lambda m: int(m.PLACE))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,12 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """Read the arguments; of a misspelt command or option, say which one may have been meant."""
-    parser, commands = _parser()
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
-        near = difflib.get_close_matches(arguments[0].lower(), commands, n=1)
+    parser, names = _parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+        near = difflib.get_close_matches(arguments[0].lower(), names, n=1)
         parser.error(
             f"invalid choice: {arguments[0]!r} is not a command; {did_you_mean(near)}use one of "
-            f"{', '.join(commands)}"
+            f"{', '.join(names)}"
         )
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -113,10 +121,10 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"lowprec {VERSION}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    chosen = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, run: Callable[[Any], int | None], purpose: str, example: str) -> Any:
-        command = commands.add_parser(
+        command = chosen.add_parser(
             name,
             help=purpose,
             description=f"{purpose[0].upper()}{purpose[1:]}.",
@@ -127,6 +135,6 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         command.set_defaults(run=run, command=command)
         return command
 
-    for command in COMMANDS:
+    for command in commands():
         command.register(add)
-    return parser, list(commands.choices)
+    return parser, list(chosen.choices)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lowprec.analysis.comparison import Comparison
     from lowprec.tensors.naming import Named
 
+PLACE = 3  #: among the commands
+
 
 def register(add: Add) -> None:
     """Add the command."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from lowprec.tensors import Conversion
 
+PLACE = 5  #: among the commands
+
 
 def register(add: Add) -> None:
     """Add the command."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from lowprec.analysis.difference import Difference
     from lowprec.tensors import Tensor
 
+PLACE = 4  #: among the commands
+
 
 def register(add: Add) -> None:
     """Add the command."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lowprec.cli.arguments import Add
     from lowprec.formats import Format
 
+PLACE = 1  #: among the commands
+
 
 def register(add: Add) -> None:
     """Add the command."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from lowprec.formats import Format
 
+PLACE = 2  #: among the commands
+
 
 def register(add: Add) -> None:
     """Add the command."""

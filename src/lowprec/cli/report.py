@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from lowprec.cli.arguments import Add
 
+PLACE = 9  #: among the commands
+
 
 def register(add: Add) -> None:
     """Add the command."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BEYOND, REFUSED = 1, 2
 
+PLACE = 6  #: among the commands
+
 
 def register(add: Add) -> None:
     """Add the command."""

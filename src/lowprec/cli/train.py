@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _EXPERIMENTS = 12  # of a diagnosis, about: what its bar begins with
 
+PLACE = 7  #: among the commands
+
 
 def register(add: Add) -> None:
     """Add the command."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from lowprec.verification import Check, Report
 
+PLACE = 8  #: among the commands
+
 
 def register(add: Add) -> None:
     """Add the command."""

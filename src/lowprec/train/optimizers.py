@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lowprec.common.names import named
 from lowprec.train.optimizing.adaptive import (
@@ -52,6 +52,17 @@ __all__ = [
 ]
 
 
+_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {}
+_Make = TypeVar("_Make", bound="Callable[..., Optimizer]")
+
+
+def _known(make: _Make) -> _Make:
+    """Let an optimizer be asked for by its name."""
+    _OPTIMIZERS[make.__name__.lower()] = make
+    return make
+
+
+@_known
 def SGD(
     learning_rate: Rate = 1e-3,
     momentum: float = 0.0,
@@ -108,11 +119,13 @@ def _sgd_parts(momentum: float, *, nesterov: bool, weight_decay: float) -> tuple
     return add_decayed_weights(weight_decay), trace(momentum, nesterov), scale_by_rate()
 
 
+@_known
 def Momentum(learning_rate: Rate = 1e-3, momentum: float = 0.9, **others: Any) -> Optimizer:
     """`SGD` with momentum; the other arguments are its own."""
     return dataclasses.replace(SGD(learning_rate, momentum, **others), name="Momentum")
 
 
+@_known
 def Nesterov(learning_rate: Rate = 1e-3, momentum: float = 0.9, **others: Any) -> Optimizer:
     """`SGD` with Nesterov's momentum; the other arguments are its own."""
     return dataclasses.replace(
@@ -120,6 +133,7 @@ def Nesterov(learning_rate: Rate = 1e-3, momentum: float = 0.9, **others: Any) -
     )
 
 
+@_known
 def AdaGrad(
     learning_rate: Rate = 1e-2,
     lr_decay: float = 0.0,
@@ -161,6 +175,7 @@ def AdaGrad(
     )
 
 
+@_known
 def RMSProp(
     learning_rate: Rate = 1e-2,
     rho: float = 0.99,
@@ -220,6 +235,7 @@ def _rmsprop_parts(
     )
 
 
+@_known
 def Adam(
     learning_rate: Rate = 1e-3,
     beta_1: float = 0.9,
@@ -258,6 +274,7 @@ def Adam(
     )
 
 
+@_known
 def AdamW(
     learning_rate: Rate = 1e-3,
     beta_1: float = 0.9,
@@ -283,6 +300,7 @@ def AdamW(
     )
 
 
+@_known
 def AdaMax(
     learning_rate: Rate = 2e-3,
     beta_1: float = 0.9,
@@ -308,6 +326,7 @@ def AdaMax(
     )
 
 
+@_known
 def Nadam(
     learning_rate: Rate = 2e-3,
     beta_1: float = 0.9,
@@ -351,11 +370,6 @@ def _adamax_parts(numbers: dict[str, float], beta_1: float) -> tuple[Transform, 
 
 
 RMSprop, Adagrad, Adamax = RMSProp, AdaGrad, AdaMax  # as Keras spells them
-
-_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    optimizer.__name__.lower(): optimizer
-    for optimizer in (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW, AdaMax, Nadam)
-}
 
 
 def remade(name: str, learning_rate: Rate, numbers: dict[str, Any]) -> Optimizer | None:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from lowprec.accumulation.accumulator import Accumulator
 
-__all__ = ["INPUTS", "Preset", "expected_sums", "presets", "tensor_core_check"]
-
 Array = np.ndarray[Any, Any]
 
 INPUTS = tuple(dict.fromkeys(get_format(name) for row in TABLE for name in row.inputs))
