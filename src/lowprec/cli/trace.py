@@ -25,8 +25,8 @@ def register(add: Add) -> None:
         _trace,
         "run a script in a format and say which line loses the bits",
         "lowprec trace model.py --result loss --format bfloat16\n"
-        "         lowprec trace model.py --function step --tolerance 1e-2 --html step.html\n"
-        "         lowprec trace model.py --result x,y --keep 12,15-17 --modules scipy\n\n"
+        "         lowprec trace model.py --function step --tolerance 1e-2 --html t.html\n"
+        "         lowprec trace model.py --result x,y --keep 12,15 --modules scipy\n\n"
         "exit codes: 0 the error is within the tolerance, 1 it is beyond, 2 refused",
     )
     trace.add_argument("script", metavar="SCRIPT", help="a Python file that computes with NumPy")
