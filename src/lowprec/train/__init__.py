@@ -18,6 +18,9 @@ from lowprec.train import optimizers as optimizers
 from lowprec.train import recipes as recipes
 from lowprec.train import regularizers as regularizers
 from lowprec.train import schedules as schedules
+from lowprec.train.activity import LayerOutputs as LayerOutputs
+from lowprec.train.activity import dead_units as dead_units
+from lowprec.train.activity import layer_outputs as layer_outputs
 from lowprec.train.callbacks import Callback as Callback
 from lowprec.train.callbacks import Checkpoint as Checkpoint
 from lowprec.train.callbacks import CSVLogger as CSVLogger
@@ -29,6 +32,7 @@ from lowprec.train.callbacks import TerminateOnNaN as TerminateOnNaN
 from lowprec.train.dataset import Dataset as Dataset
 from lowprec.train.diagnosis import Diagnosis as Diagnosis
 from lowprec.train.diagnosis import diagnose as diagnose
+from lowprec.train.folding import fold as fold
 from lowprec.train.layers import ELU as ELU
 from lowprec.train.layers import Activation as Activation
 from lowprec.train.layers import AlphaDropout as AlphaDropout
@@ -59,6 +63,7 @@ from lowprec.train.optimizers import Nesterov as Nesterov
 from lowprec.train.optimizers import Optimizer as Optimizer
 from lowprec.train.optimizers import RMSProp as RMSProp
 from lowprec.train.optimizers import RMSprop as RMSprop
+from lowprec.train.paths import optimizer_path as optimizer_path
 from lowprec.train.policy import Policy as Policy
 from lowprec.train.policy import get_policy as get_policy
 from lowprec.train.policy import named_policies as named_policies

@@ -34,6 +34,7 @@ __all__ = [
     "linear_map",
     "load_npz",
     "quadratic",
+    "to_categorical",
     "wine",
 ]
 
@@ -198,11 +199,16 @@ def characters(*, context: int = 8, samples: int = 10_000, test_fraction: float 
 
 
 @in_exact_state
-def linear() -> Dataset:
+def linear(*, seed: int = 1234) -> Dataset:
     """Return y = x + 10 on whole numbers: trained on x = 0 … 99, tested on x = 100 … 199.
 
-    There is no noise. The 100 training points come in an order drawn with NumPy's legacy seed 1234,
-    the test points ascending. The test set asks for extrapolation.
+    There is no noise. The 100 training points come in an order drawn with NumPy's legacy seed, as
+    ``numpy.random.seed`` sets it, the test points ascending. The test set asks for extrapolation.
+
+    Parameters
+    ----------
+    seed : int
+        The legacy seed.
 
     Examples
     --------
@@ -211,56 +217,78 @@ def linear() -> Dataset:
     ([100.0, 101.0], [110.0, 111.0])
     """
     x = np.arange(200.0).reshape(-1, 1)
-    x[:100] = np.random.RandomState(1234).permutation(x[:100])
+    x[:100] = np.random.RandomState(seed).permutation(x[:100])
     y = x + 10
     return Dataset(x[:100], y[:100], x[100:], y[100:], "linear")
 
 
 @in_exact_state
-def quadratic() -> Dataset:
+def quadratic(*, integers: bool = False, seed: int = 1234) -> Dataset:
     """Return y = x₁²/2 - 3·x₂ + 5 at 1000 points to train and 200 to test, uniform in [-5, 5)².
 
-    There is no noise; the points are drawn with NumPy's legacy seed 1234.
+    There is no noise; the points are drawn with NumPy's legacy seed.
+
+    Parameters
+    ----------
+    integers : bool
+        Whether points are whole, as ``numpy.random.randint(-5, 5, …)`` draws them: every bfloat16
+        value of x and y is exact then.
+    seed : int
+        The legacy seed.
 
     Examples
     --------
     >>> quadratic().summary
     'quadratic: 1,000 training and 200 test samples of shape (2,), 1 target'
     """
-    x = _uniform(2)
+    x = _points(2, integers, seed)
     y = x[:, :1] ** 2 / 2 - 3 * x[:, 1:] + 5
     return Dataset(x[:1000], y[:1000], x[1000:], y[1000:], "quadratic")
 
 
 @in_exact_state
-def linear_map() -> Dataset:
+def linear_map(*, integers: bool = False, collinear: bool = False, seed: int = 1234) -> Dataset:
     """Return a linear map of four inputs to two outputs at 1000 points to train and 200 to test.
 
     y₁ = 0.3·x₁ + 0.2·x₂ - 0.4·x₃ + 0.1·x₄ + 2 and y₂ = 0.5·x₁ - 0.1·x₂ + 0.3·x₃ - 2, without noise;
-    the points are uniform in [-5, 5)⁴, drawn with NumPy's legacy seed 1234.
+    the points are uniform in [-5, 5)⁴, drawn with NumPy's legacy seed.
+
+    Parameters
+    ----------
+    integers : bool
+        Whether points are whole, as ``numpy.random.randint(-5, 5, …)`` draws them.
+    collinear : bool
+        Whether x₄ is x₁ + x₂: many kernels give the same targets then, and training chooses one.
+    seed : int
+        The legacy seed.
 
     Examples
     --------
     >>> linear_map().summary
     'linear_map: 1,000 training and 200 test samples of shape (4,), 2 targets'
     """
-    x = _uniform(4)
+    x = _points(4, integers, seed)
+    if collinear:
+        x[:, 3] = (x[:, 0] + x[:, 1]).astype(np.float32)
     rows = np.array([[0.3, 0.2, -0.4, 0.1], [0.5, -0.1, 0.3, 0.0]])
     # not a product of matrices, whose last bits depend on the processor
     y = (x[:, np.newaxis] * rows).sum(axis=-1) + np.array([2.0, -2.0])
     return Dataset(x[:1000], y[:1000], x[1000:], y[1000:], "linear_map")
 
 
-def _uniform(inputs: int) -> Array:
+def _points(inputs: int, integers: bool, seed: int) -> Array:
     """Return 1200 points that float32 holds, so that targets belong to the stored inputs."""
-    x = np.random.RandomState(1234).uniform(-5, 5, (1200, inputs))
+    legacy = np.random.RandomState(seed)
+    if integers:
+        return legacy.randint(-5, 5, (1200, inputs)).astype(np.float64)
+    x = legacy.uniform(-5, 5, (1200, inputs))
     return x.astype(np.float32).astype(np.float64)
 
 
 # Files, and all by name --------------------------------------------------------------------------
 
 
-def load_npz(path: str | os.PathLike[str]) -> Dataset:
+def load_npz(path: str | os.PathLike[str], *, channel_axis: bool = False) -> Dataset:
     """Return the data in an .npz file of Keras' layout: x_train, y_train, x_test, y_test.
 
     Images stay (n, height, width[, channels]); pixels stay as they are: `Dataset.scaled` scales
@@ -270,6 +298,8 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     ----------
     path : str or path
         The file, such as Keras' ``mnist.npz``.
+    channel_axis : bool
+        Whether images (n, height, width) get an axis for their one channel, which `Conv2D` wants.
 
     Raises
     ------
@@ -290,7 +320,49 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
             arrays: dict[str, Any] = {field: archive[field] for field in FIELDS}
     except (EOFError, zipfile.BadZipFile, zlib.error, ValueError) as error:
         raise ValueError(f"{path} is not a data set: {error}") from None
+    if channel_axis:
+        for field in ("x_train", "x_test"):
+            if arrays[field].ndim == 3:
+                arrays[field] = arrays[field][..., np.newaxis]
     return Dataset(**arrays, name=path.stem)
+
+
+def to_categorical(labels: Any, classes: int | None = None) -> Array:
+    """Return one-hot rows of labels, float32: what ``categorical_crossentropy`` takes.
+
+    Parameters
+    ----------
+    labels : array_like of int, shape (n,) or (n, 1)
+        The numbers of classes, from 0.
+    classes : int, optional
+        How many there are; by default the largest label and one.
+
+    Raises
+    ------
+    ValueError
+        If a label is negative, or not below `classes`.
+    TypeError
+        If labels are not integers.
+
+    Examples
+    --------
+    >>> to_categorical([2, 0]).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    array = np.asarray(labels)
+    if array.dtype.kind not in "biu":
+        raise TypeError(
+            f"labels are {array.dtype}; number the classes: "
+            "np.unique(labels, return_inverse=True)[1]"
+        )
+    numbers = array.reshape(-1).astype(np.int64)
+    count = int(numbers.max(initial=-1)) + 1 if classes is None else classes
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < count:
+        raise ValueError(
+            f"labels from {numbers.min()} to {numbers.max()} with {count} classes; classes are "
+            "counted from 0"
+        )
+    return np.eye(count, dtype=np.float32)[numbers]
 
 
 _LOADERS: dict[str, Callable[[], Dataset]] = {

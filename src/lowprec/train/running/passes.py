@@ -145,8 +145,11 @@ def run_forward(
     watch: Watch | None = None,
     *,
     is_plain: bool = False,
+    keep: list[Array] | None = None,
 ) -> Forward:
     """Compute the outputs; `params` are checked and stored as the policy stores them.
+
+    Each layer's outputs are put into `keep`, if it is given.
 
     A plain pass leaves out dropout and the layers' own policies: it is the start of a training.
     """
@@ -179,6 +182,8 @@ def run_forward(
             if watch is not None:
                 watch.forward(i, own, x)
             saved.append((own, run, kept))
+            if keep is not None:
+                keep.append(x)
             for name, value in run.updates.items():
                 updates[f"{i}/{name}"] = value
     return Forward(x, saved, updates)
