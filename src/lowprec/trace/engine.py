@@ -69,6 +69,7 @@ class Engine:
         self.steps = 0
         self.watched: frozenset[int] | None = None  # units whose shares are kept; all by default
         self.left: list[str] = []  # what left although it was allowed to
+        self.has_nonfinite = False  # whether anything, the shadow too, is infinite or NaN
         self.has_lost = False  # whether anything became infinite, NaN or zero
         self._codes = places._codes
         self._scratch: Array = np.empty(0)
@@ -83,6 +84,8 @@ class Engine:
         """Return a number that enters, its rounding booked."""
         value, shadow = kit.enter_one(x), float(x)
         unit.is_used = True
+        if not math.isfinite(value - shadow):
+            self.has_nonfinite = True
         if not self.budget:
             born: Any = None
         elif value == shadow or not math.isfinite(value - shadow) or not self._keeps(unit):
@@ -103,6 +106,8 @@ class Engine:
             value = value.copy()
         array = self.fresh(value, shadow, kit)
         error = value - shadow
+        if not is_finite(error):
+            self.has_nonfinite = True
         if self.budget and np.any(error) and self._keeps(unit):
             part = np.where(np.isfinite(error), error, 0.0)
             array.store.born[unit.index] = part  # type: ignore[index]
@@ -117,6 +122,8 @@ class Engine:
     def raw(self, x: Array) -> Traced:
         """Return an array of the program's globals, which enters where it is used."""
         shadow = np.array(x, np.float64, order="C")
+        if not is_finite(shadow):
+            self.has_nonfinite = True
         return Traced(self, shadow.copy(), shadow, self._store(shadow, None))
 
     def _store(self, shadow: Array, kit: Kit | None) -> Store:
@@ -227,15 +234,18 @@ class Engine:
         if kind is float or kind is int:
             value = kit.enter_one(x)
             shadow = np.float64(x)
+            if value - value != 0.0:
+                self.has_nonfinite = True
             if value != x:
                 self._entered(np.asarray(value), np.asarray(shadow), site.unit, "conversion", None)
             return self.dtype.type(value), shadow, None
         if isinstance(x, list | tuple) and has_traced(x):
             return self.operand(self.stacked(x, site), site)
         numbers = _numeric(x)
-        entered = kit.enter(numbers)
-        value = self._stored(entered)
+        value = self._stored(kit.enter(numbers))
         shadow = np.asarray(numbers, np.float64)
+        if not is_finite(value):
+            self.has_nonfinite = True
         self._entered(value, shadow, site.unit, "conversion", None)
         return value, shadow, None
 
@@ -363,6 +373,7 @@ class Engine:
         grown: dict[int, float] = {}
         z.born, z.grown = born, grown
         if error - error != 0.0:
+            self.has_nonfinite = True
             return
         total = carried = 0.0
         for source, slope in ((a, slopes[0]), (b, slopes[1])):
@@ -521,8 +532,7 @@ class Engine:
         if chosen is not None:
             mask = chosen.astype(np.float64) if np.ndim(chosen) else float(chosen)
             return [(mask, 1.0), (1.0 - mask, 1.0)]
-        wide = [np.asarray(v, np.float64) for v in values]
-        return [(p.slope, p.kept) for p in operations.passes(ufunc, wide, shadows, zs)]
+        return [(p.slope, p.kept) for p in operations.passes(ufunc, values, shadows, zs)]
 
     def _count_absorbed(self, z: Any, values: list[Any], site: Site, name: str) -> None:
         x, y = values
@@ -560,6 +570,7 @@ class Engine:
         kept_here = np.isfinite(error)
         is_clean = bool(kept_here.all())
         if not is_clean:
+            self.has_nonfinite = True
             error = np.where(kept_here, error, 0.0)
         born, grown = result.store.born, result.store.grown
         assert born is not None
@@ -571,12 +582,16 @@ class Engine:
             parts = _parts(source, "born")
             if not parts and (self.watched is None or source is None):
                 continue
-            if not callable(slope) and type(slope) is not float and not is_finite(slope):
+            is_tame = site.name in operations.TAME and not self.has_nonfinite
+            if not (is_tame or callable(slope) or type(slope) is float or is_finite(slope)):
                 slope = np.where(np.isfinite(slope), slope, 0.0)
             is_whole = type(kept) is float and kept == 1.0
-            if not is_whole and not is_finite(kept):
+            if not (is_tame or is_whole or is_finite(kept)):
                 kept = np.where(np.isfinite(kept), kept, 0.0)
-            share = _through(slope, _error(source), shape)
+            brought = source.value - source.shadow
+            if self.has_nonfinite and not is_finite(brought):
+                brought = np.where(np.isfinite(brought), brought, 0.0)
+            share = _through(slope, brought, shape)
             part = share if is_whole else share * kept
             if not is_clean:
                 share, part = np.where(kept_here, share, 0.0), np.where(kept_here, part, 0.0)
@@ -1387,12 +1402,6 @@ def _ratio(a: Any, b: Any) -> Any:
     """Return a / b, 1 where b is 0; at most 1."""
     with np.errstate(all="ignore"):
         return np.minimum(1.0, np.where(np.asarray(b) > 0, a / np.where(b == 0, 1.0, b), 1.0))
-
-
-def _error(source: Source) -> Any:
-    """Return value - shadow of an operand, 0 where that is not finite."""
-    error = source.value - source.shadow
-    return error if is_finite(error) else np.where(np.isfinite(error), error, 0.0)
 
 
 def is_finite(x: Any) -> bool:

@@ -135,10 +135,13 @@ def _carried(condition: Any) -> Any:
     return 1.0 / np.maximum(1.0, condition)
 
 
+_LEAST = 5e-324  # so that nothing is divided by 0
+
+
 def _of_sum(sign: float) -> Callable[..., list[Pass]]:
     def passes(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
         sizes = np.abs(xs) + np.abs(ys)
-        kept = np.where(sizes > 0, np.abs(zs) / np.where(sizes > 0, sizes, 1.0), 1.0)
+        kept = np.abs(zs) / np.maximum(sizes, _LEAST)
         return [Pass(1.0, kept), Pass(sign, kept)]
 
     return passes
@@ -149,12 +152,16 @@ def _of_product(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
 
 
 def _of_quotient(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
-    return [Pass(0.5 * (1 / y + 1 / ys), 1.0), Pass(-0.5 * (x + xs) / (y * ys), 1.0)]
+    product = np.multiply(y, ys)  # float64, as the shadow is
+    return [Pass(0.5 * (y + ys) / product, 1.0), Pass(-0.5 * (x + xs) / product, 1.0)]
 
 
 def _of_square(x: Any, xs: Any, zs: Any) -> list[Pass]:
     return [Pass(x + xs, 1.0)]
 
+
+# Their slopes and what they keep are finite where operands are.
+TAME = frozenset(("add", "subtract", "multiply", "square", "negative", "positive"))
 
 # Derivatives where secants have no width.
 _DERIVATIVES: dict[str, Callable[[Any, Any], Any]] = {
@@ -244,16 +251,15 @@ def passes(ufunc: Any, operands: list[Array], shadows: list[Array], result: Any)
     ----------
     ufunc : numpy.ufunc
         The function, of one or two operands.
-    operands, shadows : list of float64 ndarray
-        The operands as traced (converted to the line's format), and in the shadow.
+    operands, shadows : list of ndarray
+        The operands as traced (converted to the line's format), and in the shadow (float64).
     result : float64 ndarray
         The function of the shadows.
     """
     own = _OWN.get(ufunc.__name__)
-    pairs = [v for pair in zip(operands, shadows, strict=True) for v in pair]
-    with np.errstate(all="ignore"):
-        if own is not None:
-            return own(*pairs, result)
-        if len(operands) == 1:
-            return _of_one(ufunc, pairs[0], pairs[1], result)
-        return _of_two(ufunc, pairs[0], pairs[1], pairs[2], pairs[3], result)
+    if own is not None:
+        return own(*[v for pair in zip(operands, shadows, strict=True) for v in pair], result)
+    wide = [np.asarray(v, np.float64) for v in operands]
+    if len(wide) == 1:
+        return _of_one(ufunc, wide[0], shadows[0], result)
+    return _of_two(ufunc, wide[0], shadows[0], wide[1], shadows[1], result)

@@ -258,5 +258,5 @@ def expression(file: str, span: Span | None) -> str:
 
 
 def short(file: str) -> str:
-    """Return the name of a file as reports print it."""
-    return os.path.basename(file) or file
+    """Return the name of a file as reports print it; "cell" for one of a notebook's."""
+    return "cell" if "ipykernel_" in file else os.path.basename(file) or file
