@@ -24,6 +24,7 @@ _OTHER_WAY = 10.0  # shadow - reference over result - shadow, from which a decis
 _ROUNDOFF = 1e-11  # relative difference that is float64's own
 _OF_A_DECISION = 0.1  # part of the error that made a decision, from which a line is named for it
 _CANCELS = 1.0  # bit
+_OF_OPERATIONS = 0.1  # of a line, from which what is absorbed is said to cost
 
 
 class Finding(NamedTuple):
@@ -279,7 +280,7 @@ def _born(trace: Any, finding: Finding, line: Any) -> str:
     cost = _cost(trace, finding, max(finding.born, finding.grown))
     if line.number is None:
         return f"its rounding on entry {cost}"
-    if line.absorbed:
+    if line.absorbed > _OF_OPERATIONS * line.operations:
         changes = "changes" if line.absorbed == 1 else "change"
         return (
             f"absorbs what is added ({line.absorbed:,} of {line.operations:,} operations "
