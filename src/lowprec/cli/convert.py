@@ -6,9 +6,9 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lowprec.blocks.formats import get_format
 from lowprec.cli.arguments import Add, add_modes, add_names, add_raw, checked, raw_of
 from lowprec.cli.terminal import note, show, transfer_progress
-from lowprec.formats import get_format
 
 if TYPE_CHECKING:
     import argparse

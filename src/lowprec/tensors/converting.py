@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lowprec.blocks.formats import BlockFormat, get_format
 from lowprec.common.outputs import NEVER_REPLACED, Output, check_outputs, is_same_file
 from lowprec.common.processor_state import in_exact_state
-from lowprec.formats import FormatLike, checked_overflow, get_format
-from lowprec.rounding import OverflowLike, Rounding, RoundingLike
+from lowprec.formats import checked_overflow
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 from lowprec.tensors.journal import Journal
-from lowprec.tensors.opening import find_files, read_model, say_what_is_left, write_index
+from lowprec.tensors.layouts import layout_for, quantization_config_of
+from lowprec.tensors.opening import (
+    find_files,
+    model_config,
+    read_model,
+    say_what_is_left,
+    write_index,
+)
 from lowprec.tensors.request import Request, seed_sequence
 from lowprec.tensors.sources import watched
-from lowprec.tensors.writing import WRITERS, checked_file, storable, write_file
+from lowprec.tensors.writing import WRITERS, checked_file, replacing, storable, write_file
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
+    from lowprec.blocks.formats import AnyFormat, AnyFormatLike
     from lowprec.common.randomness import RNGLike
     from lowprec.tensors.kinds.raw import Raw
     from lowprec.tensors.tensor import Tensor, TensorFile
@@ -58,7 +68,7 @@ class Conversion:
 def convert(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],
-    to: FormatLike,
+    to: AnyFormatLike | None = None,
     *,
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
@@ -70,6 +80,7 @@ def convert(
     executor: Executor | None = None,
     progress: Progress | None = None,
     raw: Raw | None = None,
+    plan: Mapping[str, AnyFormatLike] | None = None,
 ) -> Conversion:
     """Convert the real numbers of files to a format, in the memory of a few blocks.
 
@@ -84,8 +95,13 @@ def convert(
         The file to write, ``.safetensors``, ``.npz`` or ``.npy``; for several files a folder, in
         which each keeps its name. A run for several files that was cut off goes on where it
         stopped when it is started again.
-    to : Format, str or dtype
+    to : Format, BlockFormat, str or dtype
         The format. One that the file has no dtype for is stored as unsigned codes with a note.
+        ``nvfp4``, ``mxfp4``, ``mxfp6_e2m3``, ``mxfp8_e4m3`` and ``fp8_128x128`` are written in the
+        layouts that vLLM and transformers read, to ``.safetensors``: the weights of linear layers,
+        which are matrices of whole blocks; embeddings, norms and the output layer pass unchanged
+        unless `include` names them. A folder gets a ``config.json`` with its
+        ``quantization_config``; a model that is no longer quantized loses it.
     rounding, overflow
         As in `lowprec.round_to`.
     rng : None, int, SeedSequence or Generator
@@ -107,6 +123,9 @@ def convert(
         Called as ``progress(file, bytes_done, bytes_in_all)``.
     raw : Raw, optional
         What bare codes are; see `open_tensors`.
+    plan : mapping of str to format, optional
+        Instead of `to`: the format of each tensor by its name, as `plan_formats` finds it; tensors
+        that it does not name pass unchanged.
 
     Returns
     -------
@@ -130,15 +149,19 @@ def convert(
     ...     print(open_tensors(f"{folder}/w16.safetensors")["w"].read(), done.unchanged)
     [0.100098 -0] 1
     """
-    fmt = get_format(to)
+    if (to is None) == (plan is None):
+        raise ValueError("say what to convert to, or give a plan, and not both")
+    formats = None if plan is None else {name: get_format(fmt) for name, fmt in plan.items()}
+    fmt = None if to is None else get_format(to)
     how = Request(
         fmt,
-        (Rounding(rounding), checked_overflow(overflow, fmt)),
+        _checked_modes(fmt, formats, Rounding(rounding), Overflow(overflow), scale=scale),
         seed_sequence(rng),
         scale,
         _patterns(include),
         _patterns(exclude),
         raw,
+        formats,
     )
     say_what_is_left(source)
     paths, index = find_files(source)
@@ -162,8 +185,10 @@ def convert(
     if len(paths) == 1 and index is None:
         if not overwrite:
             check_outputs([Output(targets[paths[0]], NEVER_REPLACED)])
-        return _convert_files(how, files, targets, None, overwrite, executor, progress)
-    new_index = folder / index.name if index else None
+        done = _convert_files(how, files, targets, None, overwrite, executor, progress)
+        _write_config(how, files, folder)
+        return done
+    new_index = folder / _name_of_index(index) if index else None
     journal = Journal.open(
         folder, how.identity(paths, rng), how.seed, [*targets.values(), new_index], overwrite
     )
@@ -171,12 +196,78 @@ def convert(
     done = _convert_files(how, files, targets, journal, True, executor, progress)
     if index is not None and new_index is not None:
         write_index(index, new_index, targets)
+    _write_config(how, files, folder)
     journal.remove()
     return done
 
 
+def _checked_modes(
+    fmt: AnyFormat | None,
+    plan: Mapping[str, AnyFormat] | None,
+    rounding: Rounding,
+    overflow: Overflow,
+    *,
+    scale: bool,
+) -> tuple[Rounding, Overflow]:
+    """Return the modes, which every format must allow."""
+    for one in {*(plan or {}).values(), *([fmt] if fmt is not None else [])}:
+        if not isinstance(one, BlockFormat):
+            overflow = checked_overflow(overflow, one)
+            continue
+        layout_for(one)
+        if scale or overflow is not Overflow.IEEE or rounding.is_stochastic:
+            raise ValueError(
+                f"{one} finds its own scales, saturates, and is written a piece at a time; leave "
+                "scale and overflow away, and use a deterministic rounding"
+            )
+    return rounding, overflow
+
+
+def writes_blocks(how: Request, file: TensorFile) -> bool:
+    """Whether a tensor of a file is written as codes and scales."""
+    return any(isinstance(how.format_of(t), BlockFormat) and how.selects(t) for t in file.tensors)
+
+
+def _write_config(how: Request, files: dict[Path, TensorFile], folder: Path) -> None:
+    """Write the model's config.json beside its files, with the truth about its packing."""
+    first = next(iter(files))
+    content = model_config(first.parent)
+    tensors = [tensor for file in files.values() for tensor in file.tensors]
+    was_quantized = bool({"quantization_config", "compression_config"} & set(content))
+    chosen = [tensor for tensor in tensors if how.selects(tensor)]
+    formats: dict[BlockFormat, list[str]] = {}
+    for tensor in chosen:
+        fmt = how.format_of(tensor)
+        if isinstance(fmt, BlockFormat):
+            formats.setdefault(fmt, []).append(_layer(tensor))
+    if any(tensor.left.startswith("a part of") for tensor in tensors):
+        kept = content  # some tensors keep the packing they have
+    else:
+        hidden = ("quantization_config", "compression_config")
+        kept = {key: value for key, value in content.items() if key not in hidden}
+        if formats:
+            taken = {layer for layers in formats.values() for layer in layers}
+            matrices = [_layer(t) for t in tensors if len(t.shape) == 2 and t.fmt is not None]
+            left = [layer for layer in matrices if layer not in taken]
+            kept["quantization_config"] = quantization_config_of(formats, left)
+    if not (formats or was_quantized or content):
+        return
+    text = json.dumps(kept, indent=2) + "\n"
+    with replacing(folder / "config.json", overwrite=True) as file:
+        file.write(text.encode())
+
+
+def _layer(tensor: Tensor) -> str:
+    return tensor.name.removesuffix(".weight")
+
+
 def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _name_of_index(index: Path) -> str:
+    """Return the name of the new files' index: of safetensors, whatever the old files were."""
+    return index.name.replace(".bin.index.json", ".safetensors.index.json")
 
 
 def _name_in_set(path: Path) -> str:
@@ -198,9 +289,10 @@ def _checked(how: Request, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
     how.check_patterns([tensor for file in model for tensor in file.tensors])
     files = dict(zip(paths, read_model(paths, how.selects, how.raw), strict=True))
     for path, target in targets.items():
-        plan = [how.planned(tensor) for tensor in files[path].tensors]
-        if how.scale:  # some scale, which is known only when all numbers have been read
-            plan = [dataclasses.replace(t, scale=0.5) if how.selects(t) else t for t in plan]
+        scale = 0.5 if how.scale else 1.0  # which is known only when all numbers have been read
+        plan = [one for tensor in files[path].tensors for one in how.planned(tensor, scale)]
+        if writes_blocks(how, files[path]) and target.suffix.lower() != ".safetensors":
+            raise ValueError(f"{target} cannot be written: quantized layouts are of .safetensors")
         checked_file(target, plan, files[path].metadata)
     return files
 
@@ -217,7 +309,8 @@ def _convert_files(
     meter = _Meter(progress, sum(t.nbytes for f in files.values() for t in f.tensors), how)
     pending, skipped = [], []
     for path, target in targets.items():
-        plan = [storable(how.planned(t), target.suffix.lower()) for t in files[path].tensors]
+        suffix = target.suffix.lower()
+        plan = [storable(one, suffix) for t in files[path].tensors for one in how.planned(t)]
         if journal is not None and journal.has_finished(path, target, plan):
             meter.skip(files[path])
             skipped.append(target)
@@ -249,7 +342,7 @@ def _one_by_one(
 ) -> Iterator[Path]:
     """Convert files; yield each when it is complete."""
     for file in files:
-        tensors = [how.apply(tensor) for tensor in meter.watch(file)]
+        tensors = [one for tensor in meter.watch(file) for one in how.apply(tensor)]
         write_file(targets[file.path], tensors, file.metadata, overwrite=overwrite)
         yield file.path
 
@@ -285,7 +378,7 @@ def convert_file(
     """Convert one file of a model; this is what executors are given."""
     try:
         file = read_model(model, how.selects, how.raw)[model.index(path)]
-        tensors = [how.apply(tensor) for tensor in file.tensors]
+        tensors = [one for tensor in file.tensors for one in how.apply(tensor)]
         write_file(target, tensors, file.metadata, overwrite=overwrite)
     except FileNotFoundError as error:
         raise FileNotFoundError(

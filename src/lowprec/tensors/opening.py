@@ -380,10 +380,11 @@ def write_index(index: Path, target: Path, targets: dict[Path, Path]) -> None:
     targets : dict of Path to Path
         The new shard of each old one.
     """
-    names = {path.name: new.name for path, new in targets.items()}
     content = json.loads(index.read_text(encoding="utf-8"))
     total = sum(tensor.nbytes for new in targets.values() for tensor in read_file(new).tensors)
     content["metadata"] = (content.get("metadata") or {}) | {"total_size": total}
-    content["weight_map"] = {key: names[name] for key, name in content["weight_map"].items()}
+    content["weight_map"] = {
+        tensor.name: new.name for new in targets.values() for tensor in read_file(new).tensors
+    }
     with replacing(target, overwrite=True) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())

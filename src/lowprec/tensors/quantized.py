@@ -165,15 +165,15 @@ class Grid:
 
     def exact_blocks(self, elements: int) -> Iterator[Array]:
         """Yield all values as float64, in blocks of this many."""
-        return _cut(self._slabs(self._decoded), elements)
+        return cut(self._slabs(self._decoded), elements)
 
     def scale_blocks(self, elements: int) -> Iterator[Array]:
         """Yield what each element is multiplied by, as float64, in blocks of this many."""
-        return _cut(self._slabs(self._spread), elements)
+        return cut(self._slabs(self._spread), elements)
 
     def code_blocks(self, elements: int) -> Iterator[Array]:
         """Yield all codes as uint8, in blocks of this many."""
-        return _cut(self._slabs(self._coded), elements)
+        return cut(self._slabs(self._coded), elements)
 
     def array(self) -> Array:
         """Return all values as float32."""
@@ -296,15 +296,15 @@ class Flat:
 
     def exact_blocks(self, elements: int) -> Iterator[Array]:
         """Yield all values as float64, in blocks of this many."""
-        return _cut(self._slabs(lambda codes, scales: self.values[codes] * scales), elements)
+        return cut(self._slabs(lambda codes, scales: self.values[codes] * scales), elements)
 
     def scale_blocks(self, elements: int) -> Iterator[Array]:
         """Yield what each element is multiplied by, as float64, in blocks of this many."""
-        return _cut(self._slabs(lambda codes, scales: scales), elements)
+        return cut(self._slabs(lambda codes, scales: scales), elements)
 
     def code_blocks(self, elements: int) -> Iterator[Array]:
         """Yield all codes as uint8, in blocks of this many."""
-        return _cut(self._slabs(lambda codes, scales: codes), elements)
+        return cut(self._slabs(lambda codes, scales: codes), elements)
 
     def array(self) -> Array:
         """Return all values as float32."""
@@ -320,7 +320,7 @@ class Flat:
             yield make(codes, np.repeat(scales, self.block)[:count])
 
 
-def _cut(slabs: Iterator[Array], elements: int) -> Iterator[Array]:
+def cut(slabs: Iterator[Array], elements: int) -> Iterator[Array]:
     """Yield the elements of slabs in blocks of one size."""
     rest: list[Array] = []
     size = 0

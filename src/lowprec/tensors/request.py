@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.blocks.formats import BlockFormat
 from lowprec.common.randomness import draw_key
 from lowprec.formats import scaled
 from lowprec.tensors.converted import Converted, scale_for
 from lowprec.tensors.journal import plain_seed
+from lowprec.tensors.layouts import can_be_quantized, quantized_parts
 from lowprec.tensors.selection import check_patterns, in_words, is_selected
 from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from lowprec.blocks.formats import AnyFormat
     from lowprec.common.randomness import RNGLike
     from lowprec.formats import Format
     from lowprec.rounding import Overflow, Rounding
@@ -30,8 +33,8 @@ class Request:
 
     Attributes
     ----------
-    fmt : Format
-        What they are converted to.
+    fmt : Format, BlockFormat or None
+        What they are converted to; None where a plan says it of each.
     modes : tuple of Rounding and Overflow
         How they are rounded.
     seed : SeedSequence
@@ -42,15 +45,18 @@ class Request:
         Patterns of names that are converted, and of those of them that are not.
     raw : Raw or None
         What bare codes are.
+    plan : mapping of str to format, or None
+        The format of each tensor by its name; those that it does not name pass unchanged.
     """
 
-    fmt: Format
+    fmt: AnyFormat | None
     modes: tuple[Rounding, Overflow]
     seed: np.random.SeedSequence
     scale: bool
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     raw: Raw | None = None
+    plan: Mapping[str, AnyFormat] | None = None
 
     def identity(self, paths: Sequence[Path], rng: RNGLike) -> dict[str, Any]:
         """Return what must be the same for an interrupted run to go on."""
@@ -61,6 +67,7 @@ class Request:
             "scale": self.scale,
             "include": list(self.include),
             "exclude": list(self.exclude),
+            "plan": self.plan and {name: repr(fmt) for name, fmt in self.plan.items()},
             "rng": self._named(rng),
         }
 
@@ -87,23 +94,41 @@ class Request:
 
     def selects(self, tensor: Tensor) -> bool:
         """Whether a tensor holds real numbers that are to be converted."""
-        return tensor.fmt is not None and is_selected(tensor.name, self.include, self.exclude)
+        if tensor.fmt is None or not is_selected(tensor.name, self.include, self.exclude):
+            return False
+        fmt = self.format_of(tensor)
+        if isinstance(fmt, BlockFormat):
+            is_asked_for = self.plan is not None or self.include != ("*",)
+            return can_be_quantized(tensor, fmt, is_asked_for=is_asked_for)
+        return fmt is not None
 
-    def apply(self, tensor: Tensor) -> Tensor:
-        """Return the tensor that is converted while it is read."""
-        if not self.selects(tensor):
-            return tensor
-        scale = scale_for(tensor, self.fmt) if self.scale else 1.0
-        return self.planned(tensor, scale)
+    def format_of(self, tensor: Tensor) -> AnyFormat | None:
+        """Return the format that a tensor is converted to; None where it passes unchanged."""
+        return self.fmt if self.plan is None else self.plan.get(tensor.name)
 
-    def planned(self, tensor: Tensor, scale: float = 1.0) -> Tensor:
-        """Return the converted tensor, for this scale."""
-        if not self.selects(tensor):
-            return tensor
+    def apply(self, tensor: Tensor) -> list[Tensor]:
+        """Return what a tensor is written as: converted while it is read, or itself."""
+        fmt = self.format_of(tensor)
+        if not self.selects(tensor) or fmt is None:
+            return [tensor]
+        if isinstance(fmt, BlockFormat):
+            return quantized_parts(tensor, fmt, self.modes[0])
+        return [self._converted(tensor, fmt, scale_for(tensor, fmt) if self.scale else 1.0)]
+
+    def planned(self, tensor: Tensor, scale: float = 1.0) -> list[Tensor]:
+        """Return the same, for this scale, with nothing read."""
+        fmt = self.format_of(tensor)
+        if not self.selects(tensor) or fmt is None:
+            return [tensor]
+        if isinstance(fmt, BlockFormat):
+            return quantized_parts(tensor, fmt, self.modes[0], is_plan=True)
+        return [self._converted(tensor, fmt, scale)]
+
+    def _converted(self, tensor: Tensor, fmt: Format, scale: float) -> Tensor:
         key = draw_key(tensor_seed(self.seed, tensor.name)) if self.modes[0].is_stochastic else 0
-        dtype = self.fmt.dtype or self.fmt.code_dtype
-        source = Converted(tensor, scaled(self.fmt, scale), dtype, self.modes, key)
-        return Tensor(tensor.name, tensor.shape, dtype, source, self.fmt, scale)
+        dtype = fmt.dtype or fmt.code_dtype
+        source = Converted(tensor, scaled(fmt, scale), dtype, self.modes, key)
+        return Tensor(tensor.name, tensor.shape, dtype, source, fmt, scale)
 
 
 def tensor_seed(rng: RNGLike, name: str) -> np.random.SeedSequence:
