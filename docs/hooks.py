@@ -20,6 +20,7 @@ NOTEBOOKS = ROOT / "notebooks"
 
 # The order in which one would read them; what is not named here comes after.
 GUIDES = ["casting", "rounding", "blocks", "arithmetic", "accumulation", "measuring", "training"]
+GUIDES += ["keras", "networks"]
 GUIDES += ["recorder", "torch", "jax", "files", "clusters", "benchmarks", "verification"]
 GUIDES += ["published"]
 
