@@ -30,7 +30,12 @@ def fit(optimizer="sgd", epochs=3, x_y=None, **how):
 
 
 def test_a_rate_that_varies_and_a_loss_scale_have_curves():
-    assert set(fit().history) == {"loss", "accuracy"}
+    level = fit(train.SGD(0.25))
+    assert set(level.history) == {"loss", "accuracy"}
+    assert level.history["learning_rate"] == [0.25] * 3
+    assert level.history["loss_scale"] == [1.0] * 3
+    with pytest.raises(KeyError, match="which has loss, accuracy"):
+        level.history["acuracy"]
     rate = train.schedules.Exponential(0.1, 0.5, steps=2)
     history = fit(train.SGD(rate), policy="mixed_float16")
     assert list(history.history)[-2:] == ["learning_rate", "loss_scale"]

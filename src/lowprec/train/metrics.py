@@ -273,6 +273,7 @@ _NAMED: dict[str, Metric] = {
     "categorical_accuracy": one_hot_accuracy,
     "sparse_categorical_accuracy": accuracy,
     "top_k": top_k(),
+    "top-k": top_k(),
     "top_k_accuracy": top_k(),
     "top_k_categorical_accuracy": top_k(),
     "sparse_top_k_categorical_accuracy": top_k(),

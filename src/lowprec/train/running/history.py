@@ -24,6 +24,30 @@ SAVED = archive_kind("history")
 Array = np.ndarray[Any, Any]
 
 
+class Curves(dict[str, list[float]]):
+    """A value an epoch by name; what did not vary is known too, though it is not listed.
+
+    Attributes
+    ----------
+    constants : dict of str to float
+        ``learning_rate`` and ``loss_scale`` of a training that kept them.
+    """
+
+    def __init__(self, curves: Mapping[str, list[float]], constants: dict[str, float]) -> None:
+        super().__init__(curves)
+        self.constants = constants
+
+    def __missing__(self, name: str) -> list[float]:
+        """Return a curve that is level."""
+        if name not in self.constants:
+            raise KeyError(f"{name!r} is not in the history, which has {', '.join(self)}")
+        return [self.constants[name]] * max(map(len, self.values()), default=0)
+
+    def __reduce__(self) -> Any:
+        """Pickle both."""
+        return Curves, (dict(self), self.constants)
+
+
 class TrainedParams(dict[str, Array]):
     """Parameters by name, and what the targets were scaled by that they predict.
 
@@ -59,7 +83,9 @@ class History:
     Attributes
     ----------
     history : dict of str to list of float
-        A value an epoch, by Keras' names: ``loss``, ``accuracy``, ``val_loss``, …
+        A value an epoch, by Keras' names: ``loss``, ``accuracy``, ``val_loss``, … It lists
+        ``learning_rate`` where that varied and ``loss_scale`` where there was one, and knows them
+        elsewhere too.
     params : dict of str to ndarray
         The trained parameters.
     loss_scales : list of float
@@ -96,6 +122,13 @@ class History:
     state: dict[str, Array] = dataclasses.field(default_factory=dict)
     recorder: Any = None
     step_losses: list[float] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rate = self.facts.get("optimizer", {}).get("learning_rate")
+        constants = {"learning_rate": rate} if isinstance(rate, int | float) else {}
+        if self.facts and self.facts.get("loss_scale") is None:
+            constants["loss_scale"] = 1.0
+        self.history = Curves(self.history, constants)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything but the recorder to an .npz file, whole or not at all.
