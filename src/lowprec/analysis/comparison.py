@@ -41,10 +41,13 @@ class Comparison:
     left_out : dict of str to LeftOut
         The tensors of files that were not measured, by name: integers of a model, and what belongs
         to a packing that lowprec does not read.
+    tolerance : float or None
+        The largest relative error that counts as holding; None judges each format by what it can.
     """
 
     measurements: Mapping[str, Mapping[str, Measurement]]
     left_out: Mapping[str, LeftOut] = dataclasses.field(default_factory=dict)
+    tolerance: float | None = None
 
     @in_exact_state
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -56,7 +59,7 @@ class Comparison:
 
         figures: dict[str, Any] = {
             name: {
-                fmt: measured.to_dict() | {"verdict": verdict_word(measured)}
+                fmt: measured.to_dict() | {"verdict": verdict_word(measured, self.tolerance)}
                 for fmt, measured in row.items()
             }
             for name, row in self.measurements.items()
@@ -74,13 +77,13 @@ class Comparison:
         """Return a whole page with this table, styled, that refers to nothing outside itself."""
         from lowprec.analysis.comparison_views import comparison_page
 
-        return comparison_page(self.measurements, self.left_out)
+        return comparison_page(self.measurements, self.left_out, self.tolerance)
 
     @in_exact_state
     def __rich__(self) -> RenderableType:
         from lowprec.analysis.comparison_views import comparison_table
 
-        return comparison_table(self.measurements, self.left_out)
+        return comparison_table(self.measurements, self.left_out, self.tolerance)
 
     @in_exact_state
     def __repr__(self) -> str:
@@ -95,7 +98,7 @@ class Comparison:
     def _repr_html_(self) -> str:
         from lowprec.analysis.comparison_views import comparison_fragment
 
-        return comparison_fragment(self.measurements, self.left_out)
+        return comparison_fragment(self.measurements, self.left_out, self.tolerance)
 
 
 def _left_out(arrays: Any) -> dict[str, LeftOut]:
@@ -110,6 +113,8 @@ def _left_out(arrays: Any) -> dict[str, LeftOut]:
 def compare(
     arrays: npt.ArrayLike | InBlocks | Mapping[str, npt.ArrayLike | InBlocks],
     formats: AnyFormatLike | Iterable[AnyFormatLike] = DEFAULT_FORMATS,
+    *,
+    tolerance: float | None = None,
     **how: Any,
 ) -> Comparison:
     """Measure one array, or several by name, in several formats.
@@ -122,6 +127,9 @@ def compare(
         read once, by block.
     formats : sequence of Format, BlockFormat, str or dtype
         The formats, in the order of the table.
+    tolerance : float, optional
+        The largest relative error that counts as holding; by default 1 % or one rounding of the
+        format, whichever is more.
     **how
         `rounding`, `overflow`, `rng`, `axis` and `tensor_amax`, as in `measure`.
 
@@ -139,6 +147,8 @@ def compare(
     >>> table.to_dict()["weights"]["bfloat16"]["overflows"]
     0
     """
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"a tolerance of {tolerance} holds nothing; use a positive one, as 0.01")
     named: Mapping[str, Any] = columns_of(arrays) if has_columns(arrays) else {"x": arrays}
     chosen = as_formats(formats)
     for fmt, other in itertools.combinations(chosen, 2):
@@ -151,4 +161,4 @@ def compare(
     }
     if any(map(is_chunked, named.values())):
         return cast("Comparison", delayed_call(Comparison, measurements))
-    return Comparison(measurements, _left_out(arrays))
+    return Comparison(measurements, _left_out(arrays), tolerance)

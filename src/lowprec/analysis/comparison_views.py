@@ -126,7 +126,9 @@ def _is_loss(column: _Column, text: str) -> bool:
     return column.is_loss and text != "–"
 
 
-def comparison_table(rows: Rows, left_out: LeftOut = _NONE) -> RenderableType:
+def comparison_table(
+    rows: Rows, left_out: LeftOut = _NONE, tolerance: float | None = None
+) -> RenderableType:
     """Return the comparison for a terminal: a line for each array and format.
 
     Parameters
@@ -140,7 +142,7 @@ def comparison_table(rows: Rows, left_out: LeftOut = _NONE) -> RenderableType:
         Losses are red. A terminal of fewer than 80 columns is shown the columns that decide, and
         told which are left out. Of many arrays the worst are shown.
     """
-    return _Table(rows, left_out)
+    return _Table(rows, left_out, tolerance)
 
 
 def left_in_words(left_out: LeftOut) -> list[str]:
@@ -166,6 +168,7 @@ class _Table(NamedTuple):
 
     rows: Rows
     left_out: LeftOut
+    tolerance: float | None
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -198,7 +201,7 @@ class _Table(NamedTuple):
             yield Text()
             yield Text(words[0], overflow="fold")
             yield from (Text(f"  {sentence}", "dim", overflow="fold") for sentence in words[1:])
-        yield from _summary(rows) if len(rows) > 1 else ()
+        yield from _summary(rows, self.tolerance) if len(rows) > 1 else ()
 
 
 def _that_fit(width: int) -> list[_Column]:
@@ -208,31 +211,31 @@ def _that_fit(width: int) -> list[_Column]:
     return [column for column in COLUMNS if column in kept]
 
 
-def _summary(rows: Rows) -> list[RenderableType]:
+def _summary(rows: Rows, tolerance: float | None) -> list[RenderableType]:
     """Return how each format fares, and what it does to the tensors that it does not hold."""
     from rich.text import Text
 
     held, lost = _list(2), _list()
-    for one in tallies(rows):
+    for one in tallies(rows, tolerance):
         style = "green" if one.holding == one.total else ""
         words = f"holds {one.holding:,} of {one.total:,}: {one.words}"
         held.add_row(f"  {one.fmt}", Text(words, style))
-    found = findings(rows)
+    found = findings(rows, tolerance)
     for finding in found[:_MOST_FINDINGS]:
         subject = (f"{finding.tensor}: ", "bold")
         lost.add_row("-", Text.assemble(subject, f"{finding.fmt} {finding.words}"))
     if len(found) > _MOST_FINDINGS:
         lost.add_row("-", Text(f"and {len(found) - _MOST_FINDINGS:,} more", "dim"))
-    heading = Text.assemble(("Summary, worst first", "bold"), (f" ({rule()})", "dim"))
+    heading = Text.assemble(("Summary, worst first", "bold"), (f" ({rule(tolerance)})", "dim"))
     return [Text(), heading, held, lost]
 
 
-def cures_view(rows: Rows) -> RenderableType:
+def cures_view(rows: Rows, tolerance: float | None = None) -> RenderableType:
     """Return what formats do to a tensor that they do not hold, and the cures, as a list."""
     from rich.console import Group
     from rich.text import Text
 
-    found, lost = findings(rows), _list()
+    found, lost = findings(rows, tolerance), _list()
     for finding in found:
         lost.add_row("-", Text(f"{finding.fmt} {finding.words}"))
     return Group(Text(), lost) if found else Group()
@@ -256,7 +259,9 @@ def _line(fmt: str, first: int, measured: Measurement, columns: list[_Column]) -
     return Text.assemble(f"  {fmt:<{first - 2}}", *cells)
 
 
-def comparison_fragment(rows: Rows, left_out: LeftOut = _NONE) -> str:
+def comparison_fragment(
+    rows: Rows, left_out: LeftOut = _NONE, tolerance: float | None = None
+) -> str:
     """Return the comparison as an HTML table with its own style, for Jupyter.
 
     Parameters
@@ -269,11 +274,11 @@ def comparison_fragment(rows: Rows, left_out: LeftOut = _NONE) -> str:
     str
         A ``div`` that scrolls sideways where the page is narrower than the table.
     """
-    table = comparison_table_html(rows)
+    table = comparison_table_html(rows, tolerance)
     return f"<style>{stylesheet('comparison.css')}</style>{table}{_left_html(left_out)}"
 
 
-def comparison_page(rows: Rows, left_out: LeftOut = _NONE) -> str:
+def comparison_page(rows: Rows, left_out: LeftOut = _NONE, tolerance: float | None = None) -> str:
     """Return the comparison as a whole page that refers to nothing outside itself.
 
     Parameters
@@ -293,7 +298,8 @@ def comparison_page(rows: Rows, left_out: LeftOut = _NONE) -> str:
         f"{generator_tag('lowprec compare')}"
         f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
         f"<body><main><h1>What each format does to these numbers</h1>"
-        f"{_left_html(left_out)}{_summary_html(rows)}{comparison_table_html(rows)}{_legend()}"
+        f"{_left_html(left_out)}{_summary_html(rows, tolerance)}"
+        f"{comparison_table_html(rows, tolerance)}{_legend()}"
         "</main></body></html>\n"
     )
 
@@ -306,17 +312,17 @@ def _left_html(left_out: LeftOut) -> str:
     return f"<p>{words[0]}</p><ul>{items}</ul>"
 
 
-def _summary_html(rows: Rows) -> str:
+def _summary_html(rows: Rows, tolerance: float | None) -> str:
     """Return what `_summary` says, as two lists."""
     if len(rows) < 2:
-        items = [html.escape(f"{one.fmt} {one.words}") for one in findings(rows)]
+        items = [html.escape(f"{one.fmt} {one.words}") for one in findings(rows, tolerance)]
         return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if items else ""
     held = "".join(
         f"<li><b>{html.escape(str(one.fmt))}</b> holds {one.holding:,} of {one.total:,}: "
         f"{html.escape(one.words)}</li>"
-        for one in tallies(rows)
+        for one in tallies(rows, tolerance)
     )
-    found = findings(rows)
+    found = findings(rows, tolerance)
     worst = "".join(
         f"<li><b>{html.escape(one.tensor)}</b>: {html.escape(f'{one.fmt} {one.words}')}</li>"
         for one in found[:_MOST_FINDINGS_ON_A_PAGE]
@@ -324,7 +330,7 @@ def _summary_html(rows: Rows) -> str:
     more = len(found) - _MOST_FINDINGS_ON_A_PAGE
     rest = f"<li>and {more:,} more</li>" if more > 0 else ""
     return (
-        f"<h2>Summary, worst first</h2><p>{html.escape(rule().capitalize())}.</p>"
+        f"<h2>Summary, worst first</h2><p>{html.escape(rule(tolerance).capitalize())}.</p>"
         f"<ul>{held}</ul>" + (f"<ol>{worst}{rest}</ol>" if found else "")
     )
 
@@ -336,13 +342,13 @@ def _legend() -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def comparison_table_html(rows: Rows) -> str:
+def comparison_table_html(rows: Rows, tolerance: float | None = None) -> str:
     """Return the bare table, for pages that have the style already."""
     headings = "".join(
         f'<th scope="col" title="{html.escape(c.meaning)}">{html.escape(c.heading)}</th>'
         for c in COLUMNS
     )
-    bodies = "".join(_body(name, row) for name, row in rows.items())
+    bodies = "".join(_body(name, row, tolerance) for name, row in rows.items())
     return (
         '<div class="lowprec-comparison" tabindex="0" role="region" aria-label="Comparison">'
         f'<table><thead><tr><th scope="col">format</th>{headings}<th scope="col">verdict</th></tr>'
@@ -351,7 +357,7 @@ def comparison_table_html(rows: Rows) -> str:
     )
 
 
-def _body(name: str, row: Mapping[str, Measurement]) -> str:
+def _body(name: str, row: Mapping[str, Measurement], tolerance: float | None) -> str:
     extent = _extent(next(iter(row.values()))) if row else ""
     span = len(COLUMNS) + 2
     title = f"{html.escape(name)} <small>{html.escape(extent)}</small>"
@@ -364,6 +370,6 @@ def _body(name: str, row: Mapping[str, Measurement]) -> str:
         )
         lines.append(
             f'<tr><th scope="row">{html.escape(fmt)}</th>{cells}'
-            f"<td>{verdict_word(measured)}</td></tr>"
+            f"<td>{verdict_word(measured, tolerance)}</td></tr>"
         )
     return f"<tbody>{''.join(lines)}</tbody>"

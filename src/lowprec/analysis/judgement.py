@@ -149,53 +149,64 @@ class Finding(NamedTuple):
     words: str
 
 
-def rule() -> str:
+def rule(tolerance: float | None = None) -> str:
     """Return what counts as holding, in words."""
+    if tolerance is not None:
+        return f"held: nothing lost that matters, every relative error within {percent(tolerance)}"
     return (
         f"held: nothing lost that matters, every relative error within {percent(TOLERANCE)} or "
         "one rounding of the format"
     )
 
 
-def tolerance_for(fmt: AnyFormat) -> float:
-    """Return up to which relative error a format holds, judged against what it can do."""
+def tolerance_for(fmt: AnyFormat, tolerance: float | None = None) -> float:
+    """Return up to which relative error a format holds: as asked, else by what it can do."""
+    if tolerance is not None:
+        return tolerance
     if not isinstance(fmt, Format):
         return TOLERANCE
     return max(TOLERANCE, float(fmt.unit_roundoff))
 
 
-def verdict_word(measured: Measurement) -> str:
+def verdict_word(measured: Measurement, tolerance: float | None = None) -> str:
     """Return the verdict on one tensor in one format, in a word or two."""
-    return _WORDS[grade(_advised(measured))]
+    return _WORDS[grade(_advised(measured, tolerance))]
 
 
-def tallies(rows: Rows) -> list[Tally]:
+def holds(measured: Measurement, tolerance: float | None = None) -> bool:
+    """Whether a format holds a tensor, by what is asked or by what the format can do."""
+    return _advised(measured, tolerance).holds
+
+
+def tallies(rows: Rows, tolerance: float | None = None) -> list[Tally]:
     """Return how each format fares, the one that holds the fewest tensors first."""
     by_format: dict[str, list[FormatAdvice]] = {}
     for row in rows.values():
         for name, measured in row.items():
-            by_format.setdefault(name, []).append(_advised(measured))
+            by_format.setdefault(name, []).append(_advised(measured, tolerance))
     counted = [tally(advice[0].fmt, advice) for advice in by_format.values()]
     return sorted(counted, key=lambda one: (one.holding, one.fmt.bits))
 
 
-def findings(rows: Rows) -> list[Finding]:
+def findings(rows: Rows, tolerance: float | None = None) -> list[Finding]:
     """Return the tensors that are not held, by format, the greatest loss first."""
     failed = [
         (name, measured)
         for name, row in rows.items()
         for measured in row.values()
-        if not _advised(measured).holds
+        if not holds(measured, tolerance)
     ]
     failed.sort(key=lambda pair: _badness(pair[1]), reverse=True)
-    return [Finding(name, str(m.fmt), _told(m, rows[name].values())) for name, m in failed]
+    return [
+        Finding(name, str(m.fmt), _told(m, rows[name].values(), tolerance)) for name, m in failed
+    ]
 
 
-def _told(measured: Measurement, row: Iterable[Measurement]) -> str:
+def _told(measured: Measurement, row: Iterable[Measurement], tolerance: float | None = None) -> str:
     """Return what a format does to a tensor, and what to do."""
     others = [one for one in row if one is not measured]
-    cure = remedy(measured, tolerance_for(measured.fmt), others)
-    words = describe(_advised(measured))
+    cure = remedy(measured, tolerance_for(measured.fmt, tolerance), others)
+    words = describe(_advised(measured, tolerance))
     if not is_far_from_zero(measured):  # no scale was sought yet
         words = words.removesuffix(f"; {NO_SCALE}")
     return f"{words}; {cure}" if cure else words
@@ -215,5 +226,5 @@ def _badness(measured: Measurement) -> tuple[float, float]:
     return measured.lost / max(1, measured.count), measured.max_relative_error
 
 
-def _advised(measured: Measurement) -> FormatAdvice:
-    return FormatAdvice(measured.fmt, tolerance_for(measured.fmt), measured)
+def _advised(measured: Measurement, tolerance: float | None = None) -> FormatAdvice:
+    return FormatAdvice(measured.fmt, tolerance_for(measured.fmt, tolerance), measured)

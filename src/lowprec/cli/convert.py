@@ -41,9 +41,14 @@ def register(add: Add) -> None:
     convert.add_argument(
         "--to",
         metavar="F",
-        required=True,
         type=checked(get_format),
-        help="the format: a name, or eXmY",
+        help="the format: a name, or eXmY; nvfp4, mxfp4, mxfp8_e4m3 and fp8_128x128 are written as "
+        "vLLM and transformers read them",
+    )
+    convert.add_argument(
+        "--plan",
+        metavar="FILE",
+        help="instead of --to: the format of each tensor, as lowprec compare --bits chose it",
     )
     convert.add_argument(
         "-o",
@@ -88,6 +93,11 @@ def _convert(options: argparse.Namespace) -> None:
 
     if options.rng is not None and not options.rounding.is_stochastic:
         options.command.error(f"{options.rounding.value} draws no random bits; leave out --rng")
+    if (options.to is None) == (options.plan is None):
+        options.command.error("give --to or --plan, and not both")
+    from lowprec.tensors.planning import read_plan
+
+    plan = None if options.plan is None else read_plan(Path(options.plan))
     files: Any = []
     for name in options.files:
         files += find_files(name)[0] if Path(name).is_dir() else [name]
@@ -109,8 +119,9 @@ def _convert(options: argparse.Namespace) -> None:
             executor=executor,
             progress=progress,
             raw=raw_of(options),
+            plan=plan,
         )
-    show(_words(done, options.to.name))
+    show(_words(done, "the formats of the plan" if plan else str(options.to)))
 
 
 @contextlib.contextmanager
