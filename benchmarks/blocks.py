@@ -1,4 +1,4 @@
-"""Block formats: lowprec's work, and torchao's, gfloat's and NumPy's on the same blocks."""
+"""Block formats: lowprec's work, and torchao's, gfloat's and pychop's on the same blocks."""
 
 from __future__ import annotations
 
@@ -68,5 +68,18 @@ def gfloat(fmt: str) -> Callable[[Workload], Work]:
         rows = load.x[: 32 * 1000].astype(np.float64).reshape(-1, 32)
         scale = package.compute_scale_amax
         return lambda: [package.quantize_block(info, row, scale) for row in rows]
+
+    return make
+
+
+def pychop(fmt: str) -> Callable[[Workload], Work]:
+    """Return pychop's rounding to values of blocks along the last axis; it gives no codes."""
+
+    def make(load: Workload) -> Work:
+        skip_without("pychop")
+        module = importlib.import_module("pychop.np.mx_formats")
+        name = {"mxfp4": "mxfp4_e2m1"}.get(fmt, fmt)
+        rows = load.x[: load.x.size // 32 * 32].reshape(-1, 32)
+        return functools.partial(module.mx_quantize, rows, format=name, block_size=32)
 
     return make

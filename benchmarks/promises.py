@@ -35,7 +35,7 @@ from peers import astype
 from training_steps import in_numpy, in_torch, ours
 from workload import FORMATS
 
-from lowprec import Accumulator
+from lowprec import Accumulator, tensor_core
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,6 +227,13 @@ PRODUCTS = {
     "blocked": ("float16", Accumulator("float16", "blocked", 16, "float32"), 6),
     "float32": ("float32", Accumulator("float32"), 1.5),
 }
+TENSOR_CORES = (
+    ("h100", "float16"),
+    ("h100", "float8_e4m3fn"),
+    ("a100", "bfloat16"),
+    ("h100", "tfloat32"),
+    ("v100", "float16"),
+)
 BLAS = ("threadpoolctl",)  # holds NumPy's products to one thread
 SMALL = [(128, 784, 100), (32, 784, 10)]
 
@@ -245,6 +252,11 @@ def products() -> Iterator[Promise]:
             yield Promise(work, limit, numpy, against, ONCE, needs=BLAS)
         measure = product(mine, turned, square, fmt)
         yield Promise(f"matmul {name}, transposed", 1.2, "× plain", measure, ONCE, needs=BLAS)
+    for unit, fmt in TENSOR_CORES:
+        mine = rounding_product(fmt, tensor_core(unit, fmt))
+        work = f"matmul 256×256×256, tensor core {unit} {fmt}"
+        against = product(numpy_product, mine, square, fmt)
+        yield Promise(work, 25, numpy, against, ONCE, needs=BLAS)
     for name in ("float16", "bfloat16"):
         fmt, how, _ = PRODUCTS[name]
         measure = product(rounding_product(fmt, how), torch_loop(fmt), square, fmt)

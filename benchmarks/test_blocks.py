@@ -1,13 +1,10 @@
-"""Elements a second in block formats: round_to and quantize beside torchao and gfloat.
-
-pychop has no block formats with a scale of a format of its own, so that it has no row here.
-"""
+"""Elements a second in block formats: round_to and quantize beside torchao, gfloat and pychop."""
 
 import functools
 
 import numpy as np
 import pytest
-from blocks import along, gfloat, quantized, torchao
+from blocks import along, gfloat, pychop, quantized, torchao
 from recording import skip_without
 from workload import workload
 
@@ -39,11 +36,14 @@ def test_block_format(benchmark, elements, fmt, task):
 
 
 @pytest.mark.parametrize("fmt", ["mxfp8_e4m3", "mxfp4", "nvfp4"])
-@pytest.mark.parametrize("who", [torchao, gfloat], ids=lambda who: who.__name__)
+@pytest.mark.parametrize("who", [torchao, gfloat, pychop], ids=lambda who: who.__name__)
 @pytest.mark.parametrize("elements", SIZES)
 def test_peer(benchmark, elements, who, fmt):
     skip_without(who.__name__)
     if who is gfloat and (fmt == "nvfp4" or elements > SIZES[0]):
         pytest.skip("gfloat takes a block a call, and has no tensor scale")
-    benchmark.group = f"quantize {fmt}, {elements:,} float32"
+    if who is pychop and (fmt == "nvfp4" or elements > SIZES[0]):
+        pytest.skip("pychop takes seconds for 10⁷ numbers, and has no tensor scale")
+    task = "round_to" if who is pychop else "quantize"
+    benchmark.group = f"{task} {fmt}, {elements:,} float32"
     benchmark(functools.partial(who(fmt)(workload(elements))))

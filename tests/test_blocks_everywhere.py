@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
 import block_oracle
 import numpy as np
 import pytest
+from rich.console import Console
 from test_blocks import NAMED, ODD, assert_bits, name
 
 import lowprec as lp
@@ -215,3 +217,29 @@ def test_compare_takes_them(capsys, tmp_path):
     with pytest.raises(SystemExit):
         cli.main(["inspect", "1.0", "--format", "mxfp4"])
     assert "block format" in capsys.readouterr().err
+
+
+def test_comparisons_show_what_blocks_clip_and_clamp():
+    x = np.random.default_rng(0).standard_normal((4, 64)).astype(np.float32)
+    rows = {"usual": x, "tiny": x * np.float32(1e-39)}
+    with_blocks = lp.compare(rows, ["bfloat16", "mxfp4"])
+    page, text = with_blocks.to_html(), shown(with_blocks, 80)
+    clipped = with_blocks.measurements["usual"]["mxfp4"].clipped
+    assert clipped > 0
+    assert f"<td class=loss>{clipped:,}</td>" in page
+    assert with_blocks.measurements["tiny"]["mxfp4"].clamped_share == 1
+    assert "<td class=loss>100 %</td>" in page
+    assert page.count("of block formats: ") == 4  # titles and legend
+    assert "clipped" in text
+    assert "clamped" in text
+    without = lp.compare(rows, ["bfloat16", "float16"])
+    assert "clipped" not in without.to_html() + shown(without, 120)
+    narrow = shown(with_blocks, 50)
+    assert max(map(len, narrow.splitlines())) <= 50
+    assert "clamped" in narrow.partition("Left out for want of room: ")[2]
+
+
+def shown(view, width):
+    console = Console(width=width, color_system=None, file=io.StringIO())
+    console.print(view)
+    return console.file.getvalue()

@@ -13,6 +13,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 QUICK = ("01_what_16_bits_can_hold", "10_throughput")  # executed in every test run
+NEEDS = {"13_pytorch_gpt": ["torch"]}  # beside what all of them need
 MOST_BYTES = 700_000
 LIMIT = 1800  # seconds; what takes longer hangs, also on a busy machine that compiles everything
 MACHINE = re.compile(r"(?<![\w.])/(?:home|root|tmp|work|usr|Users)/|[A-Z]:\\\\")
@@ -107,6 +108,8 @@ def test_a_notebook_runs_and_shows_what_is_stored(path, monkeypatch):
         pytest.importorskip(needed, reason="the notebooks need the extra report")
     limits = {"timeout": LIMIT, "startup_timeout": LIMIT}
     limits |= {"iopub_timeout": LIMIT, "raise_on_iopub_timeout": True}  # late outputs count too
+    for needed in NEEDS.get(path.stem, []):
+        pytest.importorskip(needed, reason=f"{path.stem} needs lowprec[{needed}]")
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     stored = read(path)
     run = nbformat.read(path, as_version=4)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_SIDE = 512  # rows or columns of operands that are taken apart at once
+_SIDE = 512  # rows of an operand that are taken apart at once
 
 
 class Aligned(NamedTuple):
@@ -41,7 +41,7 @@ class Aligned(NamedTuple):
         assert how.fraction_bits is not None
         first, second = formats
         plan, constants = rounding_plan(how.formats[0], how.rounding, how.overflow)
-        width = kernels.width_of(first.precision + second.precision, how.block, how.fraction_bits)
+        width = kernels.width_of(formats, how.block, how.fraction_bits)
         loop = kernels.make_aligned(width, plan)
         return cls(how, (first.emin, second.emin), width, loop, constants)
 
@@ -57,14 +57,16 @@ class Aligned(NamedTuple):
 
         The operands hold values of the two formats, in float32 or float64.
         """
+        from lowprec.kernels.products.aligned import COLUMNS
+
         rows, columns = out.shape
-        for j in range(0, columns, _SIDE):
-            right = b[:, j : j + _SIDE]
+        for j in range(0, columns, COLUMNS):
+            right = b[:, j : j + COLUMNS]
             sb, eb = self._split(right, self.emins[1])
             for i in range(0, rows, _SIDE):
-                left, target = a[i : i + _SIDE], out[i : i + _SIDE, j : j + _SIDE]
+                left, target = a[i : i + _SIDE], out[i : i + _SIDE, j : j + COLUMNS]
                 sa, ea = self._split(left, self.emins[0])
-                start = np.zeros(target.shape) if c is None else c[i : i + _SIDE, j : j + _SIDE]
+                start = np.zeros(target.shape) if c is None else c[i : i + _SIDE, j : j + COLUMNS]
                 self._run((sa, ea, sb, eb), left, right, start, target)
 
     def _run(self, parts: tuple[Array, ...], a: Array, b: Array, c: Array, out: Array) -> None:
@@ -79,7 +81,7 @@ class Aligned(NamedTuple):
         from lowprec.kernels.products.aligned import make_split
 
         s = np.empty(x.shape, self.width.float)
-        e = np.empty(x.shape, self.width.integer)
+        e = np.empty(x.shape, self.width.exponent)
         make_split(x.dtype.name, self.width)(x, emin, s, e)
         return s, e
 

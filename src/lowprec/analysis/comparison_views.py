@@ -78,7 +78,8 @@ def _decibels(measured: Measurement) -> str:
     return "∞" if math.isinf(value) else f"{value:.1f}"
 
 
-_URGENT = ("overflows", "new zeros", "max error", "SQNR", "subnormal", "headroom")
+_URGENT = "overflows", "new zeros", "clipped", "max error", "SQNR"
+_LESS_URGENT = "clamped", "subnormal", "headroom"
 _WIDTH = 10
 COLUMNS = (
     _Column(
@@ -106,6 +107,31 @@ COLUMNS = (
         lambda m: f"{m.headroom_bits:.1f}" if math.isfinite(m.headroom_bits) else "–",
     ),
 )
+
+
+_OF_BLOCKS = (
+    _Column(
+        "clipped",
+        "clipped",
+        "of block formats: beyond the largest element times its scale",
+        lambda m: _count(m.clipped),
+        is_loss=True,
+    ),
+    _Column(
+        "clamped blocks",
+        "clamped, blocks",
+        "of block formats: the share of blocks whose scale would have to be larger or smaller than "
+        "the format of scales allows",
+        lambda m: percent(m.clamped_share) if m.clamped_blocks else "–",
+        is_loss=True,
+    ),
+)
+
+
+def _columns_of(rows: Rows) -> tuple[_Column, ...]:
+    """Return the columns; those of block formats where there is one."""
+    has_blocks = any(measured.blocks for row in rows.values() for measured in row.values())
+    return COLUMNS[:2] + _OF_BLOCKS * has_blocks + COLUMNS[2:]  # losses first
 
 
 def _extent(measured: Measurement) -> str:
@@ -178,7 +204,8 @@ class _Table(NamedTuple):
         rows = self.rows
         names = {fmt for row in rows.values() for fmt in row}
         first = max(map(len, names), default=0) + 2
-        columns = _that_fit(options.max_width - first)
+        every = _columns_of(rows)
+        columns = _that_fit(every, options.max_width - first)
         names_and_units = zip(*(c.brief.partition(", ")[::2] for c in columns), strict=True)
         for words in names_and_units:
             yield Text(" " * first + "".join(f"{word:>{_WIDTH}}" for word in words), "bold")
@@ -192,7 +219,7 @@ class _Table(NamedTuple):
         notes = []
         if len(rows) > len(shown):
             notes.append(f"These are the worst {len(shown)} of {len(rows):,}.")
-        if left := [c.brief.partition(",")[0] for c in COLUMNS if c not in columns]:
+        if left := [c.brief.partition(",")[0] for c in every if c not in columns]:
             notes.append(f"Left out for want of room: {', '.join(left)}.")
         if notes:
             yield Text()
@@ -204,11 +231,15 @@ class _Table(NamedTuple):
         yield from _summary(rows, self.tolerance) if len(rows) > 1 else ()
 
 
-def _that_fit(width: int) -> list[_Column]:
+def _urgency(column: _Column) -> int:
+    return (*_URGENT, *_LESS_URGENT).index(column.brief.partition(",")[0])
+
+
+def _that_fit(every: tuple[_Column, ...], width: int) -> list[_Column]:
     """Return the columns that a width has room for, those that decide before the others."""
-    urgent = sorted(COLUMNS, key=lambda column: _URGENT.index(column.brief.partition(",")[0]))
+    urgent = sorted(every, key=_urgency)
     kept = urgent[: max(1, width // _WIDTH)]
-    return [column for column in COLUMNS if column in kept]
+    return [column for column in every if column in kept]
 
 
 def _summary(rows: Rows, tolerance: float | None) -> list[RenderableType]:
@@ -299,7 +330,7 @@ def comparison_page(rows: Rows, left_out: LeftOut = _NONE, tolerance: float | No
         f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
         f"<body><main><h1>What each format does to these numbers</h1>"
         f"{_left_html(left_out)}{_summary_html(rows, tolerance)}"
-        f"{comparison_table_html(rows, tolerance)}{_legend()}"
+        f"{comparison_table_html(rows, tolerance)}{_legend(_columns_of(rows))}"
         "</main></body></html>\n"
     )
 
@@ -335,41 +366,47 @@ def _summary_html(rows: Rows, tolerance: float | None) -> str:
     )
 
 
-def _legend() -> str:
+def _legend(columns: tuple[_Column, ...]) -> str:
     items = "".join(
-        f"<li><b>{html.escape(c.heading)}</b>: {html.escape(c.meaning)}</li>" for c in COLUMNS
+        f"<li><b>{html.escape(c.heading)}</b>: {html.escape(c.meaning)}</li>" for c in columns
     )
     return f'<ul class="legend">{items}</ul>'
 
 
 def comparison_table_html(rows: Rows, tolerance: float | None = None) -> str:
     """Return the bare table, for pages that have the style already."""
+    columns = _columns_of(rows)
     headings = "".join(
         f'<th scope="col" title="{html.escape(c.meaning)}">{html.escape(c.heading)}</th>'
-        for c in COLUMNS
+        for c in columns
     )
-    bodies = "".join(_body(name, row, tolerance) for name, row in rows.items())
+    bodies = "".join(_body(name, row, columns, tolerance) for name, row in rows.items())
     return (
         '<div class="lowprec-comparison" tabindex="0" role="region" aria-label="Comparison">'
-        f'<table><thead><tr><th scope="col">format</th>{headings}<th scope="col">verdict</th></tr>'
+        f'<table><thead><tr><th scope="col">format</th><th scope="col">verdict</th>{headings}</tr>'
         f"</thead>{bodies}</table>"
         "</div>"
     )
 
 
-def _body(name: str, row: Mapping[str, Measurement], tolerance: float | None) -> str:
+def _body(
+    name: str,
+    row: Mapping[str, Measurement],
+    columns: tuple[_Column, ...],
+    tolerance: float | None,
+) -> str:
     extent = _extent(next(iter(row.values()))) if row else ""
-    span = len(COLUMNS) + 2
+    span = len(columns) + 2
     title = f"{html.escape(name)} <small>{html.escape(extent)}</small>"
     lines = [f'<tr><th colspan="{span}" scope="rowgroup"><span>{title}</span></th></tr>']
     for fmt, measured in row.items():
-        texts = [(column, column.text(measured)) for column in COLUMNS]
+        texts = [(column, column.text(measured)) for column in columns]
         cells = "".join(
             f"<td{' class=loss' if _is_loss(column, text) else ''}>{text}</td>"
             for column, text in texts
         )
         lines.append(
-            f'<tr><th scope="row">{html.escape(fmt)}</th>{cells}'
-            f"<td>{verdict_word(measured, tolerance)}</td></tr>"
+            f'<tr><th scope="row">{html.escape(fmt)}</th>'
+            f"<td>{verdict_word(measured, tolerance)}</td>{cells}</tr>"
         )
     return f"<tbody>{''.join(lines)}</tbody>"
