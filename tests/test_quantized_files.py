@@ -243,3 +243,90 @@ def test_elements_that_share_bytes_are_read_and_written(kind, bits, tmp_path):
     codes = [(stream >> (bits * i)) & ((1 << bits) - 1) for i in range(24)]
     assert codes == x.view(np.uint8).reshape(-1).tolist()
     np.testing.assert_array_equal(open_tensors(tmp_path / "a.safetensors")["w"].read(), x)
+
+
+# Damaged and hostile files ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_shapes_dtypes_and_missing_parts_are_left_or_refused(name, tmp_path):
+    """Whatever a header says of the parts, the rest of the file is read, in little memory."""
+    raw = (DATA / f"{name}.safetensors").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header, data = json.loads(raw[8 : 8 + length]), raw[8 + length :]
+    rng = np.random.default_rng(len(name))
+    stored = [key for key in header if key != "__metadata__"]
+    kinds = {"U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E8M0": 1, "BF16": 2, "I32": 4, "F32": 4}
+    for trial in range(30):
+        changed = json.loads(json.dumps(header))
+        key = stored[rng.integers(len(stored))]
+        info = changed[key]
+        begin, end = info["data_offsets"]
+        kind = list(kinds)[rng.integers(len(kinds))]
+        size, rest = divmod(end - begin, kinds[kind])
+        if trial % 3 == 0 and not rest:
+            info["dtype"] = kind
+        width = kinds.get(info["dtype"])
+        if width is None or (end - begin) % width:
+            continue
+        size = (end - begin) // width
+        shapes = [[size], [1, size], [size, 1], [size, 1, 1], [1, 1, size, 1]]
+        info["shape"] = shapes[rng.integers(len(shapes))]
+        if trial % 5 == 0:
+            changed[key + "_other"] = changed.pop(key)
+        text = json.dumps(changed).encode()
+        path = tmp_path / f"{trial}.safetensors"
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+        try:
+            for tensor in open_tensors(path).values():
+                assert sum(block.size for block in tensor.values()) == tensor.size
+        except ValueError as error:
+            text = str(error)
+            assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"{}",
+        b"[",
+        b'{"shape": [-1], "blocksize": 64}',
+        b'{"shape": [30, 64], "blocksize": 0}',
+        b'{"shape": [99999999999, 99999999999], "blocksize": 64}',
+        b'{"shape": "ab", "blocksize": "c"}',
+        b"[" * 60_000,
+    ],
+)
+def test_damaged_states_of_bitsandbytes_are_left(state, tmp_path):
+    stored = {tensor.name: tensor for tensor in opened("bnb_nf4").stored}
+    key = next(name for name in stored if "quant_state" in name)
+    path = tmp_path / "m.safetensors"
+    write_tensors(path, stored | {key: np.frombuffer(state, np.uint8)})
+    assert all(tensor.left for tensor in open_tensors(path).values())
+
+
+def test_a_large_checkpoint_needs_no_more_memory_than_a_small_one(tmp_path):
+    """Sparse files: 20 GB of codes are opened, measured in part and cut, not read."""
+    resource = pytest.importorskip("resource")
+    rows, columns = 1 << 18, 1 << 16  # of FP4: 8 GB of codes, 1 GB of scales
+    header, begin = {}, 0
+    for name, kind, shape, size in (
+        ("w_packed", "U8", [rows, columns // 2], rows * columns // 2),
+        ("w_scale", "U8", [rows, columns // 32], rows * columns // 32),
+    ):
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, begin + size]}
+        begin += size
+    text = json.dumps(header).encode()
+    path = tmp_path / "large.safetensors"
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + begin)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tensor = open_tensors(path)["w"]
+    assert tensor.shape == (rows, columns)
+    for i, block in enumerate(tensor.values()):
+        assert not block.any()
+        if i == 50:
+            break
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 200_000  # kilobytes
