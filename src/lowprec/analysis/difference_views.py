@@ -273,13 +273,16 @@ def _percentiles_html(found: Figures) -> str:
     )
 
 
+_BY_URGENCY = sorted(COLUMNS, key=lambda column: column.order)  # a phone shows the first ones
+
+
 def _table_html(found: Figures) -> str:
     rows = worst_first(found) or ([("x", found)] if found.count else [])
     if not rows:
         return ""
     head = "".join(
         f'<th scope="col" title="{html.escape(c.meaning)}">{html.escape(c.heading)}</th>'
-        for c in COLUMNS
+        for c in _BY_URGENCY
     )
     body = "".join(_row_html(name, part) for name, part in rows)
     return (
@@ -293,6 +296,6 @@ def _row_html(name: str, part: Figures) -> str:
     cells = "".join(
         f"<td{' class=loss' if part.unbounded and c.order < 3 else ''}>"
         f"{html.escape(c.text(part))}</td>"
-        for c in COLUMNS
+        for c in _BY_URGENCY
     )
     return f'<tr><th scope="row">{html.escape(name)}</th>{cells}</tr>'
