@@ -138,6 +138,45 @@ def trained() -> Any:
     ]
 
 
+def kept() -> Any:
+    """Train by Keras' methods, with class weights, scaled targets and a momentum that moves."""
+    x = data().x_train
+    model = train.Sequential([train.Input((6,)), train.Dense(3, "softmax")])
+    model.compile(
+        train.Momentum(train.schedules.OneCycle(0.1, 12)), loss="categorical_crossentropy"
+    )
+    one_hot = np.eye(3, dtype=np.float32)[data().y_train]
+    history = model.fit(x, one_hot, epochs=2, class_weight={0: 1 / 3}, verbose=0)
+    line = train.Sequential([train.Input((6,)), train.Dense(1)])
+    line.compile("adam", "mse", metrics=["r2", "rmse"])
+    scaled = train.Dataset(x, sums()).scaled("standard", targets=True)
+    line.fit(scaled, epochs=2, verbose=0)
+    judged = line.evaluate(scaled.x_train, scaled.y_train)
+    found = [history.history, model.params, model.predict(x), line.predict(x), judged]
+    return [dict(one) if isinstance(one, dict) else one for one in found]
+
+
+@cache
+@in_the_usual_state
+def sums() -> np.ndarray:
+    return data().x_train.sum(axis=1)
+
+
+@cache
+@in_the_usual_state
+def normalised() -> Any:
+    layers = [train.Input((6,)), train.Dense(5), train.BatchNormalization()]
+    model = train.Sequential(layers)
+    own = model.init(3)
+    own["1/moving_variance"][:] = [1e-38, 1e-30, 1.0, 3.0, 1e30]
+    own["0/kernel"] *= np.float32(1e-38)
+    return model, own
+
+
+def folded() -> Any:
+    return train.fold(*normalised())[1]
+
+
 def scored(loss: str) -> Any:
     y = LABELS if loss == "sparse_categorical_crossentropy" else ONE_HOT
     return [losses.get(loss)(y, z) for z in TABLES]
@@ -412,6 +451,16 @@ CALLS: dict[str, Callable[[], Any]] = {
         params(), data().x_train, training=True, rng=1
     ),
     "train.Sequential.init": lambda: network().init(np.random.default_rng(3), input_shape=(6,)),
+    "train.Sequential.fit": kept,
+    "train.layer_outputs": lambda: dict(
+        train.layer_outputs(network(), params(), data().x_train, policy="float16")
+    ),
+    "train.dead_units": lambda: train.dead_units(network("relu"), params(), data().x_train),
+    "train.fold": folded,
+    "train.optimizer_path": lambda: [
+        train.optimizer_path(train.Adam(0.3), (1e-19, 2.0), policy=policy)
+        for policy in ("float32", "bfloat16")
+    ],
     "train.compare_policies": compared_policies,
     "train.LossScale": scaled_losses,
     "train.activations": activated,
@@ -451,6 +500,11 @@ ELSEWHERE = {
     "train.bytes_per_parameter": "train.memory",
     "train.find_learning_rate": "runs steps of train.fit",
     "train.search": "runs train.fit",
+    "train.load_model": "reads what a file holds",
+    "train.uniform": "makes an interval, of which train.search draws",
+    "train.log_uniform": "makes an interval, of which train.search draws",
+    "train.integers": "makes an interval, of which train.search draws",
+    "train.__getattr__": "raises",
 }
 
 
