@@ -79,19 +79,40 @@ def _copied(x: Any, enter: Callable[[Any], Any], memo: dict[int, Any]) -> Any:
         return x
     fields = getattr(x, "__dict__", None)
     if type(fields) is dict and type(x).__module__ != "builtins":
-        try:
-            made = copy.copy(x)
-        except Exception:  # it says itself that it cannot be copied: the function sees it as it is
-            return x
-        memo[id(x)] = (made, x)
-        for key, value in fields.items():
-            with contextlib.suppress(Exception):
-                object.__setattr__(made, key, copied(value, enter, memo))
-        return made
+        return copied_object(x, enter, memo)
     try:
         return copy.deepcopy(x)
     except Exception:
         return x
+
+
+def own_copy(f: Any, enter: Callable[[Any], Any], memo: dict[int, Any]) -> Any:
+    """Return a callable whose object, if it is of one, is a copy."""
+    if isinstance(f, functools.partial):
+        args = [copied(a, enter, memo) for a in f.args]
+        keywords = {key: copied(value, enter, memo) for key, value in f.keywords.items()}
+        return functools.partial(own_copy(f.func, enter, memo), *args, **keywords)
+    if isinstance(f, MethodType) and not isinstance(f.__self__, type | ModuleType):
+        return MethodType(f.__func__, copied_object(f.__self__, enter, memo))
+    if isinstance(f, FunctionType | type | MethodType):
+        return f
+    return copied_object(f, enter, memo)
+
+
+def copied_object(x: Any, enter: Callable[[Any], Any], memo: dict[int, Any]) -> Any:
+    """Return a copy of an object with copies of its fields; the object where that cannot be."""
+    fields = getattr(x, "__dict__", None)
+    if id(x) in memo or type(fields) is not dict:
+        return copied(x, enter, memo)
+    try:
+        made = copy.copy(x)
+    except Exception:  # it says itself that it cannot be copied: the function sees it as it is
+        return x
+    memo[id(x)] = (made, x)
+    for key, value in fields.items():
+        with contextlib.suppress(Exception):
+            object.__setattr__(made, key, copied(value, enter, memo))
+    return made
 
 
 def function_of(f: Any) -> Any:
@@ -168,6 +189,17 @@ def _contents(function: FunctionType) -> list[Any]:
     return found
 
 
+def constant(enter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return what becomes of a module's numbers: float arrays are entered, all else is copied."""
+
+    def entered(x: Any) -> Any:
+        if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.dtype.itemsize <= 8:
+            return enter(x)
+        return copy.copy(x)
+
+    return entered
+
+
 @contextlib.contextmanager
 def sandbox(
     function: FunctionType,
@@ -194,13 +226,7 @@ def sandbox(
     undo: list[Callable[[], Any]] = []
     memo: dict[int, Any] = {}
     before = dict(space)
-
-    def entered(x: Any) -> Any:
-        if isinstance(x, float | np.floating) or (
-            isinstance(x, np.ndarray) and (x.dtype.kind not in "f" or x.dtype.itemsize > 8)
-        ):
-            return copy.copy(x)
-        return x if isinstance(x, complex) else enter(x)
+    entered = constant(enter)
 
     legacy, common = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
@@ -215,17 +241,25 @@ def sandbox(
             for cell in item.__closure__ or ():
                 with contextlib.suppress(ValueError):
                     content = cell.cell_contents
+                    undo.append(functools.partial(setattr, cell, "cell_contents", content))
                     front = content if front_of is None else front_of(content)
                     new = front if front is not content else copied(content, entered, memo)
                     if new is not content:
                         cell.cell_contents = new
-                        undo.append(functools.partial(setattr, cell, "cell_contents", content))
+            undo.append(functools.partial(_restore, item, dict(vars(item))))
             if item.__defaults__:
                 undo.append(functools.partial(setattr, item, "__defaults__", item.__defaults__))
                 item.__defaults__ = tuple(copied(d, entered, memo) for d in item.__defaults__)
             if item.__kwdefaults__:
                 undo.append(functools.partial(setattr, item, "__kwdefaults__", item.__kwdefaults__))
                 item.__kwdefaults__ = copied(item.__kwdefaults__, entered, memo)
+        for name in names:
+            kind = before.get(name)
+            if isinstance(kind, type) and kind.__module__ == space.get("__name__"):
+                undo.append(functools.partial(_restore, kind, dict(vars(kind))))
+                for field, value in list(vars(kind).items()):
+                    if isinstance(value, list | dict | set | np.ndarray) and field[:2] != "__":
+                        setattr(kind, field, copied(value, entered, memo))
         if front_of is not None:
             builtins.__import__ = _importing(real_import, space, modules, front_of)
             packages = tuple(
@@ -251,6 +285,18 @@ def sandbox(
         space.update(before)
         np.random.set_state(legacy)  # noqa: NPY002
         random.setstate(common)
+
+
+def _restore(owner: Any, before: dict[str, Any]) -> None:
+    """Have a class or a function have the attributes that it had."""
+    now = dict(vars(owner))
+    for name in now.keys() - before.keys():
+        with contextlib.suppress(AttributeError, TypeError):
+            delattr(owner, name)
+    for name, value in before.items():
+        if now.get(name) is not value:
+            with contextlib.suppress(AttributeError, TypeError):
+                setattr(owner, name, value)
 
 
 def _importing(

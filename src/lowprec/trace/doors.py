@@ -277,7 +277,40 @@ def _arange(doors: Doors) -> Any:
     return arange
 
 
+class _Joined:
+    """What stands in front of `np.r_` and `np.c_`."""
+
+    def __init__(self, doors: Doors, real: Any) -> None:
+        self._doors, self._real = doors, real
+
+    def __getitem__(self, key: Any) -> Any:
+        items = key if isinstance(key, tuple) else (key,)
+        if not self._doors.is_here() or not has_traced(list(items)):
+            return self._doors.entered(self._real[key], "r_")
+        if any(isinstance(item, str) for item in items):
+            raise TypeError(
+                "np.r_ and np.c_ with words take no traced values; use np.concatenate or np.stack"
+            )
+        parts = [np.r_[item] if isinstance(item, slice) else item for item in items]
+        if self._real is np.c_:
+            return np.column_stack([np.atleast_1d(p) for p in parts])
+        return np.concatenate([np.atleast_1d(p) for p in parts])
+
+
+def _ndenumerate(doors: Doors) -> Any:
+    def ndenumerate(arr: Any) -> Any:
+        if not (doors.is_here() and has_traced(arr)):
+            return np.ndenumerate(arr)
+        array = doors.engine.array(arr)
+        return ((place, array[place]) for place in np.ndindex(*array.shape))
+
+    return ndenumerate
+
+
 _OWN: dict[Any, Callable[[Doors], Any]] = {
+    np.r_: lambda doors: _Joined(doors, np.r_),
+    np.c_: lambda doors: _Joined(doors, np.c_),
+    np.ndenumerate: _ndenumerate,
     np.full: _full,
     np.arange: _arange,
     np.array: _array_maker(True),

@@ -28,6 +28,10 @@ Source = Any  # a Scalar, a Traced or None: whose shares an operand carries
 
 _ADD, _SUB, _MUL, _DIV = np.add, np.subtract, np.multiply, np.divide
 _SMALL = 4096  # elements, up to which an operand is spread out before it is computed with
+# Bytes. Where glibc has freed a block of this size, it keeps as much for what is allocated next; it
+# would give every array of shares back to the system, and fetching it again costs more than the
+# arithmetic.
+_KEPT_MEMORY = 30 << 20
 _INEXACT = 4  # place in the counts of events
 
 
@@ -72,7 +76,7 @@ class Engine:
         self.has_nonfinite = False  # whether anything, the shadow too, is infinite or NaN
         self.has_lost = False  # whether anything became infinite, NaN or zero
         self._codes = places._codes
-        self._scratch: Array = np.empty(0)
+        self._scratch: Array = np.empty(_KEPT_MEMORY if budget else 0, np.int8)  # freed untouched
 
     # Entering ----------------------------------------------------------------------------------
 

@@ -284,6 +284,17 @@ def _select(engine: Engine, condlist: Any, choicelist: Any, default: Any = 0) ->
     return result
 
 
+@_implements(np.piecewise)
+def _piecewise(engine: Engine, x: Any, condlist: Any, funclist: Any, *args: Any, **kw: Any) -> Any:
+    masks = [np.asarray(c, bool) for c in condlist]
+    if len(funclist) == len(masks) + 1:
+        masks.append(~np.any(masks, axis=0))
+    result: Any = np.zeros_like(engine.array(x))
+    for mask, f in zip(masks, funclist, strict=True):
+        result[mask] = f(x[mask], *args, **kw) if callable(f) else f
+    return result
+
+
 @_implements(np.choose)
 def _choose(engine: Engine, a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
     site = engine.site("choose")

@@ -14,7 +14,7 @@ from lowprec.common.processor_state import exact_state
 from lowprec.common.randomness import as_generator
 from lowprec.conversion.neighbours import ulp
 from lowprec.formats import Format, float32, float64
-from lowprec.trace.copies import copied, function_of, sandbox
+from lowprec.trace.copies import constant, copied, function_of, own_copy, sandbox
 from lowprec.trace.doors import Doors
 from lowprec.trace.engine import Engine, StepLimit
 from lowprec.trace.functions import FUNCTIONS
@@ -215,8 +215,9 @@ def run(
             unit = places.input(name)
             unit.kit = kit = wide if keeping.has_argument(name) else narrow
             args.append(copied(argument, _entering(engine, unit, kit), memo))
+        f = own_copy(request.f, constant(engine.raw), memo)
         try:
-            returned = request.f(*args)
+            returned = f(*args)
         except StepLimit as limit:
             limit.places = places  # type: ignore[attr-defined]
             limit.engine = engine  # type: ignore[attr-defined]
@@ -344,8 +345,9 @@ def plain(request: Request) -> Any:
 
     with _lock, exact_state(), sandbox(request.function, (), same, None):
         args = [copied(argument, enter, memo) for argument in request.args]
+        f = own_copy(request.f, constant(same), memo)
         with np.errstate(all="ignore"):
-            returned = request.f(*args)
+            returned = f(*args)
         return _detached(returned)
 
 

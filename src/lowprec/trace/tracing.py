@@ -303,7 +303,11 @@ class Trace:
         search.know(order, everything)
         search.tried.append((tuple(order), everything))
         if not everything <= tolerance:
-            self._reason = f"no line helps: inputs alone cost {everything:.3g}"
+            self._reason = (
+                f"no line helps: inputs alone cost {everything:.3g}"
+                if math.isfinite(everything)
+                else f"no line helps: with all lines in {self.keep_format} the error is infinite"
+            )
             return None
         named = {finding.key for finding in self.findings} | {
             key for finding in self.findings for key in finding.born_on
