@@ -274,6 +274,23 @@ def test_programs_see_arrays_and_floats():
     assert np.array_equal(lp.trace(f, np.ones(3), 0.5).result, np.full(3, 2.0**-7))
 
 
+def test_shares_of_large_arrays_sum_to_the_error():
+    """They are added up block by block."""
+
+    def f(x, y):
+        z = x * y - y
+        z = z / x + z
+        return np.sqrt(z * z) - x[::-1]
+
+    rng = np.random.default_rng(0)
+    t = lp.trace(f, rng.uniform(0.5, 2, 20_000), rng.uniform(0.5, 2, 20_000), budget=True)
+    units = [*t.lines.values(), *t.inputs.values()]
+    for which in ("born", "grown"):
+        parts = np.array([getattr(unit, which)[0] for unit in units])
+        error = np.asarray(t.result, np.float64) - t.shadow
+        assert np.all(np.abs(parts.sum(0) - error) <= 1e-9 * np.abs(parts).sum(0))
+
+
 @pytest.mark.parametrize("rounding", ["stochastic", "toward_positive", "to_odd"])
 def test_one_seed_gives_the_same_bits_with_and_without_shares(rounding):
     options = {"rounding": rounding, "format": "float8_e5m2"}

@@ -32,6 +32,7 @@ _SMALL = 4096  # elements, up to which an operand is spread out before it is com
 # would give every array of shares back to the system, and fetching it again costs more than the
 # arithmetic.
 _KEPT_MEMORY = 30 << 20
+_BLOCK = 1 << 13  # elements of shares that are added up at once
 _INEXACT = 4  # place in the counts of events
 
 
@@ -76,7 +77,8 @@ class Engine:
         self.has_nonfinite = False  # whether anything, the shadow too, is infinite or NaN
         self.has_lost = False  # whether anything became infinite, NaN or zero
         self._codes = places._codes
-        self._scratch: Array = np.empty(_KEPT_MEMORY if budget else 0, np.int8)  # freed untouched
+        if budget:
+            np.empty(_KEPT_MEMORY, np.int8)  # freed at once, and untouched
 
     # Entering ----------------------------------------------------------------------------------
 
@@ -582,6 +584,8 @@ class Engine:
         total: Any = None
         carried: Any = None
         lowest: Any = None
+        brought_born: dict[int, list[tuple[Any, Any, Any]]] = {}
+        brought_grown: dict[int, list[tuple[Any, Any, Any]]] = {}
         for (_, _, source), (slope, kept) in zip(taken, flows, strict=True):
             parts = _parts(source, "born")
             if not parts and (self.watched is None or source is None):
@@ -602,46 +606,22 @@ class Engine:
             total = share if total is None else total + share
             carried = part if carried is None else carried + part
             lowest = kept if lowest is None or lowest is kept else np.minimum(lowest, kept)
-            self._spread(born, parts, slope, 1.0, shape, None if is_clean else kept_here)
-            parts = _parts(source, "grown")
-            self._spread(grown, parts, slope, kept, shape, None if is_clean else kept_here)
+            for unit, piece in parts.items():
+                brought_born.setdefault(unit, []).append((slope, 1.0, piece))
+            if not is_whole and not callable(slope):
+                slope, kept = slope * kept, 1.0
+            for unit, piece in _parts(source, "grown").items():
+                brought_grown.setdefault(unit, []).append((slope, kept, piece))
+        mask = None if is_clean else kept_here
+        for unit, pieces in brought_born.items():
+            born[unit] = _added(pieces, shape, mask)
+        for unit, pieces in brought_grown.items():
+            grown[unit] = _added(pieces, shape, mask)
         own = error if total is None else error - total
         self._book(born, own, result, taken, site)
         rest = own if carried is None or carried is total else error - carried
         self._book(grown, rest, result, taken, site)
         self._weigh(site, own, total, carried, lowest)
-
-    def _spread(
-        self,
-        found: dict[int, Any],
-        parts: Any,
-        slope: Any,
-        kept: Any,
-        shape: tuple[int, ...],
-        mask: Any,
-    ) -> None:
-        """Add what parts of an operand's error become in the result."""
-        if type(kept) is not float and not callable(slope):
-            slope, kept = slope * kept, 1.0
-        for unit, part in parts.items():
-            if unit in found and not callable(slope) and np.shape(part) == shape:
-                share = np.multiply(slope, part, out=self._scratch_of(shape))
-            else:
-                share = _through(slope, part, shape)
-            if type(kept) is not float:
-                share *= kept
-            if mask is not None:
-                share = np.where(mask, share, 0.0)
-            if unit in found:
-                found[unit] += share
-            else:
-                found[unit] = share
-
-    def _scratch_of(self, shape: tuple[int, ...]) -> Array:
-        """Return memory for what is added up at once: new memory costs more than the sum."""
-        if self._scratch.shape != shape:
-            self._scratch = np.empty(shape)
-        return self._scratch
 
     def _book(
         self, parts: dict[int, Any], own: Any, result: Traced, taken: Any, site: Site
@@ -1392,6 +1372,46 @@ def _origins_of(source: Source) -> Any:
     if type(source) is Scalar and source.origin >= 0:
         return np.asarray(source.origin)
     return None
+
+
+def _added(pieces: list[tuple[Any, Any, Any]], shape: tuple[int, ...], mask: Array | None) -> Array:
+    """Return the sum of slope · kept · part over operands, a fresh array of a shape."""
+    slope, kept, part = pieces[0]
+    if len(pieces) == 1 or not all(_is_plain(piece, shape) for piece in pieces):
+        share = _through(slope, part, shape)
+        if type(kept) is not float:
+            share *= kept
+        for slope, kept, part in pieces[1:]:
+            share += _through(slope, part, shape) * kept
+    else:  # block by block, so that what is added is still in the cache
+        share = np.empty(shape)
+        size = share.size
+        flat = [(s if type(s) is float else s.reshape(-1), p.reshape(-1)) for s, _, p in pieces]
+        target, scratch = share.reshape(-1), np.empty(min(size, _BLOCK))
+        for start in range(0, size, _BLOCK):
+            here = slice(start, start + _BLOCK)
+            slope, part = flat[0]
+            out = target[here]
+            np.multiply(slope if type(slope) is float else slope[here], part[here], out=out)
+            for slope, part in flat[1:]:
+                more = scratch[: out.size]
+                np.multiply(slope if type(slope) is float else slope[here], part[here], out=more)
+                out += more
+    return share if mask is None else np.where(mask, share, 0.0)
+
+
+def _is_plain(piece: tuple[Any, Any, Any], shape: tuple[int, ...]) -> bool:
+    """Whether a share is a product of arrays as they lie."""
+    slope, kept, part = piece
+    if callable(slope) or type(kept) is not float:
+        return False
+    if type(part) is not np.ndarray or part.shape != shape or part.size <= _BLOCK:
+        return False
+    if not part.flags.c_contiguous:
+        return False
+    if type(slope) is float:
+        return True
+    return type(slope) is np.ndarray and slope.shape == shape and slope.flags.c_contiguous
 
 
 def _through(slope: Any, part: Any, shape: tuple[int, ...]) -> Any:
