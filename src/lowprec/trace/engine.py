@@ -1386,7 +1386,9 @@ def _added(pieces: list[tuple[Any, Any, Any]], shape: tuple[int, ...], mask: Arr
     else:  # block by block, so that what is added is still in the cache
         share = np.empty(shape)
         size = share.size
-        flat = [(s if type(s) is float else s.reshape(-1), p.reshape(-1)) for s, _, p in pieces]
+        flat: list[tuple[Any, Any]] = [
+            (s if type(s) is float else s.reshape(-1), p.reshape(-1)) for s, _, p in pieces
+        ]
         target, scratch = share.reshape(-1), np.empty(min(size, _BLOCK))
         for start in range(0, size, _BLOCK):
             here = slice(start, start + _BLOCK)
