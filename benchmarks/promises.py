@@ -227,6 +227,14 @@ PRODUCTS = {
     "blocked": ("float16", Accumulator("float16", "blocked", 16, "float32"), 6),
     "float32": ("float32", Accumulator("float32"), 1.5),
 }
+#: accumulators of float16 that take more than one rounding a step, or draw for it
+OTHER_SUMS = {
+    "unfused float16": (Accumulator("float16", fused=False), 10),
+    "stochastic float16, 16 random bits": (
+        Accumulator("float16", rounding="stochastic", random_bits=16, rng=0),
+        30,
+    ),
+}
 TENSOR_CORES = (
     ("h100", "float16"),
     ("h100", "float8_e4m3fn"),
@@ -252,6 +260,9 @@ def products() -> Iterator[Promise]:
             yield Promise(work, limit, numpy, against, ONCE, needs=BLAS)
         measure = product(mine, turned, square, fmt)
         yield Promise(f"matmul {name}, transposed", 1.2, "× plain", measure, ONCE, needs=BLAS)
+    for name, (how, limit) in OTHER_SUMS.items():
+        measure = product(numpy_product, rounding_product("float16", how), square, "float16")
+        yield Promise(f"matmul 256×256×256, {name}", limit, numpy, measure, ONCE, needs=BLAS)
     for unit, fmt in TENSOR_CORES:
         mine = rounding_product(fmt, tensor_core(unit, fmt))
         work = f"matmul 256×256×256, tensor core {unit} {fmt}"

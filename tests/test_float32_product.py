@@ -159,13 +159,30 @@ a[:, ::7] = 0
 digest = hashlib.sha256(float32_product(a, b.T).tobytes())
 for fmt in ("float16", "bfloat16"):
     digest.update(lp.matmul(a, b.T, inputs=fmt, accumulator=fmt).tobytes())
+patterns = rng.integers(0, 2**32, (2, 37, 53), dtype=np.uint32).view("f")
+patterns[~np.isfinite(patterns)] = 1
+for inputs, fmt, options in (
+    ("bfloat16", "bfloat16", {}),
+    ("bfloat16", "float16", {}),
+    ("float16", "float16", {"fused": False}),
+    ("float32", "bfloat16", {"fused": False}),
+    ("float16", "float8_e4m3fn", {"rounding": "toward_zero"}),
+    ("float32", "float16", {"rounding": "toward_negative"}),
+    ("bfloat16", "float16", {"rounding": "stochastic", "rng": 3}),
+    ("float16", "bfloat16", {"rounding": "stochastic", "rng": 4, "fused": False}),
+    ("bfloat16", "float16", {"order": "blocked", "block": 16, "inner": "float32"}),
+):
+    how = lp.Accumulator(fmt, **options)
+    for x, y in ((a, b.T), (patterns[0], patterns[1].T)):
+        with np.errstate(over="ignore"):
+            digest.update(lp.matmul(x, y, inputs=inputs, accumulator=how).tobytes())
 print(*(int(processor_has(feature)) for feature in ("avx512fp16", "avx512f", "fma")))
 print(digest.hexdigest())
 """
 
 
 # That of every processor: compared with others', not with the same machine's.
-DIGEST = "6ebef743488dbd0fb14e28217934e14a9ed5da446f668457aeb95f3d1856097a"
+DIGEST = "a2a3c0991f1c4ed04f4718aa47b41495f90aa92a55edf9b23395e4e7c09f757f"
 
 
 def digest_on(**variables):

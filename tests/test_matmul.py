@@ -37,6 +37,30 @@ FAST = [
     Accumulator("float8_e4m3fn", overflow="saturate"),
     Accumulator("float16", rounding="toward_positive"),
     Accumulator("e8m12", rounding="ties_to_away"),
+    Accumulator("bfloat16", rounding="toward_negative"),
+    Accumulator("float32", rounding="toward_zero", overflow="saturate"),
+]
+UNFUSED = [
+    Accumulator("float32", fused=False),
+    Accumulator("float16", fused=False),
+    Accumulator("bfloat16", fused=False),
+    Accumulator("float8_e4m3fn", fused=False, overflow="saturate"),
+    Accumulator("e8m12", fused=False),
+    Accumulator("float16", fused=False, rounding="toward_negative"),
+    Accumulator("bfloat16", fused=False, rounding="toward_zero", overflow="saturate"),
+    Accumulator("bfloat16", "blocked", 7, "float16", fused=False),
+]
+
+STOCHASTIC = [
+    Accumulator("float16", rounding="stochastic", rng=3),
+    Accumulator("bfloat16", rounding="stochastic", rng=4),
+    Accumulator("float16", fused=False, rounding="stochastic", rng=5),
+    Accumulator("float8_e4m3fn", rounding="stochastic", overflow="saturate", rng=6),
+    Accumulator("e8m20", rounding="stochastic", rng=7),
+    Accumulator("bfloat16", fused=False, rounding="stochastic_equal", rng=8),
+    Accumulator("float16", rounding="stochastic", rng=9, random_bits=16),
+    Accumulator("bfloat16", rounding="stochastic", rng=10, random_bits=20),
+    Accumulator("float8_e5m2", fused=False, rounding="stochastic", rng=11, random_bits=5),
 ]
 
 
@@ -58,13 +82,22 @@ def operands(fmt, shape, rng):
     return a, np.where(np.isfinite(b), b, 0.5)
 
 
-@pytest.mark.parametrize("how", FAST, ids=lambda how: f"{how.fmt}-{how.order}-{how.rounding.value}")
+def describe(how):
+    """Name an accumulator."""
+    products = "" if how.fused else "-unfused"
+    bits = "" if how.random_bits is None else f"-{how.random_bits}"
+    return f"{how.fmt}-{how.order}-{how.rounding.value}{bits}{products}"
+
+
+@pytest.mark.parametrize("how", [*FAST, *UNFUSED, *STOCHASTIC], ids=describe)
 def test_micro_kernels_are_the_general_kernel(how):
     rng = np.random.default_rng(1)
     for shape, inputs in itertools.product(SHAPES, ("float16", "bfloat16", "float32")):
         a, b = operands(inputs, shape, rng)
         assert_same(matmul(a, b, inputs=inputs, accumulator=how), generally(a, b, inputs, how))
         a, b = rng.standard_normal(a.shape), rng.standard_normal(b.shape)
+        assert_same(matmul(a, b, inputs=inputs, accumulator=how), generally(a, b, inputs, how))
+        a, b = np.round(2 * a), np.round(2 * b)  # whose sums are exact, and often ties
         assert_same(matmul(a, b, inputs=inputs, accumulator=how), generally(a, b, inputs, how))
 
 
@@ -232,6 +265,59 @@ def test_stochastic_draws_follow_the_output():
         assert np.any(first != second)
 
 
+def test_stochastic_draws_do_not_depend_on_blocks():
+    rng = np.random.default_rng(12)
+    how = Accumulator("float16", rounding="stochastic", rng=1)
+    for rows, terms, columns in ((40, 6600, 5), (6600, 40, 20), (3, 700, 700)):
+        a, b = rng.standard_normal((rows, terms)), rng.standard_normal((terms, columns))
+        ours = matmul(a, b, inputs="float16", accumulator=how)
+        assert_same(ours, generally(a, b, "float16", how))
+
+
+@pytest.mark.parametrize("order", ["sequential", "pairwise", "kahan", "exact"])
+def test_random_bits_decide_how_finely_a_fraction_is_weighed(order):
+    """Away from zero iff R < ⌊f·2**r⌋: for f = 3/8 never with one bit, else in 1, 3, 6 of 2**r."""
+    x = np.full((20_000, 1), 1 + 3 / 8 * 2.0**-10)
+    for r, chances in ((1, 0), (2, 1 / 4), (3, 3 / 8), (16, 3 / 8), (17, 3 / 8), (32, 3 / 8)):
+        how = Accumulator("float16", order, rounding="stochastic", random_bits=r, rng=5)
+        share = np.mean(lp.sum(x, how, axis=1) > 1)
+        assert abs(share - chances) <= 5 * np.sqrt(chances / len(x))
+        a = np.full((200, 1), x[0, 0])
+        share = np.mean(matmul(a, np.ones((1, 100)), inputs="float32", accumulator=how) > 1)
+        assert abs(share - chances) <= 5 * np.sqrt(chances / len(x))
+
+
+def test_random_bits_are_those_that_sums_have_room_for():
+    for fmt, most in (("float16", 32), ("e8m30", 21)):
+        assert Accumulator(fmt, rounding="SR", random_bits=most).random_bits == most
+        for bits in (0, most + 1):
+            with pytest.raises(ValueError, match=f"random_bits is {bits}; use 1 to {most}"):
+                Accumulator(fmt, rounding="SR", random_bits=bits)
+    with pytest.raises(TypeError, match="use an integer from 1 to 32"):
+        Accumulator("float16", random_bits=1.5)
+
+
+def test_stochastic_stacks_draw_by_the_index_in_the_stack():
+    rng = np.random.default_rng(13)
+    a, b = rng.standard_normal((3, 4, 9)), rng.standard_normal((3, 9, 6))
+    how = Accumulator("float16", rounding="stochastic", rng=1)
+    fmt = lp.get_format("float16")
+    sums, expected = RunningSums.of(how, 9, products=True), np.zeros((3, 4, 6), np.float32)
+    for i in range(3):
+        multiply_generally((fmt, fmt), sums, a[i], b[i], expected[i], None, 24 * i)
+    assert_same(matmul(a, b, inputs="float16", accumulator=how), expected)
+
+
+def test_stochastic_sums_that_begin_with_an_addend_draw_for_it_too():
+    rng = np.random.default_rng(14)
+    a, b, c = (rng.standard_normal(shape) for shape in ((4, 9), (9, 6), (4, 6)))
+    how = Accumulator("float16", rounding="stochastic", rng=1)
+    fmt = lp.get_format("float16")
+    sums, expected = RunningSums.of(how, 10, products=True), np.zeros((4, 6), np.float32)
+    multiply_generally((fmt, fmt), sums, a, b, expected, c, 0)
+    assert_same(matmul(a, b, c=c, inputs="float16", accumulator=how), expected)
+
+
 def test_threads_do_not_matter():
     rng = np.random.default_rng(9)
     a, b = rng.standard_normal((400, 300)).astype("f"), rng.standard_normal((300, 400)).astype("f")
@@ -309,12 +395,14 @@ def test_bad_products_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rounding", [m for m in DETERMINISTIC if m != "toward_negative"])
+@pytest.mark.parametrize("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("fmt", ["float16", "bfloat16", "float8_e4m3fn", "e8m20"])
 def test_micro_kernels_are_the_general_kernel_in_every_mode(fmt, rounding):
     rng = np.random.default_rng(11)
     for overflow, inputs in itertools.product(lp.Overflow, ("float16", "bfloat16", "float32")):
-        how = Accumulator(fmt, rounding=rounding, overflow=overflow)
-        for _ in range(4):
-            a, b = operands(inputs, (40, 300, 50), rng)
-            assert_same(matmul(a, b, inputs=inputs, accumulator=how), generally(a, b, inputs, how))
+        for fused in (True, False):
+            how = Accumulator(fmt, fused=fused, rounding=rounding, overflow=overflow)
+            for _ in range(2):
+                a, b = operands(inputs, (40, 300, 50), rng)
+                ours = matmul(a, b, inputs=inputs, accumulator=how)
+                assert_same(ours, generally(a, b, inputs, how))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from lowprec.common.names import one_of
+from lowprec.conversion.requests import checked_random_bits
 from lowprec.formats import Format, FormatLike, checked_overflow, float32, float64, get_format
 from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike, is_usual
 
@@ -55,7 +56,8 @@ class Accumulator:
         `inner`).
     rounding : Rounding or str
         As for `round_to`. Each of an output's roundings, numbered in the order in which they
-        happen, draws its own random bits (32, or ``52 - precision`` where that is less): they
+        happen, draws its own random bits (`random_bits` of them, by default 32, or
+        ``52 - precision`` where that is less): they
         depend on the key, the output's index in C order and that number alone.
     overflow : Overflow or str
         As for `round_to`. NaN stays NaN, also in a format without it.
@@ -67,6 +69,9 @@ class Accumulator:
         Of ``aligned``: the least exponent that terms are aligned to.
     inputs : Format, str or dtype, or two of them, optional
         The only factors whose products are taken; `dot` and `matmul` convert to them by default.
+    random_bits : int, optional
+        How many random bits each rounding of the stochastic modes draws, from 1 to 32 and at most
+        ``52 - precision``. Up to 16 are drawn for half the price.
 
     Raises
     ------
@@ -98,6 +103,7 @@ class Accumulator:
     fraction_bits: int | None = None
     lowest_exponent: int = LOWEST_EXPONENT
     inputs: FormatLike | tuple[FormatLike, FormatLike] | None = None
+    random_bits: int | None = None
 
     def __post_init__(self) -> None:
         fields: dict[str, Any] = {
@@ -125,6 +131,7 @@ class Accumulator:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         self._check_formats()
+        self._check_random_bits()
         self._check_alignment()
 
     def __hash__(self) -> int:
@@ -146,6 +153,11 @@ class Accumulator:
                 "order='blas' is NumPy's own float32: it has no other format, rounding, overflow "
                 "or unfused products; use order='sequential'"
             )
+
+    def _check_random_bits(self) -> None:
+        widest = max(fmt.precision for fmt in self.formats)
+        most = min(32, 52 - widest) if self.is_stochastic else 32
+        object.__setattr__(self, "random_bits", checked_random_bits(self.random_bits, most))
 
     def _checked_inner(self, fmt: Format) -> Format | Accumulator:
         if not isinstance(self.inner, Accumulator):
@@ -222,7 +234,8 @@ class Accumulator:
 
         assert isinstance(self.rounding, Rounding)
         assert isinstance(self.overflow, Overflow)
-        return row_sums(self.order, self.formats[0], self.rounding, self.overflow, source)
+        how = self.rounding, self.overflow, self.random_bits
+        return row_sums(self.order, self.formats[0], *how, source)
 
     def column_sums(self) -> ColumnSums | None:
         """Return what sums rows of float32 that lie side by side, or None if nothing does."""

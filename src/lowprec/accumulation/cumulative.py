@@ -105,7 +105,7 @@ def _cumulate(x: Array, how: Accumulator, result: Array) -> None:
     assert isinstance(how.rounding, Rounding)
     assert isinstance(how.overflow, Overflow)
     rounding, overflow = how.rounding, how.overflow
-    plans = [rounding_plan(fmt, rounding, overflow) for fmt in how.formats]
+    plans = [rounding_plan(fmt, rounding, overflow, how.random_bits) for fmt in how.formats]
     constants = np.stack([fields for _, fields in plans])
     loop = make_running_sums(how.order, plans[0][0], plans[1][0])
     key = np.uint64(draw_key(how.rng) if how.is_stochastic else 0)

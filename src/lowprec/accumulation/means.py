@@ -111,7 +111,7 @@ def _divided(sums: Array, terms: int, how: Accumulator) -> Array:
 
     assert isinstance(how.rounding, Rounding)
     assert isinstance(how.overflow, Overflow)
-    plan, constants = rounding_plan(how.formats[0], how.rounding, how.overflow)
+    plan, constants = rounding_plan(how.formats[0], how.rounding, how.overflow, how.random_bits)
     key = (draw_key(how.rng) ^ _DIVISION_KEY) if how.is_stochastic else 0
     numbers, quotients = sums.astype(np.float64).reshape(-1), np.empty(sums.size)
     make_mean(plan)(numbers, float(terms), quotients, constants, np.uint64(key))

@@ -15,13 +15,14 @@ from lowprec.accumulation.accumulator import (
     result_dtype,
 )
 from lowprec.accumulation.aligned import Aligned, widened
-from lowprec.accumulation.sums import RunningSums, inner_at, outer_sums
+from lowprec.accumulation.sums import PRODUCT_KEY, RunningSums, inner_at, outer_sums
 from lowprec.accumulation.tiled_products import Tiles, as_inputs
 from lowprec.arrays.sources import as_array, kernel_dtype
 from lowprec.blocks.formats import AnyFormat, AnyFormatLike, BlockFormat
 from lowprec.blocks.formats import get_format as find_format
 from lowprec.blocks.quantizing import quantize
 from lowprec.common.processor_state import in_exact_state
+from lowprec.common.randomness import draw_key
 from lowprec.conversion.door import round_to
 from lowprec.conversion.requests import refuse_specials, without_code
 from lowprec.formats import (
@@ -252,7 +253,7 @@ class _Plan(NamedTuple):
     def multiply(self, a: Array, b: Array, result: Array, c: Array | None = None) -> None:
         """Multiply matrices, or stacks of them; sums begin with c where there is one."""
         stack = result.shape[:-2]
-        if self.tiles is not None and not stack:
+        if self.tiles is not None and not self.tiles.draws and not stack:
             self.tiles.multiply(a, b, result, None if c is None else self.begun(c))
             return
         compute = self._matrices(a.shape[-1], c is not None)
@@ -264,7 +265,13 @@ class _Plan(NamedTuple):
     def _matrices(self, terms: int, has_addend: bool) -> Callable[..., None]:
         """Return what multiplies two matrices into a third, whose first output has an index."""
         (first, second), how = self.inputs, self.how
-        if self.tiles is not None:
+        if self.tiles is not None and self.tiles.draws:
+            if not has_addend:
+                key = draw_key(how.rng)
+                keys = np.array([key, key ^ PRODUCT_KEY], np.uint64)
+                multiply = self.tiles.multiply_at_random
+                return lambda a, b, result, c, first: multiply(a, b, result, keys, first)
+        elif self.tiles is not None:
             tiles, begun = self.tiles, self.begun
             return lambda a, b, result, c, _: tiles.multiply(
                 a, b, result, None if c is None else begun(c)
@@ -338,7 +345,7 @@ def _plan(inputs: _Plain | None, accumulator: AccumulatorLike, output: FormatLik
         result_dtype(how.formats[0]),
         (without_code(pair[0]), without_code(pair[1])),
         tiles,
-        tiles.direct if tiles is not None and output is None else None,
+        tiles.direct if tiles is not None and not tiles.draws and output is None else None,
     )
 
 
@@ -397,7 +404,12 @@ def _nested(how: Accumulator) -> Accumulator:
     if how.is_nested:
         return how
     inner = Accumulator(
-        how.formats[1], fused=how.fused, rounding=how.rounding, overflow=how.overflow, rng=how.rng
+        how.formats[1],
+        fused=how.fused,
+        rounding=how.rounding,
+        overflow=how.overflow,
+        rng=how.rng,
+        random_bits=how.random_bits,
     )
     return dataclasses.replace(how, inner=inner, fused=True)
 

@@ -38,7 +38,8 @@ _ONE = Format("one", exponent_bits=2, precision=1, specials=Specials.FINITE)  # 
 _ROWS = 64  # of a block whose rows lie side by side
 _NO_KEY = np.uint64(0)
 _ROW_SOURCES = ("float32", "float64")  # dtypes that loops over rows read
-_PRODUCT_KEY = 0x9E3779B97F4A7C15  # products draw from another stream than sums
+#: products draw from another stream than sums: from their key, changed by this
+PRODUCT_KEY = 0x9E3779B97F4A7C15
 
 
 @overload
@@ -306,7 +307,13 @@ def outer_sums(how: Accumulator) -> tuple[int, Accumulator]:
     inner = how.inner
     assert isinstance(inner, Accumulator)
     is_random = isinstance(inner.rounding, Rounding) and inner.rounding.is_stochastic
-    outer = Accumulator(how.fmt, rounding=how.rounding, overflow=how.overflow, rng=how.rng)
+    outer = Accumulator(
+        how.fmt,
+        rounding=how.rounding,
+        overflow=how.overflow,
+        rng=how.rng,
+        random_bits=how.random_bits,
+    )
     return draw_key(inner.rng) if is_random else 0, outer
 
 
@@ -357,7 +364,8 @@ class RunningSums(NamedTuple):
         assert isinstance(how.rounding, Rounding)
         assert isinstance(how.overflow, Overflow)
         rounding, overflow = how.rounding, how.overflow
-        plans = [kernels.rounding_plan(fmt, rounding, overflow) for fmt in how.formats]
+        how_rounded = rounding, overflow, how.random_bits
+        plans = [kernels.rounding_plan(fmt, *how_rounded) for fmt in how.formats]
         return cls(
             how,
             terms,
@@ -394,7 +402,7 @@ class RunningSums(NamedTuple):
                 self._accumulate(a, b, state, first, last, outputs)
             else:
                 products, one = np.empty(b.shape), np.ones((1, len(b)))
-                key = self.key ^ np.uint64(_PRODUCT_KEY)
+                key = self.key ^ np.uint64(PRODUCT_KEY)
                 for i in range(len(a)):
                     self.multiply(a[i], b, products, self.constants[1], first, outputs[i], key)
                     row = slice(i, i + 1)

@@ -36,12 +36,13 @@ class Tiles(NamedTuple):
     reads_float32: bool  # whether float32 may be read as it lies
     is_half: bool  # whether operands and sums are codes of float16
     convert: Kernel | None  # what makes operands of float32, if one step does and refuses nothing
+    draws: bool = False  # whether sums are rounded at random
 
     @classmethod
     def of(cls, how: Accumulator, fmt: Format) -> Tiles | None:
         """Return the micro-kernels, or None where there are none."""
         is_blocked = how.order == "blocked"
-        if not (is_blocked or how.order == "sequential") or how.is_nested or not how.fused:
+        if not (is_blocked or how.order == "sequential") or how.is_nested:
             return None
         if not fmt.fits(float32):
             return None
@@ -49,13 +50,15 @@ class Tiles(NamedTuple):
 
         assert isinstance(how.rounding, Rounding)
         assert isinstance(how.overflow, Overflow)
+        if how.is_stochastic:
+            return None if is_blocked else cls._of_stochastic(how, fmt)
         outer, inner = how.formats
         formats = (fmt, inner, outer if is_blocked else None)
-        found = kernels.product_plans(*formats, how.rounding, how.overflow)
+        found = kernels.product_plans(*formats, how.rounding, how.overflow, how.fused)
         if found is None or (how.block or 0) > _LONGEST_BLOCK:
             return None
         plans, constants = found
-        is_half, convert = plans == kernels.FLOAT16, None
+        is_half, convert = kernels.is_of_halves(plans), None
         if fmt.has_nan and (fmt == float16 or not is_half):
             nearest = Rounding.TIES_TO_EVEN, Overflow.IEEE, None
             task = "encode" if is_half else "round"
@@ -70,6 +73,18 @@ class Tiles(NamedTuple):
             is_half=is_half,
             convert=convert,
         )
+
+    @classmethod
+    def _of_stochastic(cls, how: Accumulator, fmt: Format) -> Tiles | None:
+        from lowprec.kernels.products import stochastic as kernels  # imports Numba
+
+        assert isinstance(how.rounding, Rounding)
+        assert isinstance(how.overflow, Overflow)
+        modes = how.rounding, how.overflow, how.fused, how.random_bits
+        found = kernels.stochastic_plans(fmt, how.formats[0], *modes)
+        if found is None:
+            return None
+        return cls(found.loop(), found.constants, 1, fmt, False, False, None, draws=True)
 
     def direct(self, a: Array, b: Array) -> Any:
         """Return the product of two small float32 arrays after few checks, None if more are due.
@@ -103,6 +118,7 @@ class Tiles(NamedTuple):
 
     def multiply(self, a: Array, b: Array, result: Array, begun: Array | None = None) -> None:
         """Multiply two matrices; the sums begin with `begun`, values of their format."""
+        assert not self.draws
         is_new = begun is None
         if self.is_half:
             codes = np.empty(result.shape, np.uint16)
@@ -118,8 +134,33 @@ class Tiles(NamedTuple):
         else:
             self._multiply_blocks(a, b, result, is_new)
 
+    def multiply_at_random(
+        self, a: Array, b: Array, result: Array, keys: Array, output: int
+    ) -> None:
+        """Multiply two matrices, whose first output has an index; `keys` of sums and products."""
+
+        def multiply(left: Array, right: Array, target: Array, k: int, place: int) -> None:
+            numbers = k, output + place, result.shape[1]
+            self.loop(left, right, target, k == 0, self.constants, *numbers, keys)
+
+        self._each_block(a, b, result, multiply)
+
     def _multiply_blocks(self, a: Array, b: Array, result: Array, is_new: bool) -> None:
         """Multiply matrices that are converted block by block, unless they are small."""
+
+        def multiply(left: Array, right: Array, target: Array, k: int, _: int) -> None:
+            self.loop(left, right, target, is_new and k == 0, self.block, self.constants)
+
+        self._each_block(a, b, result, multiply)
+
+    def _each_block(
+        self,
+        a: Array,
+        b: Array,
+        result: Array,
+        multiply: Callable[[Array, Array, Array, int, int], None],
+    ) -> None:
+        """Give converted blocks to a function, with their first term and their first output."""
         (rows, columns), terms = result.shape, a.shape[1]
         read_a, read_b = self._reader(a), self._reader(b)
         depth, side = terms, max(rows, columns)
@@ -131,8 +172,7 @@ class Tiles(NamedTuple):
                 for i in range(0, rows, side):
                     left = read_a(slice(i, i + side), slice(k, k + depth))
                     target = result[i : i + side, j : j + side]
-                    starts = is_new and k == 0
-                    self.loop(left, right, target, starts, self.block, self.constants)
+                    multiply(left, right, target, k, i * columns + j)
 
     def _reader(self, x: Array) -> Callable[[slice, slice], Array]:
         """Return what gives converted blocks of a matrix; a small one is converted at once."""

@@ -105,7 +105,7 @@ def _conversion_work(
     """Check the arguments and find the kernel."""
     fmt, rounding = get_format(fmt), Rounding(rounding)
     overflow = checked_overflow(overflow, fmt)
-    random_bits = _checked_random_bits(random_bits)
+    random_bits = checked_random_bits(random_bits)
     source = kernel_dtype(dtype)
     result = fmt.code_dtype
     if task == "round":
@@ -146,15 +146,18 @@ def _decoding_work(fmt: FormatLike, dtype: np.dtype[Any] | type | str | None) ->
     return Work(kernel, fmt.code_dtype, dtype, is_simple=fmt.bits == 8 * fmt.code_dtype.itemsize)
 
 
-def _checked_random_bits(random_bits: int | None) -> int | None:
+def checked_random_bits(random_bits: int | None, most: int = 32) -> int | None:
+    """Return how many random bits are asked for, None for as many as suit."""
     if random_bits is None:
         return None
     try:
         bits = operator.index(random_bits)
     except TypeError:
-        raise TypeError(f"random_bits is {random_bits!r}; use an integer from 1 to 32") from None
-    if not 1 <= bits <= 32:
-        raise ValueError(f"random_bits is {bits}; use 1 to 32")
+        raise TypeError(
+            f"random_bits is {random_bits!r}; use an integer from 1 to {most}"
+        ) from None
+    if not 1 <= bits <= most:
+        raise ValueError(f"random_bits is {bits}; use 1 to {most}")
     return bits
 
 

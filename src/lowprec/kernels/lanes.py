@@ -204,6 +204,10 @@ class Lanes:
         """Return self·factor + addend, rounded once."""
         return self._float_call("fma", factor, addend)
 
+    def negated(self) -> Lanes:
+        """Return floats of the other sign."""
+        return self._wrap(self.builder.fneg(self.value))
+
     def square_root(self) -> Lanes:
         """Return the square root."""
         return self._float_call("sqrt")

@@ -23,6 +23,7 @@ from lowprec.kernels.compiler import (
     intrinsic,
     ir,
     numba,
+    processor_has,
     types,
     undisturbed,
 )
@@ -81,6 +82,12 @@ def is_x86_64(triple: str) -> bool:
 def is_aarch64(triple: str) -> bool:
     """Whether LLVM's name of a machine is one of a 64-bit ARM."""
     return triple.startswith(("aarch64", "arm64"))
+
+
+def has_fused_steps() -> bool:
+    """Whether the processor has fused multiply-adds on vectors, and converts them to float16."""
+    is_arm = is_aarch64(cpu_target.target_context.codegen().magic_tuple()[0])
+    return is_arm or processor_has("avx512f") or (processor_has("fma") and processor_has("f16c"))
 
 
 #: what `swap_float_state` sets in kernels, on the machine that Numba compiles for

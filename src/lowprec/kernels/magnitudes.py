@@ -71,6 +71,7 @@ class Plan(NamedTuple):
     variant: Variant = Variant()
     shift: int = 0  # how many bits the aligned twin rounds off
     random_bits: int = 0  # r of the stochastic modes
+    draws_halves: int = 0  # 1 if steps of sums draw halves of words, which have 16 bits
     streaming: int = 0  # 1 if results are written past the caches
     infinity_is_nan: int = 0  # 1 if infinite sources become NaN, which saves telling them apart
     infinity_differs: int = 0  # 1 if infinite and overflowing sources may have different results

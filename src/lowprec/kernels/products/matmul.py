@@ -22,7 +22,7 @@ from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import processor_has
 from lowprec.kernels.products.double_rounding import EXACT, WATCHED, extremes, limit_of
 from lowprec.kernels.products.packing import pack
-from lowprec.kernels.products.steps import HALF, SINGLE, step_plan
+from lowprec.kernels.products.steps import HALF, SINGLE, ProductPlan, any_step_plan, operands
 from lowprec.kernels.products.tiles import tile
 from lowprec.kernels.products.vectors import element_of
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-FLOAT32, FLOAT16 = f"{SINGLE}&", f"{HALF}&"  #: plans where the processor makes every step itself
+FLOAT32 = ProductPlan(SINGLE)  #: where the processor makes every step itself
 
 DEPTH = 128  #: terms of a panel
 _HEIGHT = 1024  # rows of the left operand that one panel after the other uses
@@ -94,36 +94,45 @@ def _float32_multiply() -> Callable[..., None]:
 
 
 def product_plans(
-    inputs: Format, inner: Format, outer: Format | None, rounding: Rounding, overflow: Overflow
-) -> tuple[str, Array] | None:
-    """Return how elements of a format are multiplied and summed, as text, and its constants.
+    inputs: Format,
+    inner: Format,
+    outer: Format | None,
+    rounding: Rounding,
+    overflow: Overflow,
+    fused: bool,
+) -> tuple[ProductPlan, Array] | None:
+    """Return how elements of a format are multiplied and summed, and its constants.
 
-    The plans are those of `tile`; `outer` is the format that the sums of blocks are added in, None
+    `outer` is the format that the sums of blocks are added in, None
     where there are no blocks. None where these kernels cannot.
     """
-    step = step_plan(inner, rounding, overflow)
-    last = step_plan(outer or inner, rounding, overflow)
-    if step is None or last is None:
+    first = any_step_plan(inner, rounding, overflow)
+    last = any_step_plan(outer or inner, rounding, overflow)
+    if first is None or last is None:
         return None
-    plan, end = step[0], f"&{last[0]}"
-    if outer is None:
-        end = "&"
-        if plan == EXACT and inputs.fits(bfloat16):
-            plan = WATCHED
-        if plan == "float16" and inputs.fits(float16) and processor_has("avx512fp16"):
-            plan = HALF
-    return plan + end, np.stack([step[1], last[1]])
+    plan, end = first[0], "" if outer is None else last[0]
+    if outer is None and fused and plan == EXACT and inputs.fits(bfloat16):
+        plan = WATCHED
+    if outer is None and plan == "float16" and inputs.fits(float16) and processor_has("avx512fp16"):
+        plan = HALF
+    given = operands(inputs, inner, rounding, overflow, fused)
+    return ProductPlan(plan, end, given), np.stack([first[1], last[1]])
+
+
+def is_of_halves(plan: ProductPlan) -> bool:
+    """Whether operands and sums are codes of float16."""
+    return plan.inner == HALF
 
 
 @functools.cache
-def make_multiply(plans: str) -> Callable[..., None]:
-    """Return the loop that adds ``a @ b`` to `c`, for the plans of `tile`.
+def make_multiply(plan: ProductPlan) -> Callable[..., None]:
+    """Return the loop that adds ``a @ b`` to `c`, as a plan says.
 
     ``multiply(a, b, c, is_first, block, constants)``: `block` is the number of terms of a block, or
     `DEPTH`; before the first terms, `c` may hold anything. Rows of `c` are contiguous. Arrays are
     of float32, or of float16's codes if steps are those of float16.
     """
-    inner = plans.partition("&")[0]
+    inner, plans = plan.inner, plan.spell()
     element, is_watched = element_of(inner == HALF), inner == WATCHED
     lanes, size, bits = element.lanes, element.bytes, 8 * element.bytes
     widths = 3 if inner == SINGLE else 2  # vectors of a tile: as many as registers hold

@@ -2,47 +2,75 @@
 
 A fused multiply-add of the accumulator's own format, float32 or float16, is the step. Otherwise it
 is one of float32, rounded to odd: of its 24 bits a narrower format needs two less at least, so that
-rounding them is rounding the exact sum.
+rounding them is rounding the exact sum. AVX-512 has multiply-adds rounded down and up, of which one
+is odd. Elsewhere the error of the usual one tells: in float32 where products are exact there, else
+in float64. Formats and modes that float32 is too narrow for take float64 too.
 
 References
 ----------
 Boldo, Melquiond (2008), "Emulation of a FMA and correctly rounded sums: proved algorithms using
-rounding to odd".
+rounding to odd"; Figueroa (1995), "When is double rounding innocuous?".
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lowprec.formats import Format, bfloat16, float16, float32
 from lowprec.kernels.compiler import cgutils, ir
 from lowprec.kernels.lanes import Lanes, select
-from lowprec.kernels.loops import kept, spell
+from lowprec.kernels.loops import has_fused_steps, keep, kept, spell
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import conversion_plan, fits_float32_words, processor_has
 from lowprec.kernels.rules import convert
-from lowprec.rounding import is_usual
+from lowprec.kernels.sums.orders import round_wide, rounding_plan, sum_to_odd, sum_wide
+from lowprec.rounding import Rounding, is_usual
 
 if TYPE_CHECKING:
-    from lowprec.rounding import Overflow, Rounding
+    from lowprec.rounding import Overflow
 
 SINGLE, HALF = "single", "half"  #: plans of the processor's own steps, of float32 and float16
 _DOWNWARD, _UPWARD = 9, 10  # rounding of AVX-512's instructions, without exceptions
 
 
-def step_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str, Any] | None:
-    """Return the rule that rounds a step to a format, as text, and its constants.
+class Operands(NamedTuple):
+    """What is known of the factors, and what becomes of their products."""
 
-    None where there is no such rule on vectors: but for float32 itself it needs AVX-512, a mode
-    that draws nothing and knows one zero for x - x, and a format that has two bits less.
+    are_exact: bool = False  # products are exact in float32, as far as results depend on it
+    are_fused: bool = True  # products are added as they are, not rounded first
+    sums_are_safe: bool = False  # float32's nearest to the sum of two values rounds as the sum does
+
+
+ANY = Operands()  #: of which nothing is known
+
+
+class ProductPlan(NamedTuple):
+    """How a product is formed: the plan of a step, that of adding the sum of a block, if any."""
+
+    inner: str
+    outer: str = ""
+    given: Operands = ANY
+
+    def spell(self) -> str:
+        """Keep it under a text, which Numba can treat as a constant, and return that."""
+        flags = "".join(str(int(flag)) for flag in self.given)
+        return keep(f"{self.inner}&{self.outer}&{flags}", self)
+
+
+def step_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str, Any] | None:
+    """Return the rule that rounds a step of float32 to a format, as text, and its constants.
+
+    None where there is no such rule: but for float32 itself it needs fused multiply-adds and
+    float16's conversions, a mode that draws nothing and knows one zero for x - x, and a format that
+    has two bits less.
     """
     nothing = np.zeros(len(Constants._fields), np.uint64)
     usual = is_usual(rounding, overflow)
     if usual and fmt == float32:
         return SINGLE, nothing
-    if not processor_has("avx512f"):
+    if not has_fused_steps():
         return None
     if usual and fmt in (float16, bfloat16):
         return {float16: "float16", bfloat16: "bfloat16"}[fmt], nothing
@@ -57,17 +85,96 @@ def step_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str,
     return spell(plan), constants
 
 
-def step(x: Lanes, y: Lanes, z: Lanes, plan: str, c: Constants | None) -> Lanes:
+def any_step_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str, Any] | None:
+    """Return the rule of `step_plan`, or one that rounds sums of float64.
+
+    None where float32 does not hold the format's values, and in modes that draw.
+    """
+    found = step_plan(fmt, rounding, overflow)
+    if found is not None or rounding.is_stochastic or not fmt.fits(float32):
+        return found
+    return rounding_plan(fmt, rounding, overflow)
+
+
+def operands(
+    inputs: Format, fmt: Format, rounding: Rounding, overflow: Overflow, fused: bool
+) -> Operands:
+    """Return what is known of factors of a format whose products are summed in another.
+
+    Products of bfloat16 have 16 bits. They may over- and underflow, but of sums of float16 that
+    changes nothing.
+    """
+    usual = is_usual(rounding, overflow)
+    return Operands(
+        inputs.fits(float16) or (usual and fmt == float16 and inputs.fits(bfloat16)),
+        fused,
+        rounding.is_nearest and fmt.precision <= 11 and (usual or fmt.emax < float32.emax),
+    )
+
+
+def _is_wide(plan: str) -> bool:
+    return "|" in plan and kept(plan).word == 64
+
+
+def constants_of(builder: Any, fields: Any, plan: str, lanes: int) -> Constants | None:
+    """Return a plan's constants, values of LLVM, in so many lanes; None where it has none."""
+    if "|" not in plan:
+        return None
+    bits = kept(plan).word
+    return Constants(*(Lanes(builder, v).resized(bits).splat(lanes) for v in fields))
+
+
+def start_of(plan: str) -> float:
+    """Return the zero with which sums begin: rounding it and the first product changes neither."""
+    return 0.0 if "|" in plan and Rounding(kept(plan).mode).gives_negative_zero else -0.0
+
+
+def step(
+    x: Lanes, y: Lanes, z: Lanes, plan: str, c: Constants | None, given: Operands = ANY
+) -> Lanes:
     """Return ○(x·y + z)."""
     if plan in (SINGLE, HALF):
         return x.fused(y, z)
-    if plan == "bfloat16":
-        return fma_to_bfloat16(x, y, z)
-    s = fma_to_odd(x, y, z)
+    if _is_wide(plan):
+        wide = [lanes.float_resized(64) for lanes in (x, y, z)]
+        return sum_wide(wide[0] * wide[1], wide[2], kept(plan), _known(c)).float_resized(32)
+    return _rounded(fma_to_odd(x, y, z, given.are_exact), plan, c)
+
+
+def product_step(
+    x: Lanes, y: Lanes, z: Lanes, plan: str, c: Constants | None, given: Operands
+) -> Lanes:
+    """Return ○(x·y + z), or where products are not fused ○(○(x·y) + z)."""
+    if given.are_fused:
+        return step(x, y, z, plan, c, given)
+    if plan in (SINGLE, HALF):
+        return x * y + z
+    if _is_wide(plan):
+        wide = x.float_resized(64) * y.float_resized(64)
+        product = round_wide(wide, kept(plan), _known(c))
+        return sum_wide(product, z.float_resized(64), kept(plan), _known(c)).float_resized(32)
+    if given.are_exact:
+        product = _rounded(x * y, plan, c)
+    else:
+        product = step(x, y, x.constant(-0.0), plan, c, given)
+    if given.sums_are_safe:
+        return _rounded(product + z, plan, c)
+    return step(product, x.constant(1.0), z, plan, c, Operands(given.are_exact))
+
+
+def _known(c: Constants | None) -> Constants:
+    assert c is not None
+    return c
+
+
+def _rounded(s: Lanes, plan: str, c: Constants | None) -> Lanes:
+    """Return float32 lanes rounded to the plan's format; a NaN must not have all its bits set."""
     if plan == "float16":
         return s.float_resized(16).float_resized(32)
-    assert c is not None
-    return convert(s, kept(plan), c, c.emin)
+    if plan == "bfloat16":
+        bits = s.as_integers()
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).as_floats()
+    return convert(s, kept(plan), _known(c), _known(c).emin)
 
 
 def _fma(x: Lanes, y: Lanes, z: Lanes, direction: int) -> Lanes:
@@ -79,17 +186,32 @@ def _fma(x: Lanes, y: Lanes, z: Lanes, direction: int) -> Lanes:
     return Lanes(x.builder, x.builder.call(function, arguments))
 
 
-def fma_to_odd(x: Lanes, y: Lanes, z: Lanes) -> Lanes:
+def fma_to_odd(x: Lanes, y: Lanes, z: Lanes, products_are_exact: bool) -> Lanes:
     """Return x·y + z rounded to odd in float32.
 
     Where the results of rounding down and up differ they are neighbours, one of them odd. Opposite
     zeros, which an exact x - x gives, are both even; +0 is right.
     """
-    down, up = (_fma(x, y, z, mode) for mode in (_DOWNWARD, _UPWARD))
-    return select((down.as_integers() & 1).equals(0), up, down)
+    if processor_has("avx512f"):
+        down, up = (_fma(x, y, z, mode) for mode in (_DOWNWARD, _UPWARD))
+        return select((down.as_integers() & 1).equals(0), up, down)
+    if products_are_exact:
+        return _to_odd(*error_of_step(x, y, z))
+    a, b, c = (lanes.float_resized(64) for lanes in (x, y, z))
+    wide = sum_to_odd(a * b, c)  # float64 holds products of float32
+    s = wide.float_resized(32)
+    return _to_odd(s, wide - s.float_resized(64))
 
 
-def fma_to_bfloat16(x: Lanes, y: Lanes, z: Lanes) -> Lanes:
-    """Return x·y + z rounded to nearest, ties to even; a NaN must not have all its bits set."""
-    s = fma_to_odd(x, y, z).as_integers()
-    return ((s + 0x7FFF + ((s >> 16) & 1)) & 0xFFFF0000).as_floats()
+def error_of_step(x: Lanes, y: Lanes, z: Lanes) -> tuple[Lanes, Lanes]:
+    """Return the float32 nearest to x·y + z, and what that left out; x·y is exact in float32."""
+    s = x.fused(y, z)
+    part = s - z  # of s, what the product is; TwoSum
+    return s, x.fused(y, part.negated()) + (z - (s - part))
+
+
+def _to_odd(s: Lanes, error: Lanes) -> Lanes:
+    """Return s + error rounded to odd, where s is the nearest float32."""
+    bits = s.as_integers()
+    has_other_sign = (error.as_integers() >> (error.bits - 1)).resized(32) ^ (bits >> 31)
+    return select(error.differs(0.0), ((bits - has_other_sign) | 1).as_floats(), s)

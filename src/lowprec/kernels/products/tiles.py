@@ -12,6 +12,7 @@ from typing import Any
 
 from lowprec.kernels.compiler import cgutils, intrinsic, types
 from lowprec.kernels.lanes import Lanes, select
+from lowprec.kernels.loops import kept
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.products.double_rounding import (
     EXACT,
@@ -20,7 +21,14 @@ from lowprec.kernels.products.double_rounding import (
     least_of,
     watched_step,
 )
-from lowprec.kernels.products.steps import HALF, step
+from lowprec.kernels.products.steps import (
+    HALF,
+    ProductPlan,
+    constants_of,
+    product_step,
+    start_of,
+    step,
+)
 from lowprec.kernels.products.vectors import INTEGER, Vectors, choose, clamped, element_of
 
 
@@ -44,15 +52,14 @@ def tile(
     `left` and `right` are addresses of the first factors, `strides` the distances in bytes of
     left's rows, left's columns, right's rows and the target's rows, `size` is (rows, columns,
     terms) of what is left to do. The first of the ``heights`` that is filled by more than half
-    serves; columns fill at most ``widths`` vectors, or twice as many of one row. The plans are
-    those of a step, and of adding the sum of a block to the target, empty where there are no
-    blocks; `limit` belongs to steps that are watched.
+    serves; columns fill at most ``widths`` vectors, or twice as many of one row. ``plans`` is a
+    `ProductPlan`, spelled; `limit` belongs to steps that are watched.
     """
-    inner, _, outer = plans.literal_value.partition("&")
+    plan = kept(plans.literal_value)
     tall = [int(height) for height in heights.literal_value.split()]
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        work = _Tile(builder, args, inner, outer)
+        work = _Tile(builder, args, plan)
         result = cgutils.alloca_once(builder, INTEGER)
         lanes = work.element.lanes
 
@@ -75,9 +82,10 @@ def tile(
 class _Tile:
     """The arguments of `tile` as values of LLVM."""
 
-    def __init__(self, builder: Any, args: Any, inner: str, outer: str) -> None:
-        self.builder, self.inner, self.outer = builder, inner, outer
-        self.element = element_of(inner == HALF)
+    def __init__(self, builder: Any, args: Any, plan: ProductPlan) -> None:
+        self.builder = builder
+        self.inner, self.outer, self.given = plan
+        self.element = element_of(plan.inner == HALF)
         self.left, self.right, self.target = args[:3]
         strides = cgutils.unpack_tuple(builder, args[3], 4)
         self.left_row, self.left_column, self.right_row, self.target_row = strides
@@ -92,7 +100,7 @@ class _Tile:
         places = [INTEGER(0), *(clamped(b, INTEGER(row), rows) for row in range(1, height))]
         starts = [b.add(self.left, b.mul(row, self.left_row)) for row in places]
         targets = [b.add(self.target, b.mul(row, self.target_row)) for row in places]
-        nothing = [self._splat(-0.0)] * (height * width)
+        nothing = [self._splat(start_of(self.inner))] * (height * width)
         begin = nothing if self.outer else self._kept(vectors, targets)
         totals = self._sums(starts, vectors, begin)
         if self.outer:
@@ -106,16 +114,14 @@ class _Tile:
         return Lanes(self.builder, self.element.kind(number)).splat(self.element.lanes)
 
     def _kept(self, vectors: Vectors, targets: list[Any]) -> list[Lanes]:
-        """Return what the outputs are so far: -0, which adds nothing, before the first terms."""
+        """Return what the outputs are so far: a zero that adds nothing before the first terms."""
+        zero = self._splat(start_of(self.outer or self.inner))
         olds = [Lanes(self.builder, old) for target in targets for old in vectors.load(target)]
-        return [select(self.is_first, self._splat(-0.0), old) for old in olds]
+        return [select(self.is_first, zero, old) for old in olds]
 
     def _constants(self, which: int, plan: str) -> Constants | None:
-        if "|" not in plan:
-            return None
         values = cgutils.unpack_tuple(self.builder, self.fields[which], len(Constants._fields))
-        lanes = self.element.lanes
-        return Constants(*(Lanes(self.builder, v).resized(32).splat(lanes) for v in values))
+        return constants_of(self.builder, values, plan, self.element.lanes)
 
     def _add_block(self, totals: list[Lanes], kept: list[Lanes]) -> list[Lanes]:
         c = self._constants(1, self.outer)
@@ -169,7 +175,7 @@ class _Tile:
                 if plan == WATCHED:
                     state[at], state[-1] = watched_step(x, y, state[at], state[-1])
                 else:
-                    state[at] = step(x, y, state[at], plan, c)
+                    state[at] = product_step(x, y, state[at], plan, c, self.given)
         distances = INTEGER(1), self.left_column, self.right_row
         following = [b.add(*pair) for pair in zip(places, distances, strict=True)]
         for phi, start, value in zip(

@@ -10,6 +10,7 @@ import numpy as np
 from lowprec.formats import Format, float32
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.products.matmul import DEPTH, make_multiply
+from lowprec.kernels.products.steps import ProductPlan
 from lowprec.kernels.products.vectors import FLOAT
 from lowprec.kernels.sums.binades import binades_of, make_row_sums
 from lowprec.kernels.sums.columns import make_column_sums
@@ -53,16 +54,21 @@ class RowSums(NamedTuple):
 
 @functools.cache
 def row_sums(
-    order: str, fmt: Format, rounding: Rounding, overflow: Overflow, source: str
+    order: str,
+    fmt: Format,
+    rounding: Rounding,
+    overflow: Overflow,
+    random_bits: int | None,
+    source: str,
 ) -> RowSums | None:
     """Return the loop for terms of dtype `source`, float32 or float64; None where there is none."""
     if order not in ("sequential", "pairwise", "exact"):
         return None
-    plan, constants = rounding_plan(fmt, rounding, overflow)
+    plan, constants = rounding_plan(fmt, rounding, overflow, random_bits)
     match order:
         case "sequential":
             binades = binades_of(fmt, rounding, overflow)
-            if binades is None:
+            if binades is None or random_bits is not None:  # they draw words in their own way
                 return None
             is_single = fmt == float32 and binades.most == 0
             loop = make_row_sums(source, plan, is_single)
@@ -116,7 +122,8 @@ def column_sums(
     nothing = np.zeros(len(Constants._fields), np.uint64)
     constants = np.stack([inner[1], outer[1] if end else nothing])
     many = None if end else make_column_sums(inner[0])
-    return ColumnSums(make_multiply(f"{inner[0]}&{end}"), block or DEPTH, constants, many)
+    multiply = make_multiply(ProductPlan(inner[0], end))
+    return ColumnSums(multiply, block or DEPTH, constants, many)
 
 
 #: how many columns make up for the start of the micro-kernels

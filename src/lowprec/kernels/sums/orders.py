@@ -51,12 +51,21 @@ NATIVE = "native"  # float64 itself, to nearest: the processor rounds
 _MATRIX = types.Array(types.float64, 2, "A", readonly=True)
 
 
-def rounding_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str, Array]:
-    """Return how float64 sums are rounded to a format, as text, and the rule's constants."""
+def rounding_plan(
+    fmt: Format, rounding: Rounding, overflow: Overflow, random_bits: int | None = None
+) -> tuple[str, Array]:
+    """Return how float64 sums are rounded to a format, as text, and the rule's constants.
+
+    Up to 16 random bits, where so many are asked for, come from halves of words.
+    """
     if fmt == float64:
         return NATIVE, np.zeros(len(Constants._fields), np.uint64)
     r = result_random_bits(fmt, rounding)
+    if rounding.is_stochastic and random_bits is not None:
+        r = random_bits
     plan, constants = conversion_plan(fmt, "float64", "float64", rounding, overflow, r)
+    if rounding.is_stochastic and random_bits is not None and random_bits <= 16:
+        plan = plan._replace(draws_halves=1)
     return spell(plan), constants
 
 
@@ -70,7 +79,7 @@ def two_sum(x: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
     return s, (x - (s - part)) + (y - part)
 
 
-def round_sum_to_odd(x: Lanes, y: Lanes) -> Lanes:
+def sum_to_odd(x: Lanes, y: Lanes) -> Lanes:
     """Return x + y in float64, rounded to odd; a finite sum stays finite."""
     s, error = two_sum(x, y)
     bits = s.as_integers()
@@ -87,14 +96,16 @@ def is_finite(x: Lanes) -> Lanes:
     return (x.as_integers() & _INFINITY) < _INFINITY
 
 
-def _round(x: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
+def round_wide(x: Lanes, plan: Plan, c: Constants, random: Lanes | None = None) -> Lanes:
+    """Return ○(x) of float64; `random` has 32 bits, and the modes that draw need it."""
+    random = c.emin if random is None else random
     return convert(x, plan, c, random >> (32 - plan.random_bits) if plan.random_bits else random)
 
 
 def _add(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
     """Return ○(x + y): nearly always a float64 that needs no more than its last bits cut off."""
     if not plan.variant.has_sign:
-        return _add_any(x, y, plan, c, random)
+        return sum_wide(x, y, plan, c, random)
     s, error = two_sum(x, y)
     bits = s.as_integers()
     magnitude = bits & (_SIGN - 1)
@@ -108,7 +119,7 @@ def _add(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
     quick, builder = (rounded | (bits & _SIGN)).as_floats(), x.builder
     before = builder.block
     with builder.if_then(builder.not_(usual.value), likely=False):
-        slow = _add_any(x, y, plan, c, random)
+        slow = sum_wide(x, y, plan, c, random)
         after = builder.block
     result = builder.phi(quick.value.type)
     result.add_incoming(quick.value, before)
@@ -116,12 +127,13 @@ def _add(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
     return Lanes(builder, result)
 
 
-def _add_any(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes) -> Lanes:
-    s = round_sum_to_odd(x, y)
+def sum_wide(x: Lanes, y: Lanes, plan: Plan, c: Constants, random: Lanes | None = None) -> Lanes:
+    """Return ○(x + y) of float64, in any lanes."""
+    s = sum_to_odd(x, y)
     if Rounding(plan.mode).gives_negative_zero:
         sign = (x.as_integers() | y.as_integers()) & _SIGN
         s = select(s.equals(0.0), sign.as_floats(), s)
-    return _round(s, plan, c, random)
+    return round_wide(s, plan, c, random)
 
 
 def _rule(builder: Any, text: str, constants: Any, random: Any) -> tuple[Plan, Constants, Lanes]:
@@ -139,7 +151,7 @@ def rounded(_: Any, x: Any, constants: Any, random: Any, plan: Any) -> Any:
         x, *rest = args[:3]
         if text == NATIVE:
             return x
-        return _round(Lanes(builder, x), *_rule(builder, text, *rest)).value
+        return round_wide(Lanes(builder, x), *_rule(builder, text, *rest)).value
 
     return types.float64(x, constants, random, plan), generate
 
@@ -160,17 +172,26 @@ def added(_: Any, x: Any, y: Any, z: Any, constants: Any, random: Any, plan: Any
 
 @intrinsic(prefer_literal=True)
 def drawn(_: Any, output: Any, number: Any, key: Any, plan: Any) -> Any:
-    """Return 32 random bits for an output's rounding of this number; 0 where none are used."""
+    """Return 32 random bits for an output's rounding of this number; 0 where none are used.
+
+    A counter serves four roundings by its words, or eight by the lower halves of these and then by
+    the upper ones, which become the upper half of what is returned.
+    """
     text = plan.literal_value
     has_draws = text != NATIVE and kept(text).random_bits
+    has_halves = text != NATIVE and kept(text).draws_halves
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         output, number, key = (Lanes(builder, value) for value in args[:3])
         if not has_draws:
             return key.constant(0).value
-        x0, x1, x2, x3 = philox((output << 32) | ((number >> 2) & 0xFFFFFFFF), key)
+        counter = (number >> (3 if has_halves else 2)) & 0xFFFFFFFF
+        x0, x1, x2, x3 = philox((output << 32) | counter, key)
         is_even, is_lower = (number & 1).equals(0), (number & 2).equals(0)
-        return select(is_lower, select(is_even, x0, x1), select(is_even, x2, x3)).value
+        word = select(is_lower, select(is_even, x0, x1), select(is_even, x2, x3))
+        if has_halves:
+            word = select((number & 4).equals(0), word << 16, word) & 0xFFFF0000
+        return word.value
 
     return types.uint64(types.int64, types.int64, types.uint64, plan), generate
 
