@@ -375,7 +375,9 @@ class Quantized:
             If another dtype is asked for.
         """
         if dtype not in (None, torch.float32, torch.float64):
-            raise TypeError(f"values are float32 or float64, not {dtype}; use .to() afterwards")
+            raise TypeError(
+                f"values are torch.float32 or torch.float64, not {dtype!r}; use .to() afterwards"
+            )
         name = "float64" if dtype == torch.float64 else "float32"
         return torch.from_numpy(self._in_numpy().dequantize(name))
 
