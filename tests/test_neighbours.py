@@ -116,3 +116,20 @@ def test_neighbours_of_large_integers_are_exact():
 def test_the_spacing_at_infinity_is_infinite_in_every_format():
     for fmt in LISTED:
         assert lp.ulp(np.inf, fmt) == np.inf
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("fmt", LISTED, ids=name)
+def test_a_special_number_changes_no_other_spacing(fmt, dtype):
+    """Arrays of finite numbers have a way of their own."""
+    if not fmt.fits(lp.float32 if dtype is np.float32 else lp.float64):
+        pytest.skip(f"{np.dtype(dtype)} does not hold {fmt}")
+    bits = np.random.default_rng(8).integers(0, 2**63, 3000).astype(f"u{np.dtype(dtype).itemsize}")
+    x = bits.view(dtype)
+    with np.errstate(over="ignore"):
+        ends = np.array([0.0, fmt.smallest_subnormal, fmt.smallest_normal, fmt.max]).astype(dtype)
+    x = np.concatenate([x[np.isfinite(x)], ends])
+    x = np.abs(x) if not fmt.signed else np.concatenate([x, -ends])
+    x = x[np.isfinite(x)]
+    assert_same(lp.ulp(x, fmt), lp.ulp(np.append(x, dtype(np.inf)), fmt)[:-1], x)
+    assert lp.ulp(x[:0], fmt).shape == (0,)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import functools
 from typing import Literal, NamedTuple, TypeVar, assert_never
 
 from lowprec.common.names import did_you_mean, with_article
@@ -111,7 +112,7 @@ class Rounding(_Spelled):
             "SE": "stochastic_equal",
         }
 
-    @property
+    @functools.cached_property  # which every call asks for
     def is_stochastic(self) -> bool:
         """Whether the mode draws random bits."""
         match self:

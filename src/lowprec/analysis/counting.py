@@ -149,13 +149,14 @@ def _pieces(x: Array, order: Any, size: int) -> Iterator[Array]:
         )
 
 
-@np.errstate(invalid="ignore")  # a NaN that signals is widened
 def _as_source(block: Array, fmt: Format) -> Array:
     """Return the same numbers in a dtype whose rounded values can be any of the format's."""
     narrow = block.dtype.itemsize <= 4 and block.dtype.kind not in "biu"
-    if narrow:
-        return block.astype(np.float32 if fmt.fits(float32) else np.float64, copy=False)
-    return block
+    dtype = np.dtype(np.float32 if fmt.fits(float32) else np.float64)
+    if not narrow or block.dtype == dtype:
+        return block
+    with np.errstate(invalid="ignore"):  # a NaN that signals is widened
+        return block.astype(dtype)
 
 
 def _with_refused(block: Array, rounded: Array, fmt: Format) -> Array:
@@ -234,7 +235,8 @@ class Tally:
         counts = dict(zip(kernel.COUNTS, self.counts.tolist(), strict=True))
         extrema = dict(zip(kernel.EXTREMA, self.extrema.tolist(), strict=True))
         extrema["max_ulp_error"] *= 2.0**self.fmt.trailing_bits
-        occupied = np.flatnonzero(self.exponents).tolist()
+        lowest, beyond = self._occupied_range(extrema)
+        occupied = (np.flatnonzero(self.exponents[lowest:beyond]) + lowest).tolist()
         return Measurement(
             self.fmt,
             self.rounding,
@@ -250,6 +252,17 @@ class Tally:
             },
         )
 
+    def _occupied_range(self, extrema: dict[str, float]) -> tuple[int, int]:
+        """Return from which place to which the histogram may hold something, by the extrema.
+
+        An integer may lie just below the power of two that is its float64, a place lower.
+        """
+        if extrema["max_abs"] == 0.0:
+            return 0, 0
+        places = math.frexp(extrema["min_abs"])[1] - 2, math.frexp(extrema["max_abs"])[1]
+        first = max(places[0] - self.kernel.LOWEST_EXPONENT, 0)
+        return first, places[1] - self.kernel.LOWEST_EXPONENT
+
 
 _NOTHING = Fraction(0)
 
@@ -257,9 +270,13 @@ _NOTHING = Fraction(0)
 def _exact_sum(pair: list[float]) -> Fraction:
     """Return the sum of a number and of what it left out, mostly zero."""
     total, rest = pair
+    if not (total or rest):
+        return _NOTHING
+    n, d = total.as_integer_ratio()  # denominators are powers of two: one divides the other
     if rest:
-        return Fraction(total) + Fraction(rest)
-    return Fraction(total) if total else _NOTHING
+        m, e = rest.as_integer_ratio()
+        n, d = (n + m * (d // e), d) if d >= e else (n * (e // d) + m, e)
+    return Fraction(n, d)
 
 
 def _split(integers: Array) -> tuple[Array, Array]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
 from lowprec.arrays.sources import as_array
 from lowprec.common.processor_state import in_exact_state
 from lowprec.conversion.door import decode, encode, round_to
-from lowprec.formats import Format, FormatLike, get_format
+from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ def ulp(x: Scalar, fmt: FormatLike) -> Real: ...
 @overload
 def ulp(x: ArrayLike, fmt: FormatLike) -> Array: ...
 @in_exact_state
-@np.errstate(all="ignore")  # subnormal results and NaN are not errors of the caller's
 def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     """Return the spacing of the format's values in the binade of each number.
 
@@ -46,7 +46,58 @@ def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     >>> ulp([1.0, 1000.0, 0.0], "bfloat16").tolist()
     [0.0078125, 4.0, 9.183549615799121e-41]
     """
-    fmt, is_scalar, x = get_format(fmt), np.isscalar(x), as_array(x)
+    if type(x) is np.ndarray and x.size:
+        spacing = _spacing_of_finite(x, fmt)
+        if spacing is not None:
+            return spacing
+    return _spacing_of_any(x, get_format(fmt))
+
+
+class _Binades(NamedTuple):
+    """What `_spacing_of_finite` knows of a dtype and a format: bits of powers of two."""
+
+    integers: np.dtype[Any]  # as wide as the floats
+    field: Any  # the bits of an exponent, which an infinity has all
+    least: Any  # of the least normal number of the format
+    most: Any  # of its largest binade
+    spacing: Any  # at 1
+
+
+@functools.lru_cache(256)
+def _binades(dtype: np.dtype[Any], fmt: FormatLike) -> _Binades | None:
+    """Return the binades where numbers of a dtype have codes; None where some have none."""
+    fmt = get_format(fmt)
+    source = {"float32": float32, "float64": float64}.get(dtype.name)
+    has_all = fmt.signed and fmt.has_zero and fmt.has_nan and fmt.subnormals
+    if source is None or not (dtype.isnative and has_all and fmt.fits(source)):
+        return None
+    if fmt.emin < source.emin:
+        return None
+    integers = np.dtype(f"i{dtype.itemsize}")
+    powers = np.array([np.inf, 2.0**fmt.emin, 2.0**fmt.emax], dtype)
+    field, least, most = powers.view(integers)
+    return _Binades(integers, field, least, most, dtype.type(2.0**-fmt.trailing_bits))
+
+
+def _spacing_of_finite(x: Array, fmt: FormatLike) -> Array | None:
+    """Return the spacing at each number; None if one is infinite or NaN, or has no code."""
+    try:
+        binades = _binades(x.dtype, fmt)
+    except TypeError:  # what cannot be hashed; the general way says what is wrong with it
+        return None
+    if binades is None:
+        return None
+    powers = x.view(binades.integers) & binades.field
+    if np.maximum.reduce(powers, axis=None) == binades.field:
+        return None
+    powers = np.maximum(np.minimum(powers, binades.most), binades.least)
+    spacing: Array = np.asarray(powers).view(x.dtype) * binades.spacing
+    return np.asarray(spacing)
+
+
+@np.errstate(all="ignore")  # subnormal results and NaN are not errors of the caller's
+def _spacing_of_any(x: ArrayLike, fmt: Format) -> Any:
+    is_scalar, x = np.isscalar(x), as_array(x)
     value = np.asarray(round_to(x, fmt, rounding="toward_zero", overflow="saturate"))
     _, exponent = np.frexp(value)  # in [1/2, 1): one more than the exponent
     spacing = np.ldexp(value.dtype.type(1), exponent - fmt.precision)
