@@ -3,6 +3,7 @@
 `trace` is the door. The room is called as its door is: ``lowprec.trace(f, x)`` runs it.
 """
 
+import inspect as _inspect
 import sys as _sys
 from types import ModuleType as _ModuleType
 from typing import Any as _Any
@@ -14,13 +15,21 @@ from lowprec.trace.tracing import Error, Line, Output, Trace, trace
 __all__ = ["Error", "Keep", "Line", "Output", "Trace", "trace"]
 
 
+def _signature() -> _inspect.Signature:
+    own = _inspect.signature(trace)
+    room = _inspect.Parameter("room", _inspect.Parameter.POSITIONAL_ONLY)
+    first, *rest = own.parameters.values()
+    first = first.replace(kind=_inspect.Parameter.POSITIONAL_ONLY)
+    return own.replace(parameters=[room, first, *rest])
+
+
 class _Room(_ModuleType):
     """A room that is called: ``lowprec.trace`` is the function and the place of its kin."""
 
     def __call__(self, f: _Any, *args: _Any, **options: _Any) -> Trace:
         return trace(f, *args, **options)
 
-    __call__.__signature__ = __import__("inspect").signature(trace)  # type: ignore[attr-defined]
+    __call__.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 _sys.modules[__name__].__class__ = _Room
