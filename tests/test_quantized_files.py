@@ -330,3 +330,55 @@ def test_a_large_checkpoint_needs_no_more_memory_than_a_small_one(tmp_path):
             break
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 200_000  # kilobytes
+
+
+# Layouts whose libraries need a GPU: files written by their published names ----------------------
+
+
+def test_modelopts_nvfp4_is_multiplied_by_its_second_scale(tmp_path):
+    codes, scales, in_all = opened("nvfp4").stored
+    parts = {
+        "a.weight": codes,
+        "a.weight_scale": scales,
+        "a.weight_scale_2": np.float32(2.0**-13).reshape(()),
+        "a.input_scale": np.float32(1.0).reshape(()),
+    }
+    write_tensors(tmp_path / "m.safetensors", parts)
+    found = open_tensors(tmp_path / "m.safetensors")
+    assert set(found) == {"a.weight", "a.input_scale"}
+    assert found["a.weight"].fmt == lp.nvfp4
+    g = float(in_all.read()[0])
+    np.testing.assert_allclose(exact(found["a.weight"]), exact(opened("nvfp4")) * g * 2.0**-13)
+
+
+@pytest.mark.parametrize(
+    "names", [("w._rowwise_data", "w._rowwise_scale_inv"), ("w._data", "w._scale_inv")]
+)
+def test_transformer_engines_parts_are_one_tensor(names, tmp_path):
+    codes, scales = opened("mxfp8").stored
+    raw = np.asarray(codes.read()).view(np.uint8)
+    write_tensors(tmp_path / "m.safetensors", {names[0]: raw, names[1]: scales})
+    found = open_tensors(tmp_path / "m.safetensors")
+    assert list(found) == ["w"]
+    np.testing.assert_array_equal(found["w"].read(), opened("mxfp8").read())
+
+
+def test_scales_that_are_padded_for_a_gpu_are_left(tmp_path):
+    codes, _ = opened("mxfp8").stored
+    raw = np.asarray(codes.read()).view(np.uint8)
+    padded = np.zeros((128, 4), np.uint8)
+    parts = {"w._rowwise_data": raw, "w._rowwise_scale_inv": padded}
+    write_tensors(tmp_path / "m.safetensors", parts)
+    assert all(tensor.left for tensor in open_tensors(tmp_path / "m.safetensors").values())
+
+
+def test_fp4_of_experts_is_told_by_its_scales(tmp_path):
+    codes, scales = opened("mxfp4").stored
+    parts = {
+        "w": np.asarray(codes.read()).view(np.int8),
+        "w_scale_inv": np.asarray(scales.read()).view(ml_dtypes.float8_e8m0fnu),
+    }
+    write_tensors(tmp_path / "m.safetensors", parts)
+    tensor = open_tensors(tmp_path / "m.safetensors")["w"]
+    assert tensor.fmt == lp.mxfp4
+    np.testing.assert_array_equal(tensor.read(), opened("mxfp4").read())

@@ -41,19 +41,23 @@ def read_onnx(path: Path) -> TensorFile:
         raise ValueError(f"it is no graph of ONNX ({error!s:.200})") from None
     tensors = tuple(_tensor(onnx, path, one) for one in _initializers(model.graph))
     if not tensors:
-        raise ValueError("it holds no initializers")
+        raise ValueError("it holds neither initializers nor constants")
     refuse_duplicates(tensor.name for tensor in tensors)
     return TensorFile(path, tensors, {})
 
 
 def _initializers(graph: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the initializers of a graph and of the graphs within it (branches, loops)."""
+    """Yield initializers and constants of a graph and of those within it (branches, loops)."""
     for one in graph.initializer:
         yield f"{prefix}{one.name}", one
     for node in graph.node:
         for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.HasField("t"):
+                yield f"{prefix}{node.output[0]}", attribute.t
             if attribute.HasField("g"):
-                yield from _initializers(attribute.g, f"{prefix}{node.name or node.op_type}/")
+                yield from _initializers(
+                    attribute.g, f"{prefix}{node.name or node.op_type}/{attribute.name}/"
+                )
 
 
 def _tensor(onnx: Any, path: Path, named: tuple[str, Any]) -> Tensor:
