@@ -308,6 +308,21 @@ def test_a_search_on_a_cluster_is_that_of_one_process(client):
         assert ours == dataclasses.replace(theirs, run=run)
 
 
+def test_a_diagnosis_on_the_cluster_is_that_of_one_machine(client):
+    """What workers are sent is pickled, and so is what they give, recorders too."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 4)).astype(np.float32)
+    data = train.Dataset(x, x[:, :1] - x[:, 1:2], x[:16], x[:16, :1])
+    model = train.Sequential([train.Input((4,)), train.Dense(6, "tanh"), train.Dense(1)])
+    how = {"loss": "mse", "optimizer": train.SGD(2e-3), "epochs": 40, "budget": None}
+    how |= {"policy": "params=bfloat16,compute=bfloat16,gradients=float32,state=float32"}
+    here = train.diagnose(model, data, **how)
+    there = train.diagnose(model, data, executor=client.get_executor(), **how)
+    assert there.to_dict() == here.to_dict()
+    assert there.cause == "params"
+    assert there.recorder.step_losses == here.recorder.step_losses
+
+
 SMALL = ["train", "--data", "iris", "--hidden", "8", "--epochs", "2", "--batch-size", "30"]
 
 

@@ -170,6 +170,7 @@ class Track:
         self.exponents = np.zeros((ROWS, BINS), np.int64)
         self.gaps = np.zeros((2, GAPS))  # changes and their squares by their distance from w
         self.length, self.each = 0, 1  # rows in use, recorded steps in each of them
+        self._open = -1  # the step that the last row was opened for
 
     def add(
         self,
@@ -218,6 +219,9 @@ class Track:
 
     def _row(self, step: int) -> int:
         """Return the row that this step belongs to, and make room where there is none."""
+        if step == self._open:  # as for what comes of a tensor after its sizes
+            return self.length - 1
+        self._open = step
         last, records = _PLACES["last_step"], _PLACES["records"]
         if self.length:
             row = self.numbers[self.length - 1]
@@ -228,6 +232,7 @@ class Track:
                 return self.length - 1
         if self.length == ROWS:
             self._thin()
+            self._open = -1
             return self._row(step)
         row = self.numbers[self.length]
         row[last], row[records], row[_PLACES["first_step"]] = step, 1, step
@@ -306,6 +311,7 @@ class Track:
 
     def _append(self, numbers: Array, exponents: Array) -> None:
         """Add a row, to the last one while that has room."""
+        self._open = -1
         if self.length:
             row = self.numbers[self.length - 1]
             together = row[_PLACES["records"]] + numbers[_PLACES["records"]]
