@@ -9,9 +9,17 @@ is judged against what it can do: an error of one rounding in its normal range i
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lowprec.analysis.advice import NO_SCALE, FormatAdvice, describe, is_far_from_zero, remedy
+from lowprec.analysis import advice as advising
+from lowprec.analysis.advice import (
+    NO_SCALE,
+    Advice,
+    FormatAdvice,
+    describe,
+    is_far_from_zero,
+    remedy,
+)
 from lowprec.formats import Format
 from lowprec.show.words import percent
 
@@ -186,6 +194,12 @@ def tallies(rows: Rows, tolerance: float | None = None) -> list[Tally]:
             by_format.setdefault(name, []).append(_advised(measured, tolerance))
     counted = [tally(advice[0].fmt, advice) for advice in by_format.values()]
     return sorted(counted, key=lambda one: (one.holding, one.fmt.bits))
+
+
+def advise(x: Any, formats: Iterable[AnyFormat]) -> Advice:
+    """Return what `lowprec.advise` says of an array, each format judged against what it can do."""
+    each = [advising.advise(x, fmt, tolerance=tolerance_for(fmt)).formats[0] for fmt in formats]
+    return Advice(TOLERANCE, tuple(each))
 
 
 def findings(rows: Rows, tolerance: float | None = None) -> list[Finding]:

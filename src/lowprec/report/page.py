@@ -7,8 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from lowprec.analysis.advice import Advice, advise
-from lowprec.analysis.judgement import TOLERANCE, cell, grade, tally, tolerance_for
+from lowprec.analysis.judgement import TOLERANCE, advise, cell, grade, tally
 from lowprec.common.outputs import Output, check_outputs, page_kind, write_output
 from lowprec.formats import get_format
 from lowprec.report import training
@@ -80,8 +79,7 @@ def write_report(
     advice = {}
     for name, x in tensors.items():
         step(f"measuring {name}")
-        each = [advise(x, fmt, tolerance=tolerance_for(fmt)).formats[0] for fmt in FORMATS]
-        advice[name] = Advice(TOLERANCE, tuple(each))
+        advice[name] = advise(x, FORMATS)
     timings = measure_throughput(FORMATS, lambda: step("timing conversions"))
     trained = training.train_policies(step)
     found = Findings(FORMATS, tensors, advice, timings, trained, TOLERANCE)
