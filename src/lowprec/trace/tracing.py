@@ -570,7 +570,7 @@ def trace(
     ...     return np.sum((x - m) ** 2) / (len(x) - 1)
     >>> t = trace(variance, np.linspace(0.0, 1.0, 64), format="float16")
     >>> float(t.result), bool(t.outputs[0].error < 0.01)
-    (0.0860595703125, True)
+    (0.0872802734375, True)
     """
     tolerance = None if tolerance is None else float(tolerance)
     if tolerance is not None and not tolerance >= 0:
