@@ -136,7 +136,7 @@ def block_formats():
         [
             f"`{fmt}`",
             fmt.element_in_words,
-            fmt.block_in_words,
+            _in_one_line(fmt.block_in_words),
             fmt.scale,
             f"`{fmt.rule.value}`",
             "float32" if fmt.tensor_scale else "–",
@@ -144,8 +144,17 @@ def block_formats():
         ]
         for fmt in lp.named_block_formats().values()
     ]
-    heads = ["format", "elements", "a scale for", "scale", "rule", "tensor's scale"]
+    heads = ["format", "elements", "block", "scale", "rule", "tensor's scale"]
     return table([*heads, "bits a value"], rows)
+
+
+def _in_one_line(block):
+    """Return the words for a block without what the page says beside its table."""
+    return (
+        block.removesuffix(" along an axis")
+        .removeprefix("tile of ")
+        .replace(" ", "\N{NO-BREAK SPACE}")
+    )
 
 
 def block_noise():
