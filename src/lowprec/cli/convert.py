@@ -93,8 +93,10 @@ def _convert(options: argparse.Namespace) -> None:
 
     if options.rng is not None and not options.rounding.is_stochastic:
         options.command.error(f"{options.rounding.value} draws no random bits; leave out --rng")
-    if (options.to is None) == (options.plan is None):
-        options.command.error("give --to or --plan, and not both")
+    if options.to is None and options.plan is None:
+        options.command.error("the following arguments are required: --to (or --plan)")
+    if options.to is not None and options.plan is not None:
+        options.command.error("--to and --plan both say the formats; leave one away")
     from lowprec.tensors.planning import read_plan
 
     plan = None if options.plan is None else read_plan(Path(options.plan))
