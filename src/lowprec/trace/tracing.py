@@ -272,6 +272,7 @@ class Trace:
         Keep or None
             Lines from which none can be taken: with them the error is within the tolerance,
             without any one it is beyond, and both were run. None if all lines wide miss it.
+            Arguments that `keep` names stay wide in every run.
 
         Examples
         --------
@@ -318,11 +319,17 @@ class Trace:
         return Keep(kept, error, len(search.tried), search.tried)
 
     def _error_with(self, kept: Sequence[Key]) -> float:
-        keeping = Keeping(tuple(kept), self._request.file, self._request.names())
-        return self._error_under(keeping)[0]
+        wide = (*kept, *self._wide_arguments())
+        return self._error_under(Keeping(wide, self._request.file, self._request.names()))[0]
 
     def _error_of_all(self) -> tuple[float, list[Key]]:
-        return self._error_under(Everything(self._request.file, self._request.names()))
+        names = self._request.names()
+        everything = Everything(self._request.file, names, self._wide_arguments())
+        return self._error_under(everything)
+
+    def _wide_arguments(self) -> list[str]:
+        """Return the arguments that `keep` names: they stay wide in every run."""
+        return [name for name in self._request.names() if self._keeping.has_argument(name)]
 
     def _error_under(self, keeping: Keeping) -> tuple[float, list[Key]]:
         try:
@@ -421,10 +428,10 @@ class Trace:
 
 
 class Everything(Keeping):
-    """Keeps all lines, and no argument."""
+    """Keeps all lines, and of the arguments those that are named."""
 
-    def __init__(self, file: str, arguments: list[str]) -> None:
-        super().__init__((), file, arguments)
+    def __init__(self, file: str, arguments: list[str], kept: Sequence[str]) -> None:
+        super().__init__(tuple(kept), file, arguments)
 
     def __bool__(self) -> bool:
         return True

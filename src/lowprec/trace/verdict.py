@@ -252,7 +252,7 @@ def _sentence(trace: Any, finding: Finding) -> str:
     if finding.kind == "event":
         return f"{start} {_events(trace, line)}"
     if finding.kind == "cancels":
-        bits = f"{line.cancelled_bits:.2g} of {trace.format.precision} bits"
+        bits = f"{line.cancelled_bits:.2g} of {line.format.precision} bits"
         origin = f" (born on {names_of(finding.born_on)})" if finding.born_on else ""
         wrong = "sums already wrong" if _has_sums(trace, finding) else "numbers already wrong"
         wrong = wrong if finding.born_on else "numbers that its own rounding made"
