@@ -323,15 +323,35 @@ def test_claims_of_endless_zeros_are_left(tmp_path):
     assert "are told" in open_tensors(tmp_path / "a.h5")["w"].left
 
 
-def test_codecs_that_run_programs_are_not_run(tmp_path):
+@pytest.mark.parametrize("is_archive", [False, True])
+@pytest.mark.parametrize("place", [".zarray", ".zmetadata", "zarr.json"])
+def test_codecs_that_run_programs_are_not_run(tmp_path, place, is_archive):
+    """Neither where an array is described, nor in what repeats the descriptions of others."""
     pytest.importorskip("zarr")
-    folder = tmp_path / "a.zarr"
-    folder.mkdir()
     head = {"zarr_format": 2, "shape": [2], "chunks": [2], "dtype": "<f4", "fill_value": 0,
             "order": "C", "compressor": None, "filters": [{"id": "pickle"}]}  # fmt: skip
-    (folder / ".zarray").write_text(json.dumps(head))
+    entries = {".zgroup": {"zarr_format": 2}}
+    if place == ".zarray":
+        entries["w/.zarray"] = head
+    elif place == ".zmetadata":
+        entries["w/.zarray"] = head | {"filters": None}
+        entries[place] = {"metadata": {"w/.zarray": head}, "zarr_consolidated_format": 1}
+    else:
+        array = {"node_type": "array", "codecs": [{"name": "numcodecs.pickle"}]}
+        inside = {"kind": "inline", "must_understand": False, "metadata": {"w": array}}
+        group = {"zarr_format": 3, "node_type": "group", "consolidated_metadata": inside}
+        entries = {place: group}
+    path = tmp_path / ("a.zarr.zip" if is_archive else "a.zarr")
+    if is_archive:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, json.dumps(content))
+    else:
+        for name, content in entries.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_text(json.dumps(content))
     with pytest.raises(ValueError, match="codec that is not run"):
-        open_tensors(folder)
+        open_tensors(path)
 
 
 def test_a_library_that_is_missing_is_named(tmp_path, monkeypatch):

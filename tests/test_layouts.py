@@ -39,7 +39,7 @@ def model(folder):
 
 @pytest.mark.parametrize("fmt", LAYOUTS)
 def test_what_is_written_is_what_quantize_gives(fmt, tmp_path, monkeypatch):
-    monkeypatch.setattr("lowprec.tensors.layouts._SLAB", 1000)
+    monkeypatch.setattr("lowprec.tensors.layouts.SLAB", 1000)
     write_tensors(tmp_path / "a.safetensors", {"w": WEIGHT, "ids": np.arange(3)})
     done = convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", fmt)
     assert (done.converted, done.unchanged) == (1, 1)

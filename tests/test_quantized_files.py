@@ -103,7 +103,7 @@ def test_blocks_of_any_size_give_the_same(name, max_bytes):
 @pytest.mark.parametrize("name", NAMES)
 def test_slabs_of_any_size_give_the_same(name, monkeypatch):
     expected = exact(opened(name))
-    monkeypatch.setattr("lowprec.tensors.quantized._SLAB", 100)
+    monkeypatch.setattr("lowprec.tensors.quantized.SLAB", 100)
     np.testing.assert_array_equal(exact(opened(name)), expected)
 
 

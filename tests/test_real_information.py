@@ -64,7 +64,7 @@ def test_pairs_with_nan_are_left_out():
 def test_layout_and_pieces_change_nothing(monkeypatch):
     x = FIELDS["wind"]
     expected = [information_of_bits(x, axis) for axis in (0, 1)]
-    monkeypatch.setattr("lowprec.analysis.real_information._PIECE", 100)
+    monkeypatch.setattr("lowprec.analysis.real_information.PIECE", 100)
     for axis in (0, 1):
         np.testing.assert_array_equal(
             information_of_bits(np.asfortranarray(x), axis), expected[axis]

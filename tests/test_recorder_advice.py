@@ -588,7 +588,7 @@ def test_every_tensor_is_reached_biases_too(page):
 
 def test_every_skipped_step_is_drawn():
     pytest.importorskip("matplotlib", reason="pages need matplotlib")
-    from lowprec.train.recorder.figures import _draw_scales
+    from lowprec.train.recorder.figures import draw_scales
 
     recorder = train.Recorder()
     recorder.facts["model"], recorder.steps = "m", 200
@@ -598,7 +598,7 @@ def test_every_skipped_step_is_drawn():
 
     words = figures.loss_scales(recorder)
     assert "the first at step 0" in words
-    drawn = _draw_scales(7.0, recorder, recorder.skipped_steps).axes[0].lines
+    drawn = draw_scales(7.0, recorder, recorder.skipped_steps).axes[0].lines
     assert max(len(line.get_xdata()) for line in drawn if line.get_marker() == "x") == 120
 
 
@@ -623,11 +623,11 @@ def test_numbers_that_lose_what_matters_are_red(tmp_path):
 
 def test_a_curve_that_ends_shows_where():
     pytest.importorskip("matplotlib", reason="pages need matplotlib")
-    from lowprec.train.recorder.figures import _draw_curves
+    from lowprec.train.recorder.figures import draw_curves
 
     recorder = train.Recorder()
     recorder.curves = {"loss": [2.0, 1.0, float("nan"), float("nan")]}
-    (axes,) = _draw_curves(7.0, recorder).axes
+    (axes,) = draw_curves(7.0, recorder).axes
     assert "NaN at 3" in [text.get_text() for text in axes.texts]
 
 

@@ -36,7 +36,7 @@ def test_presets_agree_with_integers(preset):
 def test_the_integers_agree_with_fractions(preset):
     """The oracle of the command is itself held to another one."""
     how = preset.accumulator(preset.inputs)
-    for number in range(len(matrix_units._KINDS)):
+    for number in range(len(matrix_units.KINDS)):
         a, b, c = matrix_units.drawn((preset.inputs,) * 2, how, number)
         a, b, c = a[:4], b[:, :4], c[:4, :4]
         emin = preset.inputs.emin

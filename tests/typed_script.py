@@ -47,7 +47,7 @@ def refused() -> None:
     lp.round_to(x, "bfloat16", rounding="nonsense")  # type: ignore[call-overload]
     lp.encode(x, "bfloat16", overflow="clip")  # type: ignore[call-overload]
     lp.cast(x, "bfloat16", rounding="nearest")  # type: ignore[call-overload]
-    lp.measure(x, "bfloat16", rounding="nonsense")  # type: ignore[arg-type]
+    lp.measure(x, "bfloat16", rounding="nonsense")  # type: ignore[call-overload]
     lp.inspect(0.1, rounding="nonsense")  # type: ignore[arg-type]
     lp.Arithmetic("bfloat16", rounding="nonsense")  # type: ignore[arg-type]
     lp.Accumulator("bfloat16", rounding="nonsense")  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_PIECE = 1 << 20  # pairs of neighbours
+PIECE = 1 << 20  # pairs of neighbours
 _NOISE = 1.5  # a bit of less information than this times that of the last bits has none
 _LAST = 4
 _DTYPES = ("float16", "float32", "float64")
@@ -196,11 +196,11 @@ def information_of_bits(x: Array, axis: int) -> Array:
 def _neighbours(x: Array) -> Iterator[tuple[Array, Array]]:
     """Yield pairs of neighbours along the last axis, a piece at a time."""
     if x.ndim == 1:
-        for start in range(0, max(x.size - 1, 0), _PIECE):
-            part = x[start : start + _PIECE + 1]
+        for start in range(0, max(x.size - 1, 0), PIECE):
+            part = x[start : start + PIECE + 1]
             yield part[:-1], part[1:]
         return
-    rows = max(1, _PIECE // max(1, x[:1].size))
+    rows = max(1, PIECE // max(1, x[:1].size))
     for start in range(0, x.shape[0], rows):
         part = x[start : start + rows]
         yield part[..., :-1].reshape(-1), part[..., 1:].reshape(-1)

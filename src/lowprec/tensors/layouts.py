@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lowprec.rounding import Rounding
     from lowprec.tensors.tensor import Array
 
-_SLAB = 1 << 18  # elements, but whole rows of blocks
+SLAB = 1 << 18  # elements, but whole rows of blocks
 _NO_LINEAR_LAYER = re.compile(
     r"(^|[._])(\w*embed\w*|wte|wpe|lm_head|output_layer|score|classifier|\w*norm\w*)([._]|$)"
 )
@@ -151,7 +151,7 @@ class _Work:
         """Yield the quantized matrix, some rows of whole blocks at a time."""
         columns = self.tensor.shape[1]
         high = self.fmt.block[0] if isinstance(self.fmt.block, tuple) else 1
-        rows = max(1, _SLAB // (high * columns)) * high
+        rows = max(1, SLAB // (high * columns)) * high
         for block in cut(self.tensor.values(), rows * columns):
             yield self._quantized(block.reshape(-1, columns))
 

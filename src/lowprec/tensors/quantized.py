@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lowprec.tensors.tensor import Array
 
-_SLAB = 1 << 18  # elements that are decoded at a time, but whole rows of blocks
+SLAB = 1 << 18  # elements that are decoded at a time, but whole rows of blocks
 _MOST_SCALES = 1 << 28  # of a tensor that lies transposed
 
 
@@ -178,7 +178,7 @@ class Grid:
     def array(self) -> Array:
         """Return all values as float32."""
         whole, first = np.empty(self.size, np.float32), 0
-        for block in self.blocks(_SLAB):
+        for block in self.blocks(SLAB):
             whole[first : first + block.size] = block
             first += block.size
         return whole
@@ -193,8 +193,8 @@ class Grid:
         high = self.tile[0]
         for start in range(0, self.codes.rows, self.period):
             stop = start + self.period
-            tiles = max(1, _SLAB // max(1, high * self.codes.columns)) * high
-            step = tiles if high < self.period else max(1, _SLAB // max(1, self.codes.columns))
+            tiles = max(1, SLAB // max(1, high * self.codes.columns)) * high
+            step = tiles if high < self.period else max(1, SLAB // max(1, self.codes.columns))
             for first in range(start, stop, step):
                 count = min(step, stop - first)
                 yield make(self.codes.read(first, count), self._rows(first, count)).reshape(-1)
@@ -202,7 +202,7 @@ class Grid:
     def _columns(self, make: Any, start: int) -> Iterator[Array]:
         """Yield the transpose of one matrix, some columns at a time: whole bytes of whole tiles."""
         width = self.tile[1]
-        step = max(1, _SLAB // max(1, self.period * width)) * width
+        step = max(1, SLAB // max(1, self.period * width)) * width
         mapped = self.codes.stored.source.array()
         raw = mapped.view(np.uint8).reshape(self.codes.rows, self.codes.row_bytes)
         rows = self._rows(start, self.period)
@@ -308,10 +308,10 @@ class Flat:
 
     def array(self) -> Array:
         """Return all values as float32."""
-        return np.concatenate([np.empty(0, np.float32), *self.blocks(_SLAB)])
+        return np.concatenate([np.empty(0, np.float32), *self.blocks(SLAB)])
 
     def _slabs(self, make: Any) -> Iterator[Array]:
-        step = max(1, _SLAB // self.block) * self.block
+        step = max(1, SLAB // self.block) * self.block
         for first in range(0, self.size, step):
             count = min(step, self.size - first)
             raw = rows_of(self.codes.stored, first // 2, -(-count // 2)).view(np.uint8)
@@ -391,7 +391,7 @@ class QuantizedTensor(Tensor):
         """The elements' codes, as `lowprec.quantize` gives them, of the tensor's shape."""
         source: Any = self.source
         dtype = self.fmt.code_dtype if isinstance(self.fmt, BlockFormat) else np.dtype(np.uint8)
-        whole = np.concatenate([np.empty(0, np.uint8), *source.code_blocks(_SLAB)])
+        whole = np.concatenate([np.empty(0, np.uint8), *source.code_blocks(SLAB)])
         if source.codes.offset:
             whole = (whole.astype(np.int16) - source.codes.offset).astype(np.int8)
         return whole.view(dtype).reshape(self.shape)

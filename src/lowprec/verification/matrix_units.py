@@ -32,7 +32,7 @@ _SIDE = 32  # rows of one operand and columns of the other: 1,024 groups a batch
 _BATCH = _SIDE * _SIDE
 _AT_ONCE = 8  # batches between two reports of progress
 _FP8 = (float8_e4m3fn, float8_e5m2)
-_KINDS = ("any", "near", "cancelling", "zeros", "large", "small", "least", "short", "special")
+KINDS = ("any", "near", "cancelling", "zeros", "large", "small", "least", "short", "special")
 _NAN = 0x7FC00000
 _ZEROS = np.array([0.0, -0.0], np.float32)
 _FACTORS = np.array([0.5, 1, 1, 1.0000001, 2], np.float32)  # of the sum that is undone
@@ -108,7 +108,7 @@ def _judge_batches(preset: Preset, batches: int, start: int) -> Part:
 def _judged(preset: Preset, number: int) -> Part:
     """Compare a batch of sums, bit by bit."""
     partners = _FP8 if preset.inputs in _FP8 else (preset.inputs,)
-    second = partners[number // len(_KINDS) % len(partners)]
+    second = partners[number // len(KINDS) % len(partners)]
     how = preset.accumulator(second)
     a, b, c = drawn((preset.inputs, second), how, number)
     out = np.asarray(matmul(a, b, c=c, accumulator=how), np.float32)
@@ -237,7 +237,7 @@ def drawn(
     make ties; infinities and NaN.
     """
     rng = np.random.default_rng([number, how.block or 1, how.fraction_bits or 0])
-    kind, block = _KINDS[number % len(_KINDS)], how.block or 1
+    kind, block = KINDS[number % len(KINDS)], how.block or 1
     terms = int(rng.choice([block, max(1, block - 1), 2 * block + 3, 1 + block // 2]))
     a = _values(formats[0], kind, (_SIDE, terms), how.lowest_exponent, rng)
     b = _values(formats[1], kind, (terms, _SIDE), how.lowest_exponent, rng)

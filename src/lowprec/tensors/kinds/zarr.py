@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 from lowprec.tensors.checks import checked_name, checked_size
@@ -27,6 +28,8 @@ _CODECS = {
     ),
     *("crc32", "adler32", "fletcher32", "astype"),
 }
+_METADATA = ("zarr.json", ".zarray", ".zmetadata")
+_MOST_METADATA = 1 << 26  # bytes
 _MOST_CHUNK = 1 << 30
 
 
@@ -49,8 +52,7 @@ def read_zarr(path: Path) -> TensorFile:
         import zarr
     except ModuleNotFoundError:
         raise missing_library(path, "a folder of zarr", "zarr", "zarr") from None
-    if path.is_dir():
-        _check_codecs(path)
+    _check_codecs(path)
     try:
         store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
         top = zarr.open(store, mode="r")
@@ -79,35 +81,56 @@ def _arrays(zarr: Any, group: Any, prefix: str = "", depth: int = 0) -> Iterator
             yield from _arrays(zarr, item, f"{prefix}{name}/", depth + 1)
 
 
-def _check_codecs(folder: Path) -> None:
+def _metadata(path: Path) -> Iterator[tuple[str, str]]:
+    """Return the names and texts of what describes arrays, in a folder or an archive."""
+    if path.is_dir():
+        for place in path.rglob("*"):
+            if place.name in _METADATA and place.is_file():
+                name = str(place.relative_to(path))
+                is_small = place.stat().st_size <= _MOST_METADATA
+                yield name, place.read_text(encoding="utf-8") if is_small else ""
+        return
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.filename.rpartition("/")[2] in _METADATA:
+                with archive.open(entry) as stream:
+                    content = stream.read(_MOST_METADATA + 1)
+                text = content.decode("utf-8") if len(content) <= _MOST_METADATA else ""
+                yield entry.filename, text
+
+
+def _check_codecs(path: Path) -> None:
     """Refuse codecs that lowprec does not know, before anything is unpacked: pickle is one."""
-    for place in folder.rglob("*"):
-        if place.name in ("zarr.json", ".zarray") and place.is_file():
+    try:
+        for place, text in _metadata(path):
             try:
-                text = place.read_text(encoding="utf-8")
-                content = json.loads(text) if len(text) < 1 << 26 else None
-            except (OSError, ValueError, RecursionError):
+                content = json.loads(text)
+            except (ValueError, RecursionError):
                 content = None
             if not isinstance(content, dict):
-                raise ValueError(f"{place.relative_to(folder)} is damaged")
+                raise ValueError(f"{place:.100} is damaged")
             for codec in _codecs(content):
                 name = str(codec).removeprefix("numcodecs.")
                 if name not in _CODECS:
                     raise ValueError(f"it is packed with {codec!r:.50}, a codec that is not run")
+    except (OSError, UnicodeDecodeError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"it is damaged ({error!s:.100})") from None
 
 
-def _codecs(content: dict[str, Any]) -> Iterator[Any]:
-    for key in ("compressor", "filters", "codecs"):
-        entries = content.get(key) or []
-        for entry in entries if isinstance(entries, list) else [entries]:
-            if not isinstance(entry, dict):
-                yield entry
-                continue
-            yield entry.get("id", entry.get("name"))
-            inner = entry.get("configuration")
-            if isinstance(inner, dict):
-                yield from _codecs(inner)
-                yield from _codecs({"codecs": inner.get("index_codecs")})
+def _codecs(content: Any) -> Iterator[Any]:
+    """Return all codecs that metadata names at any depth: it may hold that of other arrays."""
+    waiting = [content]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            for key, value in item.items():
+                waiting.append(value)
+                if key in ("compressor", "filters", "codecs", "index_codecs"):
+                    for entry in value if isinstance(value, list) else [value] if value else ():
+                        is_named = isinstance(entry, dict)
+                        yield entry.get("id", entry.get("name")) if is_named else entry
 
 
 def _tensor(name: str, array: Any) -> Tensor:

@@ -334,10 +334,11 @@ def learning_curves(recorder: Record) -> str:
     )
     epochs = len(curves["loss"])
     words = f"Learning curves over {epochs} epoch{'s' * (epochs > 1)}; they end at {last}."
-    return draw_twice("curves", words, _draw_curves, recorder)
+    return draw_twice("curves", words, draw_curves, recorder)
 
 
-def _draw_curves(width: float, recorder: Record) -> Figure:
+def draw_curves(width: float, recorder: Record) -> Figure:
+    """Draw the loss and metrics by step, with the skipped steps."""
     figure = _figure(width, 2.6)
     axes = figure.add_subplot()
     curves = recorder.curves
@@ -398,10 +399,11 @@ def loss_scales(recorder: Record) -> str:
     ends = recorder.scales[0][1], recorder.scales[-1][1]
     words = f"Loss scale from {ends[0]:g} to {ends[1]:g}; {recorder.skips} steps skipped"
     words += f", the first at step {skips[0]}." if skips else "."
-    return draw_twice("scales", words, _draw_scales, recorder, skips)
+    return draw_twice("scales", words, draw_scales, recorder, skips)
 
 
-def _draw_scales(width: float, recorder: Record, skips: list[int]) -> Figure:
+def draw_scales(width: float, recorder: Record, skips: list[int]) -> Figure:
+    """Draw the loss scale by step, with the skipped steps."""
     figure = _figure(width, 2.0)
     axes = figure.add_subplot()
     steps, scales = zip(*recorder.scales, strict=True)

@@ -33,9 +33,13 @@ class Curves(dict[str, list[float]]):
         ``learning_rate`` and ``loss_scale`` of a training that kept them.
     """
 
-    def __init__(self, curves: Mapping[str, list[float]], constants: dict[str, float]) -> None:
+    def __init__(  # without constants: as dask remakes a mapping of its type
+        self,
+        curves: Mapping[str, list[float]] = MappingProxyType({}),
+        constants: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         super().__init__(curves)
-        self.constants = constants
+        self.constants = dict(constants)
 
     def __missing__(self, name: str) -> list[float]:
         """Return a curve that is level."""
