@@ -29,7 +29,7 @@ def test_one_policy_and_seed_show_keras_lines(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0::2][:3] == ["Epoch 1/3", "Epoch 2/3", "Epoch 3/3"]
     value = r"\d+\.\d{4}(e-\d\d)?"
-    names = ("accuracy", "loss", "val_accuracy", "val_loss")
+    names = ("accuracy", "loss", "loss_scale", "val_accuracy", "val_loss")
     pattern = r"4/4 \S{20} \d+s \d+[mu]?s/step" + "".join(f" - {name}: {value}" for name in names)
     for line in lines[1:6:2]:
         assert re.fullmatch(pattern, line)
