@@ -171,6 +171,14 @@ def test_integers_are_measured_from_their_exact_value(x, fmt):
     assert_defined(measure(x, fmt), expected)
 
 
+def test_a_block_format_leaves_later_measurements_as_they_were():
+    x = edges(lp.float32)
+    before = measure(x, "float32")
+    measure(np.ones(64), "mxfp4")
+    assert measure(x, "float32") == before
+    assert before.subnormals > 0
+
+
 def test_an_integer_beyond_float64_keeps_its_error():
     measured = measure(np.array([2**60 + 1]), lp.float64)
     assert measured.noise == 1

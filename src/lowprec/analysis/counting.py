@@ -175,7 +175,7 @@ class Tally:
         self.kernel = statistics
         self.fmt, self.rounding, self.overflow = fmt, rounding, overflow
         self.key, self.place = key, 0
-        self.limits = _limits(fmt, rounding)
+        self.limits = _limits(fmt, rounding).copy()  # block formats put their own in its place
         self.count = 0
         self.counts = np.zeros(len(statistics.COUNTS), np.int64)
         self.extrema = np.array([0.0, math.inf, 0.0, 0.0])
@@ -289,7 +289,7 @@ def _split(integers: Array) -> tuple[Array, Array]:
 
 @functools.cache
 def _limits(fmt: Format, rounding: Rounding) -> Array:
-    """Return what the kernel must know of the format, in its order; read-only."""
+    """Return what the kernel must know of the format, in its order; to be copied."""
     floor = fmt.emin if fmt.subnormals or fmt.precision == 1 else fmt.emin + fmt.trailing_bits
     limits = [fmt.max, fmt.smallest_normal, math.ldexp(1.0, floor)]
     for negative in (False, True):
