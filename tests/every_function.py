@@ -39,6 +39,7 @@ TABLE = MIXED[:48].reshape(12, 4)
 TABLES = (TABLE, TABLE.astype(np.float64))
 ONE_TINY, SMALLER, LEAST = TINY[0], np.float32(1e-41), np.float32(1e-45)
 FAINT = PLAIN * np.float32(1e-30)
+RAMP = np.float32(1e-38) * np.arange(1, 3000, dtype=np.float32)
 WEIGHTS = TABLE * np.float32(1e-3)
 GRADIENTS = TINY[:8].repeat(6).reshape(12, 4)
 LABELS = np.arange(12) % 4
@@ -380,6 +381,21 @@ def quantized() -> Any:
     return found
 
 
+def program(x: Any) -> Any:
+    """Sum squares, of numbers that are subnormal too."""
+    y = x * x + x
+    return y, y.sum() / len(y)
+
+
+def traced() -> Any:
+    """Trace a program in two formats."""
+    found = []
+    for fmt in ("bfloat16", "float16"):
+        t = lp.trace(program, FAINT, format=fmt)
+        found += [t.result, t.reference, t.to_dict(), t.verdict]
+    return found
+
+
 CALLS: dict[str, Callable[[], Any]] = {
     "round_to": lambda: converted(lambda x, f, **how: lp.round_to(DOUBLES.get(id(x), x), f, **how)),
     "encode": lambda: converted(lp.encode),
@@ -410,7 +426,8 @@ CALLS: dict[str, Callable[[], Any]] = {
     "error_bound": lambda: [lp.error_bound(n, how) for n in (7, 900) for how in accumulators()],
     "measure": measured,
     "compare": lambda: lp.compare({"a": MIXED, "b": SMALL}).to_dict(),
-    "keepbits": lambda: lp.keepbits(np.float32(1e-38) * np.arange(1, 3000, dtype=np.float32)),
+    "keepbits": lambda: lp.keepbits(RAMP),
+    "trace": traced,
     "bitround": lambda: [lp.bitround(x, 3) for x in (TINY, SMALL, FAINT, MIXED, HALF)],
     "diff": lambda: [
         lp.diff(x, lp.round_to(x, fmt), fmt).to_dict()

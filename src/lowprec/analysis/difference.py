@@ -65,6 +65,7 @@ class Difference(Figures):
         The tensors that were compared, one by one; empty in each of them.
     """
 
+    @in_exact_state
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain data for JSON, None in place of infinity and NaN."""
         from lowprec.analysis.difference_views import as_data

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
+from lowprec.common.processor_state import in_exact_state
+
 if TYPE_CHECKING:
     from lowprec.blocks.formats import AnyFormat
 
@@ -90,6 +92,7 @@ class Figures:
     tensors: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
+    @in_exact_state
     def equal_share(self) -> float:
         """The share of elements that are the same; NaN where none was compared."""
         return self.equal / self.count if self.count else math.nan

@@ -10,6 +10,7 @@ import numpy as np
 
 from lowprec.accumulation.accumulator import Accumulator, as_accumulator
 from lowprec.common.names import one_of
+from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import as_generator, draw_key
 from lowprec.formats import float64, get_format
 from lowprec.rounding import Rounding
@@ -224,6 +225,7 @@ class Trace:
         return max((float(output.error) for output in self.outputs), default=0.0)
 
     @property
+    @in_exact_state
     def verdict(self) -> list[str]:
         """Sentences, the most important first; an empty list if nothing is to be named."""
         if self._sentences is None:
@@ -258,6 +260,7 @@ class Trace:
             largest = max(largest, float(np.linalg.norm(np.ravel(part))) / scale_of(output))
         return largest
 
+    @in_exact_state
     def least(self, tolerance: float | None = None) -> Keep | None:
         """Return the least set of lines that must stay wide, found by running.
 
@@ -382,6 +385,7 @@ class Trace:
         """Whose code is traced line by line."""
         return self._request.modules
 
+    @in_exact_state
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the arrays as plain data."""
         from lowprec.trace.views import to_dict
@@ -494,6 +498,7 @@ def error_of(value: Any, reference: Any) -> Error:
     return Error(float(np.linalg.norm(difference)) / (size if size > 0 else 1.0), largest)
 
 
+@in_exact_state
 def trace(
     f: Callable[..., Any],
     *args: Any,
