@@ -85,9 +85,13 @@ def test_runs_are_paired_by_seed():
     exact = train.Policy(loss_scale=1024.0, name="scaled")  # a power of two changes no bit
     found = compare(["float32", exact], seeds=[3, 5])
     assert found[exact].differences == [0.0, 0.0]
-    histories = [[run.history for run in result.runs] for result in found.results]
+    histories = [
+        [{k: v for k, v in run.history.items() if k != "loss_scale"} for run in result.runs]
+        for result in found.results
+    ]
     assert histories[0] == histories[1]
     assert histories[0][0] != histories[0][1]
+    assert found.results[1].runs[0].history["loss_scale"] == [1024.0] * 3
 
 
 def submit_to(kind):

@@ -244,6 +244,7 @@ def _that_fit(every: tuple[_Column, ...], width: int) -> list[_Column]:
 
 def _summary(rows: Rows, tolerance: float | None) -> list[RenderableType]:
     """Return how each format fares, and what it does to the tensors that it does not hold."""
+    from rich.padding import Padding
     from rich.text import Text
 
     held, lost = _list(2), _list()
@@ -257,8 +258,8 @@ def _summary(rows: Rows, tolerance: float | None) -> list[RenderableType]:
         lost.add_row("-", Text.assemble(subject, f"{finding.fmt} {finding.words}"))
     if len(found) > _MOST_FINDINGS:
         lost.add_row("-", Text(f"and {len(found) - _MOST_FINDINGS:,} more", "dim"))
-    heading = Text.assemble(("Summary, worst first", "bold"), (f" ({rule(tolerance)})", "dim"))
-    return [Text(), heading, held, lost]
+    heading = Text("Summary, worst first", "bold")
+    return [Text(), heading, Padding(Text(rule(tolerance), "dim"), (0, 0, 0, 2)), held, lost]
 
 
 def cures_view(rows: Rows, tolerance: float | None = None) -> RenderableType:
