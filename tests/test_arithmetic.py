@@ -10,11 +10,10 @@ import numba
 import numpy as np
 import oracle
 import pytest
-import softfloatpy as softfloat
 from exact_arithmetic import EVENTS, flushed, outcome
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from softfloatpy import ExceptionFlag, RoundingMode
+from softfloat_peer import ExceptionFlag, RoundingMode, softfloat
 from table import DETERMINISTIC, FORMATS, POLICIES, STOCHASTIC, assert_same, name, policies
 
 import lowprec as lp

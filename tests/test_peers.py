@@ -10,9 +10,8 @@ import gfloat
 import ml_dtypes
 import numpy as np
 import pytest
-import softfloatpy as softfloat
 from gfloat import RoundMode, formats
-from softfloatpy import RoundingMode
+from softfloat_peer import RoundingMode, softfloat
 from table import FLOAT32, FLOAT64, assert_same, name, turning_points
 
 import lowprec as lp

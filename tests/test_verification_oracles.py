@@ -9,9 +9,8 @@ from itertools import combinations
 import numpy as np
 import oracle as fractions_oracle
 import pytest
-import softfloatpy as softfloat
 from exact_arithmetic import EVENTS, outcome
-from softfloatpy import ExceptionFlag, RoundingMode
+from softfloat_peer import ExceptionFlag, RoundingMode, softfloat
 from table import DETERMINISTIC, assert_same, name
 
 import lowprec as lp
