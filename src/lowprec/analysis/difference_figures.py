@@ -39,39 +39,7 @@ class Element:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Figures:
-    """How two arrays, or two sets of named arrays, differ; without its views.
-
-    Attributes
-    ----------
-    fmt : Format, BlockFormat or None
-        What the distance is counted in; None where the tensors have several, or are integers.
-    count : int
-        Elements that were compared.
-    equal : int
-        Elements that are the same: one value, with one sign where it is zero, or NaN in both.
-    max_ulps : float
-        The largest distance in steps of the format; infinity where one element alone is NaN, or
-        one alone infinite, or the two are infinities of different signs.
-    max_abs, max_rel : float
-        The largest ``|y - x|`` and ``|y - x| / |x|``; the latter is infinite where x alone is zero.
-    percentiles : dict of str to dict of str to float
-        Of ``"ulps"``, ``"abs"`` and ``"rel"``, over all elements that were compared: ``"50"``,
-        ``"90"``, ``"99"`` and ``"99.9"`` percent are at most this. Exact as long as at most
-        1,048,576 elements differ, else to a tenth of a percent.
-    first, worst : Element or None
-        The first element in C order that differs, and the first of those that are farthest apart;
-        None where none differs.
-    most_distant : tuple of Element
-        The worst elements, at most five, in descending order of distance.
-    unbounded : int
-        Elements whose distance is infinite.
-    missing, extra : tuple of str
-        Names that y lacks, and those that x lacks.
-    shapes : dict of str to pair of shapes
-        The tensors that have different shapes, which were not compared.
-    tensors : dict of str to Difference
-        The tensors that were compared, one by one; empty in each of them.
-    """
+    """What a `Difference` holds, which describes the attributes; without its views."""
 
     fmt: AnyFormat | None
     count: int

@@ -1,8 +1,8 @@
 """The rules: how one number becomes a code of a format, and a code a number.
 
-This is the specification that every kernel applies, written over `Lanes` (see there). `twins` has
-faster rules for some formats and processors, `magnitudes` what all are made of. Letters: `t`
-trailing significand bits of the format, `e` a biased exponent, `m` an integer significand, `q` a
+This is the specification that every kernel applies, written over `Lanes` (see there).
+`faster_rules` has faster ones for some formats and processors, `magnitudes` what all share.
+Letters: `t` trailing significand bits of the format, `e` a biased exponent, `m` an integer significand, `q` a
 rounded one, `r` the number of random bits `R`.
 
 Every rule works on magnitudes. A source is read as m·2**(e - …) with its leading bit, if it is a

@@ -248,10 +248,6 @@ class _RoundBlocks(torch.autograd.Function):
         return pass_back(g, ctx.gradient, ctx.dtype), *[None] * 9
 
 
-_kept: dict[Any, Resolved | None] = {}
-
-
-@constant
 def resolve_blocks(
     fmt: Any,
     rounding: Any,
@@ -263,25 +259,6 @@ def resolve_blocks(
     dtype: Any,
 ) -> Resolved | None:
     """Check what `round_to` is asked for; None where the format is not a block format."""
-    asked = (fmt, rounding, overflow, random_bits, strict, gradient, source, dtype)
-    try:
-        return _kept[asked]
-    except KeyError:
-        return _kept.setdefault(asked, _resolved(*asked))
-    except TypeError:  # of a list, say
-        return None
-
-
-def _resolved(
-    fmt: Any,
-    rounding: Any,
-    overflow: Any,
-    random_bits: Any,
-    strict: bool,
-    gradient: Any,
-    source: torch.dtype,
-    dtype: Any,
-) -> Resolved | None:
     found = block_format(fmt)
     if found is None:
         return None

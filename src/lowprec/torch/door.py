@@ -8,8 +8,7 @@ import torch
 
 from lowprec.formats import Format, float32, get_format
 from lowprec.rounding import Overflow, Rounding
-from lowprec.torch import cpu, operators
-from lowprec.torch.blocks import resolve_blocks, round_blocks
+from lowprec.torch import blocks, cpu, operators
 from lowprec.torch.dtypes import (
     DTYPE_OF,
     FORMAT_OF,
@@ -42,7 +41,7 @@ class Resolved(NamedTuple):
     gradient: str = ""  # how gradients are rounded
 
 
-_kept: dict[Any, Resolved] = {}
+_kept: dict[Any, Resolved | blocks.Resolved] = {}
 
 
 @constant
@@ -55,7 +54,8 @@ def _resolve(
     gradient: Any,
     source: torch.dtype,
     dtype: Any,
-) -> Resolved:
+) -> Any:
+    """Return what a call asks for, kept: `Resolved`, or that of `blocks` for a block format."""
     asked = (fmt, rounding, overflow, random_bits, strict, gradient, source, dtype)
     try:
         return _kept.get(asked) or _kept.setdefault(asked, _resolved(*asked))
@@ -72,12 +72,16 @@ def _resolved(
     gradient: str | FormatLike | None,
     source: torch.dtype,
     dtype: torch.dtype | str | None,
-) -> Resolved:
+) -> Resolved | blocks.Resolved:
+    is_code = dtype == "codes"
+    how_asked = (rounding, overflow, random_bits, strict, gradient, source, dtype)
+    blocked = None if is_code else blocks.resolve_blocks(fmt, *how_asked)
+    if blocked is not None:
+        return blocked
     asked = check_request(fmt, rounding, overflow, random_bits, strict)
     how = spell_request(*asked)
     if source not in FORMAT_OF and source not in INTEGERS:
         return Resolved(how, torch.float32, False)  # refused in full words
-    is_code = dtype == "codes"
     result = code_dtype(asked.fmt) if is_code else result_dtype(source, asked.fmt, dtype)
     limit, spelled = None, ""
     if gradient == "clip":
@@ -210,15 +214,12 @@ def round_to(
     """
     try:
         source = x.dtype
-        asked = (rounding, overflow, random_bits, strict, gradient, source, dtype)
-        blocked = resolve_blocks(fmt, *asked)
-        r = None if blocked else _resolve(fmt, *asked)
+        r = _resolve(fmt, rounding, overflow, random_bits, strict, gradient, source, dtype)
     except AttributeError:
         check_tensor(x)
         raise
-    if blocked:
-        return round_blocks(x, blocked, axis, generator)
-    assert r is not None
+    if isinstance(r, blocks.Resolved):
+        return blocks.round_blocks(x, r, axis, generator)
     if axis != -1:
         _refuse_axis(axis, fmt)
     if is_plain(x) and source in _REAL:
