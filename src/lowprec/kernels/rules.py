@@ -2,8 +2,8 @@
 
 This is the specification that every kernel applies, written over `Lanes` (see there).
 `faster_rules` has faster ones for some formats and processors, `magnitudes` what all share.
-Letters: `t` trailing significand bits of the format, `e` a biased exponent, `m` an integer significand, `q` a
-rounded one, `r` the number of random bits `R`.
+Letters: `t` trailing significand bits of the format, `e` a biased exponent, `m` an integer
+significand, `q` a rounded one, `r` the number of random bits `R`.
 
 Every rule works on magnitudes. A source is read as m·2**(e - …) with its leading bit, if it is a
 normal number, at a known place, the `point`; dropping the low `s` bits leaves `t + 1` of them, or
