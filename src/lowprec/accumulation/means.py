@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lowprec.accumulation.accumulator import Accumulator, AccumulatorLike, as_accumulator
-from lowprec.accumulation.sums import reduced_axes, sum  # noqa: A004 - numpy.sum's name
+from lowprec.accumulation.sums import reduced_axes, reduction, sum  # noqa: A004 - numpy.sum's name
 from lowprec.arrays.sources import as_array
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
@@ -17,35 +17,13 @@ from lowprec.rounding import Overflow, Rounding
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from lowprec.arrays.types import Real
 
 Array = np.ndarray[Any, Any]
 
 _DIVISION_KEY = 0xD1B54A32D192ED03  # divisions draw from another stream than sums
 
 
-@overload
-def mean(
-    x: ArrayLike,
-    accumulator: AccumulatorLike,
-    axis: None = ...,
-    keepdims: Literal[False] = ...,
-) -> Real: ...
-@overload
-def mean(
-    x: ArrayLike,
-    accumulator: AccumulatorLike,
-    axis: int | tuple[int, ...] | None = ...,
-    *,
-    keepdims: Literal[True],
-) -> np.ndarray[Any, np.dtype[Any]]: ...
-@overload
-def mean(
-    x: ArrayLike,
-    accumulator: AccumulatorLike,
-    axis: int | tuple[int, ...],
-    keepdims: bool = ...,
-) -> Any: ...
+@reduction
 @in_exact_state
 def mean(
     x: ArrayLike,

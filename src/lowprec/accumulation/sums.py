@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 import operator
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from lowprec.accumulation.accumulator import (
     result_dtype,
 )
 from lowprec.accumulation.aligned import Aligned
+from lowprec.arrays.direct import lies_flat
 from lowprec.arrays.sources import as_array
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
@@ -42,28 +43,42 @@ _ROW_SOURCES = ("float32", "float64")  # dtypes that loops over rows read
 PRODUCT_KEY = 0x9E3779B97F4A7C15
 
 
-@overload
-def sum(  # noqa: A001
-    x: ArrayLike,
-    accumulator: AccumulatorLike,
-    axis: None = ...,
-    keepdims: Literal[False] = ...,
-) -> Real: ...
-@overload
-def sum(  # noqa: A001
-    x: ArrayLike,
-    accumulator: AccumulatorLike,
-    axis: int | tuple[int, ...] | None = ...,
-    *,
-    keepdims: Literal[True],
-) -> np.ndarray[Any, np.dtype[Any]]: ...
-@overload
-def sum(  # noqa: A001
-    x: ArrayLike,
-    accumulator: AccumulatorLike,
-    axis: int | tuple[int, ...],
-    keepdims: bool = ...,
-) -> Any: ...
+class _Reduction(Protocol):
+    """What reduces axes: a scalar without an axis, an array where axes are kept."""
+
+    @overload
+    def __call__(
+        self,
+        x: ArrayLike,
+        accumulator: AccumulatorLike,
+        axis: None = None,
+        keepdims: Literal[False] = False,
+    ) -> Real: ...
+    @overload
+    def __call__(
+        self,
+        x: ArrayLike,
+        accumulator: AccumulatorLike,
+        axis: int | tuple[int, ...] | None = None,
+        *,
+        keepdims: Literal[True],
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self,
+        x: ArrayLike,
+        accumulator: AccumulatorLike,
+        axis: int | tuple[int, ...],
+        keepdims: bool = False,
+    ) -> Any: ...
+
+
+def reduction(function: Callable[..., Any]) -> _Reduction:
+    """Return a function as it is, typed as one that reduces axes."""
+    return function
+
+
+@reduction
 @in_exact_state
 def sum(  # noqa: A001
     x: ArrayLike,
@@ -129,10 +144,7 @@ def _sum_of_all(x: Array, accumulator: AccumulatorLike) -> Any:
         kept = _row_kernel(accumulator, x.dtype)
     except TypeError:  # the general way says what is wrong
         return None
-    if kept is None or not x.size:
-        return None
-    flags = x.flags
-    if not (flags.c_contiguous and flags.aligned):
+    if kept is None or not x.size or not lies_flat(x):
         return None
     how, kernel, scalar = kept
     sums = np.zeros(1)

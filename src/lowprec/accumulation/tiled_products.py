@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.arrays.direct import lies_flat
 from lowprec.arrays.sources import kernel_dtype
 from lowprec.conversion.door import decode, encode, round_to
 from lowprec.conversion.requests import conversion_work
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.accumulation.accumulator import Accumulator
-    from lowprec.kernels.plans import Kernel
 
 Array = np.ndarray[Any, Any]
 
@@ -35,7 +35,9 @@ class Tiles(NamedTuple):
     fmt: Format  # of the inputs
     reads_float32: bool  # whether float32 may be read as it lies
     is_half: bool  # whether operands and sums are codes of float16
-    convert: Kernel | None  # what makes operands of float32, if one step does and refuses nothing
+    convert: (
+        Callable[..., None] | None
+    )  # what makes operands of float32, if one step does and refuses nothing
     draws: bool = False  # whether sums are rounded at random
 
     @classmethod
@@ -194,7 +196,7 @@ class Tiles(NamedTuple):
             x = as_inputs(x, self.fmt)
         convert, dtype = (encode, np.uint16) if self.is_half else (round_to, np.float32)
         fmt = float16 if self.is_half else self.fmt
-        if not (_is_plain(x) and x.flags.c_contiguous):
+        if not lies_flat(x, _FLOAT32):
             converted: Array = convert(x, fmt)
             return converted.astype(dtype, copy=False)
         converted = np.empty(x.shape, dtype)

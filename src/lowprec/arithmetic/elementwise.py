@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lowprec.arithmetic.flags import Events
-from lowprec.arrays.layouts import blocks_in_c_order, is_same_memory
-from lowprec.common.processor_state import exact_state
+from lowprec.arrays.direct import parts_in_c_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,30 +43,10 @@ def refuse_nan(result: Array, operation: str, fmt: Format) -> None:
         )
 
 
-def _are_readable(operands: Sequence[Any], dtype: np.dtype[Any], out: Array) -> bool:
-    """Whether a kernel can read operands of this dtype while it writes out."""
-    for x in operands:
-        if type(x) is not np.ndarray or x.dtype != dtype or x.shape != out.shape:
-            return False
-        flags = x.flags
-        if not (flags.c_contiguous and flags.aligned):
-            return False
-        if x is not out and np.may_share_memory(x, out) and not is_same_memory(x, out):
-            return False
-    return True
-
-
 def run(kernel: ElementKernel, arrays: Sequence[Array], out: Array, key: int) -> Array:
     """Hand contiguous arrays of the kernel's dtype over at once, others block by block."""
-    source = np.dtype(kernel.task.source)
-    if out.flags.carray and _are_readable(arrays, source, out):
-        return kernel([x.reshape(-1) for x in arrays], out.reshape(-1), key)
     events = np.zeros(len(Events._fields), np.int64)
-    if out.size:
-        first = 0
-        # NumPy widens what it puts into the buffers
-        with exact_state(), blocks_in_c_order(arrays, out, source, _BLOCK) as blocks:
-            for *operands, target in blocks:
-                events += kernel(operands, target, key, first)
-                first += target.size
+    parts = parts_in_c_order(arrays, out, np.dtype(kernel.task.source), _BLOCK)
+    for operands, target, first in parts:
+        events += kernel(operands, target, key, first)
     return events

@@ -1,19 +1,103 @@
-"""What every request asks first: whether arrays may go to a kernel as they lie.
+"""The one way from arrays to a kernel: as they lie where they may, else block by block.
 
-Conversion, arithmetic and sums ask it here, at every call, before anything else. A kernel reads
-aligned memory in C order and of its own dtype, and writes to memory that overlaps with none it
-reads, or is the same. What may not go as it lies goes the general way: block by block, through
-`layouts`.
+Every request asks here first. A kernel reads aligned memory in C order and of its own dtype, and
+writes to memory that overlaps with none it reads, or is the same. A small call asks `run_kept` or
+`place_for`, which look at what must be looked at and at nothing else; what they leave is checked in
+full by the caller, and goes through `parts_in_c_order`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.arrays.layouts import blocks_in_c_order, is_same_memory
+from lowprec.common.processor_state import exact_state
+from lowprec.common.randomness import draw_key
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from lowprec.common.randomness import RNGLike
+
     Array = np.ndarray[Any, Any]
+
+_MOST_KEPT = 4096  # works, a few hundred bytes each
+
+
+# Requests that were made before ------------------------------------------------------------------
+
+
+class Work(NamedTuple):
+    """One kind of conversion, checked: from a source dtype to a result dtype by a kernel."""
+
+    kernel: Callable[..., None]
+    source: np.dtype[Any]  # what the kernel reads
+    result: np.dtype[Any]
+    is_stochastic: bool = False
+    refuses: str = ""  # what has no code in the format
+    is_simple: bool = True  # whether contiguous arrays may go to the kernel without another look
+
+
+# Under the arguments as they were given: one look serves calls on small arrays, where parsing names
+# again would take longer than the work.
+_known: dict[Any, Work] = {}
+
+
+def kept(asked: tuple[Any, ...]) -> Work | None:
+    """Return what was kept for these arguments; of a list, say, there is nothing to be kept."""
+    try:
+        return _known.get(asked)
+    except TypeError:  # the checks say what is wrong with it
+        return None
+
+
+def keep(asked: tuple[Any, ...], work: Work) -> Work:
+    """Keep work under its arguments; the oldest goes where there are too many."""
+    if len(_known) >= _MOST_KEPT:
+        # another thread may be faster
+        with contextlib.suppress(KeyError, RuntimeError, StopIteration):
+            del _known[next(iter(_known))]
+    return _known.setdefault(asked, work)
+
+
+def run_kept(asked: tuple[Any, ...], x: Any, rng: RNGLike, out: Any) -> Any:
+    """Run what was kept for these arguments, on an array as it lies or on a float.
+
+    None if nothing was kept, or if more must be looked at. A stochastic mode draws its key here.
+    """
+    try:
+        work = _known.get(asked)
+    except TypeError:  # a list, say; the checks say what is wrong with it
+        return None
+    if work is None or not work.is_simple:
+        return None
+    if type(x) is np.ndarray:
+        place = place_for((x,), out, work.result)
+        if place is not None:
+            work.kernel(x, place, draw_key(rng) if work.is_stochastic else 0)
+        return place
+    ones = as_ones((x,)) if out is None else None
+    if ones is None:
+        return None
+    one = np.empty(1, work.result)
+    work.kernel(ones[0], one, draw_key(rng) if work.is_stochastic else 0)
+    return one[0]
+
+
+# Arrays as they lie ------------------------------------------------------------------------------
+
+
+def lies_flat(x: Array, dtype: np.dtype[Any] | None = None) -> bool:
+    """Whether a kernel that reads this dtype, or the array's own, can read it as it lies."""
+    flags = x.flags
+    return (
+        flags.c_contiguous
+        and flags.aligned
+        and (x.dtype.isnative if dtype is None else x.dtype == dtype)
+    )
 
 
 def place_for(operands: tuple[Any, ...], out: Any, dtype: np.dtype[Any]) -> Array | None:
@@ -68,3 +152,37 @@ def as_ones(numbers: tuple[Any, ...]) -> tuple[Array, ...] | None:
         if type(x) is not kind:
             return None
     return tuple([np.array((x,)) for x in numbers])
+
+
+def parts_in_c_order(
+    operands: Sequence[Array], out: Array, source: np.dtype[Any], elements: int
+) -> Iterator[tuple[Sequence[Array], Array, int]]:
+    """Yield flat operands for a kernel, where it writes, and how many elements came before.
+
+    Parameters
+    ----------
+    operands : sequence of ndarray
+        What is read, of any layout and dtype; they broadcast to `out` and may overlap with it.
+    out : ndarray
+        What is written.
+    source : numpy.dtype
+        What the kernel reads.
+    elements : int
+        The most that a block has where arrays cannot go as they lie.
+    """
+    if out.flags.carray and all(_is_readable(x, source, out) for x in operands):
+        yield [x.reshape(-1) for x in operands], out.reshape(-1), 0
+    elif out.size:
+        first = 0
+        # NumPy widens what it puts into the buffers
+        with exact_state(), blocks_in_c_order(operands, out, source, elements) as blocks:
+            for *xs, target in blocks:
+                yield xs, target, first
+                first += target.size
+
+
+def _is_readable(x: Array, dtype: np.dtype[Any], out: Array) -> bool:
+    """Whether a kernel can read an operand as it lies while it writes out."""
+    if x.shape != out.shape or not lies_flat(x, dtype):
+        return False
+    return x is out or not np.may_share_memory(x, out) or is_same_memory(x, out)

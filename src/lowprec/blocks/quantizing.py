@@ -14,6 +14,7 @@ import numpy as np
 
 from lowprec import formats
 from lowprec.arrays.dask_arrays import is_chunked
+from lowprec.arrays.direct import lies_flat
 from lowprec.arrays.layouts import check_out, is_same_memory, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, kernel_dtype
 from lowprec.blocks.chunks import Place, round_chunks
@@ -273,7 +274,7 @@ def tensor_amax_of(x: Array) -> Fraction:
 def _flat_pieces(x: Array) -> Any:
     """Return contiguous flat pieces of an array in the dtype that kernels read."""
     source = kernel_dtype(x.dtype)
-    if x.flags.c_contiguous and x.dtype == source and x.flags.aligned:
+    if lies_flat(x, source):
         return [x.reshape(-1)]
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
     reading: Any = [["readonly", "contig", "aligned", "nbo"]]

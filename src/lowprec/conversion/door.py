@@ -12,6 +12,7 @@ from typing import cast as cast_type
 import numpy as np
 
 from lowprec.arrays.dask_arrays import is_chunked
+from lowprec.arrays.direct import run_kept
 from lowprec.arrays.layouts import check_is_array, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar
 from lowprec.common.randomness import draw_key
@@ -22,7 +23,6 @@ from lowprec.conversion.requests import (
     decode_chunks,
     decoding_work,
     run,
-    run_kept,
 )
 from lowprec.formats import FormatLike, FormatOfBlocks, family_format, get_format, round_family
 

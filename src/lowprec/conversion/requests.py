@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lowprec.arrays.dask_arrays import map_chunks, pieces_in_c_order
-from lowprec.arrays.direct import as_ones, place_for
-from lowprec.arrays.layouts import blocks_in_c_order, check_out, is_same_memory
+from lowprec.arrays.direct import Work, keep, kept, parts_in_c_order
+from lowprec.arrays.layouts import check_out
 from lowprec.arrays.sources import as_array, kernel_dtype, to_array
-from lowprec.common.processor_state import exact_state, in_exact_state
+from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
 from lowprec.formats import (
     NAMED,
@@ -32,29 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lowprec.common.randomness import RNGLike
-    from lowprec.kernels.plans import Kernel
     from lowprec.rounding import OverflowLike, RoundingLike
 
     Array = np.ndarray[Any, Any]
 
 _BLOCK = 1 << 16  # elements of a temporary
-_MOST_KEPT = 4096  # works, a few hundred bytes each
-
-
-class Work(NamedTuple):
-    """One kind of conversion, checked: from a source dtype to a result dtype by a kernel."""
-
-    kernel: Kernel
-    source: np.dtype[Any]  # what the kernel reads
-    result: np.dtype[Any]
-    is_stochastic: bool = False
-    refuses: str = ""  # what has no code in the format
-    is_simple: bool = True  # whether contiguous arrays may go to the kernel without another look
-
-
-# Under the arguments as they were given: one look serves calls on small arrays, where parsing names
-# again would take longer than the work.
-known: dict[Any, Work] = {}
 
 
 def conversion_work(*asked: Any) -> Work:
@@ -62,7 +44,7 @@ def conversion_work(*asked: Any) -> Work:
 
     The task is "round" or "encode".
     """
-    return kept(asked) or _keep(asked, _conversion_work(*asked))
+    return kept(asked) or keep(asked, _conversion_work(*asked))
 
 
 def decoding_work(
@@ -70,24 +52,7 @@ def decoding_work(
 ) -> Work:
     """Return the work that decodes codes of dtype `source` to `dtype`."""
     asked = (fmt, dtype, source, "decode")
-    return kept(asked) or _keep(asked, _decoding_work(fmt, dtype))
-
-
-def kept(asked: tuple[Any, ...]) -> Work | None:
-    """Return what was kept for these arguments; of a list, say, there is nothing to be kept."""
-    try:
-        return known.get(asked)
-    except TypeError:  # the checks say what is wrong with it
-        return None
-
-
-def _keep(asked: tuple[Any, ...], work: Work) -> Work:
-    """Keep work under its arguments; the oldest goes where there are too many."""
-    if len(known) >= _MOST_KEPT:
-        # another thread may be faster
-        with contextlib.suppress(KeyError, RuntimeError, StopIteration):
-            del known[next(iter(known))]
-    return known.setdefault(asked, work)
+    return kept(asked) or keep(asked, _decoding_work(fmt, dtype))
 
 
 # Checks ------------------------------------------------------------------------------------------
@@ -239,30 +204,6 @@ def _refuse_specials(array: Array, what: str) -> None:
 # Running -----------------------------------------------------------------------------------------
 
 
-def run_kept(asked: tuple[Any, ...], x: Any, rng: RNGLike, out: Any) -> Any:
-    """Run what was kept for these arguments, on an array as it lies or on a float.
-
-    None if nothing was kept, or if more must be looked at. A stochastic mode draws its key here.
-    """
-    try:
-        work = known.get(asked)
-    except TypeError:  # a list, say; the checks say what is wrong with it
-        return None
-    if work is None or not work.is_simple:
-        return None
-    if type(x) is np.ndarray:
-        place = place_for((x,), out, work.result)
-        if place is not None:
-            work.kernel(x, place, draw_key(rng) if work.is_stochastic else 0)
-        return place
-    ones = as_ones((x,)) if out is None else None
-    if ones is None:
-        return None
-    one = np.empty(1, work.result)
-    work.kernel(ones[0], one, draw_key(rng) if work.is_stochastic else 0)
-    return one[0]
-
-
 def run(work: Work, x: Array, out: Array | None, scalar: bool, key: int) -> Any:
     """Convert an array of any layout, into `out` if that is given."""
     if out is None:
@@ -273,18 +214,8 @@ def run(work: Work, x: Array, out: Array | None, scalar: bool, key: int) -> Any:
     refuse_specials(x, work.refuses)
     in_any_order = not work.is_stochastic and _is_transposed(x, result)
     source, target = (x.T, result.T) if in_any_order else (x, result)
-    is_plain = source.flags.c_contiguous and source.flags.aligned and target.flags.carray
-    if work.source == x.dtype and is_plain:
-        if np.may_share_memory(source, target) and not is_same_memory(source, target):
-            source = source.copy()
-        work.kernel(source.reshape(-1), target.reshape(-1), key)
-    elif x.size:
-        first = 0
-        # NumPy widens what it puts into the buffers
-        with exact_state(), blocks_in_c_order([x], result, work.source, _BLOCK) as blocks:
-            for source, target in blocks:
-                work.kernel(source, target, key, first)
-                first += target.size
+    for (part,), place, first in parts_in_c_order([source], target, work.source, _BLOCK):
+        work.kernel(part, place, key, first)
     return result[()] if scalar and out is None else result
 
 

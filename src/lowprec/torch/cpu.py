@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from lowprec.common.processor_state import in_exact_state
-from lowprec.conversion.requests import Work, as_codes, decoding_work, refuse_specials, run
+from lowprec.conversion.requests import as_codes, decoding_work, refuse_specials, run
 from lowprec.torch.dtypes import FORMAT_OF, INTEGERS, read, spell
 from lowprec.torch.requests import NARROW, VIEW, Steps, steps_for
+
+if TYPE_CHECKING:
+    from lowprec.arrays.direct import Work
 
 Array = np.ndarray[Any, Any]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from lowprec.conversion.requests import Work, conversion_work, without_code
+from lowprec.conversion.requests import conversion_work, without_code
 from lowprec.formats import Format, FormatLike, get_format
 from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
 from lowprec.torch.dtypes import (
@@ -20,6 +20,9 @@ from lowprec.torch.dtypes import (
     spell,
     working_dtype,
 )
+
+if TYPE_CHECKING:
+    from lowprec.arrays.direct import Work
 
 NARROW = tuple(dtype for dtype in FORMAT_OF if dtype not in (torch.float32, torch.float64))
 """Floating-point dtypes that NumPy or the kernels do not read."""
