@@ -203,6 +203,84 @@ def test_unknown_packings_are_named_and_left(tmp_path, capsys):
     assert again["norm.weight"].dtype == ml_dtypes.bfloat16
 
 
+U1, I2, I4, F2, F4 = (np.dtype(kind) for kind in ("u1", "i2", "i4", "f2", "f4"))
+E4, FNUZ = np.dtype(ml_dtypes.float8_e4m3fn), np.dtype(ml_dtypes.float8_e4m3fnuz)
+LEFT = {  # the parts of one module, as libraries name them
+    "MLX": {"weight": ((8, 4), np.uint32), "scales": ((8, 1), F2), "biases": ((8, 1), F2)},
+    "bitsandbytes' int8": {"weight": ((8, 8), np.int8), "SCB": (8, F4), "weight_format": ((), U1)},
+    "EXL2": {"q_weight": ((8, 8), I4), "q_scale_max": (8, F2), "q_invperm": (8, I4)},
+    "AQLM": {"codes": ((8, 8, 1), I2), "codebooks": ((1, 256, 1, 8), F2), "scales": ((8, 1), F2)},
+    "QuIP#": {"Qidxs": ((8, 8), I2), "SU": (8, F2), "Wscale": ((), F2)},
+    "HQQ": {"W_q": ((8, 8), U1), "scale": ((8, 1), F2), "zero": ((8, 1), F2)},
+    "of a packing": {"B": ((8, 8), I4), "s": ((8, 1), F2)},
+    "of a packing ": {"weight": ((8, 8), E4), "other_scale": ((8, 1), F2)},
+    "of a packing  ": {"weight": ((8, 8), U1), "weight_scale": ((1,), F4)},
+}
+
+
+@pytest.mark.parametrize("packing", LEFT)
+def test_what_stands_beside_codes_is_never_judged(packing, tmp_path):
+    parts = {f"a.{name}": np.ones(shape, kind) for name, (shape, kind) in LEFT[packing].items()}
+    others = {"a.bias": np.ones(8, "f4"), "b.weight": np.ones((8, 8), "f4")}
+    others |= {"b.scale": np.ones(8, "f4"), "bn.num_batches_tracked": np.int64(3)}
+    others |= {"swin.index": np.ones((8, 8), "i8"), "swin.table": np.ones((4, 8), "f4")}
+    write_tensors(tmp_path / "m.safetensors", parts | others)
+    found = open_tensors(tmp_path / "m.safetensors")
+    assert {name for name, tensor in found.items() if tensor.left} == set(parts)
+    assert all(packing.strip() in found[name].left for name in parts)
+
+
+@pytest.mark.parametrize(
+    ("codes", "scale", "shape"),
+    [
+        (("weight", (200, 160), E4), ("scale", (2, 2), F4), (128, 128)),  # DeepSeek's programs
+        (("weight", (8, 6), E4), ("scale_weight", (), F4), (8, 6)),  # ComfyUI
+        (("weight._data", (8, 6), np.dtype("i1")), ("weight._scale", (8, 1), F2), None),  # quanto
+        (("weight", (4, 3, 3, 3), E4), ("weight_scale", (1,), F4), (3, 3)),  # a convolution
+        (("weight", (6,), E4), ("weight_scale", (1,), F4), None),
+        (("weight", (3, 4, 6), E4), ("weight_scale", (3,), F4), (4, 6)),  # a scale an expert
+        (("weight", (4, 6), FNUZ), ("weight_scale", (4,), F4), None),
+    ],
+)
+def test_codes_and_scales_of_other_names_and_shapes(codes, scale, shape, tmp_path):
+    rng = np.random.default_rng(0)
+    stored = rng.integers(-30, 30, codes[1]).astype("f4").astype(codes[2])
+    scales = rng.random(scale[1]).astype(scale[2])
+    parts = {f"a.{codes[0]}": stored, f"a.{scale[0]}": np.asarray(scales)}
+    parts["scaled_fp8"] = np.zeros(0, E4)
+    write_tensors(tmp_path / "m.safetensors", parts)
+    found = open_tensors(tmp_path / "m.safetensors")
+    assert set(found) == {"a.weight", "scaled_fp8"}
+    assert found["scaled_fp8"].left
+    tensor = found["a.weight"]
+    assert tensor.fmt.block == shape
+    wide = np.asarray(scales, "f8")
+    if shape == (128, 128):
+        wide = np.repeat(np.repeat(wide, 128, 0), 128, 1)[:200, :160]
+    elif wide.size > 1:
+        wide = wide.reshape(-1, *[1] * (stored.ndim - 1))
+    np.testing.assert_array_equal(np.asarray(tensor), stored.astype("f8") * wide)
+    assert lp.round_to(tensor, "bfloat16").shape == stored.shape
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "fmt"),
+    [
+        (ml_dtypes.float4_e2m1fn, ml_dtypes.float8_e8m0fnu, "mxfp4"),
+        (ml_dtypes.float6_e2m3fn, ml_dtypes.float8_e8m0fnu, "mxfp6_e2m3"),
+        (ml_dtypes.float4_e2m1fn, ml_dtypes.float8_e4m3fn, "nvfp4"),
+    ],
+)
+def test_elements_that_share_bytes_have_scales(dtype, scale, fmt, tmp_path):
+    x = np.linspace(-3, 3, 4 * 64).reshape(4, 64).astype("f4").astype(dtype)
+    group = lp.get_format(fmt).block
+    scales = np.full((4, 64 // group), 2.0, "f4").astype(scale)
+    write_tensors(tmp_path / "m.safetensors", {"a.weight": x, "a.weight_scale": scales})
+    tensor = open_tensors(tmp_path / "m.safetensors")["a.weight"]
+    assert tensor.fmt == lp.get_format(fmt)
+    np.testing.assert_array_equal(tensor.read(), x.astype("f4") * 2)
+
+
 def test_the_count_of_what_is_left_stands_in_every_table(tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     write_tensors(path, {"w": np.float32([1, 2]), "ids": np.arange(5)})

@@ -30,8 +30,10 @@ from lowprec.formats import (
     get_format,
 )
 from lowprec.tensors.bits import unpacked
+from lowprec.tensors.kinds.safetensors import PackedBits
 from lowprec.tensors.quantized import Codes, Flat, Grid, QuantizedTensor, Scales, rows_of
 from lowprec.tensors.tensor import Tensor, TensorFile
+from lowprec.tensors.unread import reasons_to_leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,7 +41,12 @@ if TYPE_CHECKING:
     from lowprec.tensors.tensor import Array
 
 _MOST_STATE_BYTES = 1 << 16
-_FP8 = {fmt.dtype: fmt for fmt in map(get_format, ("float8_e4m3fn", "float8_e5m2"))}
+_FP8 = {
+    fmt.dtype: fmt
+    for fmt in map(
+        get_format, ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
+    )
+}
 _BYTES = (np.dtype(np.uint8), np.dtype(float8_e8m0fnu.dtype))
 
 
@@ -94,11 +101,12 @@ def folded(
     gone: set[str] = set()
     reasons: dict[str, str] = {}
     for name in model.tensors:
-        for suffix, read in _READERS:
+        for suffix, end, read in _READERS:
             if name.endswith(suffix) and name not in gone and name not in instead:
-                base = name.removesuffix(suffix)
+                base = name.removesuffix(suffix) + end
                 _take(read, model, name, base, (instead, gone, reasons), wanted)
-    _leave_others(model, instead, gone, reasons)
+    taken = gone | set(instead)
+    reasons = reasons_to_leave([t for n, t in model.tensors.items() if n not in taken]) | reasons
     if not instead and not reasons:
         return tuple(files)
     return tuple(
@@ -154,38 +162,6 @@ _COMPANIONS = (
     *("_packed", "_scale", "_scale_inv", "_global_scale", "_scale_2", "_zero_point", "_shape"),
     *("_g_idx", "_blocks", "_scales"),
 )
-_ACTIVATIONS = re.compile(
-    r"(^|[._])((input|output|k|v|q|prob|activation)_(global_)?scale|input_zero_point|kv_scale)$"
-)
-_BY_NAME = (  # packings that are known by name alone: a sign of one, and its parts
-    ("qweight", ("qweight", "qzeros", "scales", "g_idx", "bias"), "GPTQ or AWQ"),
-    ("W_q", ("W_q", "scale", "zero", "meta"), "HQQ"),
-    ("weight_quantized", ("weight_quantized", "weight_scale"), "an unknown packing"),
-)
-_SCALE_NAMES = re.compile(
-    r"(_scale_inv|_scales?|_zero_point|_global_scale|_scale_2|\.absmax|\.quant_map)$"
-)
-
-
-def _leave_others(
-    model: _Model, instead: Mapping[str, Tensor], gone: set[str], reasons: dict[str, str]
-) -> None:
-    """Name what belongs to packings that are not read, and scales of activations."""
-    for name in model.tensors:
-        if name in instead or name in gone or name in reasons:
-            continue
-        if _ACTIVATIONS.search(name):
-            reasons[name] = "a scale of activations"
-            continue
-        stem, _, last = name.rpartition(".")
-        for sign, parts, packing in _BY_NAME:
-            if last in parts[:-1] and f"{stem}.{sign}".lstrip(".") in model.tensors:
-                reasons[name] = f"packed as {packing}, which lowprec does not read"
-        if name not in reasons and _SCALE_NAMES.search(name):
-            base = _SCALE_NAMES.sub("", name)
-            beside = model.get(base) or model.get(f"{base}_packed")
-            if beside is not None and beside.dtype.itemsize == 1 and beside.fmt is None:
-                reasons[name] = f"a scale of {base}, in a packing that lowprec does not know"
 
 
 def _left(tensor: Tensor, reason: str) -> Tensor:
@@ -267,7 +243,8 @@ class _Parts(NamedTuple):
 
     def found(self) -> _Found:
         stored = tuple(tensor for tensor in self.used if tensor is not None)
-        source = Grid(self.codes, self.scales, self.values, self.tile, self.shape[-2])
+        period = (1, *self.shape)[-2]
+        source = Grid(self.codes, self.scales, self.values, self.tile, period)
         grid = self.scales.stored.shape
         tensor = QuantizedTensor(
             self.name,
@@ -424,36 +401,55 @@ def _told(config: Any, key: str) -> Iterable[Any]:
 
 
 def _read_scaled(model: _Model, name: str, base: str) -> _Found | None:
-    """Read ``weight`` beside ``weight_scale``: fp8 or int8, or ModelOpt's bytes of NVFP4."""
+    """Read ``weight`` beside ``weight_scale``: fp8 or int8, or ModelOpt's bytes of NVFP4.
+
+    DeepSeek's own programs call the scale ``scale``, ComfyUI ``scale_weight``; optimum-quanto has
+    ``weight._data`` and ``weight._scale``.
+    """
     codes = model.get(base)
-    if codes is None or isinstance(codes, QuantizedTensor):
+    if codes is None:
         return None
     scale = model.tensors[name]
+    stem = base.removesuffix("._data")
+    _need(model.get(f"{stem}._shift") is None, "its elements are shifted")
     in_all = model.get(f"{base}_scale_2")
-    if codes.dtype == np.uint8 and len(codes.shape) >= 2 and scale.dtype == float8_e4m3fn.dtype:
+    packed = _as_bytes(codes)
+    is_known = scale.dtype == float8_e4m3fn.dtype or (packed is not codes and scale.dtype in _BYTES)
+    if packed.dtype == np.uint8 and len(codes.shape) >= 2 and is_known:
         _need(len(scale.shape) == len(codes.shape), "its shapes")
-        return _bytes_of_floats(codes, scale, _scalar(in_all), base, divides=False)
+        return _bytes_of_floats(packed, scale, _scalar(in_all), base, divides=False)
     if codes.dtype not in _FP8 and codes.dtype != np.int8:
         return None  # a number of another meaning: a norm's scale beside its weight
-    return _plain_codes(model, codes, scale, base, "float" if codes.dtype in _FP8 else "int")
+    kind = "float" if codes.dtype in _FP8 else "int"
+    found = _plain_codes(model, codes, scale, base, kind)
+    return found._replace(tensor=dataclasses.replace(found.tensor, name=stem))
+
+
+def _as_bytes(codes: Tensor) -> Tensor:
+    """Return elements that share bytes as these bytes, where a row has whole ones."""
+    source = codes.source
+    if not isinstance(source, PackedBits) or not codes.shape or codes.shape[-1] * source.bits % 8:
+        return codes
+    shape = (*codes.shape[:-1], codes.shape[-1] * source.bits // 8)
+    return dataclasses.replace(
+        codes, shape=shape, dtype=np.dtype(np.uint8), source=source.packed, fmt=None
+    )
 
 
 def _plain_codes(model: _Model, codes: Tensor, scale: Tensor, base: str, kind: str) -> _Found:
     """Read codes of a byte each, with a scale for the tensor, rows, groups or tiles."""
-    _need(len(codes.shape) >= 2, f"codes of shape {codes.shape}")
+    _need(len(codes.shape) >= 1, f"codes of shape {codes.shape}")
     element: Any = _FP8.get(codes.dtype) or IntegerFormat("int8", 8)
-    rows, columns = codes.shape[-2:]
+    rows, columns = (1, *codes.shape)[-2:]
     outer = math.prod(codes.shape[:-2])
     scale_format = _scale_format(scale)
-    grid = scale.shape
+    grid = scale.shape + (1,) * (len(codes.shape) - len(scale.shape))
     if scale.size == 1:
         tile, lines, groups = (max(rows, 1), max(columns, 1)), 1, 1
-        block: Any = (max(rows, 1), max(columns, 1))
-        _need(outer == 1, "one scale for several matrices")
+        block: Any = tile if len(codes.shape) > 1 else None
     else:
-        if len(grid) == 1:
-            grid = (grid[0], 1)
-        _need(len(grid) == len(codes.shape) and grid[:-2] == codes.shape[:-2], f"scales {grid}")
+        _need(len(grid) == len(codes.shape) > 1, f"scales {grid} for codes {codes.shape}")
+        _need(grid[:-2] == codes.shape[:-2], f"scales {grid} for codes {codes.shape}")
         lines, groups = grid[-2:]
         tile, block = _tile_of((rows, columns), (lines, groups), model.config)
         lines *= outer
@@ -486,7 +482,8 @@ def _tile_of(
         block = _group(columns, groups, config)
         return (1, block), None if groups == 1 else block
     told = config.get("weight_block_size") or _structure(config)
-    tiles = [tuple(told)] if isinstance(told, list | tuple) and len(told) == 2 else [(128, 128)]
+    is_told = isinstance(told, list | tuple) and len(told) == 2
+    tiles = [tuple(told)] if is_told else [(128, 128)] if grid != (1, 1) else []
     for high, wide in tiles:
         if (
             type(high) is int
@@ -754,13 +751,17 @@ def _nested_absmax(
     return (table[codes] * spread + np.float32(offset)).astype(np.float64)
 
 
-_READERS: tuple[tuple[str, Callable[[_Model, str, str], _Found | None]], ...] = (
-    ("_packed", _read_packed),
-    ("_scale_inv", _read_inverse),
-    ("_scale", _read_scaled),
-    ("_blocks", _read_blocks),
-    ("_qdata", _read_torchao),
-    ("_data", _read_engine),
-    (".quant_state.bitsandbytes__nf4", _read_bits),
-    (".quant_state.bitsandbytes__fp4", _read_bits),
+_READERS: tuple[tuple[str, str, Callable[[_Model, str, str], _Found | None]], ...] = (
+    # the end of a name, what stands in its place in the name of the codes, and the reader
+    ("_packed", "", _read_packed),
+    ("_scale_inv", "", _read_inverse),
+    ("._scale", "._data", _read_scaled),
+    ("_scale", "", _read_scaled),
+    (".scale", ".weight", _read_scaled),
+    (".scale_weight", ".weight", _read_scaled),
+    ("_blocks", "", _read_blocks),
+    ("_qdata", "", _read_torchao),
+    ("_data", "", _read_engine),
+    (".quant_state.bitsandbytes__nf4", "", _read_bits),
+    (".quant_state.bitsandbytes__fp4", "", _read_bits),
 )

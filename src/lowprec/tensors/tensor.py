@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
+
 from lowprec.conversion.door import decode
 from lowprec.formats import Format, get_format, scaled
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import numpy as np
     import numpy.typing as npt
 
     from lowprec.blocks.formats import AnyFormat
@@ -139,6 +140,14 @@ class Tensor:
 
     def __lowprec_blocks__(self) -> Iterator[Array]:
         return self.values()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Return all `values`, exact, for `numpy.asarray` and what takes arrays."""
+        if copy is False:
+            raise ValueError(f"{self.name!r} lies in a file and is read; leave copy=False away")
+        blocks = list(self.values())
+        whole = np.concatenate(blocks) if blocks else np.zeros(0, self.dtype)
+        return whole.reshape(self.shape).astype(dtype or whole.dtype, copy=False)
 
     def read(self) -> Array:
         """Return the whole tensor, as stored; mapped into memory where the file allows it."""
