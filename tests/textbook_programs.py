@@ -1,4 +1,4 @@
-"""Fifteen programs from numerical textbooks and installed libraries, with known culprits."""
+"""Programs from numerical textbooks and installed libraries, with known culprits."""
 
 from __future__ import annotations
 
@@ -117,8 +117,136 @@ def chebyshev(x):
     return np.polynomial.chebyshev.chebval(x, c)
 
 
-# Function, arguments, options; then by offset from the line of `def`: what must be named, and what
-# must stay in float32 for a relative error of 0.05. A healthy program has nothing.
+def deviation_by_one_pass(x):
+    n = len(x)
+    s = np.sum(x)
+    q = np.sum(x * x)
+    v = q / n - (s / n) ** 2
+    return 2.0 * np.sqrt(v)
+
+
+def log_of_difference(a, b):
+    s = a * 1.003
+    d = s - b
+    g = np.log(d)
+    return g * 0.5
+
+
+def difference_quotient(x, h):
+    a = np.sin(x + h)
+    b = np.sin(x)
+    d = a - b
+    g = d / h
+    return g * 2.0
+
+
+def exponential_series(x):
+    term = 1.0
+    s = 1.0
+    for k in range(1, 30):
+        term = term * x / k
+        s = s + term
+    return s
+
+
+def compensated(x):
+    s = 0.0
+    c = 0.0
+    for v in x:
+        y = v - c
+        t = s + y
+        c = (t - s) - y
+        s = t
+    return s
+
+
+def distances(x, y):
+    n = np.sum(x * x, axis=1)
+    m = np.sum(y * y, axis=1)
+    p = x @ y.T
+    q = n[:, None] + m[None, :]
+    d = q - 2.0 * p
+    return np.sqrt(np.maximum(d, 0.0))
+
+
+def angle(u, v):
+    p = np.dot(u, v)
+    a = np.linalg.norm(u)
+    b = np.linalg.norm(v)
+    c = p / (a * b)
+    return np.arccos(np.minimum(c, 1.0))
+
+
+def compound(rate, n, years):
+    r = rate / n
+    base = 1.0 + r
+    f = base ** (n * years)
+    return 100.0 * f
+
+
+def no_pivot(eps, b1, b2):
+    m = 1.0 / eps
+    a22 = 1.0 - m
+    r2 = b2 - m * b1
+    y = r2 / a22
+    x = (b1 - y) / eps
+    return x, y
+
+
+def shoelace(x, y):
+    s = x[:-1] * y[1:]
+    t = x[1:] * y[:-1]
+    d = s - t
+    return 0.5 * np.sum(d)
+
+
+def geometric_mean(x):
+    p = np.prod(x)
+    g = p ** (1.0 / len(x))
+    return g * 1.0
+
+
+def mean_of_large(x):
+    c = x * 100.0
+    s = np.sum(c)
+    m = s / len(x)
+    return m - 1.0
+
+
+def weighted(w, x):
+    u = w * 1.5
+    d = np.dot(u, x)
+    return d * 0.5
+
+
+def masked(x, limit):
+    y = x * 3.0
+    m = y < limit
+    s = y[m]
+    return np.sum(s) / 4.0
+
+
+def spread(x):
+    a = np.sum(x)
+    b = np.sum(x * x)
+    c = a * 2.0
+    d = b - 200 * (a / 200) ** 2
+    return {"mean": c / 400, "spread": d / 199}
+
+
+def softmax(z):
+    m = np.max(z)
+    e = np.exp(z - m)
+    s = np.sum(e)
+    return e / s
+
+
+WAVE = np.sin(np.arange(200.0))
+VECTOR = np.array([1.0, 2.0, 3.0])
+
+# Function, arguments, options; then by offset from the line of `def`: what must be named (and
+# nothing else), and what must stay in float32 for a relative error of 0.05. A healthy program has
+# nothing.
 TEXTBOOK = [
     (quadratic, (1.0, 200.0, 1.0), {}, (1, 2), (1, 2)),  # Higham, 1.8
     (kalman, (np.sin(np.arange(40.0) / 5),), {}, (), ()),
@@ -128,10 +256,38 @@ TEXTBOOK = [
     (archimedes, (1 / math.sqrt(3.0), 5), {}, (2,), (2,)),  # Kahan
     (harmonic, (1.0, 600), {}, (3,), (3,)),
     (heron, (9.0, 4.5625, 4.53125), {}, (1, 2), (1, 2)),  # Kahan: a needle
-    (gram_schmidt, (np.vander(np.linspace(0.5, 1, 5), 4),), {}, (7,), (5, 6)),  # Björck
+    (gram_schmidt, (np.vander(np.linspace(0.5, 1, 5), 4),), {}, (5, 6, 7), (5, 6)),  # Björck
     (welford, (30 + 2 * np.sin(np.arange(200.0)),), {}, (), ()),  # Higham, 1.9
     (horner, (np.linspace(0.1, 1, 9),), {}, (), ()),
     (simpson, (np.linspace(0, 4, 101),), {"modules": ("scipy.integrate",)}, (), ()),
     (trapezoid, (np.linspace(0, 4, 101),), {"modules": ("scipy.integrate",)}, (), ()),
     (chebyshev, (np.linspace(-1, 1, 9),), {"modules": ("numpy.polynomial",)}, (), ()),
+    (deviation_by_one_pass, (30 + WAVE[:64],), {}, (2, 3, 4), (2, 3, 4)),  # √ of -60, not of 0.5
+    (log_of_difference, (1.0, 1.0), {}, (1, 2), (1, 2)),  # log(0) carries what line 2 lost
+    (difference_quotient, (np.array([0.5, 1.0]), 2.0**-6), {}, (1, 2, 3), (1, 2, 3)),  # Higham 1.11
+    (exponential_series, (-5.0,), {}, (4, 5), (4, 5)),  # Forsythe: pitfalls
+    (compensated, (0.1 + 0.05 * WAVE,), {}, (), ()),  # Kahan: its cancellations are benign
+    (
+        distances,
+        (np.array([[10.0, 10.0], [11, 10]]), np.array([[10.125, 10.0], [10.0, 10.125]])),
+        {},
+        (2, 3, 4, 5),
+        (2, 3, 4, 5),
+    ),
+    (angle, (VECTOR, VECTOR + np.array([0, 0, 0.0625])), {}, (2, 3, 4, 5), (2, 3, 4, 5)),  # Kahan
+    (compound, (0.05, 365.0, 2.0), {}, (2, 3), (2, 3)),
+    (no_pivot, (2.0**-9, 1.0, 2.0), {}, (2, 5), (2, 4, 5)),  # Forsythe & Moler
+    (
+        shoelace,
+        (np.array([100.0, 101, 101, 100, 100]), np.array([200.0, 200, 201, 201, 200])),
+        {},
+        (1, 2, 3, 4),
+        (1, 2, 3),
+    ),
+    (geometric_mean, (np.full(12, 0.2),), {"format": "float16"}, (1,), (1, 2)),
+    (mean_of_large, (1 + 0.1 * np.sin(np.arange(1000.0)),), {"format": "float16"}, (2,), (2, 3)),
+    (weighted, (np.r_[256.0, np.full(300, 0.5)], np.ones(301)), {}, (2,), (2,)),
+    (masked, (np.array([1.0, 2.0, 3.33, 0.5]), 9.995), {}, (1, 2), (1, 2)),  # one decision
+    (spread, (5 + WAVE,), {}, (1, 2, 4), (1, 2, 4)),  # one output healthy, one not
+    (softmax, (VECTOR,), {}, (), ()),
 ]

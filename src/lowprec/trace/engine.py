@@ -14,7 +14,7 @@ from lowprec.accumulation.products import matmul
 from lowprec.accumulation.sums import sum as rounded_sum
 from lowprec.trace import operations
 from lowprec.trace.operations import COMPARISONS, QUESTIONS, SELECTIONS, method_of
-from lowprec.trace.places import Event, expression, short
+from lowprec.trace.places import Event, event_key, expression, short
 from lowprec.trace.values import Number, Scalar, Store, Traced, is_number
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _SMALL = 4096  # elements, up to which an operand is spread out before it is com
 _KEPT_MEMORY = 30 << 20
 _BLOCK = 1 << 13  # elements of shares that are added up at once
 _INEXACT = 4  # place in the counts of events
+_COUNTED = 1 << 16  # terms of sums, up to which those are counted that change nothing
+_RUINED = 0.5  # relative error from which on an operand has no right digit
 
 
 class StepLimit(BaseException):
@@ -89,7 +91,6 @@ class Engine:
     def scalar_from(self, x: float, unit: Unit, kit: Kit) -> Scalar:
         """Return a number that enters, its rounding booked."""
         value, shadow = kit.enter_one(x), float(x)
-        unit.is_used = True
         if not math.isfinite(value - shadow):
             self.has_nonfinite = True
         if not self.budget:
@@ -100,12 +101,12 @@ class Engine:
             born = {unit.index: value - shadow}
         scalar = Scalar(self, value, shadow, kit, born, None if born is None else dict(born))
         if value != shadow:
+            unit.has_rounded = True
             self._entered(np.asarray(value), np.asarray(shadow), unit, "conversion", scalar)
         return scalar
 
     def array_from(self, x: Any, unit: Unit, kit: Kit) -> Traced:
         """Return an array of numbers that enter, their roundings booked."""
-        unit.is_used = True
         value = self._stored(kit.enter(x))
         shadow = np.array(x, np.float64, order="C")
         if value is x or np.may_share_memory(value, shadow):
@@ -114,7 +115,9 @@ class Engine:
         error = value - shadow
         if not is_finite(error):
             self.has_nonfinite = True
-        if self.budget and np.any(error) and self._keeps(unit):
+        has_error = bool(np.any(error))
+        unit.has_rounded = unit.has_rounded or has_error
+        if self.budget and has_error and self._keeps(unit):
             part = np.where(np.isfinite(error), error, 0.0)
             array.store.born[unit.index] = part  # type: ignore[index]
             array.store.grown[unit.index] = part.copy()  # type: ignore[index]
@@ -453,7 +456,8 @@ class Engine:
                 break
         chosen: Any = None
         if name in SELECTIONS:
-            z, zs, chosen = self._selected(ufunc, values, shadows, site)
+            sources = [t[2] for t in taken]
+            z, zs, chosen = self._selected(ufunc, values, shadows, site, sources)
             counts: Any = None
         else:
             z, counts = self._value(ufunc, name, values, site, shape)
@@ -519,7 +523,7 @@ class Engine:
         return result
 
     def _selected(
-        self, ufunc: Any, values: list[Any], shadows: list[Any], site: Site
+        self, ufunc: Any, values: list[Any], shadows: list[Any], site: Site, sources: list[Source]
     ) -> tuple[Any, Any, Any]:
         """Return what the value chooses of two, also in the shadow."""
         z = ufunc(*values)
@@ -528,7 +532,7 @@ class Engine:
         xs, ys = shadows
         would = ufunc(xs, ys)
         zs = np.where(takes_first, xs, ys)
-        self._decide(zs != would, site, ())
+        self._decide(zs != would, site, sources)
         return z, zs, takes_first
 
     def _flows(
@@ -737,6 +741,29 @@ class Engine:
             "new zero": zero,
         }
         self._note(kinds, ufunc.__name__, values, site, holder)
+        if self.budget:
+            self._note_ruined(kinds, ufunc.__name__, values, shadows, sources, site)
+
+    def _note_ruined(
+        self, kinds: dict[str, Any], name: str, values: Sequence[Any], shadows: Sequence[Any],
+        sources: Sequence[Source], site: Site,
+    ) -> None:  # fmt: skip
+        """Keep whose error the operands carried that had no right digit and made an event."""
+        for kind in ("invalid", "divide by zero"):
+            mask = kinds[kind]
+            if not np.any(mask):
+                continue
+            key = event_key(kind, name, site)
+            for v, s, source in zip(values, shadows, sources, strict=True):
+                ruined = mask & (np.abs(v - s) >= _RUINED * np.abs(s)) & np.isfinite(v)
+                if not np.any(ruined):
+                    continue
+                whole = float(np.sum(np.where(ruined, np.abs(s), 0.0))) or 1.0
+                for which, parts in enumerate((_parts(source, "born"), _parts(source, "grown"))):
+                    for unit, part in parts.items():
+                        size = float(np.sum(np.where(ruined, np.abs(part), 0.0)))
+                        if size:
+                            site.unit.ruin(key, which, unit, size / whole)
 
     def _note(
         self, kinds: dict[str, Any], name: str, values: Sequence[Any], site: Site, holder: Any
@@ -800,11 +827,11 @@ class Engine:
             assert kit.accumulator is not None
             z = self._in_format(rounded_sum(value, kit.accumulator, axis, keepdims), kit)
             self._absorbed_in_sum(value, axis, site)
-        sizes = np.sum(np.abs(shadow), axis=axis, keepdims=keepdims) if self.budget else 1.0
-        kept = _ratio(np.abs(zs), sizes)
 
         def flow(part: Any) -> Any:
             return np.sum(part, axis=axis, keepdims=keepdims)
+
+        kept = _kept_of_sum(flow, value, shadow, zs) if self.budget else 1.0
 
         return self.linear(z, zs, [taken], [(flow, kept)], site, "sum", int(np.size(value)))
 
@@ -813,19 +840,25 @@ class Engine:
         assert kit.accumulator is not None
         return z if kit.accumulator.fmt == kit.fmt else kit.enter(z)
 
-    def _absorbed_in_sum(self, value: Array, axis: Any, site: Site) -> None:
-        """Count the terms that change nothing of a sequential sum in one format."""
+    def _absorbed_in_sum(self, terms: Array, axis: Any, site: Site) -> None:
+        """Count the terms that change nothing of sequential sums in one format."""
         how = site.kit.accumulator
         if how is None or how.order != "sequential" or how.fmt != site.kit.fmt:
             return
-        if axis is not None or not self.budget or not 1 < value.size <= 1 << 16:
+        if isinstance(axis, tuple) or not self.budget or not 1 < terms.size <= _COUNTED:
             return
         # A bound without summing again: terms below half a spacing of the running exact sum.
-        terms = np.abs(np.ravel(value)).astype(np.float64)
-        running = np.abs(np.cumsum(np.ravel(value), dtype=np.float64))
+        terms = np.moveaxis(np.ravel(terms) if axis is None else terms, axis or 0, 0)
+        running = np.abs(np.cumsum(terms, axis=0, dtype=np.float64))
         spacing = np.ldexp(1.0, np.frexp(running[:-1])[1] - site.kit.fmt.precision)
-        small = (terms[1:] != 0) & (terms[1:] < 0.5 * spacing)
+        small = (terms[1:] != 0) & (np.abs(terms[1:]) < 0.5 * spacing)
         site.unit.absorbed += int(np.count_nonzero(small))
+
+    def _absorbed_in_product(self, a: Array, b: Array, site: Site) -> None:
+        """Count the products that change nothing of what they are added to."""
+        if a.ndim <= 2 and b.ndim <= 2 and a.size * (b.size // max(len(b), 1)) <= _COUNTED:
+            right = b.reshape(len(b), -1).astype(np.float64)
+            self._absorbed_in_sum(a.reshape(-1, len(b), 1) * right, 1, site)
 
     def cumsum(self, x: Any, site: Site, axis: int | None = None) -> Any:
         """Return running sums, every step rounded."""
@@ -836,20 +869,18 @@ class Engine:
         value, shadow, _ = taken
         kit = site.kit
         zs = np.cumsum(shadow, axis=axis)
-        z = np.cumsum(value, axis=axis) if kit.is_numpy else self._running(value, axis, kit)
-        sizes = np.cumsum(np.abs(shadow), axis=axis) if self.budget else 1.0
+        if kit.is_numpy:
+            z = np.cumsum(value, axis=axis)
+        else:
+            assert kit.accumulator is not None
+            z = np.asarray(self._in_format(cumsum(value, kit.accumulator, axis), kit))
+            self._absorbed_in_sum(value, axis, site)
 
         def flow(part: Any) -> Any:
             return np.cumsum(part, axis=axis)
 
-        kept = _ratio(np.abs(zs), sizes)
+        kept = _kept_of_sum(flow, value, shadow, zs) if self.budget else 1.0
         return self.linear(z, zs, [taken], [(flow, kept)], site, "cumsum", int(np.size(value)))
-
-    def _running(self, value: Array, axis: int, kit: Kit) -> Array:
-        """Return running sums by the line's accumulator."""
-        assert kit.accumulator is not None
-        running = cumsum(value, kit.accumulator, axis)
-        return np.asarray(self._in_format(running, kit))
 
     def mean(self, x: Any, site: Site, axis: Any = None, keepdims: bool = False) -> Any:
         """Return the mean: the sum by the line's accumulator, divided by the exact number."""
@@ -863,11 +894,11 @@ class Engine:
             assert kit.accumulator is not None
             z = self._in_format(mean(value, kit.accumulator, axis, keepdims), kit)
             self._absorbed_in_sum(value, axis, site)
-        sizes = np.mean(np.abs(shadow), axis=axis, keepdims=keepdims) if self.budget else 1.0
-        kept = _ratio(np.abs(zs), sizes)
 
         def flow(part: Any) -> Any:
             return np.mean(part, axis=axis, keepdims=keepdims)
+
+        kept = _kept_of_sum(flow, value, shadow, zs) if self.budget else 1.0
 
         made = int(np.size(value)) + int(np.size(z))
         return self.linear(z, zs, [taken], [(flow, kept)], site, "mean", made)
@@ -883,6 +914,7 @@ class Engine:
         else:
             z = matmul(va, vb, inputs=kit.fmt, accumulator=kit.accumulator)  # type: ignore[arg-type]
             z = self._in_format(z, kit)
+            self._absorbed_in_product(va, vb, site)
         middle_a = 0.5 * (va.astype(np.float64) + sa)
         middle_b = 0.5 * (vb.astype(np.float64) + sb)
         kept: Any = 1.0
@@ -1039,8 +1071,8 @@ class Engine:
         for source in sources:
             for unit, part in _parts(source, "born").items():
                 if _broadcasts(np.shape(part), shape):
-                    size = float(np.sum(np.abs(np.where(differs, part, 0.0))))
-                    causes[unit] = causes.get(unit, 0.0) + size
+                    part = np.where(differs, part, 0.0)
+                causes[unit] = causes.get(unit, 0.0) + float(np.sum(np.abs(part)))
 
     def truth(self, x: Any) -> bool:
         """Return whether a number is not 0."""
@@ -1051,7 +1083,7 @@ class Engine:
             )
         site = self.places.site(3, "bool")
         decided, would = bool(x.value != 0), bool(x.shadow != 0)
-        self._decide(np.asarray(decided is not would), site, (x if type(x) is Scalar else None,))
+        self._decide(np.asarray(decided is not would), site, (x,))
         return decided
 
     def integer(self, x: Any, how: Callable[[float], int]) -> int:
@@ -1062,7 +1094,7 @@ class Engine:
         decided = how(float(np.ravel(x.value)[0]))
         shadow = float(np.ravel(x.shadow)[0])
         would = how(shadow) if math.isfinite(shadow) else None
-        self._decide(np.asarray(decided != would), site, (x if type(x) is Scalar else None,))
+        self._decide(np.asarray(decided != would), site, (x,))
         return decided
 
     def astype(self, x: Any, dtype: Any) -> Any:
@@ -1428,6 +1460,18 @@ def _ratio(a: Any, b: Any) -> Any:
     """Return a / b, 1 where b is 0; at most 1."""
     with np.errstate(all="ignore"):
         return np.minimum(1.0, np.where(np.asarray(b) > 0, a / np.where(b == 0, 1.0, b), 1.0))
+
+
+def _kept_of_sum(flow: Callable[[Any], Any], value: Any, shadow: Any, zs: Any) -> Any:
+    """Return the part of its terms' relative error that a sum has: the rest grew by cancelling.
+
+    Where the errors of the terms cancel with the terms, less grew than the condition number says.
+    """
+    error = value - shadow
+    with np.errstate(all="ignore"):
+        cancelled = flow(np.abs(error)) / np.abs(flow(error))
+    cancelled = np.where(cancelled >= 1.0, cancelled, 1.0)  # also where there is no error
+    return np.minimum(1.0, _ratio(np.abs(zs), flow(np.abs(shadow))) * cancelled)
 
 
 def is_finite(x: Any) -> bool:

@@ -504,7 +504,10 @@ def _share_memory(engine: Engine, a: Any, b: Any, *args: Any, **kwargs: Any) -> 
     return np.may_share_memory(left, right)
 
 
-def _decided(function: Any, count: int = 1) -> Callable[..., Any]:
+_PLACES = (np.argmax, np.argmin)
+
+
+def _decided(function: Any) -> Callable[..., Any]:
     """Return a handler for a question of NumPy's that the values answer."""
 
     def handler(engine: Engine, *args: Any, **kwargs: Any) -> Any:
@@ -518,12 +521,15 @@ def _decided(function: Any, count: int = 1) -> Callable[..., Any]:
         would = function(
             *_plain(args, "shadow", engine, site), **_plain(kwargs, "shadow", engine, site)
         )
+        if function in _PLACES and np.shape(answer) == () and answer != would:
+            flat = engine.reshaped(engine.array(args[0]), (-1,))
+            sources = [flat[[answer, would]]]  # the two elements that changed places
         pairs = [(answer, would)] if not isinstance(answer, tuple) else zip(
             answer, would, strict=True
         )  # fmt: skip
         for a, b in pairs:
             if np.shape(a) != np.shape(b):
-                engine._decide(np.asarray(True), site, ())
+                engine._decide(np.asarray(True), site, sources)
             else:
                 engine._decide(np.asarray(a != b), site, sources)
         return answer
@@ -624,7 +630,7 @@ def _sort(
     places = np.argsort(array.value, axis=axis, kind="stable")
     result = engine.moved(array, lambda v: np.take_along_axis(v, places, axis))
     steps = np.diff(result.shadow, axis=axis)
-    engine._decide(steps < 0, site, ())
+    engine._decide(steps < 0, site, (array,))
     return result
 
 
@@ -666,7 +672,7 @@ def _extreme(function: Any, choose: Any) -> Callable[..., Any]:
         else:
             places = np.expand_dims(choose(value, axis=axis), axis)
             result = engine.moved(array, lambda v: np.take_along_axis(v, places, axis))
-        engine._decide(result.shadow != would, site, ())
+        engine._decide(result.shadow != would, site, (array,))
         if not keepdims:
             result = engine.moved(
                 result, lambda v: v.reshape(()) if axis is None else np.squeeze(v, axis)

@@ -35,6 +35,9 @@ class Event:
         What computed it, as "exp"; "conversion" for an operand or argument.
     example : str
         The first one in numbers, as "exp(-20)".
+    seen : str
+        The expression in which it showed, where another line had lost all digits of its operand;
+        the event is that line's.
     """
 
     kind: str
@@ -43,6 +46,7 @@ class Event:
     first: tuple[int, ...]
     operation: str
     example: str = ""
+    seen: str = ""
 
 
 class Span(NamedTuple):
@@ -100,7 +104,10 @@ class Unit:
         self.calls = 0
         self.bits = 0.0
         self.largest = 0.0  # operand of a subtraction
-        self.is_used = False  # something entered here
+        self.has_rounded = False  # something entered here and changed
+        # By event: whose errors, born and grown, its operands carried where they were ruined.
+        self.ruins: dict[tuple[Any, ...], tuple[dict[int, float], dict[int, float]]] = {}
+        self.ruined_by: dict[int, float] = {}  # whose error made the events that others saw
 
     @property
     def is_input(self) -> bool:
@@ -114,7 +121,7 @@ class Unit:
 
     def add_event(self, event: Event, site: Site | None = None) -> None:
         """Count an event with those of its kind and place; the first index stays."""
-        key = (event.kind, event.operation, id(site))
+        key = event_key(event.kind, event.operation, site)
         old = self._events.get(key)
         if old is None:
             self._events[key] = event
@@ -123,9 +130,19 @@ class Unit:
                 old, count=old.count + event.count, of=old.of + event.of
             )
 
+    def ruin(self, key: tuple[Any, ...], which: int, unit: int, size: float) -> None:
+        """Note how much error of a unit, born (0) or grown (1), the operands of an event had."""
+        sizes = self.ruins.setdefault(key, ({}, {}))[which]
+        sizes[unit] = sizes.get(unit, 0.0) + size
+
     def text(self) -> str:
         """Return the line of source."""
         return "" if self.number is None else linecache.getline(self.file, self.number).rstrip()
+
+
+def event_key(kind: str, operation: str, site: Site | None) -> tuple[Any, ...]:
+    """Return what events of a unit are counted together by; the same in every run."""
+    return kind, operation, None if site is None else site.span
 
 
 class Places:
@@ -225,6 +242,24 @@ class Places:
         sites[frame.f_lasti] = site
         unit.sites.append(site)
         return site
+
+    def settle(self) -> None:
+        """Give events that a ruined operand made to the line that amplified its error most."""
+        for unit in self.units:
+            for key, (born, grown) in unit.ruins.items():
+                event = unit._events.get(key)
+                if event is None or not grown:
+                    continue
+                blamed = self.units[max(grown, key=grown.__getitem__)]
+                if blamed is unit or blamed.is_input:
+                    continue
+                del unit._events[key]
+                span = key[2]
+                seen = expression(unit.file, span) or event.operation
+                blamed.add_event(dataclasses.replace(event, seen=seen))
+                for index, size in born.items():
+                    blamed.ruined_by[index] = blamed.ruined_by.get(index, 0.0) + size
+            unit.ruins.clear()
 
     def key(self, unit: Unit) -> Key:
         """Return how users name a unit: a number of f's file, `(file, number)`, or a name."""

@@ -159,6 +159,10 @@ def run_by_sites(request: Request, keeping: Keeping) -> Run:
         for unit, again in zip(units, made.places.units, strict=True):
             for index, size in again.causes.items():
                 unit.causes[index] = unit.causes.get(index, 0.0) + size
+            for key, kinds in again.ruins.items():
+                for which, sizes in enumerate(kinds):
+                    for index, size in sizes.items():
+                        unit.ruin(key, which, index, size)
     return whole
 
 

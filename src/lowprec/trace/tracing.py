@@ -14,6 +14,7 @@ from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import as_generator, draw_key
 from lowprec.formats import float64, get_format
 from lowprec.rounding import Rounding
+from lowprec.show.words import figure
 from lowprec.trace.engine import StepLimit
 from lowprec.trace.keeping import Keeping
 from lowprec.trace.least import Keep, Search, least
@@ -125,6 +126,7 @@ class Line:
     pure: bool = False
     float64_inside: bool = False
     name: str = ""
+    is_rounded: bool = False  # an argument, of which numbers changed on entry
 
     @property
     def expression(self) -> str:
@@ -188,6 +190,7 @@ class Trace:
             for leaf, ref in zip(leaves, references, strict=True)
         ]
         places = made.places
+        places.settle()
         self.lines = Lines(
             (places.key(unit), self._line(unit))
             for _, unit in sorted(
@@ -209,7 +212,7 @@ class Trace:
             unit.file, unit.number, unit.text() if unit.number is not None else unit.name,
             _main_span(unit), unit.operations, born, grown, unit.events, unit.absorbed, unit.bits,
             unit.decisions, None if kit is None else kit.fmt, unit.is_rounded, unit.is_pure,
-            unit.is_inside_float64, unit.name,
+            unit.is_inside_float64, unit.name, unit.has_rounded,
         )  # fmt: skip
 
     # Judgement -----------------------------------------------------------------------------------
@@ -275,7 +278,8 @@ class Trace:
         Keep or None
             Lines from which none can be taken: with them the error is within the tolerance,
             without any one it is beyond, and both were run. None if all lines wide miss it.
-            Arguments that `keep` names stay wide in every run.
+            Arguments that the trace's `keep` names are units beside the lines: where the lines
+            need them, they are in the set.
 
         Examples
         --------
@@ -294,24 +298,21 @@ class Trace:
 
     def _least(self, tolerance: float) -> Keep | None:
         search = Search(self._error_with)
-        lines = [key for key, line in self.lines.items()]
+        lines: list[Key] = list(self.lines)
+        wide = [name for name in self._request.names() if self._keeping.has_argument(name)]
         if not self._keeping and self.error <= tolerance:
             return Keep((), self.error, 1, [((), self.error)])
-        everything, seen = self._error_of_all()
-        lines += [key for key in seen if key not in self.lines]
+        everything, seen = self._error_of_all(wide)
+        lines += [*(key for key in seen if key not in self.lines), *wide]
         shares = {
             key: (bool(line.events), max(self.share(line, "born"), self.share(line, "grown")))
-            for key, line in self.lines.items()
+            for key, line in {**self.lines, **self.inputs}.items()
         }
         order = sorted(lines, key=lambda key: (shares.get(key, (False, 0.0)), _last_first(key)))
         search.know(order, everything)
         search.tried.append((tuple(order), everything))
         if not everything <= tolerance:
-            self._reason = (
-                f"no line helps: inputs alone cost {everything:.3g}"
-                if math.isfinite(everything)
-                else f"no line helps: with all lines in {self.keep_format} the error is infinite"
-            )
+            self._reason = self._no_line_helps(everything, tolerance)
             return None
         named = {finding.key for finding in self.findings} | {
             key for finding in self.findings for key in finding.born_on
@@ -321,18 +322,29 @@ class Trace:
         kept = tuple(key for key in lines if key in found)
         return Keep(kept, error, len(search.tried), search.tried)
 
+    def _no_line_helps(self, everything: float, tolerance: float) -> str:
+        """Return why no lines suffice, from the error with all of them wide."""
+        wide = self.keep_format
+        whole = f"all lines in {wide} leave an error of {_figure(everything)}"
+        changed = [name for name, line in self.inputs.items() if line.is_rounded]
+        if not changed:
+            return f"no line helps: {whole}"
+        with_inputs, _ = self._error_of_all(changed)
+        start = whole
+        if math.isfinite(everything):
+            start = f"inputs alone cost {everything:.3g}"
+        if with_inputs <= tolerance:
+            names = ", ".join(repr(name) for name in changed)
+            return f"no line helps: {start}; trace with keep=[{names}] and ask `least` again"
+        return f"no line helps: {start}, and {wide} for them too leaves {_figure(with_inputs)}"
+
     def _error_with(self, kept: Sequence[Key]) -> float:
-        wide = (*kept, *self._wide_arguments())
-        return self._error_under(Keeping(wide, self._request.file, self._request.names()))[0]
+        return self._error_under(Keeping(kept, self._request.file, self._request.names()))[0]
 
-    def _error_of_all(self) -> tuple[float, list[Key]]:
+    def _error_of_all(self, arguments: Sequence[str]) -> tuple[float, list[Key]]:
+        """Return the error with all lines wide and some arguments, and the lines that ran."""
         names = self._request.names()
-        everything = Everything(self._request.file, names, self._wide_arguments())
-        return self._error_under(everything)
-
-    def _wide_arguments(self) -> list[str]:
-        """Return the arguments that `keep` names: they stay wide in every run."""
-        return [name for name in self._request.names() if self._keeping.has_argument(name)]
+        return self._error_under(Everything(self._request.file, names, arguments))
 
     def _error_under(self, keeping: Keeping) -> tuple[float, list[Key]]:
         try:
@@ -443,6 +455,10 @@ class Everything(Keeping):
     def has(self, file: str, number: int, function: str) -> bool:
         """Whether a line stays wide: it does."""
         return True
+
+
+def _figure(error: float) -> str:
+    return figure(float(f"{error:.2g}")) if math.isfinite(error) else "∞"
 
 
 def _last_first(key: Key) -> Any:

@@ -77,7 +77,9 @@ def findings(trace: Any) -> list[Finding]:
         for kind in kinds:
             causes: tuple[Key, ...] = ()
             if kind == "decision":
-                causes = _causes(trace, key)
+                causes = _causes(trace, key, "causes", None) or (key,)
+            elif kind == "event":
+                causes = tuple(k for k in _causes(trace, key, "ruined_by", tolerance) if k != key)
             elif kind in ("cancels", "grown"):
                 causes = tuple(k for k in born if k != key)
             which = _output(trace, line)
@@ -102,17 +104,16 @@ def _output(trace: Any, line: Any) -> int:
     return int(np.argmax(sizes)) if sizes else 0
 
 
-def _causes(trace: Any, key: Key) -> tuple[Key, ...]:
-    """Return the lines whose error made a line's decisions."""
+def _causes(trace: Any, key: Key, which: str, least: float | None) -> tuple[Key, ...]:
+    """Return the lines whose error made a line's decisions, or ruined what it gives.
+
+    They are those that have more than a least part, by default a tenth of the whole.
+    """
     places = trace._run.places
-    unit = next(u for u in places.units if places.key(u) == key)
-    whole = sum(unit.causes.values())
-    if not whole:
-        return (key,)
-    made = sorted(unit.causes.items(), key=lambda item: -item[1])
-    return tuple(
-        places.key(places.units[index]) for index, size in made if size > _OF_A_DECISION * whole
-    )
+    sizes = getattr(next(u for u in places.units if places.key(u) == key), which)
+    least = _OF_A_DECISION * sum(sizes.values()) if least is None else least
+    made = sorted(sizes.items(), key=lambda item: -item[1])
+    return tuple(places.key(places.units[index]) for index, size in made if size > least)
 
 
 def decided_outputs(trace: Any) -> list[int]:
@@ -232,7 +233,7 @@ def _with_cure(
         return made
     if not cure.lines:
         return made
-    before, after = figure(float(f"{trace.error:.2g}")), figure(float(f"{cure.error:.2g}"))
+    before, after = _two_digits(trace.error), _two_digits(cure.error)
     runs = f"{cure.runs} run{'s' if cure.runs != 1 else ''}"
     made[-1] += (
         f": keep {kept_words(cure.lines)} in {trace.keep_format} "
@@ -250,17 +251,25 @@ def _sentence(trace: Any, finding: Finding) -> str:
     if finding.kind == "decision":
         return _decision(trace, finding, line, start)
     if finding.kind == "event":
-        return f"{start} {_events(trace, line)}"
+        return f"{start} {_events(trace, finding, line)}"
     if finding.kind == "cancels":
-        bits = f"{line.cancelled_bits:.2g} of {line.format.precision} bits"
-        origin = f" (born on {names_of(finding.born_on)})" if finding.born_on else ""
-        wrong = "sums already wrong" if _has_sums(trace, finding) else "numbers already wrong"
-        wrong = wrong if finding.born_on else "numbers that its own rounding made"
-        return f"{start} cancels {bits} of {wrong}{origin}"
+        return f"{start} {_cancels(trace, finding, line)}"
     if finding.kind == "grown":
-        origin = f" (born on {names_of(finding.born_on)})" if finding.born_on else ""
-        return f"{start} amplifies error{origin}, which {_cost(trace, finding, finding.grown)}"
+        return f"{start} {_amplifies(finding)}, which {_cost(trace, finding, finding.grown)}"
     return f"{start} {_born(trace, finding, line)}"
+
+
+def _amplifies(finding: Finding) -> str:
+    origin = f" (born on {names_of(finding.born_on)})" if finding.born_on else ""
+    return f"amplifies error{origin}"
+
+
+def _cancels(trace: Any, finding: Finding, line: Any) -> str:
+    bits = f"{line.cancelled_bits:.2g} of {line.format.precision} bits"
+    if not finding.born_on:
+        return f"cancels {bits} of numbers that its own rounding made"
+    wrong = "sums already wrong" if _has_sums(trace, finding) else "numbers already wrong"
+    return f"cancels {bits} of {wrong} (born on {names_of(finding.born_on)})"
 
 
 def _has_sums(trace: Any, finding: Finding) -> bool:
@@ -270,10 +279,18 @@ def _has_sums(trace: Any, finding: Finding) -> bool:
 
 
 def _cost(trace: Any, finding: Finding, share: float) -> str:
-    return (
-        f"costs {_output_name(trace, finding.output)} a relative error of "
-        f"{figure(float(f'{share:.2g}'))}"
-    )
+    name = _output_name(trace, finding.output)
+    whole = float(trace.outputs[finding.output].error)
+    if whole < share / 2:
+        return (
+            f"moves {name} by {_two_digits(share)} of its size; other errors cancel that to "
+            f"{_two_digits(whole)}"
+        )
+    return f"costs {name} a relative error of {_two_digits(share)}"
+
+
+def _two_digits(value: float) -> str:
+    return figure(float(f"{value:.2g}"))
 
 
 def _born(trace: Any, finding: Finding, line: Any) -> str:
@@ -289,15 +306,21 @@ def _born(trace: Any, finding: Finding, line: Any) -> str:
     return f"rounds, which {cost}"
 
 
-def _events(trace: Any, line: Any) -> str:
-    kinds: dict[str, list[Event]] = {}
+def _events(trace: Any, finding: Finding, line: Any) -> str:
+    kinds: dict[tuple[bool, str], list[Event]] = {}
     for event in line.events:
-        kinds.setdefault(event.kind, []).append(event)
-    words = []
+        kinds.setdefault((bool(event.seen), event.kind), []).append(event)
+    words: list[str] = []
+    ruins: list[str] = []
     for same in kinds.values():
         first = event_words(same[0], line.format or trace.format)
         more = len(same) - 1
-        words.append(first + (f" (and in {more} more operation{'s' * (more > 1)})" if more else ""))
+        first += f" (and in {more} more operation{'s' * (more > 1)})" if more else ""
+        (ruins if same[0].seen else words).append(first)
+    if ruins:
+        cancels = line.cancelled_bits >= _CANCELS
+        lost = _cancels(trace, finding, line) if cancels else _amplifies(finding)
+        words.append(f"{lost}, so that {'; '.join(ruins)}")
     return "; ".join(words)
 
 
@@ -306,6 +329,10 @@ def event_words(event: Event, fmt: Any) -> str:
     count = f"{event.count} of {event.of}" if event.of > 1 else "the number"
     at = f", first at {list(event.first)}" if event.first else ""
     example = f" by {event.example}" if event.example else ""
+    if event.seen:
+        what = "NaN" if event.kind == "invalid" else "infinite"
+        where = f" at {count}" if event.of > 1 else ""
+        return f"{event.seen} is {what}{where}{at}{example}"
     if event.kind == "overflow":
         return f"overflows at {count}{at}{example}: {fmt} ends at {figure(float(fmt.max))}"
     if event.kind == "new zero":
@@ -326,7 +353,7 @@ def _decision(trace: Any, finding: Finding, line: Any, start: str) -> str:
         return f"{start}: {decided} another way than in float64, {causes}; no output differs by it"
     names = ", ".join(_output_name(trace, k) for k in changed)
     apart, _, size = _distances(trace.outputs[changed[0]])
-    words = "its shape" if math.isinf(apart) else figure(float(f"{apart / size:.2g}"))
+    words = "its shape" if math.isinf(apart) else _two_digits(apart / size)
     return (
         f"{start}: {decided} another way than in float64, {causes}; {names}: along this path even "
         f"float64 differs from plain NumPy by {words}"

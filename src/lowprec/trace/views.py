@@ -49,6 +49,11 @@ def head(trace: Any) -> str:
 def notes(trace: Any) -> list[str]:
     """Return what was not looked at, or not in the format."""
     made = []
+    if not trace.operations and trace.outputs:
+        made.append(
+            f"nothing was computed in {trace.format}: numbers of Python's own among themselves "
+            "stay Python's; pass them as float arguments"
+        )
     rounded_lines: list[Key] = [key for key, line in trace.lines.items() if line.rounded]
     if rounded_lines:
         made.append(f"float64's functions, rounded once: lines {names_of(rounded_lines)}")
@@ -236,6 +241,7 @@ def to_dict(trace: Any) -> dict[str, Any]:
         "lines": [unit(key, line) for key, line in trace.lines.items()],
         "inputs": [unit(key, line) for key, line in trace.inputs.items()],
         "verdict": verdict,
+        "notes": notes(trace),
         "keep": None
         if kept is None
         else {
