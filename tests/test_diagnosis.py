@@ -11,8 +11,8 @@ from cases import failures
 from cases import more_failures as more
 
 from lowprec import train
-from lowprec.train.diagnosis.parts import narrow_parts, only, widened, wider
-from lowprec.train.diagnosis.places import least
+from lowprec.train.diagnosis.parts import explicit, narrow_parts, only, widened, wider
+from lowprec.train.diagnosis.places import keys, least
 from lowprec.train.policy import Policy, get_policy
 
 KNOWN = {  # cause, what the place is called, a cure that rescues
@@ -218,3 +218,48 @@ def test_failures_of_other_kinds_are_scored():
     ]
     assert words.count("named") >= 17
     assert words.count("quiet") == len(more.HEALTHY)
+
+
+# What is said of causes --------------------------------------------------------------------------
+
+
+def test_sums_that_overflow_in_a_narrow_accumulator_are_blamed_on_it():
+    """The layer's 100 sums of 784 terms reach 100,000 in step 0: float32 would hold them."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 255, (128, 784)).astype(np.float32)
+    y = (x[:, :392].mean(1) > x[:, 392:].mean(1)).astype(int)
+    wide = train.initializers.Constant(1.0)
+    model = train.Sequential(
+        [train.Input((784,)), train.Dense(8, kernel_initializer=wide),
+         train.BatchNormalization(momentum=0.8), train.Dense(2)]
+    )  # fmt: skip
+    found = train.diagnose(
+        model, train.Dataset(x, y), policy="accumulate=float16", epochs=5, budget=None,
+        loss="sparse_categorical_crossentropy", optimizer=train.Adam(1e-2),
+    )  # fmt: skip
+    assert (found.cause, found.place) == ("accumulate", "Dense 1's activations")
+    assert "a sum in float16, in which products are accumulated" in found.verdict[2]
+    assert "accumulate in float32" in found.recorder.verdict[0]
+    assert found.recorder.verdict[0].startswith(found.verdict[0].removesuffix("."))
+
+
+def test_the_cause_of_what_float32_cannot_learn_is_placed_by_the_cure():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 4)).astype(np.float32)
+    how = {"loss": "mse", "epochs": 12, "budget": None, "policy": "mixed_bfloat16"}
+    model = train.Sequential([train.Input((4,)), train.Dense(1)])
+    data = train.Dataset(x, x[:, :1] - x[:, 1:2])
+    found = train.diagnose(model, data, optimizer=train.SGD(1e-4), **how)
+    assert (found.cause, found.place) == ("not precision", "the learning rate")
+    found = train.diagnose(model, data, optimizer=train.SGD(30.0), **how)
+    assert (found.cause, found.place) == ("not precision", "the learning rate")
+
+
+def test_a_policy_that_names_layers_is_printed_as_short_as_it_was_given():
+    policy = Policy(compute="bfloat16", layers={"1": {"compute": "float8_e4m3fn"}})
+    model = train.Sequential([train.Input((4,)), train.Dense(3), train.Dense(2)])
+    named = explicit(policy, model.layers)
+    assert str(named) == "compute=bfloat16,Dense 2.compute=float8_e4m3fn"
+    assert str(widened(named, ["compute"])) == "gradients=bfloat16,Dense 2.compute=float32"
+    there = wider(named, ["compute"], keys(["1"], model.layers))
+    assert str(there) == "compute=bfloat16,Dense 2.compute=float32"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lowprec.formats import Format, float32, get_format
 from lowprec.train import initializers, optimizers
 from lowprec.train.diagnosis.parts import widened, wider
+from lowprec.train.diagnosis.places import keys
 from lowprec.train.layer_policies import layer_labels
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.model import Sequential
@@ -39,11 +40,14 @@ class Candidate(NamedTuple):
         The same as values.
     changes_data : bool
         Whether it is held against float32 on the changed data.
+    place : str, optional
+        What it changes of a training that fails in float32 as well.
     """
 
     code: str
     changes: dict[str, Any]
     changes_data: bool = False
+    place: str | None = None
 
 
 def policy_code(policy: Policy) -> str:
@@ -163,7 +167,8 @@ def _in(policy: Policy, formats: dict[str, Format], fmt: Format, **others: Any) 
 def _of_data(data: Any) -> Iterator[Candidate]:
     if not hasattr(data, "scaled"):
         return
-    yield Candidate('data=data.scaled("standard")', {"data": data.scaled("standard")}, True)
+    scaled = {"data": data.scaled("standard")}
+    yield Candidate('data=data.scaled("standard")', scaled, True, "the inputs")
     if getattr(data, "is_classification", True) or not len(data.y_train):
         return
     mean = data.y_train.mean(axis=0)
@@ -172,6 +177,7 @@ def _of_data(data: Any) -> Iterator[Candidate]:
         "data.y_test - data.y_train.mean(axis=0))",
         {"data": dataclasses.replace(data, y_train=data.y_train - mean, y_test=data.y_test - mean)},
         True,
+        "the targets",
     )
 
 
@@ -186,14 +192,9 @@ def _layers(
     choices = [list(places)] if places and len(places) < len(model.layers) else []
     if {"compute", "gradients"} & set(parts) and [last] not in choices and len(model.layers) > 1:
         choices.append([last])
-    labels = layer_labels(model.layers)
     for some in choices:
         wide = ["compute", "gradients"] if parts == ["compute"] and some == [last] else parts
-        yield _policy(wider(policy, wide, [_label(place, labels) for place in some]))
-
-
-def _label(place: str, labels: Sequence[str]) -> str:
-    return labels[int(place)] if place.isdecimal() else place
+        yield _policy(wider(policy, wide, keys(some, model.layers)))
 
 
 # Causes that are no matter of precision ----------------------------------------------------------
@@ -204,12 +205,16 @@ def of_training(optimizer: Optimizer, model: Sequential, data: Any) -> Iterator[
     numbers = optimizer.hyperparameters
     for word in ("global_clipnorm", "clipnorm", "clipvalue"):
         if numbers.get(word) and numbers[word] < 1:
-            yield from _optimizer(optimizer, **{word: 1.0})
+            place = f"the optimizer's {word}"
+            yield from (one._replace(place=place) for one in _optimizer(optimizer, **{word: 1.0}))
     yield from _started_usually(model)
     if not callable(optimizer.learning_rate):
-        for factor in (0.1, 0.01, 0.001, 10.0, 100.0):
-            rate = float(f"{optimizer.learning_rate * factor:.3g}")
-            yield from _optimizer(optimizer, rate=rate)
+        rates = [optimizer.learning_rate * factor for factor in (0.1, 0.01, 0.001, 10.0, 100.0)]
+        if (make := getattr(optimizers, optimizer.name, None)) is not None:
+            rates.append(make().learning_rate)  # the usual one
+        for rate in rates:
+            for one in _optimizer(optimizer, rate=float(f"{rate:.3g}")):
+                yield one._replace(place="the learning rate")
     yield from _of_data(data)
 
 
@@ -231,7 +236,8 @@ def _started_usually(model: Sequential) -> Iterator[Candidate]:
         layers.append(dataclasses.replace(layer, **usual) if usual else layer)
     if list(model.layers) != layers:
         other = Sequential(layers, model.input_shape)
-        yield Candidate(f"model={_model_code(other)}", {"model": other})
+        code = f"model={_model_code(other)}"
+        yield Candidate(code, {"model": other}, place="the initial parameters")
 
 
 def of_user_code(place: str, model: Sequential, data: Any, loss: Any) -> Iterator[Candidate]:
@@ -246,6 +252,7 @@ def of_user_code(place: str, model: Sequential, data: Any, loss: Any) -> Iterato
                 layers = [*model.layers[: number - 1], changed, *model.layers[number:]]
                 other = Sequential(layers, model.input_shape)
                 yield Candidate(f"model={_model_code(other)}", {"model": other})
+        yield from _of_data(data)
         return
     if not getattr(data, "is_classification", True) and len(data.y_train):
         mean, sd = data.y_train.mean(axis=0), data.y_train.std(axis=0)

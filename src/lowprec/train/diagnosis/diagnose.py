@@ -150,6 +150,7 @@ class _Search:
         self.places: list[str] = []
         self.rescuing: dict[str, Account] = {}  # parts that rescue alone, in their order
         self.fault: Fault | None = None
+        self.place_of_cure: str | None = None  # what the cheapest cure changes
 
     # Experiments ---------------------------------------------------------------------------------
 
@@ -218,9 +219,18 @@ class _Search:
         self.wide = wide
         self.outcome = judge(self.mine, self.reference, self.tolerance)
         self.look_at_noise()
+        self.tell_recorder()
         self.lost = gap_of(self.mine, self.reference, self.outcome.reason)
         if self.outcome.is_red:
             self.shorten()
+
+    def tell_recorder(self) -> None:
+        """Give the recorder the reference, by which its rules know what did harm."""
+        recorder = self.narrow.recorder
+        assert recorder is not None
+        recorder.reference, recorder.reference_account = list(self.reference.epochs), self.reference
+        if recorder.outcome.kind != self.outcome.kind:  # another tolerance, or noise, decided
+            recorder.reference = recorder.reference_account = None
 
     def look_at_noise(self) -> None:
         """Train float32 twice more from moved starts, to tell a small gap from noise."""
@@ -341,7 +351,8 @@ class _Search:
 
         def decides(some: Sequence[str]) -> bool | None:
             name = f"{'+'.join(parts)} wide in {where.named(some, layers)}"
-            return self.try_policies([(name, wider(self.policy, parts, some))])[0]
+            keys = where.keys(some, layers)
+            return self.try_policies([(name, wider(self.policy, parts, keys))])[0]
 
         self.places = where.least(every, decides)
         (*_, last) = self.places
@@ -395,6 +406,9 @@ class _Search:
         bench.epochs, self.reference, self.lost = short, reference, lost
         if self.outcome.kind == "float32 too":
             found = _without_poor(found)
+        places = {one.code: one.place for one in wanted}
+        cured = [places[cure.code] for cure in found if cure.rescues]
+        self.place_of_cure = (cured or [None])[0]
         return sorted(found, key=lambda cure: not cure.rescues)  # else the cheapest first
 
     def candidates(self) -> list[candidates.Candidate]:
@@ -445,7 +459,7 @@ class _Search:
         if first is not None and self.cause != ["not precision"]:
             return first.partition(" at step ")[0]
         if self.cause == ["not precision"] and self.narrow.recorder is not None:
-            return place_of(self.narrow.recorder)
+            return place_of(self.narrow.recorder) or self.place_of_cure
         if not self.places:
             return None
         return where.named(self.places, self.bench.model.layers)
@@ -473,13 +487,16 @@ class _Search:
             return ["The cause was not found in the time given; pass budget=None for all of it."]
         if words == "not precision":
             return [f"No part of the policy is the cause{self.other_cause(found)}."]
-        which = f"{words} alone" if len(self.cause) == 1 else f"{words} together"
+        which = f"{words} {'alone' if len(self.cause) == 1 else 'together'} in float32"
+        if words in ("loss scale", "tensor scales"):
+            words, which = f"the {words}", f"a training without the {words}"
         evidence = next(
-            (one for one in self.experiments if one.name == f"{words} wide" and one.rescues), None
+            (e for e in self.experiments if e.name == f"{'+'.join(self.cause)} wide" and e.rescues),
+            None,
         )
         end = "" if evidence is None else f" (the loss ends at {figure(evidence.end)})"
         shown = self.shown_on(evidence)
-        told = [f"The cause is {words}: {which} in float32 wins back what was lost{end}{shown}."]
+        told = [f"The cause is {words}: {which} wins back what was lost{end}{shown}."]
         recorder = self.narrow.recorder
         if recorder is not None:
             finding = _finding_of(recorder, self.cause)
@@ -548,10 +565,17 @@ def _without_poor(found: list[Cure]) -> list[Cure]:
 _RULES_OF = {  # which rule explains which part
     "loss scale": ("not finite", "new zeros"),
     "gradients": ("new zeros", "headroom", "not finite"),
-    "accumulate": ("long sums",),
-    "state": ("starved moments", "numbers of the optimizer", "headroom"),
+    "accumulate": ("not finite", "long sums"),
+    "state": ("starved moments", "numbers of the optimizer", "stalled state", "headroom"),
     "params": ("lost updates", "numbers of the optimizer"),
-    "compute": ("precision of the outputs", "offset", "headroom", "new zeros", "not finite"),
+    "compute": (
+        "precision of the outputs",
+        "noise beside the deviation",
+        "offset",
+        "headroom",
+        "new zeros",
+        "not finite",
+    ),
 }
 
 

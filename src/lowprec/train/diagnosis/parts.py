@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from lowprec.formats import get_format
-from lowprec.train.layer_policies import policies_of
+from lowprec.train.layer_policies import layer_labels, policies_of
 from lowprec.train.policy import INPUTS, PARAMETER_FIELDS, Policy
 
 if TYPE_CHECKING:
@@ -24,14 +24,22 @@ OF_PLACES = ("gradients", "accumulate", "state", "params", "compute")
 def explicit(policy: Policy, layers: Sequence[Layer]) -> Policy:
     """Return a policy that says for each place what is used there, whatever the layers say.
 
-    Where one policy holds for the whole network it is returned as it is.
+    Layers are named by their labels. Where one policy holds for the whole network it is returned
+    as it is.
     """
     places = policies_of(policy, layers)
     if places is None:
         return policy
+    labels = layer_labels(layers)
+    if all(layer.policy is None and layer.dtype is None for layer in layers):
+        named: dict[str, dict[str, Any]] = {}
+        for key, fields in policy.places:
+            place = labels[int(key)] if key.isdecimal() else key
+            named[place] = named.get(place, {}) | dict(fields)
+        return dataclasses.replace(policy, layers=named)
     found: dict[str, dict[str, Any]] = {INPUTS: {"compute": places.inputs.compute}}
-    for i, one in enumerate(places.layers):
-        found[str(i)] = {name: getattr(one, name) for name in (*OF_PLACES, "update")}
+    for label, one in zip(labels, places.layers, strict=True):
+        found[label] = {name: getattr(one, name) for name in (*OF_PLACES, "update")}
     for name, one in places.parameters.items():
         found[name] = {field: getattr(one, field) for field in PARAMETER_FIELDS}
     return dataclasses.replace(policy, layers=found, name="")

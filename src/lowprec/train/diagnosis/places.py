@@ -72,6 +72,12 @@ def least(places: Sequence[str], decides: Callable[[Sequence[str]], bool | None]
     return found
 
 
+def keys(places: Sequence[str], layers: Sequence[Layer]) -> list[str]:
+    """Return places as keys of `Policy.layers`, layers by their labels."""
+    labels = layer_labels(layers)
+    return [labels[int(place)] if place.isdecimal() else place for place in places]
+
+
 _FEW = 4  # places that are tried one by one
 
 

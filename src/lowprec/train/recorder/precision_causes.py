@@ -38,17 +38,17 @@ def offset(recorder: Record) -> Iterator[Finding]:
 
 def lost_updates(recorder: Record) -> Iterator[Finding]:
     """Tell that updates are lost, and whether that costs anything."""
-    fmt = recorder.policy.formats["params"]
-    changes = sum(track.whole["changes"] for track in recorder.of_kind("update"))
-    lost = sum(track.whole["lost"] for track in recorder.of_kind("update"))
-    share = lost / changes if changes else 0.0
-    whose, tensor = "", _most_lost(recorder)
+    tracks = [track for track in recorder.of_kind("update") if _is_to_nearest(recorder, track)]
+    wholes = [track.whole for track in tracks]
+    changes = sum(whole["changes"] for whole in wholes)
+    share = sum(whole["lost"] for whole in wholes) / changes if changes else 0.0
+    whose, worst = "", max(tracks, key=lambda track: track.whole["lost"], default=None)
     if share <= SOME_LOST:  # a bias whose every update is lost hides behind kernels
-        share, tensor = _worst_tensor(recorder, fmt)
-        if tensor is not None:
-            whose = f", in a tenth of the run, of {recorder.label(tensor[1])}"
-    if share <= SOME_LOST or recorder.policy.update != "nearest" or recorder.is_broken:
+        share, worst = _worst_tensor(recorder, tracks)
+        whose = f", in a tenth of the run, of {recorder.label(worst.name)}" if worst else ""
+    if share <= SOME_LOST or worst is None or recorder.is_broken:
         return
+    fmt, tensor = _stored_in(recorder, worst), ("update", worst.name)
     text = f"{percent(share)} of updates are lost in {fmt} weights{whose}"
     is_costly = costs(recorder)
     if is_costly is None and share > LOST:
@@ -69,26 +69,28 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
         )
 
 
-def _most_lost(recorder: Record) -> tuple[str, str] | None:
-    """Return the tensor that loses the most updates."""
-    tracks = recorder.of_kind("update")
-    worst = max(tracks, key=lambda track: track.whole["lost"], default=None)
-    return None if worst is None else ("update", worst.name)
+def _stored_in(recorder: Record, track: Track) -> Format:
+    return recorder.policy_at("update", track.name).formats["params"]
 
 
-def _worst_tensor(recorder: Record, fmt: Format) -> tuple[float, tuple[str, str] | None]:
+def _is_to_nearest(recorder: Record, track: Track) -> bool:
+    return recorder.policy_at("update", track.name).update == "nearest"
+
+
+def _worst_tensor(recorder: Record, tracks: list[Track]) -> tuple[float, Track | None]:
     """Return the largest share of lost updates in a tenth of the run, and whose it is.
 
     A tensor counts where the lost updates are most of its updates by their squares, or more than
     `LOST` of the whole run.
     """
     worst, whose = 0.0, None
-    for track in recorder.of_kind("update"):
-        if track.lost_at(fmt.precision)[1] <= SOME_LOST and track.whole.lost_rate <= LOST:
+    for track in tracks:
+        precision = _stored_in(recorder, track).precision
+        if track.lost_at(precision)[1] <= SOME_LOST and track.whole.lost_rate <= LOST:
             continue
         share = max((tenth.lost_rate for tenth in track.tenths), default=0.0)
         if share > max(worst, LOST):
-            worst, whose = share, ("update", track.name)
+            worst, whose = share, track
     return worst, whose
 
 
@@ -180,7 +182,8 @@ def starved_moments(recorder: Record) -> Iterator[Finding]:
     if share <= STARVED < most and (costs(recorder) or recorder.is_broken):
         share, when = most, " in one step"  # one is enough where epsilon alone divides
     if share > STARVED:
-        state = recorder.policy.formats["state"]
+        worst = _starving(recorder)
+        state = recorder.policy.formats["state"] if worst is None else worst.fmt
         smallest = math.sqrt(state.smallest_subnormal)
         epsilon = recorder.facts.get("hyperparameters", {}).get("epsilon", 0)
         is_costly = costs(recorder)
@@ -190,24 +193,21 @@ def starved_moments(recorder: Record) -> Iterator[Finding]:
         yield Finding(
             level,
             "starved moments",
-            f"{percent(share)} of {_divisors(recorder)}{when}: squares of gradients below "
+            f"{percent(share)} of {_divisors(recorder, state)}{when}: squares of gradients below "
             f"{smallest:.2g} vanish, and epsilon alone divides",
             "keep the optimizer's state in float32, as the mixed policies do",
-            _starving(recorder),
+            None if worst is None else ("moment", worst.name),
         )
 
 
-def _starving(recorder: Record) -> tuple[str, str] | None:
+def _starving(recorder: Record) -> Track | None:
     """Return the tensor of the state that loses the most to zero."""
-    worst = max(
-        recorder.of_kind("moment"), key=lambda track: track.whole.new_zero_rate, default=None
-    )
-    return None if worst is None else ("moment", worst.name)
+    moments = recorder.of_kind("moment")
+    return max(moments, key=lambda track: track.whole.new_zero_rate, default=None)
 
 
-def _divisors(recorder: Record) -> str:
+def _divisors(recorder: Record, state: Format) -> str:
     """Say what an optimizer divides by, and that it is zero."""
-    state = recorder.policy.formats["state"]
     kinds = {track.name.partition("/")[0] for track in recorder.of_kind("moment")}
     if "first_moment" in kinds or not kinds:
         return f"the second moments are zero in {state} where the first are not"
@@ -217,12 +217,11 @@ def _divisors(recorder: Record) -> str:
 
 def stalled_state(recorder: Record) -> Iterator[Finding]:
     """Tell averages and sums of the optimizer that no longer change, by tensor and by tenth."""
-    state = recorder.policy.formats["state"]
-    if state == float32:
-        return
     least = STUCK / 2 if costs(recorder) else STUCK
     worst: tuple[float, Track] | None = None
     for track in recorder.of_kind("moment"):
+        if track.fmt == float32:
+            continue
         share = max((tenth.lost_rate for tenth in track.tenths), default=0.0)
         if share > least and (worst is None or share > worst[0]):
             worst = share, track
@@ -232,7 +231,7 @@ def stalled_state(recorder: Record) -> Iterator[Finding]:
             "red" if costs(recorder) else "note",
             "stalled state",
             f"{capital(name_of(recorder, 'moment', track.name))}: {percent(share)} of the changes "
-            f"are lost in {state} in a tenth of the run, so that they stall",
+            f"are lost in {track.fmt} in a tenth of the run, so that they stall",
             "keep the optimizer's state in float32",
             ("moment", track.name),
             "lost",

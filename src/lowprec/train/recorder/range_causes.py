@@ -60,13 +60,31 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
             "amber",
             "not finite",
             text,
-            _cure_for_arithmetic(operation)
-            if operation or made == "NaN"
+            _cure_for(recorder, first)
+            if first is not None and (operation or made == "NaN" or _narrow_sums(recorder, first))
             else _DIVERGES
             if recorder.outcome.kind == "float32 too"
             else "start from a smaller loss scale, or look at what overflows without one",
             None if first is None else (first.kind, first.name),
         )
+
+
+def _narrow_sums(recorder: Record, event: Event) -> Format | None:
+    """Return the format that products are accumulated in, if it can make a tensor not finite.
+
+    The tensor is one that a product made of finite numbers, and the range is less than float32's.
+    """
+    made, operation = made_of(recorder, event)
+    layer = event.name.partition("/")[0]
+    if event.kind == "activation_gradient":  # the layer behind made it
+        layer = "0" if layer == "input" else str(int(layer) + 1) if layer.isdecimal() else ""
+    if made == "rounding" or operation or event.kind in ("weight", "moment", "update"):
+        return None
+    if not any(("weight", f"{layer}/{name}") in recorder.tracks for name in ("kernel", "weight")):
+        return None
+    sums = recorder.policy_at("weight", f"{layer}/kernel").accumulator
+    narrow = [fmt for fmt in sums.formats if fmt.emax < float32.emax]
+    return narrow[0] if narrow else None
 
 
 def _observed_not_finite(recorder: Record) -> Iterator[Finding]:
@@ -103,6 +121,8 @@ def _arithmetic_of(recorder: Record, event: Event) -> str:
     made, operation = made_of(recorder, event)
     if made == "rounding":
         return ""
+    if (fmt := _narrow_sums(recorder, event)) is not None:
+        return f": a sum in {fmt}, in which products are accumulated, left its range"
     what = "an infinity" if made == "infinity" else made
     by = f" ({operation})" if operation else ""
     return f": arithmetic made {what} of finite numbers{by}"
@@ -151,6 +171,8 @@ def _cure_for_divergence(
 def _cure_for(recorder: Record, event: Event) -> str:
     kind = event.kind
     made, operation = made_of(recorder, event)
+    if made != "rounding" and _narrow_sums(recorder, event) is not None:
+        return "accumulate in float32 or bfloat16, or scale the data"
     if operation or made == "NaN":
         return _cure_for_arithmetic(operation)
     if starved_share(recorder) > STARVED:

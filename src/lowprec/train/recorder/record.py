@@ -84,12 +84,13 @@ class Record:
 
     def format_of(self, kind: str, name: str) -> Format:
         """Return the format that a tensor is rounded to."""
-        policy = self.policy if self.places is None else self._policy_at(kind, name)
+        policy = self.policy_at(kind, name)
         return policy.formats.get(KINDS[kind]) or get_format("float32")
 
-    def _policy_at(self, kind: str, name: str) -> Policy:
+    def policy_at(self, kind: str, name: str) -> Policy:
         """Return the policy of the place that a tensor belongs to."""
-        assert self.places is not None
+        if self.places is None:
+            return self.policy
         if kind == "moment":
             name = name.partition("/")[2]
         layer = name.partition("/")[0]

@@ -102,6 +102,7 @@ def _without_reference(recorder: Record) -> str:
     missing = unseen(recorder)
     not_seen = f" Not seen: {', '.join(missing)}." if missing else ""
     is_wide = all(fmt.name == "float32" for fmt in recorder.policy.formats.values())
+    is_wide &= not recorder.policy.has_blocks
     how = "" if is_wide else "; pass reference= to hold the outcome against float32"
     return (
         f"Nothing was lost in what was recorded ({kinds}; {_steps(recorder)} in "

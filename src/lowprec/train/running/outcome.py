@@ -190,11 +190,20 @@ class Account:
             return "is not finite"
         if self.is_mostly_skipped:
             return f"skips {self.skipped} of {self.steps} steps"
-        best = self.best_without_learning
-        if self.start is not None and self.start > 0 and math.isfinite(self.start):
+        if self.start is not None and 0 < self.start < math.inf:
             highest = max(self.epochs, default=0.0)
             if not highest <= DIVERGED * self.start:
                 return f"diverges, with a loss of {figure(highest)} in an epoch"
+        return self._failure_at_the_end
+
+    @property
+    def ends_well(self) -> bool:
+        """Whether this run learnt in the end, though it may have diverged for a time."""
+        return self.ends_finite and not self.is_mostly_skipped and not self._failure_at_the_end
+
+    @property
+    def _failure_at_the_end(self) -> str:
+        best = self.best_without_learning
         if best is None or self.end is None:
             return ""
         rmse = self.metrics.get("rmse")
@@ -339,11 +348,12 @@ def _kind(
     mine: Account, reference: Account | None, progress: float | None, tolerance: float
 ) -> tuple[Kind | None, Reason]:
     """Return what is red, and by which rule; the order of the rules is that of the contract."""
-    its_failure = "" if reference is None else reference.failure
+    broken: Kind = "broken" if reference is None or reference.ends_well else "float32 too"
     if not mine.ends_finite:
-        return ("float32 too" if its_failure else "broken"), "not finite"
+        return broken, "not finite"
     if mine.is_mostly_skipped:
-        return ("float32 too" if its_failure else "broken"), "skipped"
+        return broken, "skipped"
+    its_failure = "" if reference is None else reference.failure
     if its_failure:
         if _still_learns(reference) and progress is not None and not progress >= 1 - tolerance:
             return "worse", "progress"
@@ -500,6 +510,8 @@ def _text(mine: Account, reference: Account | None, progress: float | None, reas
     beside = "" if reference is None else f", float32's at {figure(reference.end)}"
     ends = f"the loss ends at {figure(mine.end)}{beside}"
     its_failure = "" if reference is None else reference.failure
+    if reference is not None and reason in ("not finite", "skipped") and reference.ends_well:
+        its_failure = ""
     too = f"; float32 {its_failure} too, so rounding is not the cause" if its_failure else ""
     match reason:
         case "not finite":
