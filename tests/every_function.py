@@ -148,12 +148,13 @@ def kept() -> Any:
     )
     one_hot = np.eye(3, dtype=np.float32)[data().y_train]
     history = model.fit(x, one_hot, epochs=2, class_weight={0: 1 / 3}, verbose=0)
+    step = model.train_on_batch(x, one_hot, sample_weight=np.linspace(1e-38, 3, len(x)))
     line = train.Sequential([train.Input((6,)), train.Dense(1)])
     line.compile("adam", "mse", metrics=["r2", "rmse"])
     scaled = train.Dataset(x, sums()).scaled("standard", targets=True)
     line.fit(scaled, epochs=2, verbose=0)
     judged = line.evaluate(scaled.x_train, scaled.y_train)
-    found = [history.history, model.params, model.predict(x), line.predict(x), judged]
+    found = [history.history, step, model.params, model(x), line.predict(x), judged]
     return [dict(one) if isinstance(one, dict) else one for one in found]
 
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import difflib
+import math
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.common.names import did_you_mean
 from lowprec.common.processor_state import in_exact_state, in_exact_state_but_users_code
 from lowprec.common.randomness import as_generator, draw_key
-from lowprec.train import losses, optimizers
+from lowprec.train import keras_words, losses, optimizers
 from lowprec.train import metrics as _metrics
+from lowprec.train.callbacks import Callback
+from lowprec.train.dataset import array_of
 from lowprec.train.layers.input import Input
-from lowprec.train.layers.layer import Array, Layer, Shape
+from lowprec.train.layers.layer import Array, Layer, Shape, snake_case
 from lowprec.train.policy import get_policy
 from lowprec.train.running import loop, passes, prediction
 from lowprec.train.running.feeding import inputs_of
 from lowprec.train.running.history import History, TrainedParams, target_scale_of
 from lowprec.train.running.logits import trained_network
 from lowprec.train.running.training import drawn_params
-from lowprec.train.saving import Compiled, Saved, read_model, write_model
+from lowprec.train.saving import Compiled, Saved, read_model, read_params, write_model
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from lowprec.common.randomness import RNGLike
-    from lowprec.train.callbacks import Callback
     from lowprec.train.losses import Loss
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.policy import Policy
@@ -46,7 +48,8 @@ class Sequential:
 
     The layers alone are the model's value: what is equal, hashed and printed. Functions such as
     `train.fit` never change a model; the methods with Keras' names keep in it what Keras keeps
-    there: parameters, the optimizer's state, what `compile` was told.
+    there: parameters, the optimizer's state, what `compile` was told. A layer becomes the model's
+    own; one that is in a model already is copied.
 
     Parameters
     ----------
@@ -55,6 +58,8 @@ class Sequential:
         model is empty, for `add`.
     input_shape : tuple of int, optional
         One sample's shape, where no `Input` says it.
+    name : str, optional
+        What to call the model; equality looks not at it.
 
     Attributes
     ----------
@@ -93,7 +98,10 @@ class Sequential:
         self,
         layers: Iterable[Layer | Input] | None = None,
         input_shape: Shape | None = None,
+        name: str | None = None,
     ) -> None:
+        self.name = "sequential" if name is None else name
+        self._run: Any = None  # the training, while `fit` runs
         self._layers: tuple[Layer, ...] = ()
         self._input_shape: Shape | None = None
         self._compiled: Compiled | None = None
@@ -135,7 +143,7 @@ class Sequential:
         return (self.layers, self.input_shape) == (other.layers, other.input_shape)
 
     def __hash__(self) -> int:
-        """Return what belongs to the layers; `add` changes it."""
+        """Return what belongs to the layers; `add`, and freezing one, change it."""
         return hash((self.layers, self.input_shape))
 
     def __repr__(self) -> str:
@@ -146,9 +154,25 @@ class Sequential:
 
     def __getattr__(self, name: str) -> Any:
         """Say what stands for some of Keras' attributes."""
-        if name in _ELSEWHERE:
-            raise AttributeError(f"a model has no {name!r}; {_ELSEWHERE[name]}")
+        if name in keras_words.IN_MODEL:
+            raise keras_words.elsewhere("a model", name, keras_words.IN_MODEL)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the values of a copy, which no training runs."""
+        return {**vars(self), "_run": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take these values, with layers of its own."""
+        layers, state["_layers"] = state["_layers"], ()
+        vars(self).update(state)
+        for layer in layers:
+            self._layers = (*self._layers, self._own(layer))
+
+    @in_exact_state_but_users_code
+    def __call__(self, x: Any, training: bool = False) -> Array:
+        """Return the outputs for a batch: `predict`, or with dropout and the batch's statistics."""
+        return self.predict(x, training=training)
 
     def with_layers(self, layers: Iterable[Layer]) -> Sequential:
         """Return another model of these layers, without parameters, for the same inputs."""
@@ -201,8 +225,44 @@ class Sequential:
             raise IndexError("the model has no layers to remove; add one")
         last = self._layers[-1]
         self._layers = self._layers[:-1]
+        vars(last).pop("_home")
         self._layers_changed()
         return last
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """Return the layer of a name, such as ``"dense_1"``, or of a number from 0.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+
+        Examples
+        --------
+        >>> from lowprec.train.layers import Dense
+        >>> model = Sequential([Input((4,)), Dense(8), Dense(3, name="answers")])
+        >>> [layer.name for layer in model.layers], model.get_layer("answers")
+        (['dense', 'answers'], Dense(3, name='answers'))
+        """
+        names = [layer.name for layer in self.layers]
+        place = index if name is None else names.index(name) if name in names else None
+        if place is None or not -len(names) <= place < len(names):
+            given = f"name {name!r}" if name is not None else f"number {index}"
+            raise ValueError(
+                f"no layer has the {given}; pass one of {', '.join(map(repr, names))}, or index=0 "
+                f"to index={len(names) - 1}"
+            )
+        return self.layers[place]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any layer is trained; assigned, it freezes or frees all of them."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = value  # type: ignore[misc]  # Layer lets it
 
     def _append(self, layer: Any) -> None:
         if isinstance(layer, Input):
@@ -225,7 +285,21 @@ class Sequential:
                     f"input_shape={shape}; leave one out"
                 )
             self._input_shape = shape
-        self._layers = (*self._layers, layer)
+        self._layers = (*self._layers, self._own(layer))
+
+    def _own(self, layer: Layer) -> Layer:
+        """Return the layer as this model's: itself, or a copy where it is in a model already."""
+        if layer._model is not None:
+            layer = copy.copy(layer)
+        taken = {one.name for one in self._layers}
+        kind = snake_case(type(layer).__name__)
+        if layer.name is None or (layer.name in taken and layer._is_named_by_model):
+            free = (f"{kind}_{i}" if i else kind for i in range(len(taken) + 1))
+            object.__setattr__(layer, "name", next(name for name in free if name not in taken))
+        elif layer.name in taken:
+            raise ValueError(f"two layers have name={layer.name!r}; give each its own name")
+        object.__setattr__(layer, "_home", weakref.ref(self))
+        return layer
 
     def _layers_changed(self) -> None:
         """Keep the parameters of layers that are still there; the optimizer begins anew."""
@@ -444,7 +518,7 @@ class Sequential:
             If there is no such optimizer, loss, metric or policy; or if the model's last activation
             does not belong to the loss.
         """
-        _refuse(others, "compile", ("optimizer", "loss", "metrics", "policy"))
+        keras_words.refuse(others, "compile", ("optimizer", "loss", "metrics", "policy"))
         if loss is None:
             raise TypeError(
                 "compile needs a loss; pass loss='mse' for numbers, or "
@@ -463,15 +537,18 @@ class Sequential:
         self,
         x: Any,
         y: Any = None,
-        *,
+        *places: Any,
         epochs: int = 1,
         batch_size: int | None = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
-        callbacks: Iterable[Callback] | None = None,
+        callbacks: Iterable[Callback] | Callback | None = None,
         class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
         shuffle: bool = True,
+        initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
         recorder: Follower | None = None,
         rng: RNGLike = 0,
         verbose: bool | str = "auto",
@@ -486,14 +563,26 @@ class Sequential:
             `y`.
         y : array_like, optional
             The targets.
+        *places
+            Nothing: what comes behind `y` is passed by name.
         epochs : int
             How often to go through the samples; with a second call, how often more.
         batch_size : int, optional
             Samples a step, 32 by default; batches that are given have their own.
-        validation_split, validation_data, class_weight, shuffle, steps_per_epoch, recorder, verbose
+        validation_split : float
+            Of arrays the share that is validated on, and not trained on: the last samples, as in
+            Keras, so that samples in an order are shuffled before. Of a `Dataset` as for
+            `train.fit`.
+        validation_data, class_weight, sample_weight, shuffle, steps_per_epoch, validation_steps
             As for `train.fit`.
-        callbacks : iterable of Callback, optional
-            Called around epochs and steps.
+        recorder, verbose
+            As for `train.fit`.
+        callbacks : iterable of Callback, or one, optional
+            Called around epochs and steps. One that is written as for Keras has the model, as it
+            is at that moment, as ``self.model``.
+        initial_epoch : int
+            The number of the first epoch, as callbacks and the history count; the last is
+            ``epochs``, as in Keras.
         rng : None, int, numpy.random.SeedSequence or numpy.random.Generator
             As for `train.fit`. A call that goes on draws from the seed of the first.
         **others
@@ -509,29 +598,109 @@ class Sequential:
         ValueError
             If the model is not compiled; and TypeError or ValueError as `train.fit` does.
         """
-        _refuse(others, "fit", _FIT_WORDS)
+        keras_words.refuse_places(places)
+        keras_words.refuse(others, "fit", _FIT_WORDS)
         compiled = self._told("fit")
+        listed = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
+        if validation_split and validation_data is None and y is not None:
+            x, y, sample_weight, validation_data = self._last_part(
+                x, y, sample_weight, float(validation_split)
+            )
+            validation_split = 0.0
+        following = _Following(self, listed, {"epochs": epochs, "verbose": verbose})
         how: dict[str, Any] = {
             **compiled._asdict(),
             "validation_split": float(validation_split),
             "validation_data": validation_data,
             "class_weight": class_weight,
+            "sample_weight": sample_weight,
             "shuffle": shuffle,
             "steps_per_epoch": steps_per_epoch,
+            "validation_steps": validation_steps,
             "recorder": recorder,
+            "rng": rng,
+            "initial_epoch": initial_epoch,
             "epochs": epochs,
             "batch_size": 32 if batch_size is None else batch_size,
-            "callbacks": callbacks or (),
+            "callbacks": [following, *listed],
             "verbose": verbose,
         }
         data = x if y is None else (x, y)
-        if self._earlier is None:
-            history = loop.fit(self, data, params=self._params, rng=rng, **how)
-        else:
-            history = loop.go_on(self, data, self._earlier, self.params, **how)
+        try:
+            history = loop.go_on(self, data, self._earlier, self._params, **how)
+        finally:
+            self._run = None
         self._earlier, self._params = history, history.params
         self._seen_shape = tuple(history.facts["input_shape"])
         return history
+
+    def _last_part(
+        self, x: Any, y: Any, weights: Any, share: float
+    ) -> tuple[Any, Any, Any, tuple[Any, ...]]:
+        """Return what is trained on, and the last samples, to validate on."""
+        x, y = array_of("x", inputs_of(self, x)), array_of("y", y)
+        first = math.floor(len(x) * (1.0 - share))
+        if not 0 < first < len(x):
+            raise ValueError(
+                f"validation_split={share} of {len(x)} samples leaves one part empty; choose a "
+                "share between 0 and 1, such as 0.2, of enough samples"
+            )
+        last: tuple[Any, ...] = (x[first:], y[first:])
+        if weights is not None:
+            weights = np.asarray(weights)
+            last, weights = (*last, weights[first:]), weights[:first]
+        return x[:first], y[:first], weights, last
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> list[float] | dict[str, float]:
+        """Take one step on a batch: `fit` on these samples; its loss and metrics, of before it.
+
+        Parameters
+        ----------
+        x, y : array_like, shapes (samples, ...)
+            The batch.
+        sample_weight, class_weight
+            As for `fit`.
+        return_dict : bool
+            As for `evaluate`.
+
+        Returns
+        -------
+        list of float, or dict of str to float
+            The loss first.
+        """
+        found = self.fit(
+            x,
+            y,
+            batch_size=max(len(x), 1),
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            shuffle=False,
+            verbose=False,
+        )
+        apart = ("learning_rate", "loss_scale")
+        values = {name: curve[-1] for name, curve in found.history.items() if name not in apart}
+        return values if return_dict else list(values.values())
+
+    def test_on_batch(
+        self,
+        x: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        return_dict: bool = False,
+    ) -> list[float] | dict[str, float]:
+        """Return the loss and the metrics of a batch: `evaluate`."""
+        return self.evaluate(x, y, sample_weight=sample_weight, return_dict=return_dict)
+
+    def predict_on_batch(self, x: Any) -> Array:
+        """Return the outputs for a batch: `predict`."""
+        return self.predict(x)
 
     def evaluate(
         self,
@@ -539,6 +708,7 @@ class Sequential:
         y: Any = None,
         *,
         batch_size: int | None = None,
+        sample_weight: ArrayLike | None = None,
         return_dict: bool = False,
         verbose: bool | str = "auto",
         **others: Any,
@@ -551,6 +721,8 @@ class Sequential:
             Inputs and targets; a pair as `x` serves too.
         batch_size : int, optional
             Has no influence on the numbers but for the last bit of the means.
+        sample_weight : array_like, shape (samples,), optional
+            How much each sample counts in the loss.
         return_dict : bool
             Whether to return a dictionary by name.
         verbose : bool or "auto"
@@ -563,7 +735,8 @@ class Sequential:
         list of float, or dict of str to float
             The loss first.
         """
-        _refuse(others, "evaluate", ("batch_size", "return_dict", "verbose"))
+        words = ("batch_size", "sample_weight", "return_dict", "verbose")
+        keras_words.refuse(others, "evaluate", words)
         compiled = self._told("evaluate")
         if y is None:
             if hasattr(x, "x_test"):
@@ -580,6 +753,7 @@ class Sequential:
             policy=compiled.policy,
             metrics=compiled.metrics,
             batch_size=batch_size,
+            sample_weight=sample_weight,
         )
         return found if return_dict else list(found.values())
 
@@ -610,7 +784,7 @@ class Sequential:
         numpy.ndarray, shape (samples, ...)
             In the targets' own units, where `fit` scaled them.
         """
-        _refuse(
+        keras_words.refuse(
             {name: value for name, value in others.items() if name not in _PREDICT_WORDS},
             "predict",
             ("batch_size", "verbose", *_PREDICT_WORDS),
@@ -629,6 +803,8 @@ class Sequential:
         ValueError
             If there are none yet, as the shape of the inputs is not known.
         """
+        if self._run is not None:
+            return TrainedParams(self._run.params, self._run.units)
         if self._params is None:
             self._params = TrainedParams(self._drawn(self._seen_shape))
         return self._params
@@ -639,6 +815,9 @@ class Sequential:
         dtype = np.float64 if wide and self._in_float64 else np.float32
         checked = self.check_params(params, dtype, self.input_shape or self._seen_shape)
         kept = {name: np.array(w) for name, w in checked.items()}
+        if self._run is not None:
+            self._run.params = kept
+            return
         self._params = TrainedParams(kept, target_scale_of(params))
         if self._earlier is not None:  # what Kahan's sums kept belonged to the parameters before
             state = {n: s for n, s in self._earlier.state.items() if not n.startswith("kahan/")}
@@ -693,18 +872,35 @@ class Sequential:
         TypeError
             If the model holds a function without a name.
         """
+        saved = self._saved() if self._run is None else self._run.saved_model()
+        write_model(path, saved, overwrite=overwrite)
+
+    def _saved(self) -> Saved:
         params = self._params
         if params is None and self.layers and self.input_shape is not None:
             params = self.params
-        saved = Saved(
-            self.layers,
-            self.input_shape,
-            self._seen_shape,
-            params,
-            self._compiled,
-            self._earlier,
+        return Saved(
+            self.layers, self.input_shape, self._seen_shape, params, self._compiled, self._earlier
         )
-        write_model(path, saved, overwrite=overwrite)
+
+    def save_weights(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the layers and their parameters to a file, for `load_weights`.
+
+        Parameters and errors are those of `save`, which keeps what `fit` goes on from too.
+        """
+        write_model(path, self._saved().of_weights(self.params), overwrite=overwrite)
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Replace the parameters by those of a file of `save_weights`, or of `save`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is none of these, or its parameters have other names or shapes.
+        """
+        self.params = read_params(path)
 
     def count_params(self) -> int:
         """Return how many numbers the parameters are, moving statistics included."""
@@ -751,8 +947,9 @@ class Sequential:
 
     @property
     def history(self) -> History | None:
-        """What the last `fit` returned."""
-        return self._earlier
+        """What the last `fit` returned; of one that runs, what there is."""
+        found: History | None = self._earlier if self._run is None else self._run.history
+        return found
 
     @property
     def policy(self) -> Policy | None:
@@ -761,8 +958,34 @@ class Sequential:
 
     @property
     def optimizer(self) -> Optimizer | None:
-        """The optimizer of `compile`."""
+        """The optimizer of `compile`; of a `fit` that runs, as it is now."""
+        if self._run is not None:
+            found: Optimizer = self._run.optimizer
+            return found
         return None if self._compiled is None else self._compiled.optimizer
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether the `fit` that runs ends after this step or epoch: for callbacks to set."""
+        return False if self._run is None else bool(self._run.stop_training)
+
+    @stop_training.setter
+    def stop_training(self, value: bool) -> None:
+        self._running("stop_training").stop_training = value
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step of the `fit` that runs: for callbacks to set."""
+        return float(self._running("learning_rate").learning_rate)
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._running("learning_rate").learning_rate = value
+
+    def _running(self, name: str) -> Any:
+        if self._run is None:
+            raise ValueError(f"no fit runs: {name} is for callbacks, while it does")
+        return self._run
 
     @property
     def loss(self) -> str | Loss | None:
@@ -791,7 +1014,7 @@ class Sequential:
 
     def _params_for(self, x: Any) -> Params:
         """Return the parameters; where they are not drawn yet, samples say the shape."""
-        if self._params is not None or self.input_shape is not None:
+        if self._params is not None or self.input_shape is not None or self._run is not None:
             return self.params
         return self._drawn(np.shape(inputs_of(self, x))[1:])
 
@@ -853,40 +1076,40 @@ _FIT_WORDS = (
     "validation_data",
     "callbacks",
     "class_weight",
+    "sample_weight",
     "shuffle",
+    "initial_epoch",
     "steps_per_epoch",
+    "validation_steps",
     "recorder",
     "rng",
     "verbose",
 )
 _PREDICT_WORDS = ("policy", "training", "samples", "rng")
-_ELSEWHERE = {
-    "weights": "model.params are the parameters by name, model.get_weights() a list",
-    "trainable_weights": "model.params are the parameters by name",
-    "trainable_variables": "model.params are the parameters by name",
-    "non_trainable_weights": "model.params holds moving statistics by name too",
-    "trainable": "freeze a layer with trainable=False, as in Dense(3, trainable=False)",
-    "to_json": "model.save(path) writes layers, weights, policy and optimizer to one file",
-    "save_weights": "model.save(path) writes layers, weights, policy and optimizer to one file",
-    "load_weights": "model.params = train.load_model(path).params takes the weights of a file",
-    "train_on_batch": "fit takes batches: model.fit([(x, y)]) takes one step",
-    "output_shape": "model.shapes()[-1] is the shape of one sample's output",
-    "get_layer": "model.layers[0] is the first layer",
-}
 
 
-def _refuse(others: Mapping[str, Any], method: str, known: Sequence[str]) -> None:
-    """Raise a TypeError that names a word that a method does not know."""
-    for word in others:
-        if word in ("sample_weight", "initial_epoch", "validation_freq", "callbacks"):
-            hint = "it is not there"
-            if word == "sample_weight":
-                hint = "weigh classes with class_weight={0: 1.0, 1: 5.0}"
-            raise TypeError(f"{method} has no argument {word!r}; {hint}")
-        near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-        raise TypeError(
-            f"{method} has no argument {word!r}; {did_you_mean(near)}it takes {', '.join(known)}"
-        )
+class _Following(Callback):
+    """What lets the model of a running `fit` show the training: the first of the callbacks.
+
+    Parameters
+    ----------
+    model : Sequential
+        The model.
+    callbacks : sequence of Callback
+        Those of the user; one that is written as for Keras has the model as its ``model``.
+    params : dict
+        What such a callback's ``params`` say.
+    """
+
+    def __init__(self, model: Sequential, callbacks: Sequence[Any], params: dict[str, Any]) -> None:
+        self.model, self.callbacks, self.params = model, callbacks, params
+
+    def on_train_begin(self, run: Any) -> None:
+        """Show the run."""
+        self.model._run, steps = run, run.steps
+        for callback in self.callbacks:
+            if getattr(callback, "model", self) is run:
+                callback.model, callback.params = self.model, self.params | {"steps": steps}
 
 
 def _without_input_shape(layer: Layer) -> tuple[Layer, Shape | None]:

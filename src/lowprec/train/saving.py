@@ -102,6 +102,11 @@ class Saved(NamedTuple):
     compiled: Compiled | None
     history: History | None
 
+    def of_weights(self, params: dict[str, Array] | None = None) -> Saved:
+        """Return the layers and parameters alone."""
+        params = self.params if params is None else params
+        return self._replace(params=params, compiled=None, history=None)
+
 
 def write_model(path: str | os.PathLike[str], model: Saved, *, overwrite: bool = False) -> None:
     """Write a model to a file that is complete or not there; a saved model is replaced.
@@ -156,22 +161,8 @@ def read_model(
     ValueError
         If it is damaged, holds something else, or names what is not among `objects`.
     """
-    try:
-        arrays, header = read_archive(path)
-    except ValueError:
-        _explain_keras(path)
-        raise
-    if header.get("content") != "model":
-        kind = header.get("content")
-        hint = "History.load reads it" if kind == "history" else "model.save writes models"
-        raise ValueError(f"{path} holds a {kind} and no model; {hint}")
-    scale = header["target_scale"]
-    params = None
-    if header["has_params"]:
-        params = TrainedParams(
-            {n.removeprefix("params/"): w for n, w in arrays.items() if n.startswith("params/")},
-            None if scale is None else TargetScale(*map(tuple, scale)),
-        )
+    arrays, header = _opened(path)
+    params = _params_of(arrays, header)
     compiled = history = None
     if is_compiled and header["compiled"] is not None:
         compiled = _read_compiled(header["compiled"], objects)
@@ -187,8 +178,47 @@ def read_model(
     )
 
 
+def read_params(path: str | os.PathLike[str]) -> TrainedParams:
+    """Return the parameters in a file of `write_model`, whatever the layers; errors as for those.
+
+    Raises
+    ------
+    ValueError
+        If the file holds none.
+    """
+    arrays, header = _opened(path)
+    found = _params_of(arrays, header)
+    if found is None:
+        raise ValueError(f"{path} holds a model without weights; fit it before it is saved")
+    return found
+
+
 def _shape(numbers: list[int] | None) -> Shape | None:
     return None if numbers is None else tuple(numbers)
+
+
+def _opened(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays and the header of a model's file."""
+    try:
+        arrays, header = read_archive(path)
+    except ValueError:
+        _explain_keras(path)
+        raise
+    if header.get("content") != "model":
+        kind = header.get("content")
+        hint = "History.load reads it" if kind == "history" else "model.save writes models"
+        raise ValueError(f"{path} holds a {kind} and no model; {hint}")
+    return arrays, header
+
+
+def _params_of(arrays: dict[str, Array], header: dict[str, Any]) -> TrainedParams | None:
+    if not header["has_params"]:
+        return None
+    scale = header["target_scale"]
+    return TrainedParams(
+        {n.removeprefix("params/"): w for n, w in arrays.items() if n.startswith("params/")},
+        None if scale is None else TargetScale(*map(tuple, scale)),
+    )
 
 
 def _explain_keras(path: str | os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import operator
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -13,7 +14,8 @@ import numpy as np
 from lowprec.train import initializers, regularizers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import weakref
+    from collections.abc import Callable, Mapping, Sequence
 
     from lowprec.train.initializers import Initializer
     from lowprec.train.regularizers import Constraint, Regularizer
@@ -89,6 +91,9 @@ class Run:
 class Layer:
     """The base of all layers: a value that says how to compute, and holds no arrays.
 
+    In a `Sequential` a layer is that model's own: `get_weights` and `set_weights` reach the model's
+    parameters, and `trainable` may be assigned, as in Keras; all else stays what it is.
+
     A layer of your own is a frozen dataclass with `forward` and `backward`; one with parameters
     names them in `parameters`, gives their shapes in `parameter_shapes`, and has a field
     ``<name>_initializer`` for each, perhaps ``<name>_regularizer`` and ``<name>_constraint`` too.
@@ -96,7 +101,11 @@ class Layer:
     Parameters
     ----------
     trainable : bool
-        False freezes the layer's parameters: they have no gradients and are not regularised.
+        False freezes the layer's parameters: they have no gradients and are not regularised. The
+        next `fit` follows what is assigned.
+    name : str, optional
+        What `Sequential.get_layer` finds the layer by; a model gives ``"dense"``, ``"dense_1"``, …
+        Equality looks not at it.
     policy : str or Policy, optional
         The precision policy of this layer, where it is not the network's: ``"float32"`` keeps it
         wide. `Policy.layers` says the same from outside, and wins.
@@ -109,6 +118,7 @@ class Layer:
     """
 
     trainable: bool = True
+    name: str | None = dataclasses.field(default=None, compare=False)
     policy: Any = None
     dtype: Any = None
     input_shape: Any = None
@@ -119,6 +129,38 @@ class Layer:
 
     reads_rounded: ClassVar[bool] = False
     """Whether the layer's inputs are rounded to its compute format where another wrote them."""
+
+    _home: ClassVar[weakref.ref[Any] | None] = None
+    """The model that the layer is in."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Layer:
+        """Return a layer whose `trainable` may be assigned: a frozen dataclass' would refuse."""
+        if cls.__setattr__ is not _assign:
+            cls.__setattr__ = _assign  # type: ignore[method-assign,assignment]
+        return super().__new__(cls)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the values of a copy, which is in no model."""
+        return {name: value for name, value in vars(self).items() if name != "_home"}
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what stands for Keras' attributes of a layer."""
+        if name in ("kernel", "bias", "weights", "trainable_weights", "variables"):
+            hint = "layer.get_weights() are its arrays, model.params has all of them by name"
+        elif name in ("input", "output"):
+            hint = "train.layer_outputs(model, model.params, x) has the outputs of every layer"
+        elif name in ("get_config", "from_config"):
+            hint = "repr(layer) is the call that makes it, dataclasses.replace(layer, …) another"
+        else:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(f"a layer has no {name!r}; {hint}")
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Say how layers are put together: there is no functional interface."""
+        raise TypeError(
+            f"{self!r} is not called on tensors; layers are put together in a list, as in "
+            "Sequential([Input((4,)), Dense(3)]), and model.predict(x) computes"
+        )
 
     def __post_init__(self) -> None:
         self._take_dtype()
@@ -230,6 +272,51 @@ class Layer:
         names = self.parameters if self.trainable else ()
         return tuple(name for name in names if name not in self.statistics)
 
+    # In a model ----------------------------------------------------------------------------------
+
+    def get_weights(self) -> list[Array]:
+        """Return copies of the layer's parameters in its model; none of a layer in no model."""
+        names = self._names_in_model()
+        return [self._model.params[name].copy() for name in names]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Replace the layer's parameters in its model.
+
+        Parameters
+        ----------
+        weights : sequence of array_like
+            As `get_weights` gives them.
+
+        Raises
+        ------
+        ValueError
+            If the layer is in no model, or the number or a shape is another.
+        """
+        names, arrays = self._names_in_model(), list(weights)
+        if self._model is None:
+            raise ValueError(f"{self!r} is in no model, which holds the parameters; add it to one")
+        if len(arrays) != len(names):
+            raise ValueError(
+                f"{len(arrays)} arrays for the {len(names)} parameters of {self!r}, "
+                f"{', '.join(self.parameters) or 'none'}; pass what layer.get_weights() gave"
+            )
+        self._model.params = {**self._model.params, **dict(zip(names, arrays, strict=True))}
+
+    def count_params(self) -> int:
+        """Return how many numbers the layer's parameters are in its model."""
+        return sum(w.size for w in self.get_weights())
+
+    @property
+    def _model(self) -> Any:
+        return None if self._home is None else self._home()
+
+    def _names_in_model(self) -> list[str]:
+        model = self._model
+        if model is None:
+            return []
+        place = next(i for i, layer in enumerate(model.layers) if layer is self)
+        return [f"{place}/{name}" for name in self.parameters]
+
     def _option(self, parameter: str, kind: str) -> Any:
         return getattr(self, f"{parameter}_{kind}", None)
 
@@ -250,9 +337,38 @@ class Layer:
             value = getattr(self, field.name)
             if field.default is dataclasses.MISSING:
                 shown.append(repr(value))
-            elif value != field.default:
+            elif value != field.default and not (field.name == "name" and self._is_named_by_model):
                 shown.append(f"{field.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    @property
+    def _is_named_by_model(self) -> bool:
+        kind = snake_case(type(self).__name__)
+        return re.fullmatch(rf"{kind}(_\d+)?", str(self.name)) is not None
+
+
+def _assign(layer: Layer, name: str, value: Any) -> None:
+    """Assign to `trainable`; refuse all else, as a frozen dataclass does."""
+    if name != "trainable":
+        raise dataclasses.FrozenInstanceError(
+            f"cannot assign to {name!r}: of a layer only trainable may be assigned; make another, "
+            f"as in dataclasses.replace(layer, {name}=…)"
+        )
+    object.__setattr__(layer, name, bool(value))
+    for known in ("regularizers", "constraints"):  # of the parameters that are trained
+        vars(layer).pop(known, None)
+
+
+def snake_case(name: str) -> str:
+    """Return the name that Keras gives to a layer of a class.
+
+    Examples
+    --------
+    >>> snake_case("BatchNormalization"), snake_case("MaxPooling2D")
+    ('batch_normalization', 'max_pooling2d')
+    """
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def column_sums(x: Array) -> Array:

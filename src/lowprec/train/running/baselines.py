@@ -32,8 +32,7 @@ _STEPS = 60  # halvings of an interval: to the last bit of float64
 def start_loss(
     model: Network,
     params: Params,
-    batches: Iterable[tuple[Array, Array]],
-    loss: Loss,
+    batches: Iterable[tuple[Array, Array, Loss]],
     *,
     is_float64: bool = False,
 ) -> float:
@@ -47,10 +46,8 @@ def start_loss(
         The network.
     params : dict of str to ndarray
         Its parameters, before any policy rounds them.
-    batches : iterable of (x, y)
+    batches : iterable of (x, y, loss)
         The mean is taken over these.
-    loss : callable
-        The loss.
     is_float64 : bool
         Whether to compute in float64 instead, as the run does.
 
@@ -62,7 +59,7 @@ def start_loss(
     numerics = numerics_of(get_policy("float64" if is_float64 else "float32"))
     params = {name: numerics.array(w) for name, w in params.items()}
     values = []
-    for x, y in batches:
+    for x, y, loss in batches:
         x = numerics.array(x)
         outputs = passes.run_forward(model, params, x, numerics, True, (0,), is_plain=True).outputs
         with np.errstate(all="ignore"):

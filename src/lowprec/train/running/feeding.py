@@ -16,13 +16,14 @@ import numpy as np
 from lowprec.common.processor_state import users_state
 from lowprec.train import losses
 from lowprec.train.dataset import Dataset, TargetScale, array_of, checked_array
+from lowprec.train.running.weighting import sample_weights
 
 if TYPE_CHECKING:
     from lowprec.train.losses import Loss
     from lowprec.train.network import Network
 
 Array = np.ndarray[Any, Any]
-Batch = tuple[Array, Array]
+Batch = tuple[Array, Array, Array | None]  # inputs, targets, weights of the samples
 _EVALUATED = 1024  # samples at once
 
 
@@ -73,18 +74,28 @@ class OfArrays:
         Samples a step.
     order : callable
         ``order(epoch, samples)`` returns the rows in the order of an epoch.
+    weights : array, optional
+        How much each sample counts.
     """
 
-    def __init__(self, data: Dataset, batch_size: int, order: Callable[[int, int], Array]) -> None:
+    def __init__(
+        self,
+        data: Dataset,
+        batch_size: int,
+        order: Callable[[int, int], Array],
+        weights: Array | None = None,
+    ) -> None:
         self.data, self.batch_size, self._order = data, batch_size, order
+        self.weights = weights
         self.summary, self.input_shape = data.summary, data.input_shape
         self.steps = math.ceil(len(data.x_train) / batch_size)
         self.some_targets, self.target_scale = data.y_train, data.target_scale
 
     def checksum(self) -> int:
-        """Return the checksum of all four arrays."""
+        """Return the checksum of all four arrays, and of the weights."""
         data = self.data
-        arrays = (data.x_train, data.y_train, data.x_test, data.y_test)
+        arrays = [data.x_train, data.y_train, data.x_test, data.y_test]
+        arrays += [] if self.weights is None else [self.weights]
         return functools.reduce(lambda crc, x: zlib.crc32(x.tobytes(), crc), arrays, 0)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
@@ -92,7 +103,8 @@ class OfArrays:
         order = self._order(epoch, len(self.data.x_train))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            yield self.data.x_train[rows], self.data.y_train[rows]
+            weights = None if self.weights is None else self.weights[rows]
+            yield self.data.x_train[rows], self.data.y_train[rows], weights
 
     def first_batches(self, count: int) -> tuple[list[Batch], Array | None]:
         """Return batches of the first epoch, and all targets."""
@@ -107,7 +119,7 @@ class OfBatches:
 
     Parameters
     ----------
-    source : iterable of (x, y), or a function that returns one
+    source : iterable of (x, y) or (x, y, sample weights), or a function that returns one
         Iterated once an epoch, so that a loader shuffles as it does elsewhere. A generator gives
         its batches once.
     steps : int, optional
@@ -212,7 +224,7 @@ class OfBatches:
             number += 1
 
     def _checked(self, batch: Any, number: int) -> Batch:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
+        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
             count = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
             raise TypeError(
                 f"batch {number} of {self.what} is a {type(batch).__name__}{count}; each is a pair "
@@ -225,7 +237,8 @@ class OfBatches:
                 f"batch {number} of {self.what} has {len(x)} samples and {len(y)} targets; a "
                 "sample needs one target"
             )
-        return x, y.astype(np.float32) if self.numbers and y.dtype.kind == "i" else y
+        weights = sample_weights(batch[2] if len(batch) == 3 else None, len(x))
+        return x, y.astype(np.float32) if self.numbers and y.dtype.kind == "i" else y, weights
 
 
 def _length(source: Any) -> int | None:
@@ -249,8 +262,8 @@ class Validation:
 
     Attributes
     ----------
-    arrays : tuple of two arrays, or None
-        All samples and their targets.
+    arrays : tuple of (x, y, weights), or None
+        All samples, their targets, and perhaps their weights.
     feed : OfBatches or None
         Where batches come from instead.
     """
@@ -267,11 +280,11 @@ class Validation:
         if self.feed is not None:
             yield from self.feed.batches(0)
         elif self.arrays is not None:
-            x, y = self.arrays
+            x, y, weights = self.arrays
             size = size or _EVALUATED
             for start in range(0, len(x), size):
                 rows = slice(start, start + size)
-                yield x[rows], y[rows]
+                yield x[rows], y[rows], None if weights is None else weights[rows]
 
 
 # By what the user gives --------------------------------------------------------------------------
@@ -303,6 +316,8 @@ def feed_of(
     order: Callable[[int, int], Array],
     split: Callable[[Dataset], Dataset] | None = None,
     steps: int | None = None,
+    weights: Any = None,
+    validation_steps: int | None = None,
 ) -> tuple[Feed, Validation]:
     """Return what is trained on, and what is validated on.
 
@@ -322,8 +337,10 @@ def feed_of(
         As for `OfArrays`.
     split : callable, optional
         Takes a part of the training set to validate on.
-    steps : int, optional
-        How many batches make an epoch of an iterable.
+    steps, validation_steps : int, optional
+        How many batches make an epoch of an iterable, and how many of one are validated on.
+    weights : array_like, optional
+        How much each sample of arrays counts.
 
     Raises
     ------
@@ -338,8 +355,12 @@ def feed_of(
                 "validation_split takes samples out of arrays, and batches have none to take; "
                 "pass validation_data=(x, y)"
             )
+        if weights is not None:
+            raise ValueError(
+                "sample_weight is for arrays; batches bring their own: yield (x, y, sample_weight)"
+            )
         feed = OfBatches(_batches(data), steps, numbers=numbers)
-        return feed, _validation(model, validation_data, numbers)
+        return feed, _validation(model, validation_data, numbers, validation_steps)
     if steps is not None:
         raise ValueError(
             f"steps_per_epoch={steps} counts the batches of a generator; arrays are gone through "
@@ -348,15 +369,21 @@ def feed_of(
     found = data if pair is None else _dataset(model, *pair, numbers)
     if numbers:
         found = found.with_numbers_as_targets()
+    found_weights = sample_weights(weights, len(found.x_train))
     if split is not None and validation_data is None:
+        if found_weights is not None:
+            raise ValueError(
+                "validation_split would part samples from their sample_weight; pass "
+                "validation_data=(x, y)"
+            )
         found = split(found)
-    validation = Validation((found.x_test, found.y_test))
+    validation = Validation((found.x_test, found.y_test, None))
     if validation_data is not None:
-        validation = _validation(model, validation_data, numbers)
+        validation = _validation(model, validation_data, numbers, validation_steps)
         if validation.arrays is not None:
-            x, y = validation.arrays
+            x, y, _ = validation.arrays
             found = dataclasses.replace(found, x_test=x, y_test=y)
-    return OfArrays(found, batch_size, order), validation
+    return OfArrays(found, batch_size, order, found_weights), validation
 
 
 def is_regression(loss: str | Loss) -> bool:
@@ -422,25 +449,29 @@ def _batches(data: Any) -> Any:
     return data
 
 
-def _validation(model: Network, data: Any, numbers: bool) -> Validation:
+def _validation(model: Network, data: Any, numbers: bool, steps: int | None) -> Validation:
     if data is None:
         return Validation()
-    pair = _pair(data)
+    is_weighted = isinstance(data, tuple) and len(data) == 3
+    pair = (data[0], data[1]) if is_weighted else _pair(data)
     if hasattr(data, "x_train"):
         parts = (data.x_test, data.y_test) if len(data.x_test) else (data.x_train, data.y_train)
-        return Validation(cast("Batch", parts))
+        return Validation(cast("Batch", (*parts, None)))
     if pair is None:
         source = _batches(data)
-        if isinstance(source, Iterator):
+        if isinstance(source, Iterator) and steps is None:
             raise ValueError(
                 "validation_data is a generator, which gives its batches once, and every epoch "
-                "reads them; pass the function that makes it, without calling it, or a list"
+                "reads them; pass the function that makes it, without calling it, or a list, or "
+                "validation_steps=, the batches of an epoch"
             )
-        return Validation(feed=OfBatches(source, numbers=numbers, what="validation_data"))
+        return Validation(feed=OfBatches(source, steps, numbers=numbers, what="validation_data"))
     x = checked_array("x_train", inputs_of(model, pair[0]), "validation_data: x")
     y = checked_array("y_train", pair[1], "validation_data: y")
     if len(x) != len(y):
         raise ValueError(
             f"validation_data has {len(x)} samples and {len(y)} targets; a sample needs one target"
         )
-    return Validation((x, y.astype(np.float32) if numbers and y.dtype.kind == "i" else y))
+    weights = sample_weights(data[2] if is_weighted else None, len(x))
+    y = y.astype(np.float32) if numbers and y.dtype.kind == "i" else y
+    return Validation((x, y, weights))

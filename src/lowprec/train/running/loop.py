@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from lowprec.common.processor_state import in_exact_state_but_users_code
@@ -14,7 +15,7 @@ from lowprec.train.running.training import Training
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import ArrayLike
 
@@ -42,9 +43,11 @@ def fit(
     validation_split: float = 0.0,
     validation_data: Any = None,
     class_weight: Mapping[int, float] | None = None,
+    sample_weight: ArrayLike | None = None,
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
-    callbacks: Iterable[Callback] = (),
+    validation_steps: int | None = None,
+    callbacks: Iterable[Callback] | Callback = (),
     recorder: Follower | None = None,
     resume: History | str | os.PathLike[str] | None = None,
     rng: RNGLike = 0,
@@ -60,9 +63,9 @@ def fit(
         The network, which stays as it is.
     data : Dataset, pair (x, y), or iterable of batches
         What to train on: a `Dataset`, on whose test part is validated; a pair of arrays or of
-        pandas' tables; or batches (x, y), of a torch ``DataLoader`` or a generator, which are read
-        one at a time and shuffle as they do. A function that makes a generator is called once an
-        epoch.
+        pandas' tables; or batches (x, y), or (x, y, sample weights), of a torch ``DataLoader`` or
+        a generator, which are read one at a time and shuffle as they do. A function that makes a
+        generator is called once an epoch.
     loss : str or callable
         A name, or a function of (y_true, y_pred) that returns (value, gradient), in float32. A
         cross-entropy reads logits: a softmax or sigmoid at the model's end is left out in training.
@@ -79,16 +82,22 @@ def fit(
     params : dict of str to array_like, optional
         Where to start; by default what `model.init` draws.
     validation_split : float
-        The share of the training set to validate on; 0 for the test set.
-    validation_data : pair (x, y), Dataset or iterable of batches, optional
+        The share of the training set to validate on, drawn by the seed, of each class its share;
+        0 for the test set.
+    validation_data : (x, y), (x, y, weights), Dataset or iterable of batches, optional
         What to validate on, whatever the data say.
     class_weight : dict of int to float, optional
         How often each class counts in the training loss; 1 where it is not named.
+    sample_weight : array_like, shape (samples,), optional
+        How often each sample counts in the training loss, Σ wᵢ·lossᵢ / n; in a metric each counts
+        once. Not together with `class_weight`.
     shuffle : bool
         Whether each epoch has an order of its own; batches that are given keep theirs.
     steps_per_epoch : int, optional
         How many batches of a generator make an epoch.
-    callbacks : iterable of Callback
+    validation_steps : int, optional
+        How many batches of a generator in `validation_data` are validated on.
+    callbacks : iterable of Callback, or one
         Called around epochs and steps.
     recorder : Recorder, optional
         Sees the tensors of the steps it asks for.
@@ -137,8 +146,10 @@ def fit(
         validation_split=float(validation_split),
         validation_data=validation_data,
         class_weight=class_weight,
+        sample_weight=sample_weight,
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
+        validation_steps=validation_steps,
         seed=draw_key(rng) if earlier is None else int(earlier.facts["seed"]),
         recorder=recorder,
     )
@@ -146,7 +157,7 @@ def fit(
         training.start(params)
     else:
         training.resume(earlier)
-    training.run(epochs, list(callbacks), Progress(epochs, training.steps, verbose))
+    training.run(epochs, _listed(callbacks), Progress(epochs, training.steps, verbose))
     return training.snapshot()
 
 
@@ -154,25 +165,31 @@ def fit(
 def go_on(
     model: Network,
     data: Any,
-    earlier: History,
-    params: Mapping[str, ArrayLike],
+    earlier: History | None,
+    params: Mapping[str, ArrayLike] | None,
     *,
     epochs: int,
     batch_size: int,
-    callbacks: Iterable[Callback],
+    callbacks: Iterable[Callback] | Callback,
     verbose: bool | str,
+    rng: RNGLike = 0,
+    initial_epoch: int = 0,
     **how: Any,
 ) -> History:
-    """Train some epochs more, on any data: what a second ``model.fit`` does.
+    """Train some epochs, on any data, perhaps after others: what ``model.fit`` does.
 
     Parameters
     ----------
-    model, data, epochs, batch_size, callbacks, verbose, **how
-        As for `fit`; `epochs` counts those of this call.
-    earlier : History
+    model, data, batch_size, callbacks, verbose, rng, **how
+        As for `fit`.
+    earlier : History, optional
         Whose optimizer state, loss scale and count of steps go on.
-    params : dict of str to array
-        Where to start.
+    params : dict of str to array, optional
+        Where to start; by default what `rng` draws.
+    epochs : int
+        The number of the last epoch, as callbacks and the history count them.
+    initial_epoch : int
+        The number of the first, from 0.
 
     Returns
     -------
@@ -180,13 +197,30 @@ def go_on(
         Of this call; its state is that of both.
     """
     epochs, batch_size = _counts(epochs, batch_size)
-    check_epochs(data, epochs, how.get("steps_per_epoch"))
-    seed = int(earlier.facts["seed"])
+    initial_epoch = operator.index(initial_epoch)
+    if not 0 <= initial_epoch < epochs:
+        raise ValueError(
+            f"initial_epoch={initial_epoch} and epochs={epochs}: epochs is the number of the last "
+            f"one; write epochs={initial_epoch + epochs} for {epochs} epochs more"
+        )
+    more = epochs - initial_epoch
+    check_epochs(data, more, how.get("steps_per_epoch"))
+    seed = draw_key(rng) if earlier is None else int(earlier.facts["seed"])
     training = Training(model, data, batch_size=batch_size, seed=seed, **how)
-    training.go_on(earlier, params)
+    if earlier is None:
+        training.start(params)
+    else:
+        assert params is not None
+        training.go_on(earlier, params)
+    training.before = (training.epoch - initial_epoch, training.before[1])
     progress = Progress(epochs, training.steps, verbose)
-    training.run(training.epoch + epochs, list(callbacks), progress)
+    training.run(training.epoch + more, _listed(callbacks), progress)
     return training.snapshot()
+
+
+def _listed(callbacks: Iterable[Callback] | Callback) -> list[Callback]:
+    """Return callbacks as a list; one alone serves too."""
+    return list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
 
 
 def _counts(epochs: int, batch_size: int) -> tuple[int, int]:

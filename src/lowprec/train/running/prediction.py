@@ -17,6 +17,7 @@ from lowprec.train.running import passes
 from lowprec.train.running.feeding import Validation, inputs_of, is_regression
 from lowprec.train.running.history import target_scale_of
 from lowprec.train.running.logits import trained_network
+from lowprec.train.running.weighting import by_sample, sample_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -43,6 +44,7 @@ def evaluate(
     policy: Policy | str = "float32",
     metrics: Iterable[Any] = (),
     batch_size: int | None = None,
+    sample_weight: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Return the loss and the metrics of a network on data, as after training.
 
@@ -62,6 +64,8 @@ def evaluate(
         As for `fit`.
     batch_size : int, optional
         How many samples to compute at once.
+    sample_weight : array_like, shape (samples,), optional
+        How much each sample counts in the loss; in a metric each counts once.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def evaluate(
     return evaluate_pieces(
         run.network,
         checked,
-        Validation((x, y)).pieces(batch_size),
+        Validation((x, y, sample_weights(sample_weight, len(x)))).pieces(batch_size),
         in_its_state(losses.get(loss)),
         reported,
         run.policy,
@@ -104,7 +108,7 @@ def evaluate(
 def evaluate_pieces(
     model: Network,
     params: Params,
-    pieces: Iterable[tuple[Array, Array]],
+    pieces: Iterable[tuple[Array, Array, Array | None]],
     loss: Loss,
     reported: tuple[_metrics.Metric, ...],
     policy: Policy,
@@ -117,8 +121,8 @@ def evaluate_pieces(
     ----------
     model, params, loss, policy
         What is run: its outputs are what the loss reads.
-    pieces : iterable of (x, y)
-        The samples, and their targets in their own units.
+    pieces : iterable of (x, y, weights)
+        The samples, their targets in their own units, and how much each counts in the loss.
     reported : tuple of Metric
         The metrics.
     reading : Reading
@@ -128,10 +132,11 @@ def evaluate_pieces(
     """
     numerics = numerics_of(policy)
     averages = _metrics.Averages(reported, reading)
-    for x, y in pieces:
+    for x, y, weights in pieces:
         outputs = passes.run_forward(model, params, numerics.array(x), numerics, False, ()).outputs
         with np.errstate(all="ignore"):
-            averages.add(loss(in_loss(y), outputs)[0], y, outputs)
+            value = by_sample(loss, weights)(in_loss(y), outputs)[0]
+            averages.add(value, y, outputs)
     found = averages.result()
     found["loss"] += passes.penalty(model, params)
     return found

@@ -26,7 +26,7 @@ from lowprec.train.running.json_values import plain
 from lowprec.train.running.logits import trained_network
 from lowprec.train.running.prediction import evaluate_pieces, metrics_for
 from lowprec.train.running.targets import class_numbers
-from lowprec.train.running.weighting import checked_weights, weighted
+from lowprec.train.running.weighting import by_class, by_sample, checked_weights
 from lowprec.train.saving import Compiled, Saved
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Training:
     Parameters
     ----------
     model, data, loss, optimizer, policy, metrics, batch_size, validation_split, validation_data, \
-    class_weight, shuffle, steps_per_epoch, recorder
+    class_weight, sample_weight, shuffle, steps_per_epoch, validation_steps, recorder
         As for `fit`.
     seed : int
         What all its randomness comes from.
@@ -87,8 +87,10 @@ class Training:
         validation_split: float = 0.0,
         validation_data: Any = None,
         class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
         shuffle: bool = True,
         steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
         seed: int = 0,
         recorder: Follower | None = None,
     ) -> None:
@@ -103,7 +105,12 @@ class Training:
         self.class_weight = checked_weights(class_weight)
         self.step_loss = self.loss
         if self.class_weight:
-            self.step_loss = weighted(self.loss, self.class_weight)
+            if sample_weight is not None:
+                raise ValueError(
+                    "class_weight and sample_weight both say how much samples count; pass one: "
+                    "sample_weight = sample_weight * numpy.array([weight of each class])[y]"
+                )
+            self.step_loss = by_class(self.loss, self.class_weight)
         self.policy = get_policy(policy)
         # what is run: the model, but for a last softmax before a loss that takes logits
         self.network, run_policy, self.activation = trained_network(model, loss, self.policy)
@@ -123,6 +130,8 @@ class Training:
             order=self._order,
             split=self._split if validation_split else None,
             steps=steps_per_epoch,
+            weights=sample_weight,
+            validation_steps=validation_steps,
         )
         self.data_checksum = self.feed.checksum()
         _check_samples(model, self.feed.input_shape)
@@ -214,15 +223,14 @@ class Training:
             return
         params, self._initial = self._initial, None
         batches, targets = self.feed.first_batches(baselines.BATCHES)
-        seen = [(x, self._in_loss(y)) for x, y in batches]
+        seen = [(x, self._in_loss(y), by_sample(self.step_loss, w)) for x, y, w in batches]
         targets = None if targets is None else self._in_loss(targets)
-        start = baselines.start_loss(
-            self.network, params, seen, self.step_loss, is_float64=self.policy.is_float64
-        )
+        start = baselines.start_loss(self.network, params, seen, is_float64=self.policy.is_float64)
         constant = deviation = None
         if targets is not None:
             deviation = baselines.deviation_of(targets)
-            constant = None if self.class_weight else baselines.constant_loss(self.loss, targets)
+            is_weighted = self.class_weight or any(w is not None for _, _, w in batches)
+            constant = None if is_weighted else baselines.constant_loss(self.loss, targets)
         self.known = {
             "start": start,
             "constant": constant,
@@ -270,7 +278,7 @@ class Training:
         self.start(params)
         fresh = self.state
         self._take_up(earlier)
-        self.state = fresh | self.state
+        self.state = fresh | {name: x for name, x in self.state.items() if name in fresh}
         self.before = (self.epoch, self.seen)
 
     def _take_up(self, earlier: History) -> None:
@@ -396,8 +404,8 @@ class Training:
     def _run_epoch(self, callbacks: list[Callback], progress: Progress) -> dict[str, float]:
         averages = _metrics.Averages(self.metrics, self.reading)
         progress.begin_epoch(self.epoch - self.before[0])
-        for x, y in self.feed.batches(self.epoch):
-            result = self.run_step(x, y)
+        for x, y, weights in self.feed.batches(self.epoch):
+            result = self.run_step(x, y, weights)
             averages.add(result.loss, y, result.outputs)
             progress.update(averages.result)
             for callback in callbacks:
@@ -420,12 +428,13 @@ class Training:
             logs |= {f"val_{name}": value for name, value in found.items()}
         return logs
 
-    def run_step(self, x: Array, y: Array) -> passes.Pass:
+    def run_step(self, x: Array, y: Array, weights: Array | None = None) -> passes.Pass:
         """Take one step: both passes, and the update unless scaled gradients are not finite."""
         scale, y = self.loss_scale, self._in_loss(y)
         recorder, before = self.recorder, self.params.copy()  # updates leave the arrays alone
         watch = None if recorder is None else recorder.watch(self)
-        result = self._passes(before, x, y, watch)
+        loss = by_sample(self.step_loss, weights)
+        result = self._passes(before, x, y, loss, watch)
         self.history.loss_scales.append(1.0 if scale is None else scale.value)
         self.history.step_losses.append(result.loss)
         self._last_rate = self.learning_rate
@@ -439,20 +448,22 @@ class Training:
                 self.history.skipped_steps.append(self.seen - self.before[1])
                 self.history.skip_reasons.append(_reason(result.gradients, scale.value))
         if recorder is not None:
-            recorder.finish(self, lambda inquest: self._passes(before, x, y, inquest))
+            recorder.finish(self, lambda inquest: self._passes(before, x, y, loss, inquest))
         if scale is not None:
             self.loss_scale = scale.adjust(finite)
         self.seen += 1
         return result
 
-    def _passes(self, params: Params, x: Array, y: Array, watch: Watch | None) -> passes.Pass:
+    def _passes(
+        self, params: Params, x: Array, y: Array, loss: Loss, watch: Watch | None
+    ) -> passes.Pass:
         """Run both passes of this step."""
         return passes.run_pass(
             self.network,
             params,
             self.numerics.array(x),
             y,
-            self.step_loss,
+            loss,
             self.numerics,
             scale=1.0 if self.loss_scale is None else self.loss_scale.value,
             seed=(self.seed, _LAYERS, self.seen),

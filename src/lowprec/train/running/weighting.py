@@ -1,4 +1,4 @@
-"""Class weights: how much each class counts in the loss."""
+"""Weights in the loss: how much each class, or each sample, counts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,32 @@ def checked_weights(weights: Any) -> dict[int, float] | None:
     return found
 
 
-def weighted(loss: Loss, weights: Mapping[int, float]) -> Loss:
+def sample_weights(weights: Any, samples: int) -> Array | None:
+    """Return the weight of each sample in float32; None for none.
+
+    Raises
+    ------
+    ValueError
+        If their number is another, or one is negative or not finite.
+    """
+    if weights is None:
+        return None
+    found = np.asarray(weights, np.float32)
+    if found.size != samples or (found.ndim > 1 and found.shape != (samples, 1)):
+        raise ValueError(
+            f"sample_weight has shape {found.shape} and there are {samples} samples; pass one "
+            f"number for each: shape ({samples},)"
+        )
+    wrong = np.flatnonzero(~((found >= 0) & (found < math.inf)))
+    if wrong.size:
+        raise ValueError(
+            f"sample_weight holds {found.flat[wrong[0]]} in row {wrong[0]}; weights are finite and "
+            "at least 0"
+        )
+    return found.reshape(samples)
+
+
+def by_class(loss: Loss, weights: Mapping[int, float]) -> Loss:
     """Return the loss in which each sample counts as its class does: Σ wᵢ·lossᵢ / n, as in Keras.
 
     A class that is not named counts once. The gradient is that of `loss`, each row multiplied by
@@ -58,26 +83,47 @@ def weighted(loss: Loss, weights: Mapping[int, float]) -> Loss:
     Examples
     --------
     >>> from lowprec.train import losses
-    >>> twice = weighted(losses.sparse_categorical_crossentropy, {1: 2.0})
+    >>> twice = by_class(losses.sparse_categorical_crossentropy, {1: 2.0})
     >>> value, gradient = twice(np.array([0, 1]), np.zeros((2, 2), np.float32))
     >>> round(float(value), 4), gradient.tolist()  # (1 + 2)/2 · log 2
     (1.0397, [[-0.25, 0.25], [0.5, -0.5]])
     """
 
     def run(y_true: Array, y_pred: Array) -> tuple[float, Array]:
-        value, gradient = loss(y_true, y_pred)
         classes = _classes(np.asarray(y_true), y_pred.shape)
         factors = np.array([weights.get(int(label), 1.0) for label in classes], np.float64)
-        if (factors == 1.0).all():
-            return value, gradient
-        total = 0.0
-        for weight in np.unique(factors):  # a mean over samples is the sum of parts' means
-            rows = factors == weight
-            total += weight * float(loss(y_true[rows], y_pred[rows])[0]) * int(rows.sum())
-        shape = (len(factors), *(1,) * (gradient.ndim - 1))
-        return total / len(factors), gradient * factors.astype(gradient.dtype).reshape(shape)
+        return _weighted(loss, y_true, y_pred, factors)
 
     return run
+
+
+def by_sample(loss: Loss, weights: Array | None) -> Loss:
+    """Return the loss in which each sample counts as its own weight says: Σ wᵢ·lossᵢ / n.
+
+    Examples
+    --------
+    >>> from lowprec.train import losses
+    >>> loss = by_sample(losses.mse, np.array([1.0, 3.0]))
+    >>> value, gradient = loss(np.array([0.0, 0.0]), np.array([2.0, 1.0]))
+    >>> value, gradient.tolist()  # (1·4 + 3·1)/2
+    (3.5, [2.0, 3.0])
+    """
+    if weights is None:
+        return loss
+    factors = weights.astype(np.float64)
+    return lambda y_true, y_pred: _weighted(loss, y_true, y_pred, factors)
+
+
+def _weighted(loss: Loss, y_true: Array, y_pred: Array, factors: Array) -> tuple[float, Array]:
+    value, gradient = loss(y_true, y_pred)
+    if (factors == 1.0).all():
+        return value, gradient
+    total = 0.0
+    for weight in np.unique(factors):  # a mean over samples is the sum of parts' means
+        rows = factors == weight
+        total += float(weight) * float(loss(y_true[rows], y_pred[rows])[0]) * int(rows.sum())
+    shape = (len(factors), *(1,) * (gradient.ndim - 1))
+    return total / len(factors), gradient * factors.astype(gradient.dtype).reshape(shape)
 
 
 def _classes(y_true: Array, shape: tuple[int, ...]) -> Array:
