@@ -252,15 +252,31 @@ def made(kind, folder):
         h5py = pytest.importorskip("h5py")
         with h5py.File(path, "w") as file:
             file.create_dataset("w", data=X, chunks=(2, 3), compression="gzip")
+    elif kind == "keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(made("h5", folder), "model.weights.h5")
+    elif kind == "pt":
+        torch = pytest.importorskip("torch")
+        content = {"w": torch.tensor(X), "v": [torch.ones(3, dtype=torch.bfloat16)]}
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+    elif kind == "zarr.zip":
+        zarr = pytest.importorskip("zarr")
+        with zarr.storage.ZipStore(path, mode="w") as store:
+            zarr.create_array(store, name="w", data=X, chunks=(2, 3))
     else:
         netcdf = pytest.importorskip("netCDF4")
-        with netcdf.Dataset(path, "w") as data:
+        form = "NETCDF3_CLASSIC" if kind == "nc" else "NETCDF4"
+        with netcdf.Dataset(path, "w", format=form) as data:
             data.createDimension("x", 48)
             data.createVariable("w", "f4", ("x",))[:] = X.reshape(-1)
     return path
 
 
-@pytest.mark.parametrize("kind", ["gguf", "onnx", "h5", "nc"])
+KINDS = ["gguf", "onnx", "h5", "keras", "nc", "nc4", "pt", "zarr.zip"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:zarr", "ignore::UserWarning:zipfile")
+@pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_are_read_or_refused_in_one_line(kind, tmp_path):
     path = made(kind, tmp_path)
     whole = path.read_bytes()
@@ -316,11 +332,32 @@ def test_elements_in_other_files_are_not_read(tmp_path):
         open_tensors(tmp_path / "deep" / "m.onnx")
 
 
-def test_claims_of_endless_zeros_are_left(tmp_path):
-    h5py = pytest.importorskip("h5py")
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_dataset("w", (10**6, 10**6), "f4", chunks=(100, 100))
-    assert "are told" in open_tensors(tmp_path / "a.h5")["w"].left
+@pytest.mark.parametrize("kind", ["h5", "nc", "zarr"])
+def test_claims_of_endless_zeros_are_left(kind, tmp_path):
+    path, shape, chunks = tmp_path / f"a.{kind}", (10**6, 10**6), (100, 100)
+    if kind == "h5":
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(path, "w") as file:
+            file.create_dataset("w", shape, "f4", chunks=chunks)
+    elif kind == "nc":
+        netcdf = pytest.importorskip("netCDF4")
+        with netcdf.Dataset(path, "w") as data:
+            data.createDimension("x", 10**6)
+            data.createVariable("w", "f4", ("x", "x"), chunksizes=chunks)
+    else:
+        zarr = pytest.importorskip("zarr")
+        zarr.open_group(path, mode="w").create_array("w", shape=shape, chunks=chunks, dtype="f4")
+    assert "are told" in open_tensors(path)["w"].left
+
+
+def test_lists_of_a_netcdf_header_are_within_the_file(tmp_path):
+    """The library would take memory for all of them before it reads one."""
+    path = made("nc", tmp_path)
+    content = bytearray(path.read_bytes())
+    content[12:16] = (2**31 - 1).to_bytes(4, "big")  # how many dimensions there are
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="2,147,483,647 entries, more than fit in it"):
+        open_tensors(path)
 
 
 @pytest.mark.parametrize("is_archive", [False, True])

@@ -150,6 +150,61 @@ def test_quantized_layouts_are_of_safetensors(tmp_path):
     assert not (tmp_path / "b.npz").exists()
 
 
+@pytest.mark.parametrize("rows", [256, 140])
+def test_the_experts_of_one_tensor_are_written_in_tiles(rows, tmp_path, capsys, monkeypatch):
+    """As transformers has them; layouts of rows hold matrices alone, which the command says."""
+    monkeypatch.setattr("lowprec.tensors.layouts.SLAB", 128 * 200)
+    experts = RNG.normal(size=(3, rows, 200)).astype("f4")
+    source = tmp_path / "model"
+    source.mkdir()
+    name = "experts.gate_up_proj"
+    write_tensors(source / "model.safetensors", {name: experts, "q.weight": WEIGHT})
+    (source / "config.json").write_text("{}")
+    convert(source, tmp_path / "fp8", "fp8_128x128")
+    stored = open_tensors(tmp_path / "fp8")[name].stored
+    assert [(one.name, one.shape) for one in stored] == [
+        (name, experts.shape),
+        (f"{name}_scale_inv", (3, -(-rows // 128), 2)),
+    ]
+    expected = lp.quantize(experts, "fp8_128x128")
+    np.testing.assert_array_equal(open_tensors(tmp_path / "fp8")[name].codes, expected.codes)
+    np.testing.assert_array_equal(stored[1].read(), expected.scales)
+    assert main(["convert", str(source), "--to", "mxfp4", "-o", str(tmp_path / "fp4")]) == 0
+    assert "1 weights stay as they are" in capsys.readouterr().err
+    assert open_tensors(tmp_path / "fp4")[name].fmt == lp.float32
+
+
+def test_a_single_file_that_keeps_its_name_gets_a_config(tmp_path, capsys):
+    source = tmp_path / "model"
+    source.mkdir()
+    write_tensors(source / "model.safetensors", {"q.weight": WEIGHT})
+    (source / "config.json").write_text('{"hidden_size": 96}')
+    file, target = str(source / "model.safetensors"), tmp_path / "out" / "model.safetensors"
+    target.parent.mkdir()
+    assert main(["convert", file, "--to", "mxfp4", "-o", str(target)]) == 0
+    assert not capsys.readouterr().err
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["hidden_size"] == 96
+    assert config["quantization_config"]["format"] == "mxfp4-pack-quantized"
+    for other in ("elsewhere.safetensors", "model/quantized.safetensors"):
+        assert main(["convert", file, "--to", "mxfp4", "-o", str(tmp_path / other)]) == 0
+        assert "no config.json tells" in capsys.readouterr().err
+    assert not (tmp_path / "config.json").exists()
+    assert (source / "config.json").read_text() == '{"hidden_size": 96}'
+
+
+def test_a_config_tells_which_layers_lost_their_packing(tmp_path):
+    source = model(tmp_path / "model")
+    convert(source, tmp_path / "out", "mxfp4")
+    some = "*q_proj.weight"
+    with pytest.raises(ValueError, match=r"config\.json tells of one"):
+        convert(tmp_path / "out", tmp_path / "mixed", "nvfp4", include=some)
+    convert(tmp_path / "out", tmp_path / "part", "bfloat16", include=some)
+    config = json.loads((tmp_path / "part" / "config.json").read_text())["quantization_config"]
+    assert "model.layers.0.q_proj" in config["ignore"]
+    assert open_tensors(tmp_path / "part")["model.layers.0.up_proj.weight"].fmt == lp.mxfp4
+
+
 def test_the_command_writes_a_layout(tmp_path, capsys):
     source = model(tmp_path / "model")
     assert main(["convert", str(source), "--to", "nvfp4", "-o", str(tmp_path / "out")]) == 0

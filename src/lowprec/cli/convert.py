@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lowprec.blocks.formats import get_format
+from lowprec.blocks.formats import BlockFormat, get_format
 from lowprec.cli.arguments import Add, add_modes, add_names, add_raw, checked, raw_of
 from lowprec.cli.terminal import note, show, transfer_progress
 
@@ -89,7 +89,7 @@ def _seed(text: str) -> int:
 
 def _convert(options: argparse.Namespace) -> None:
     from lowprec.tensors.converting import convert
-    from lowprec.tensors.opening import find_files, notes_on_folders
+    from lowprec.tensors.opening import find_files, notes_on_folders, quantization_config
 
     if options.rng is not None and not options.rounding.is_stochastic:
         options.command.error(f"{options.rounding.value} draws no random bits; leave out --rng")
@@ -104,12 +104,15 @@ def _convert(options: argparse.Namespace) -> None:
     for name in options.files:
         files += find_files(name)[0] if Path(name).is_dir() else [name]
     files = files[0] if files == options.files[:1] else files
+    output = options.output
+    if len(options.files) == 1 and Path(options.files[0]).is_dir() and not Path(output).suffix:
+        output = f"{output}/"  # a model's folder becomes a folder
     for sentence in notes_on_folders(options.files):
         note(sentence)
     with _executor(options.scheduler) as executor, transfer_progress() as progress:
         done = convert(
             files,
-            options.output,
+            output,
             options.to,
             rounding=options.rounding,
             overflow=options.overflow,
@@ -124,6 +127,19 @@ def _convert(options: argparse.Namespace) -> None:
             plan=plan,
         )
     show(_words(done, "the formats of the plan" if plan else str(options.to)))
+    if done.not_held:
+        names = ", ".join(done.not_held[:3]) + (", …" if len(done.not_held) > 3 else "")
+        note(
+            f"{len(done.not_held):,} weights stay as they are, for the layout holds matrices of "
+            f"whole blocks: {names}"
+        )
+    if any(isinstance(fmt, BlockFormat) for fmt in (plan or {"": options.to}).values()):
+        folder = (done.files or done.skipped)[0].parent
+        if done.converted and not quantization_config(folder):
+            note(
+                "no config.json tells vLLM and transformers of the packing: convert the model's "
+                "folder into a folder of its own"
+            )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 2**63 - 1  # of any array
 _MOST_DIMENSIONS = 64  # of NumPy's arrays
+_MOST_RATIO = 2000  # elements' bytes to stored ones: what gzip of zeros reaches, and some
 
 
 def checked_name(name: Any) -> str:
@@ -44,6 +45,13 @@ def checked_size(name: str, shape: Any, itemsize: int) -> int:
     if math.prod(n for n in shape if n) * max(1, itemsize) > _MOST_BYTES:
         raise ValueError(f"{name!r:.100} has shape {shape!r:.100}: more than any memory holds")
     return math.prod(shape)
+
+
+def endless_claim(claimed: int, stored: int) -> str:
+    """Return why an array is left whose bytes are many times those of its file; "" otherwise."""
+    if claimed <= max(1 << 20, _MOST_RATIO * stored):
+        return ""
+    return f"{claimed:,} bytes are told, and {stored:,} are there"
 
 
 def refuse_duplicates(names: Iterable[str]) -> None:

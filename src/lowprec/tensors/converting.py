@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import socket
 from concurrent.futures import as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lowprec.blocks.formats import BlockFormat, get_format
 from lowprec.common.outputs import NEVER_REPLACED, Output, check_outputs, is_same_file
@@ -28,7 +29,6 @@ from lowprec.tensors.sources import watched
 from lowprec.tensors.writing import WRITERS, checked_file, replacing, storable, write_file
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Executor
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from lowprec.tensors.tensor import Tensor, TensorFile
 
     Progress = Callable[[str, int, int], None]
+
+
+_CONFIGS = ("quantization_config", "compression_config")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Conversion:
         How many tensors were rounded, and how many passed as they were.
     bytes_read, bytes_written : int
         How large the files are that were read and written.
+    not_held : tuple of str
+        The tensors among the unchanged ones that the layout of a block format does not hold: not
+        matrices of whole blocks, as the experts of some models that lie in one tensor.
     """
 
     files: tuple[Path, ...]
@@ -62,6 +68,7 @@ class Conversion:
     unchanged: int
     bytes_read: int
     bytes_written: int
+    not_held: tuple[str, ...] = ()
 
 
 @in_exact_state
@@ -92,16 +99,17 @@ def convert(
     source : str or path, or a sequence of them
         What `open_tensors` takes.
     target : str or path
-        The file to write, ``.safetensors``, ``.npz`` or ``.npy``; for several files a folder, in
-        which each keeps its name. A run for several files that was cut off goes on where it
-        stopped when it is started again.
+        The file to write, ``.safetensors``, ``.npz`` or ``.npy``; for several files, or a model's
+        folder, a folder, in which each keeps its name. A run for several files that was cut off
+        goes on where it stopped when it is started again.
     to : Format, BlockFormat, str or dtype
         The format. One that the file has no dtype for is stored as unsigned codes with a note.
         ``nvfp4``, ``mxfp4``, ``mxfp6_e2m3``, ``mxfp8_e4m3`` and ``fp8_128x128`` are written in the
         layouts that vLLM and transformers read, to ``.safetensors``: the weights of linear layers,
         which are matrices of whole blocks; embeddings, norms and the output layer pass unchanged
         unless `include` names them. A folder gets a ``config.json`` with its
-        ``quantization_config``; a model that is no longer quantized loses it.
+        ``quantization_config``, a single file that keeps its name one where none is; a model that
+        is no longer quantized loses it.
     rounding, overflow
         As in `lowprec.round_to`.
     rng : None, int, SeedSequence or Generator
@@ -165,14 +173,17 @@ def convert(
     )
     say_what_is_left(source)
     paths, index = find_files(source)
-    is_set = index is not None or len(paths) > 1 or Path(target).is_dir()
-    if not is_set:
-        targets = {paths[0]: Path(target)}
+    folder = Path(target)
+    if index is None and len(paths) == 1 and not _is_folder(target, source):
+        targets = {paths[0]: folder}
         if not overwrite:
             check_outputs([Output(target, NEVER_REPLACED)])
         files = _checked(how, targets)
-        return _convert_files(how, files, targets, None, overwrite, executor, progress)
-    folder = Path(target)
+        done = _convert_files(how, files, targets, None, overwrite, executor, progress)
+        config = folder.parent / "config.json"  # never that of another model, or the source's
+        if folder.name == paths[0].name and not config.exists():
+            _write_config(how, files, folder.parent)
+        return done
     if folder.suffix.lower() in WRITERS and not folder.is_dir():
         raise ValueError(
             f"a set of files is converted into a folder, and {folder} is the name of a file; give "
@@ -199,6 +210,14 @@ def convert(
     _write_config(how, files, folder)
     journal.remove()
     return done
+
+
+def _is_folder(target: str | os.PathLike[str], source: Any) -> bool:
+    """Whether one file is converted into a folder: one that is there, or a model's own."""
+    path = Path(target)
+    is_model = isinstance(source, str | os.PathLike) and Path(source).is_dir()
+    is_named = os.fspath(target).endswith(os.sep) or (is_model and path.suffix not in WRITERS)
+    return path.is_dir() or (is_named and not path.is_file())
 
 
 def _checked_modes(
@@ -233,18 +252,21 @@ def _write_config(how: Request, files: dict[Path, TensorFile], folder: Path) -> 
     first = next(iter(files))
     content = model_config(first.parent)
     tensors = [tensor for file in files.values() for tensor in file.tensors]
-    was_quantized = bool({"quantization_config", "compression_config"} & set(content))
+    was_quantized = bool(set(_CONFIGS) & set(content))
     chosen = [tensor for tensor in tensors if how.selects(tensor)]
     formats: dict[BlockFormat, list[str]] = {}
     for tensor in chosen:
         fmt = how.format_of(tensor)
         if isinstance(fmt, BlockFormat):
             formats.setdefault(fmt, []).append(_layer(tensor))
-    if any(tensor.left.startswith("a part of") for tensor in tensors):
-        kept = content  # some tensors keep the packing they have
+    if _keeps_packings(tensors):
+        kept = content
+        for config in (content.get(key) for key in _CONFIGS):
+            for key in ("ignore", "modules_to_not_convert"):
+                if isinstance(config, dict) and isinstance(config.get(key), list):
+                    config[key] += [_layer(tensor) for tensor in chosen]
     else:
-        hidden = ("quantization_config", "compression_config")
-        kept = {key: value for key, value in content.items() if key not in hidden}
+        kept = {key: value for key, value in content.items() if key not in _CONFIGS}
         if formats:
             taken = {layer for layers in formats.values() for layer in layers}
             matrices = [_layer(t) for t in tensors if len(t.shape) == 2 and t.fmt is not None]
@@ -255,6 +277,11 @@ def _write_config(how: Request, files: dict[Path, TensorFile], folder: Path) -> 
     text = json.dumps(kept, indent=2) + "\n"
     with replacing(folder / "config.json", overwrite=True) as file:
         file.write(text.encode())
+
+
+def _keeps_packings(tensors: Sequence[Tensor]) -> bool:
+    """Whether some quantized tensors are not converted."""
+    return any(tensor.left.startswith("a part of") for tensor in tensors)
 
 
 def _layer(tensor: Tensor) -> str:
@@ -291,8 +318,18 @@ def _checked(how: Request, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
     for path, target in targets.items():
         scale = 0.5 if how.scale else 1.0  # which is known only when all numbers have been read
         plan = [one for tensor in files[path].tensors for one in how.planned(tensor, scale)]
-        if writes_blocks(how, files[path]) and target.suffix.lower() != ".safetensors":
-            raise ValueError(f"{target} cannot be written: quantized layouts are of .safetensors")
+        if not writes_blocks(how, files[path]):
+            pass
+        elif target.suffix.lower() != ".safetensors":
+            raise ValueError(
+                f"{target} cannot be written: quantized layouts are of .safetensors; give a name "
+                "that ends so, or a folder"
+            )
+        elif _keeps_packings([tensor for file in files.values() for tensor in file.tensors]):
+            raise ValueError(
+                f"{target} cannot be written: other tensors keep the packing they have, and a "
+                "model's config.json tells of one; convert all of them, or these to a plain format"
+            )
         checked_file(target, plan, files[path].metadata)
     return files
 
@@ -334,6 +371,7 @@ def _convert_files(
         len(selected) - sum(selected),
         before,
         sum(target.stat().st_size for target in written),
+        tuple(t.name for file in files.values() for t in file.tensors if how.does_not_hold(t)),
     )
 
 

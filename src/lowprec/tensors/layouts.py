@@ -72,12 +72,12 @@ _LAYOUTS = (
 def can_be_quantized(tensor: Tensor, fmt: BlockFormat, *, is_asked_for: bool) -> bool:
     """Whether a tensor is a weight that a layout holds: a matrix of whole blocks.
 
-    Embeddings, norms and the output layer are left, as models are quantized, unless their names
-    were asked for.
+    fp8 in tiles also holds the matrices of several experts in one tensor. Embeddings, norms and the
+    output layer are left, as models are quantized, unless their names were asked for.
     """
     layout = layout_for(fmt)
-    is_matrix = len(tensor.shape) == 2 and min(tensor.shape) > 0
-    if not is_matrix or tensor.shape[1] % layout.group:
+    axes = (2, 3) if layout.name == "fp8" else (2,)
+    if len(tensor.shape) not in axes or min(tensor.shape) < 1 or tensor.shape[-1] % layout.group:
         return False
     return is_asked_for or _NO_LINEAR_LAYER.search(tensor.name) is None
 
@@ -90,7 +90,7 @@ def quantized_parts(
     Parameters
     ----------
     tensor : Tensor
-        A matrix.
+        A matrix, or several in tiles.
     fmt : BlockFormat
         The format, of a layout.
     rounding : Rounding
@@ -99,7 +99,7 @@ def quantized_parts(
         Whether names, shapes and dtypes alone are asked for: nothing is read then.
     """
     layout = layout_for(fmt)
-    rows, columns = tensor.shape
+    *outer, rows, columns = tensor.shape
     amax = None
     if fmt.tensor_scale:
         amax = 0.0 if is_plan else _largest(tensor)
@@ -110,9 +110,10 @@ def quantized_parts(
     else:
         scales = np.dtype(np.uint8)  # of powers of two: their biased exponents
     high, wide = fmt.block if isinstance(fmt.block, tuple) else (1, layout.group)
-    grid = (-(-rows // high), -(-columns // wide))
+    grid = (*outer, -(-rows // high), -(-columns // wide))
+    whole = (*outer, rows, columns * layout.bits // 8)
     parts = [
-        _part(tensor, layout.codes, (rows, columns * layout.bits // 8), codes, work, "codes"),
+        _part(tensor, layout.codes, whole, codes, work, "codes"),
         _part(tensor, layout.scales, grid, scales, work, "scales"),
     ]
     if fmt.tensor_scale:
@@ -149,9 +150,11 @@ class _Work:
 
     def slabs(self) -> Iterator[Quantized]:
         """Yield the quantized matrix, some rows of whole blocks at a time."""
-        columns = self.tensor.shape[1]
+        period, columns = self.tensor.shape[-2:]
         high = self.fmt.block[0] if isinstance(self.fmt.block, tuple) else 1
         rows = max(1, SLAB // (high * columns)) * high
+        if len(self.tensor.shape) > 2 and period % high:
+            rows = period  # tiles end where a matrix does
         for block in cut(self.tensor.values(), rows * columns):
             yield self._quantized(block.reshape(-1, columns))
 

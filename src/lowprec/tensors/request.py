@@ -102,6 +102,17 @@ class Request:
             return can_be_quantized(tensor, fmt, is_asked_for=is_asked_for)
         return fmt is not None
 
+    def does_not_hold(self, tensor: Tensor) -> bool:
+        """Whether a block format is asked for whose layout does not hold this weight."""
+        fmt = self.format_of(tensor)
+        return (
+            isinstance(fmt, BlockFormat)
+            and tensor.fmt is not None
+            and len(tensor.shape) > 1
+            and is_selected(tensor.name, self.include, self.exclude)
+            and not can_be_quantized(tensor, fmt, is_asked_for=True)
+        )
+
     def format_of(self, tensor: Tensor) -> AnyFormat | None:
         """Return the format that a tensor is converted to; None where it passes unchanged."""
         return self.fmt if self.plan is None else self.plan.get(tensor.name)

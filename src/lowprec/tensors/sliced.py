@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.tensors.sources import native
+from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +64,13 @@ class Sliced:
     def array(self) -> Array:
         """Return all elements."""
         return np.concatenate([np.empty(0, self.dtype), *self.blocks(1 << 20)])
+
+
+def left_out(name: str, reason: str) -> Tensor:
+    """Return a tensor without elements, for an array that is left."""
+    dtype = np.dtype(np.float32)
+    nothing = Sliced(lambda index: np.empty(0), (0,), dtype)
+    return Tensor(name, (0,), dtype, nothing, None, left=reason)
 
 
 def _one_line(error: Exception) -> str:

@@ -6,10 +6,8 @@ import io
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lowprec.tensors.checks import checked_name, checked_size
-from lowprec.tensors.sliced import Sliced, missing_library
+from lowprec.tensors.checks import checked_name, checked_size, endless_claim
+from lowprec.tensors.sliced import Sliced, left_out, missing_library
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
 
 if TYPE_CHECKING:
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
 _WEIGHTS = "model.weights.h5"
 _MOST_BYTES = 8 << 30
-_MOST_RATIO = 2000  # elements' bytes to stored ones: what gzip of zeros reaches, and some
 
 
 def read_hdf5(path: Path) -> TensorFile:
@@ -35,17 +32,24 @@ def read_hdf5(path: Path) -> TensorFile:
 
 
 def read_keras(path: Path) -> TensorFile:
-    """Read the weights of a model that Keras saved; its program is not read."""
+    """Read the weights of a model that Keras saved; its program is not read.
+
+    Keras stores them uncompressed: they are read where they lie, and packed ones into memory.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            info = archive.getinfo(_WEIGHTS)
-            size = path.stat().st_size
-            if info.file_size > min(_MOST_BYTES, 1040 * size):
-                raise ValueError(f"its weights claim {info.file_size:,} bytes, the file {size:,}")
-            content = archive.read(info)
-    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError) as error:
+        archive = zipfile.ZipFile(path)
+        info = archive.getinfo(_WEIGHTS)
+        size = path.stat().st_size
+        if info.file_size > min(_MOST_BYTES, 1040 * size) and info.compress_type:
+            raise ValueError(f"its weights claim {info.file_size:,} bytes, the file {size:,}")
+        content: Any = archive.open(info)
+        if info.compress_type:
+            content = io.BytesIO(content.read())
+    except ValueError:
+        raise
+    except Exception as error:  # of many kinds, as the damage is
         raise ValueError(f"it is no archive of Keras with {_WEIGHTS} ({error!s:.100})") from None
-    return _read(path, io.BytesIO(content))
+    return _read(path, content)
 
 
 def _read(path: Path, place: Any) -> TensorFile:
@@ -84,12 +88,7 @@ def _tensor(name: str, item: Any) -> Tensor:
     if elsewhere:
         raise ValueError(f"{name!r:.100} has its elements in another file, which is not read")
     if item.shape is None or dtype.kind not in "fiub" or dtype.itemsize > 8:
-        return _left(tensor, f"not of real numbers: {dtype}")
-    if size > max(1 << 20, _MOST_RATIO * stored):
-        return _left(tensor, f"{size:,} bytes are told, and {stored:,} are there")
+        return left_out(name, f"not of real numbers: {dtype}")
+    if reason := endless_claim(size, stored):
+        return left_out(name, reason)
     return tensor
-
-
-def _left(tensor: Tensor, reason: str) -> Tensor:
-    nothing = Sliced(lambda index: np.empty(0), (0,), np.dtype(np.float32))
-    return Tensor(tensor.name, (0,), np.dtype(np.float32), nothing, None, left=reason)
