@@ -109,7 +109,7 @@ def two_lines(x):
     return b
 
 
-@pytest.mark.parametrize("spelling", ["number", "range", "file", "pair", "function"])
+@pytest.mark.parametrize("spelling", ["number", "range", "file", "pair", "numpy", "function"])
 def test_kept_lines_are_float32(spelling):
     number = line_of(two_lines, 2)
     keep = {
@@ -117,6 +117,7 @@ def test_kept_lines_are_float32(spelling):
         "range": f"{number}-{number + 1}",
         "file": f"test_trace_laws.py:{number}",
         "pair": [(__file__, number)],
+        "numpy": np.int64(number),
         "function": "two_lines",
     }[spelling]
     t = lp.trace(two_lines, X, keep=keep)
@@ -269,6 +270,16 @@ def test_compiled_functions_are_refused():
         lp.trace(np.sin, X)
 
 
+def test_attributes_that_would_show_bits_are_refused_and_texts_are_not():
+    def f(x):
+        assert not hasattr(x, "tobytes")
+        return x.tobytes()
+
+    with pytest.raises(TypeError, match="a traced array: tobytes received values of bfloat16"):
+        lp.trace(f, X)
+    assert lp.trace(lambda x: "%.3f" % x[0], X).result == "1.297"  # noqa: UP031
+
+
 def test_loops_that_do_not_end_are_explained():
     with pytest.raises(
         RuntimeError,
@@ -276,6 +287,13 @@ def test_loops_that_do_not_end_are_explained():
         r"tolerance of 0.001 is below bfloat16's spacing 2\*\*-\d here",
     ):
         lp.trace(newton, 3.0, max_operations=3000)
+
+    def endless(x):
+        while True:
+            x = x + 1.0
+
+    with pytest.raises(RuntimeError, match="in float64 too"):
+        lp.trace(endless, 1.0, max_operations=100)
 
 
 def views(x):
@@ -386,7 +404,7 @@ v = (q - s * s / len(x)) / (len(x) - 1)
 
 def test_the_command_exits_by_the_tolerance(tmp_path, capsys):
     script = tmp_path / "model.py"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT + "print('value %.3g' % v)\n")
     page = tmp_path / "t.html"
     how = ["trace", str(script), "--result", "v"]
     assert main([*how, "--tolerance", "0.05", "--html", str(page)]) == 1
@@ -401,6 +419,11 @@ def test_the_command_exits_by_the_tolerance(tmp_path, capsys):
     assert main([*how[:-1], "w"]) == 2
     assert main([*how, "--keep", "1"]) == 2
     assert "sets no variable 'w'" in capsys.readouterr().err
+    assert main(["trace", str(tmp_path / "none.py"), "--result", "v"]) == 2
+    for bad, words in (("1 / 0", "2: ZeroDivisionError"), ("raise SystemExit(0)", "2: the script")):
+        script.write_text(f"v = 1.5\n{bad}\n")  # its own exit code would be an all-clear
+        assert main(how) == 2
+        assert f"{script}:{words}" in capsys.readouterr().err
 
 
 def test_a_report_fits_a_terminal():

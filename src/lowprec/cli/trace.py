@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from lowprec.cli.arguments import Add, add_modes, add_overwrite, checked
@@ -96,26 +98,42 @@ def _trace(options: argparse.Namespace) -> int:
 
     if not options.result and not options.function:
         options.command.error("name the results: --result x,y (or --function f)")
-    if options.html:
-        output = Output(options.html, PAGE, "--html")
-        check_outputs([output], [options.script], overwrite=options.overwrite)
     try:
-        if options.function:
-            f, args = function_in(options.script, options.function)
-        else:
-            f, args = script_function(options.script, options.result), ()
-        made = _made(f, args, options)
-    except (TypeError, ValueError, RuntimeError, SyntaxError) as error:
-        print("lowprec:", " ".join(str(error).split()), file=sys.stderr)
+        if options.html:
+            output = Output(options.html, PAGE, "--html")
+            check_outputs([output], [options.script], overwrite=options.overwrite)
+        with redirect_stdout(sys.stderr):  # what the script prints, in each of its runs
+            if options.function:
+                f, args = function_in(options.script, options.function)
+            else:
+                f, args = script_function(options.script, options.result), ()
+            made = _made(f, args, options)
+            told = made.to_dict()
+            if options.html:
+                made.to_html(options.html, overwrite=options.overwrite)
+    except (Exception, SystemExit) as error:  # the script's own too: 1 says that bits were lost
+        print("lowprec:", _words(error, options.script), file=sys.stderr)
         return REFUSED
-    if options.html:
-        made.to_html(options.html, overwrite=options.overwrite)
     if options.json:
-        print(json.dumps(made.to_dict(), indent=2))
+        print(json.dumps(told, indent=2))
     else:
         show(made)
         tell_written(options.html)
     return 0 if made.error <= made.tolerance else BEYOND
+
+
+def _words(error: BaseException, script: str) -> str:
+    """Return an error on one line; of the script's own kinds also where it was raised."""
+    words = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        words = f"{error.strerror}: {error.filename}"
+    if isinstance(error, SystemExit):
+        words = f"the script exits ({words or 'None'}) before its results are known"
+    elif not isinstance(error, TypeError | ValueError | RuntimeError | SyntaxError | OSError):
+        words = f"{type(error).__name__}: {words}"
+    lines = [place.lineno for place in traceback.extract_tb(error.__traceback__)
+             if place.filename == script]  # fmt: skip
+    return f"{script}:{lines[-1]}: {words}" if lines and script not in words else words
 
 
 def _made(f: Any, args: tuple[Any, ...], options: argparse.Namespace) -> Any:

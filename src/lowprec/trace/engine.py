@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import sys
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,10 @@ _RUINED = 0.5  # relative error from which on an operand has no right digit
 
 class StepLimit(BaseException):
     """The program has made more operations than allowed; no `except Exception` takes it."""
+
+
+class LeavesError(AttributeError, TypeError):
+    """Values would leave by an attribute: for `hasattr` there is none."""
 
 
 class Engine:
@@ -1240,9 +1245,17 @@ class Engine:
         if words not in self.left:
             self.left.append(words)
 
+    def unknown_attribute(self, x: Any, name: str) -> AttributeError:
+        """Return the error for what a number of NumPy or Python has and a traced one has not."""
+        site = self.places.site(3, name)
+        what = "a traced array" if type(x) is Traced else "a traced number"
+        return LeavesError(self.leak_message(what, name, site))
+
     def leak(self, x: Any, what: str) -> Any:
         """Return the values that leave as float64, or refuse."""
         site = self.places.site(3, what)
+        if what == "float()" and _is_formatting(site):
+            return x.value  # for a text
         origin, what = _receiver(self.places, site, what)
         if self.leaks != "round":
             raise TypeError(self.leak_message(origin, what, site))
@@ -1549,6 +1562,16 @@ def _called(frame: Any, source: str, what: str) -> tuple[str, str]:
     if found is None or isinstance(found, type):
         return "a function outside of Python", names[-1]
     return _home(found), names[-1]
+
+
+def _is_formatting(site: Site) -> bool:
+    """Whether the expression that runs is "…" % values."""
+    try:
+        node = ast.parse(expression(site.unit.file, site.span), mode="eval").body
+    except SyntaxError:
+        return False
+    is_text = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod)
+    return is_text and isinstance(getattr(node.left, "value", None), str)  # type: ignore[attr-defined]
 
 
 def _nearby(name: str, functions: dict[Any, Any]) -> str:

@@ -6,6 +6,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -38,8 +40,9 @@ class Keeping:
         self.lines: dict[tuple[str, int], Any] = {}
         self.names: set[str] = set()
         self.ranges: list[tuple[str, int, int, Any]] = []
+        keep = () if keep is None else keep
         items: Iterable[Any] = (
-            [keep] if isinstance(keep, str | int) or _is_place(keep) else (keep or ())
+            [keep] if isinstance(keep, str | int | np.integer) or _is_place(keep) else keep
         )
         for item in items:
             self._enter(item)

@@ -58,6 +58,9 @@ class Error(float):
         error.norm, error.largest = norm, largest
         return error
 
+    def __reduce__(self) -> Any:
+        return Error, (self.norm, self.largest)
+
     def __repr__(self) -> str:
         return f"Error(norm={self.norm:.3g}, largest={self.largest:.3g})"
 
@@ -618,7 +621,6 @@ def trace(
     )  # fmt: skip
     _import(names)
     keeping = Keeping(keep, request.file, request.names())
-    reference = plain(request)
     try:
         if budget == "sites":
             made = run_by_sites(request, keeping)
@@ -627,6 +629,7 @@ def trace(
     except StepLimit as limit:
         raise explain_limit(request, keeping, limit) from None
     keeping.check(made.places)
+    reference = plain(request)  # afterwards: a program that does not end has been stopped by now
     unit = 2.0**-53 if fmt == float64 else float(fmt.unit_roundoff)
     limit_ = 4 * unit if tolerance is None else tolerance
     return Trace(request, keeping, made, reference, tolerance=limit_, budget=bool(budget))

@@ -189,6 +189,8 @@ class Number:
     def __getattr__(self, name: str) -> Any:
         if name in METHODS:
             return self.run.method(self, name)
+        if not name.startswith("_") and (hasattr(np.ndarray, name) or hasattr(float, name)):
+            raise self.run.unknown_attribute(self, name)
         raise AttributeError(f"{type(self).__name__} of a traced program has no attribute {name!r}")
 
     @property
