@@ -10,7 +10,6 @@ into the steps of the rounding function over the ordered patterns of a source dt
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -81,14 +80,14 @@ def table(fmt: Format) -> Table:
     codes = np.arange(finite_codes(fmt) + 1)
     if not fmt.subnormals and fmt.has_zero:
         codes = np.delete(codes, slice(1, 2**fmt.trailing_bits))
-    exact = [magnitude(int(code), fmt) for code in codes]
-    values = np.array([_float(value) for value in exact])
-    middles = np.array([_float((a + b) / 2) for a, b in itertools.pairwise(exact)])
-    return Table(values, middles, is_odd(codes, fmt), codes)
-
-
-def _float(value: Fraction) -> float:
-    return math.inf if value >= 2**1024 else float(value)
+    field, trailing = np.divmod(codes, 2**fmt.trailing_bits)
+    is_normal = (field > 0) | (not fmt.has_zero)
+    significand = np.where(is_normal, 2**fmt.trailing_bits + trailing, 2 * trailing)
+    exponent = field - fmt.bias - fmt.trailing_bits
+    with np.errstate(over="ignore"):  # 2**1024
+        values = np.ldexp(significand.astype(np.float64), exponent)
+    halves = np.ldexp(significand.astype(np.float64), exponent - 1)
+    return Table(values, halves[:-1] + halves[1:], is_odd(codes, fmt), codes)
 
 
 def neighbours(
