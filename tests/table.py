@@ -5,14 +5,19 @@ A new format is tested by being listed here.
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import oracle
+import pytest
 
 import lowprec as lp
 from lowprec import Format, Overflow, Rounding, Specials
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CUSTOM = [
     Format("e6m9", 6, 10),
@@ -79,7 +84,21 @@ PAIRS = [(fmt, dtype) for fmt in FORMATS for dtype in sources(fmt)]
 RARE = [f for f in FORMATS if not (f.signed and f.has_negative_zero and f.subnormals)]
 SOME = ["ties_to_even", "toward_negative", "stochastic"]
 CODED = [(fmt, mode) for fmt in FORMATS for mode in MODES if fmt not in RARE or mode in SOME]
+CODED_DETERMINISTIC = [(fmt, mode) for fmt, mode in CODED if mode in DETERMINISTIC]
 SMALL_PAIRS = [(fmt, dtype) for fmt, dtype in PAIRS if fmt.bits <= 16]
+
+
+def covering(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:
+    """Return all pairs as parameters of a test; all but a few are slow.
+
+    What is left occurs with the first of the other list, and in turn with the others. Each pair of
+    a format and a mode compiles kernels of its own, which takes longer than to run them.
+    """
+    pairs = []
+    for (i, a), (j, b) in itertools.product(enumerate(first), enumerate(second)):
+        occurs = j == 0 or i % len(second) == j or j % len(first) == i
+        pairs.append(pytest.param(a, b, marks=() if occurs else pytest.mark.slow))
+    return pairs
 
 
 def name(value: Any) -> str | None:

@@ -12,7 +12,7 @@ import processor
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from table import DETERMINISTIC, POLICIES, STOCHASTIC, assert_same
+from table import DETERMINISTIC, POLICIES, STOCHASTIC, assert_same, covering
 
 import lowprec as lp
 from lowprec.accumulation import Accumulator, cumsum, dot, error_bound, matmul, mean
@@ -153,12 +153,10 @@ def numbers(fmt, count, rng):
 # Laws ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
-@pytest.mark.parametrize("rounding", DETERMINISTIC)
+@pytest.mark.parametrize(("fmt", "rounding"), covering(FORMATS, DETERMINISTIC))
 def test_every_order_is_its_definition(fmt, rounding):
     rng = np.random.default_rng([lp.get_format(fmt).bits, DETERMINISTIC.index(rounding)])
-    orders = ORDERS if rounding in ("ties_to_even", "toward_negative") else rng.choice(ORDERS, 1)
-    for how in accumulators(orders, fmt=fmt, rounding=rounding):
+    for how in accumulators(fmt=fmt, rounding=rounding):
         for overflow, count in itertools.product(POLICIES, [1, 2, 3, 7, 12]):
             how = dataclasses.replace(how, overflow=overflow)
             x = numbers(fmt, count, rng)
@@ -258,8 +256,7 @@ def test_sum_has_numpys_shapes():
     assert rounded_sum(np.array([True, True]), "float16") == 2
 
 
-@pytest.mark.parametrize("rounding", [*DETERMINISTIC, "stochastic"])
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize(("fmt", "rounding"), covering(FORMATS, [*DETERMINISTIC, "stochastic"]))
 def test_every_cumulative_sum_is_the_sum_of_the_terms_so_far(fmt, rounding):
     x = np.random.default_rng(9).standard_normal((2, 70)) * 3
     x[0, :3], x[1, 40:] = (-0.0, 0.0, 1.0), x[1, 40:] * 1e30
@@ -269,7 +266,7 @@ def test_every_cumulative_sum_is_the_sum_of_the_terms_so_far(fmt, rounding):
             continue
         found = cumsum(x, how, axis=1)
         assert found.dtype == rounded_sum(x, how).dtype
-        for k in range(1, x.shape[1] + 1):
+        for k in (*range(1, 10), 39, 40, 41, 63, 64, 65, 69, 70):
             assert_same(found[:, k - 1], rounded_sum(x[:, :k], how, axis=1), how)
         assert_same(cumsum(x.T, how, axis=0), found.T)
 
@@ -310,8 +307,7 @@ def test_orders_without_a_running_sum_are_refused(how):
         cumsum([1.0, 2.0], how)
 
 
-@pytest.mark.parametrize("rounding", DETERMINISTIC)
-@pytest.mark.parametrize("fmt", [*FORMATS, "e11m40", "e5m2"])
+@pytest.mark.parametrize(("fmt", "rounding"), covering([*FORMATS, "e11m40", "e5m2"], DETERMINISTIC))
 def test_a_mean_is_the_sum_divided_with_one_rounding(fmt, rounding):
     fmt = lp.get_format(fmt)
     rng = np.random.default_rng(6)
