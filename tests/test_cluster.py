@@ -7,9 +7,11 @@ import gc
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,8 +100,12 @@ def files(tmp_path, monkeypatch):
     write_tensors(tmp_path / "model.safetensors", tensors)
     np.savez(tmp_path / "grads.npz", g=rng.standard_normal(50), f=np.ones((5, 6), order="F"))
     np.save(tmp_path / "columns.npy", np.asfortranarray(rng.standard_normal((50, 60))))
+    quantized = Path(__file__).parent / "data" / "quantized"
+    for name in ("nvfp4", "gpt_oss", "bnb_nf4_nested"):
+        shutil.copy(quantized / f"{name}.safetensors", tmp_path)
     monkeypatch.chdir(tmp_path)
-    return ["model.safetensors", "grads.npz", "columns.npy"]
+    names = ["model.safetensors", "grads.npz", "columns.npy"]
+    return [*names, *(f"{name}.safetensors" for name in ("nvfp4", "gpt_oss", "bnb_nf4_nested"))]
 
 
 def test_a_cluster_writes_the_figures_of_one_machine(client, files, tmp_path):
@@ -176,6 +182,16 @@ HOW = ["--to", "float8_e4m3fn", "--scale", "--rounding", "stochastic", "--rng", 
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_cluster_writes_quantized_layouts(client, shards, tmp_path):
+    there = ["--scheduler", client.scheduler.address]
+    assert main(["convert", *shards, "--to", "fp8_128x128", "-o", "here"]) == 0
+    assert main(["convert", *shards, "--to", "fp8_128x128", "-o", "there", *there]) == 0
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+    assert "config.json" in contents(tmp_path / "there")
+    assert main(["convert", "here", "--to", "bfloat16", "-o", "back", *there]) == 0
+    assert open_tensors("back")["w0"].dtype == lp.bfloat16.dtype
 
 
 def test_a_cluster_writes_the_files_of_one_machine(client, shards, tmp_path, capsys):

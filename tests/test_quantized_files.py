@@ -1,6 +1,7 @@
 """Quantized tensors of files mean their values: files that the libraries themselves have made."""
 
 import json
+import pickle
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 import lowprec as lp
 from lowprec.cli import main
-from lowprec.tensors import convert, open_tensors, write_tensors
+from lowprec.tensors import convert, open_tensors, remote, write_tensors
 
 DATA = Path(__file__).parent / "data" / "quantized"
 VALUES = np.load(DATA / "values.npz")
@@ -147,6 +148,17 @@ def test_codes_and_scales_in_two_shards_are_one_tensor(tmp_path):
     convert(tmp_path / "m-*-of-*.safetensors", tmp_path / "out", "bfloat16")
     again = open_tensors(tmp_path / "out")
     np.testing.assert_array_equal(again["layer.weight"].read(), lp.cast(exact(tensor), "bfloat16"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_process_can_read_them(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(DATA)
+    tensor = open_tensors(f"{name}.safetensors")["layer.weight"]
+    parts, kept = remote.divide({"w": tensor}, 1 << 20)
+    assert not kept
+    told = pickle.dumps(parts[0].tensor)
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(pickle.loads(told).read(), opened(name).read())
 
 
 def test_compare_measures_values():

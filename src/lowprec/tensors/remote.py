@@ -21,14 +21,16 @@ from lowprec.tensors.cluster import connected, finished
 from lowprec.tensors.kinds.npy import FortranRange
 from lowprec.tensors.kinds.npz import Member, read_npz
 from lowprec.tensors.kinds.safetensors import PackedBits
+from lowprec.tensors.quantized import QuantizedTensor
 from lowprec.tensors.sources import FileRange, Stamp
+from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from lowprec.analysis.measurement import Measurement
     from lowprec.formats import Format
-    from lowprec.tensors.tensor import Array, Source, Tensor
+    from lowprec.tensors.tensor import Array, Source
 
     _Result = tuple[str, int, list[Measurement]]
 
@@ -108,7 +110,7 @@ def divide(tensors: Mapping[str, Tensor], part_bytes: int) -> tuple[list[_Part],
     parts: list[_Part] = []
     kept: list[_Part] = []
     for name, tensor in tensors.items():
-        source = _elsewhere(tensor.source)
+        source = _elsewhere(tensor)
         if source is None:
             kept.append(_Part(name, tensor))
         else:
@@ -117,22 +119,16 @@ def divide(tensors: Mapping[str, Tensor], part_bytes: int) -> tuple[list[_Part],
     return parts, kept
 
 
-def _elsewhere(source: Source) -> Source | None:
+def _elsewhere(tensor: Tensor) -> Source | None:
     """Return a source that gives the same elements in another process; None if there is none."""
-    match source:
-        case FileRange():
-            return _absolute(source)
-        case FortranRange():
-            return dataclasses.replace(source, place=_absolute(source.place))
-        case PackedBits():
-            return dataclasses.replace(source, packed=_absolute(source.packed))
-        case Member():
-            return _ArchivedArray.of(source)
+    match tensor:
+        case QuantizedTensor():
+            return tensor.source if all(map(_elsewhere, tensor.stored)) else None
+        case Tensor(source=FileRange() | FortranRange() | PackedBits() as source):
+            return source
+        case Tensor(source=Member() as member):
+            return _ArchivedArray.of(member)
     return None
-
-
-def _absolute(place: FileRange) -> FileRange:
-    return dataclasses.replace(place, path=place.path.absolute())
 
 
 @dataclasses.dataclass(frozen=True)

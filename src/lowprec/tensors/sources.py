@@ -49,6 +49,11 @@ class FileRange:
     size: int
     stamp: Stamp
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Name the file absolutely: another process may be in another folder."""
+        path = self.path.absolute()
+        return FileRange, (path, self.offset, self.dtype, self.size, self.stamp)
+
     def blocks(self, elements: int) -> Iterator[Array]:
         """Yield all elements, in blocks of this many."""
         with self.path.open("rb", buffering=0) as file:
