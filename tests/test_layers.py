@@ -29,6 +29,7 @@ from lowprec.train.layers.layer import column_sums
 from lowprec.train.numerics import numerics_of
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.regularizers import L2, MaxNorm
+from lowprec.train.running.listening import Listening
 
 FLOAT64 = Policy(params="float64", compute="float64", accumulate="float64")
 POLICIES = ["float32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float16"]
@@ -548,6 +549,31 @@ def test_column_sums_have_the_bits_of_numpys(rows, columns):
     x[1:, 0] = -0.0
     for terms in (x, x * np.float32(1e30), x[:, ::-1], np.asfortranarray(x), x.astype(np.float64)):
         assert column_sums(terms).tobytes() == terms.sum(axis=0).tobytes()
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "mixed_float8"], ids=str)
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+@np.errstate(all="ignore")
+def test_a_dense_layer_has_the_bits_of_its_steps_made_one_by_one(policy, activation):
+    steps = Run(Listening(get_policy(policy)), True, lambda: np.random.default_rng(7))
+    together = Run(numerics_of(get_policy(policy)), True, steps.rng)
+    rng = np.random.default_rng(0)
+    for rows, inputs, units in itertools.product((1, 33), (1, 70), (1, 2, 45)):
+        params, x = drawn(Dense(units, activation=activation), (inputs,), policy, rows)
+        dy = together.numerics.gradient(rng.standard_normal((rows, units)).astype(np.float32))
+        for special in (None, np.nan, np.inf, -np.inf, -0.0, 1e-41, 3e38):
+            for array in (x, dy, params["kernel"], params["bias"]):
+                if special is not None:
+                    array.reshape(-1)[rng.integers(array.size)] = special
+            for trainable, wants in itertools.product((True, False), repeat=2):
+                layer = Dense(units, activation=activation, trainable=trainable)
+                found = []
+                for run in (steps, together):
+                    run.wants_input_gradient = wants
+                    y, saved = layer.forward(params, x, run)
+                    dx, gradients = layer.backward(params, saved, dy, run)
+                    found.append([y, np.empty(0) if dx is None else dx, *gradients.values()])
+                assert [a.tobytes() for a in found[0]] == [b.tobytes() for b in found[1]]
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "mixed_float8", FLOAT64], ids=str)

@@ -1,7 +1,8 @@
 """What a training step does to whole tensors, in one pass each: add and round, mask, look.
 
 The addition is float32's; the rule of the plan then rounds its result. A plan may be empty: float32
-itself.
+itself. A fully connected layer is a call forward and a call backward: between two steps of a small
+network, calls cost more than what they compute.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from lowprec.kernels.loops import (
     EXACT_FLOATS,
     Elements,
     apply_plan,
+    apply_rule,
     compile_as,
     kept,
+    kernel,
     load_constants,
     spell,
     swap_float_state,
 )
 from lowprec.kernels.plans import conversion_plan
+from lowprec.kernels.products.matmul import DEPTH, FLOAT32, NO_CONSTANTS, make_multiply
 from lowprec.rounding import Overflow, Rounding
 
 _WIDE, _NARROW = 32, 8  # lanes
@@ -32,6 +36,16 @@ _WIDE, _NARROW = 32, 8  # lanes
 _vector = types.Array(types.float32, 1, "C")
 _input = types.Array(types.float32, 1, "C", readonly=True)
 _constants = types.Array(types.uint64, 1, "C")
+_matrix = types.Array(types.float32, 2, "C")
+_operand = types.Array(types.float32, 2, "A", readonly=True)
+_product = types.void(
+    _operand,
+    _operand,
+    types.Array(types.float32, 2, "A"),
+    types.boolean,
+    types.int64,
+    types.Array(types.uint64, 2, "C"),
+)
 
 
 @intrinsic(prefer_literal=True)
@@ -58,14 +72,14 @@ def _apply_sum(
     return types.void(x, y, i, j, constants, plan, relu, count), generate
 
 
-@functools.cache
-def _sum_loop(plan: str, relu: int) -> Any:
-    def loop(x, y, constants):  # type: ignore[no-untyped-def]
-        c = load_constants(constants)
+def _adding_rows(plan: str, relu: int) -> Any:
+    """Return what adds a row to every row of an array, and rounds the sums."""
+
+    @kernel
+    def add_rows(x, y, c):  # type: ignore[no-untyped-def]
         width = y.size
         wide = width - width % _WIDE
         narrow = width - width % _NARROW
-        state = swap_float_state(EXACT_FLOATS)
         for first in range(0, x.size, width):
             for j in range(0, wide, _WIDE):
                 _apply_sum(x, y, first + j, j, c, plan, relu, _WIDE)
@@ -73,9 +87,28 @@ def _sum_loop(plan: str, relu: int) -> Any:
                 _apply_sum(x, y, first + j, j, c, plan, relu, _NARROW)
             for j in range(narrow, width):
                 _apply_sum(x, y, first + j, j, c, plan, relu, 1)
+
+    return add_rows
+
+
+@functools.cache
+def _sum_loop(plan: str, relu: int) -> Any:
+    add_rows = _adding_rows(plan, relu)
+
+    def loop(x, y, constants):  # type: ignore[no-untyped-def]
+        state = swap_float_state(EXACT_FLOATS)
+        add_rows(x, y, load_constants(constants))
         swap_float_state(state)
 
     return compile_as(f"sum|{plan}|{relu}", loop, types.void(_vector, _input, _constants))
+
+
+def _rounding_plan(fmt: Format, overflow: Overflow) -> tuple[str, Any]:
+    """Return how float32 is rounded to a format, as text, and the rule's constants."""
+    if fmt == float32:
+        return "", np.zeros(16, np.uint64)
+    plan, constants = conversion_plan(fmt, "float32", "float32", Rounding.TIES_TO_EVEN, overflow)
+    return spell(plan), constants
 
 
 class Sum:
@@ -84,13 +117,7 @@ class Sum:
     __slots__ = ("constants", "loop", "relu_loop")
 
     def __init__(self, fmt: Format, overflow: Overflow) -> None:
-        plan = ""
-        self.constants = np.zeros(16, np.uint64)
-        if fmt != float32:
-            made, self.constants = conversion_plan(
-                fmt, "float32", "float32", Rounding.TIES_TO_EVEN, overflow
-            )
-            plan = spell(made)
+        plan, self.constants = _rounding_plan(fmt, overflow)
         self.loop = _sum_loop(plan, 0)
         self.relu_loop = _sum_loop(plan, 1)
 
@@ -98,6 +125,142 @@ class Sum:
         """Change contiguous `x`, of a multiple of `row`'s size; ``max(., 0)`` after if `relu`."""
         if row.size:
             (self.relu_loop if relu else self.loop)(x.reshape(-1), row, self.constants)
+
+
+# A fully connected layer -------------------------------------------------------------------------
+
+
+@intrinsic
+def _multiply_at(
+    _: Any, address: Any, a: Any, b: Any, c: Any, is_first: Any, block: Any, constants: Any
+) -> Any:
+    """Call the loop of a matrix product that is at an address.
+
+    A call by its name would make its machine code anew as a part of every loop that calls it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        calls = context.call_conv
+        kind = calls.get_function_type(types.void, _product.args)
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        calls.call_function(builder, function, types.void, _product.args, args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, *_product.args), generate
+
+
+def _rounding(plan: str) -> Any:
+    """Return what rounds an array into another, which may be itself."""
+
+    @kernel
+    def round_into(x, out, c):  # type: ignore[no-untyped-def]
+        if plan != "":
+            whole = x.size - x.size % _WIDE
+            for i in range(0, whole, _WIDE):
+                apply_rule(x, out, i, c, plan, _WIDE)
+            for i in range(whole, x.size):
+                apply_rule(x, out, i, c, plan, 1)
+
+    return round_into
+
+
+@functools.cache
+def _forward_loop(plan: str, relu: bool) -> Any:
+    add_rows, round_into = _adding_rows(plan, int(relu)), _rounding(plan)
+
+    def loop(x, weights, bias, rounded, out, constants, multiply, none):  # type: ignore[no-untyped-def]
+        c = load_constants(constants)
+        state = swap_float_state(EXACT_FLOATS)
+        round_into(weights.reshape(-1), rounded.reshape(-1), c)
+        row = bias.copy()
+        round_into(bias, row, c)
+        _multiply_at(multiply, x, rounded, out, True, DEPTH, none)
+        add_rows(out.reshape(-1), row, c)
+        swap_float_state(state)
+
+    weights = types.Array(types.float32, 2, "C", readonly=True)
+    rounded = _matrix if plan else weights
+    signature = types.void(
+        _operand, weights, _input, rounded, _matrix, _constants, types.int64, _product.args[-1]
+    )
+    return compile_as(f"dense forward|{plan}|{relu}", loop, signature)
+
+
+@functools.cache
+def _backward_loop(plan: str, relu: bool) -> Any:
+    round_into = _rounding(plan)
+
+    def loop(x, weights, y, dy, dz, of_weights, of_bias, dx, constants, multiply, none):  # type: ignore[no-untyped-def]
+        c = load_constants(constants)
+        state = swap_float_state(EXACT_FLOATS)
+        of_bias[:] = np.float32(0)
+        for i in range(dz.shape[0]):
+            if relu:
+                for j in range(dz.shape[1]):
+                    dz[i, j] = dy[i, j] if y[i, j] > 0 else np.float32(0)
+            for j in range(dz.shape[1]):
+                of_bias[j] += dz[i, j]
+        for j in range(of_bias.size):
+            total = of_bias[j]
+            of_bias[j] = total if total == total else np.float32(np.nan)
+        round_into(of_bias, of_bias, c)
+        _multiply_at(multiply, x.T, dz, of_weights, True, DEPTH, none)
+        round_into(of_weights.reshape(-1), of_weights.reshape(-1), c)
+        if dx.size:
+            _multiply_at(multiply, dz, weights.T, dx, True, DEPTH, none)
+            round_into(dx.reshape(-1), dx.reshape(-1), c)
+        swap_float_state(state)
+
+    read = types.Array(types.float32, 2, "C", readonly=True)
+    dz = _matrix if relu else read
+    arrays = _operand, _operand, read, read, dz, _matrix, _vector, _matrix
+    signature = types.void(*arrays, _constants, types.int64, _product.args[-1])
+    return compile_as(f"dense backward|{plan}|{relu}", loop, signature)
+
+
+_NOTHING = np.empty((0, 0), np.float32)
+
+
+class Affine:
+    """A fully connected layer under float32 sums, with a linear or a ReLU activation.
+
+    Every array is contiguous float32.
+    """
+
+    def __init__(self, compute: Format, gradients: Format) -> None:
+        self.forward_plan, self.compute = _rounding_plan(compute, Overflow.IEEE)
+        self.backward_plan, self.gradients = _rounding_plan(gradients, Overflow.IEEE)
+        multiply: Any = make_multiply(FLOAT32)
+        (compiled,) = multiply.overloads.values()
+        self.multiply = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+    def forward(self, x: Any, weights: Any, bias: Any, relu: bool) -> tuple[Any, Any]:
+        """Return the rounded weights, and the rounded x · weights + bias, at least 0 if `relu`."""
+        loop = _forward_loop(self.forward_plan, relu)
+        rounded = np.empty_like(weights) if self.forward_plan else weights
+        out = np.empty((x.shape[0], weights.shape[1]), np.float32)
+        loop(x, weights, bias, rounded, out, self.compute, self.multiply, NO_CONSTANTS)
+        return rounded, out
+
+    def backward(
+        self, x: Any, weights: Any, y: Any, dy: Any, wants_input: bool
+    ) -> tuple[Any, Any, Any]:
+        """Return the gradients of weights, bias and, if it is wanted, input, else None.
+
+        `y` is what ReLU left, None where there is none.
+        """
+        relu = y is not None
+        dz = np.empty_like(dy) if relu else dy
+        of_weights = np.empty(weights.shape, np.float32)
+        of_bias = np.empty(weights.shape[1], np.float32)
+        dx = np.empty(x.shape, np.float32) if wants_input else _NOTHING
+        arrays = x, weights, y if relu else _NOTHING, dy, dz, of_weights, of_bias, dx
+        loop = _backward_loop(self.backward_plan, relu)
+        loop(*arrays, self.gradients, self.multiply, NO_CONSTANTS)
+        return of_weights, of_bias, dx if wants_input else None
+
+
+# Looking -----------------------------------------------------------------------------------------
 
 
 @functools.cache

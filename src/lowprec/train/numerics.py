@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     RNG = Callable[[], np.random.Generator]
 
 Array = np.ndarray[Any, Any]
+_SINGLE = Accumulator("float32")
 _SMALL = 1 << 16  # elements
 _LARGEST_POWER = 100  # of two by which numbers are multiplied without a look at the ends of float32
 
@@ -137,6 +138,18 @@ class Numerics:
             return np.where(y > 0, dy, dy.dtype.type(0))
         masked: Array = self._passes.masked(np.ascontiguousarray(dy), np.ascontiguousarray(y))
         return masked
+
+    @functools.cached_property
+    def affine(self) -> Any:
+        """A fully connected layer in a call for each pass; None where steps are made one by one.
+
+        The bits are the same.
+        """
+        is_plain = self._is_fused and self._blocks is None
+        if type(self) is not Numerics or not is_plain or self.policy.accumulator != _SINGLE:
+            return None
+        formats = self.policy.formats
+        return self._passes.Affine(formats["compute"], formats["gradients"])
 
     # In the loop ---------------------------------------------------------------------------------
 
@@ -293,7 +306,7 @@ def _product(policy: Policy) -> Callable[[Array, Array], Array]:
     accumulator = policy.accumulator
     if policy.is_float64:
         return functools.partial(matmul, inputs="float64", accumulator=accumulator)
-    if accumulator == Accumulator("float32"):
+    if accumulator == _SINGLE:
         from lowprec.kernels.products.matmul import float32_product  # imports Numba
 
         return cast("Callable[[Array, Array], Array]", float32_product)

@@ -39,7 +39,7 @@ DEPTH = 128  #: terms of a panel
 _HEIGHT = 1024  # rows of the left operand that one panel after the other uses
 _FEW_ROWS = 32  # for which the right operand is read where it lies
 _HEIGHTS = "8 4 1" if processor_has("avx512f") else "4 1"  # of tiles
-_NO_CONSTANTS = np.zeros((2, len(Constants._fields)), np.uint64)
+NO_CONSTANTS = np.zeros((2, len(Constants._fields)), np.uint64)
 
 
 def float32_product(a: Array, b: Array, out: Array | None = None) -> Array:
@@ -84,7 +84,7 @@ def float32_product(a: Array, b: Array, out: Array | None = None) -> Array:
             f"out has shape {out.shape} and strides {out.strides}; the product has shape "
             f"{(rows, columns)}, and its rows must be contiguous"
         )
-    _float32_multiply()(a, b, out, True, DEPTH, _NO_CONSTANTS)
+    _float32_multiply()(a, b, out, True, DEPTH, NO_CONSTANTS)
     return out
 
 

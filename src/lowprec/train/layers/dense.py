@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
+from lowprec.train import activations
 from lowprec.train.layers.activation import Activated, activate, activation_gradient
 from lowprec.train.layers.layer import Array, Run, Shape, column_sums, positive
 
@@ -86,6 +89,11 @@ class Dense(Activated):
     def forward(self, params: Mapping[str, Array], x: Array, run: Run) -> tuple[Array, Any]:
         """Return activation(x · kernel + bias), along the last axis."""
         numerics = run.numerics
+        affine = self._affine(run)
+        if affine is not None and _are_plain(x, params["kernel"]):
+            is_relu = self.function is activations.relu
+            kernel, y = affine.forward(x, params["kernel"], params["bias"], is_relu)
+            return y, (x, kernel, y, y)
         kernel = numerics.compute(params["kernel"])
         bias = numerics.compute(params["bias"]) if self.use_bias else None
         sums = numerics.forward_product(_rows(x), kernel)
@@ -99,6 +107,11 @@ class Dense(Activated):
         """Return dz · kernelᵀ, and the gradients xᵀ · dz and Σ dz."""
         x, kernel, z, y = saved
         numerics = run.numerics
+        affine = self._affine(run) if self.trainable else None
+        if affine is not None and _are_plain(x, dy):
+            left = y if self.function is activations.relu else None
+            *found, dx = affine.backward(x, kernel, left, dy, run.wants_input_gradient)
+            return dx, dict(zip(("kernel", "bias"), found, strict=True))
         dz = activation_gradient(self.function, _rows(dy), z, y, numerics)
         gradients = {}
         if self.trainable:
@@ -109,6 +122,21 @@ class Dense(Activated):
             return None, gradients
         dx = numerics.input_gradient(dz, kernel, run.rng)
         return dx if x.ndim == 2 else dx.reshape(x.shape), gradients
+
+    def _affine(self, run: Run) -> Any:
+        """Return what makes a whole pass in one call; None where there is nothing that does."""
+        if self.function not in (activations.relu, activations.linear):
+            return None
+        if not self.use_bias or self.units == 1:  # one column is summed in another order
+            return None
+        return getattr(run.numerics, "affine", None)
+
+
+def _are_plain(*arrays: Array) -> bool:
+    """Whether arrays are contiguous matrices of float32, and not empty."""
+    return all(
+        a.ndim == 2 and a.flags.c_contiguous and a.size and a.dtype == np.float32 for a in arrays
+    )
 
 
 def _rows(x: Array) -> Array:
