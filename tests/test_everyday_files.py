@@ -42,6 +42,33 @@ def test_the_older_form_runs_no_program(tmp_path):
         open_tensors(path)
 
 
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_arrays_of_numpy_beside_tensors_are_read(is_archive, tmp_path):
+    torch = pytest.importorskip("torch")
+    content = {"w": torch.ones(2), "mean": X, "best": np.float64(0.5), "name": np.array(["a"])}
+    content["objects"] = np.array([{}, 1], dtype=object)
+    path = tmp_path / "a.pth.tar"
+    torch.save(content, path, _use_new_zipfile_serialization=is_archive)
+    if is_archive:
+        with pytest.raises(ValueError, match="does not load it as tensors alone"):
+            open_tensors(path)
+    del content["objects"], content["name"]
+    torch.save(content, path, _use_new_zipfile_serialization=is_archive)
+    found = open_tensors(path)
+    assert list(found) == ["w", "mean"]
+    np.testing.assert_array_equal(found["mean"].read(), X)
+
+
+def test_what_is_not_torchs_is_refused_in_one_line(tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "weights.bin").write_bytes(bytes([21, 0, 1, 2]) * 50)
+    with pytest.raises(ValueError, match=r"another program's .* as in --as bfloat16"):
+        open_tensors(tmp_path / "weights.bin")
+    (tmp_path / "a.ckpt").write_bytes(pickle.dumps({"w": X}))
+    with pytest.raises(ValueError, match=r"pickled arrays save with numpy\.savez"):
+        open_tensors(tmp_path / "a.ckpt")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_programs_are_refused_with_the_line_that_helps(tmp_path):
     torch = pytest.importorskip("torch")
@@ -140,6 +167,22 @@ def test_onnx(tmp_path):
     onnx.save(model, tmp_path / "e.onnx", save_as_external_data=True, location="e.data",
               size_threshold=0)  # fmt: skip
     np.testing.assert_array_equal(values(tmp_path / "e.onnx", "w"), X)
+
+
+def test_onnx_names_begin_as_those_of_torch_do(tmp_path):
+    """A slash before the name of a node is not a folder; quantized initializers are one tensor."""
+    onnx = pytest.importorskip("onnx")
+    codes = np.uint8([[0, 128, 255]])
+    parts = {"w_quantized": codes, "w_scale": np.float32(0.5), "w_zero_point": np.uint8(130)}
+    parts |= {"/model/stft/Constant_output_0": X, "v_quantized": codes.astype("i1")}
+    parts |= {"v_scale": np.float32([2, 3, 4])}  # along which axis, the file does not say
+    stored = [onnx.numpy_helper.from_array(np.asarray(x), name) for name, x in parts.items()]
+    graph = onnx.helper.make_graph([], "g", [], [], initializer=stored)
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "a.onnx")
+    found = open_tensors(tmp_path / "a.onnx")
+    assert {name for name in found if not found[name].left} == {"w", "model/stft/Constant_output_0"}
+    assert found["w"].read().tolist() == [[-65.0, -1.0, 62.5]]
+    assert found["w"].codes.tolist() == [[-128, 0, 127]]
 
 
 def test_hdf5_and_keras(tmp_path):

@@ -244,6 +244,8 @@ class _Parts(NamedTuple):
     def found(self) -> _Found:
         stored = tuple(tensor for tensor in self.used if tensor is not None)
         period = (1, *self.shape)[-2]
+        if self.scales.stored.size == 1:  # and all matrices are one
+            period = self.codes.rows
         source = Grid(self.codes, self.scales, self.values, self.tile, period)
         grid = self.scales.stored.shape
         tensor = QuantizedTensor(
@@ -404,13 +406,14 @@ def _read_scaled(model: _Model, name: str, base: str) -> _Found | None:
     """Read ``weight`` beside ``weight_scale``: fp8 or int8, or ModelOpt's bytes of NVFP4.
 
     DeepSeek's own programs call the scale ``scale``, ComfyUI ``scale_weight``; optimum-quanto has
-    ``weight._data`` and ``weight._scale``.
+    ``weight._data`` and ``weight._scale``, ONNX Runtime ``w_quantized``, int8 or uint8, ``w_scale``
+    and ``w_zero_point``.
     """
     codes = model.get(base)
     if codes is None:
         return None
     scale = model.tensors[name]
-    stem = base.removesuffix("._data")
+    stem = base.removesuffix("._data").removesuffix("_quantized")
     _need(model.get(f"{stem}._shift") is None, "its elements are shifted")
     in_all = model.get(f"{base}_scale_2")
     packed = _as_bytes(codes)
@@ -418,10 +421,12 @@ def _read_scaled(model: _Model, name: str, base: str) -> _Found | None:
     if packed.dtype == np.uint8 and len(codes.shape) >= 2 and is_known:
         _need(len(scale.shape) == len(codes.shape), "its shapes")
         return _bytes_of_floats(packed, scale, _scalar(in_all), base, divides=False)
-    if codes.dtype not in _FP8 and codes.dtype != np.int8:
+    is_onnx = base.endswith("_quantized")
+    if codes.dtype not in _FP8 and codes.dtype != np.int8 and not is_onnx:
         return None  # a number of another meaning: a norm's scale beside its weight
-    kind = "float" if codes.dtype in _FP8 else "int"
-    found = _plain_codes(model, codes, scale, base, kind)
+    _need(not is_onnx or (codes.dtype.name in ("int8", "uint8") and scale.size == 1), "its axis")
+    kind = "onnx" if is_onnx else "float" if codes.dtype in _FP8 else "int"
+    found = _plain_codes(model, codes, scale, stem if is_onnx else base, kind)
     return found._replace(tensor=dataclasses.replace(found.tensor, name=stem))
 
 
@@ -445,8 +450,8 @@ def _plain_codes(model: _Model, codes: Tensor, scale: Tensor, base: str, kind: s
     scale_format = _scale_format(scale)
     grid = scale.shape + (1,) * (len(codes.shape) - len(scale.shape))
     if scale.size == 1:
-        tile, lines, groups = (max(rows, 1), max(columns, 1)), 1, 1
-        block: Any = tile if len(codes.shape) > 1 else None
+        tile, lines, groups = (max(outer * rows, 1), max(columns, 1)), 1, 1
+        block: Any = (max(rows, 1), max(columns, 1)) if len(codes.shape) > 1 else None
     else:
         _need(len(grid) == len(codes.shape) > 1, f"scales {grid} for codes {codes.shape}")
         _need(grid[:-2] == codes.shape[:-2], f"scales {grid} for codes {codes.shape}")
@@ -455,7 +460,9 @@ def _plain_codes(model: _Model, codes: Tensor, scale: Tensor, base: str, kind: s
         lines *= outer
     zero = model.get(f"{base}_zero_point")
     if zero is not None:
-        _need(zero.dtype == np.int8 and zero.size == scale.size, "its zero points")
+        kinds = (np.int8, codes.dtype)
+        _need(zero.dtype in kinds and zero.size == scale.size, "its zero points")
+    offset = 128 if codes.dtype == np.uint8 else 0
     is_mx = scale_format == float8_e8m0fnu
     _need(not is_mx or codes.dtype in _FP8, "integers with powers of two for scales")
     packing = "mxfp8-quantized" if is_mx else f"{kind}-quantized"
@@ -465,9 +472,9 @@ def _plain_codes(model: _Model, codes: Tensor, scale: Tensor, base: str, kind: s
         packing,
         codes.shape,
         _block_format(element, block, scale_format),
-        Codes(codes, outer * rows, columns, 8, columns),
-        _table(element),
-        Scales(scale, lines, groups, table, zero_points=zero),
+        Codes(codes, outer * rows, columns, 8, columns, offset=offset),
+        _table(element, is_offset=bool(offset)),
+        Scales(scale, lines, groups, table, zero_points=zero, zero_offset=offset),
         tile,
         (codes, scale, zero),
     ).found()
@@ -757,6 +764,7 @@ _READERS: tuple[tuple[str, str, Callable[[_Model, str, str], _Found | None]], ..
     ("_scale_inv", "", _read_inverse),
     ("._scale", "._data", _read_scaled),
     ("_scale", "", _read_scaled),
+    ("_scale", "_quantized", _read_scaled),
     (".scale", ".weight", _read_scaled),
     (".scale_weight", ".weight", _read_scaled),
     ("_blocks", "", _read_blocks),

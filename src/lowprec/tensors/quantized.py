@@ -116,7 +116,7 @@ class Scales(NamedTuple):
             return None
         if isinstance(self.zero_points, Tensor):
             found = rows_of(self.zero_points, first * self.columns, count * self.columns)
-            return found.astype(np.float64).reshape(count, self.columns)
+            return found.astype(np.float64).reshape(count, self.columns) - self.zero_offset
         whole: Array = self.zero_points.read(0, self.zero_points.rows)  # packed down the columns
         return whole.T[first : first + count].astype(np.float64) - self.zero_offset
 

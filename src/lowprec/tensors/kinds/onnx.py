@@ -61,7 +61,7 @@ def _initializers(graph: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _tensor(onnx: Any, path: Path, named: tuple[str, Any]) -> Tensor:
-    name, found = checked_name(named[0] or "initializer"), named[1]
+    name, found = checked_name(named[0].lstrip("/") or "initializer"), named[1]
     shape = tuple(int(n) for n in found.dims)
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(found.data_type)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lowprec.tensors.checks import checked_name, refuse_duplicates
-from lowprec.tensors.sources import as_tensor
+from lowprec.tensors.sources import ArraySource, as_tensor
 from lowprec.tensors.tensor import TensorFile
 
 if TYPE_CHECKING:
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lowprec.tensors.tensor import Tensor
+
+
+_MOST_RATIO = 2  # arrays' bytes to the file's: neither is packed, and views may share
 
 
 def read_torch(path: Path) -> TensorFile:
@@ -40,15 +46,31 @@ def read_torch(path: Path) -> TensorFile:
             name="torch",
         ) from None
     is_archive = _is_archive(path)
-    try:  # what older torch wrote is no archive, and is read into memory
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+    try:  # what older torch wrote is not an archive, and is read into memory
+        with torch.serialization.safe_globals(_of_numpy()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of forms of pickle, which an error tells better
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except Exception as error:  # of many kinds: the unpickler's, the archive's, torch's own
         raise ValueError(f"torch does not load it as tensors alone: {_reason(error)}") from None
     tensors = tuple(_tensors("", content))
     if not tensors:
         raise ValueError("it holds no tensors")
+    claimed = sum(t.nbytes for t in tensors if isinstance(t.source, ArraySource))
+    if claimed > max(1 << 20, _MOST_RATIO * path.stat().st_size):
+        raise ValueError(f"its arrays claim {claimed:,} bytes, more than fit in it")
     refuse_duplicates(tensor.name for tensor in tensors)
     return TensorFile(path, tensors, {})
+
+
+def _of_numpy() -> list[Any]:
+    """Return what builds NumPy's arrays and scalars, beside tensors in older files: no program."""
+    core: Any = np._core.multiarray  # type: ignore[attr-defined]
+    makers = [
+        (getattr(core, name), f"numpy.{room}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for room in ("core", "_core")
+    ]
+    return [*makers, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"}]
 
 
 def _is_archive(path: Path) -> bool:
@@ -80,6 +102,12 @@ def _reason(error: Exception) -> str:
             f"beside tensors it holds a {refused[1]}, which might run a program when it is made; "
             "in a program that trusts it, save its state_dict() alone with torch.save"
         )
+    damaged = re.search(r"WeightsUnpickler error:\s*([^\n]+)", text)
+    if damaged:
+        return (
+            f"it is damaged or another program's ({damaged[1]:.100}); of bare codes say what they "
+            "are, as in --as bfloat16; pickled arrays save with numpy.savez where they are trusted"
+        )
     return f"{text.partition(chr(10))[0] or type(error).__name__:.200}"
 
 
@@ -93,6 +121,8 @@ def _tensors(prefix: str, content: Any) -> Iterator[Tensor]:
                 f"{name!r:.100} is not a plain tensor: {content.layout} {content.dtype}"
             )
         yield as_tensor(name, content.detach())
+    elif isinstance(content, np.ndarray) and content.dtype.kind in "fiub":
+        yield as_tensor(checked_name(prefix or "tensor"), content)
     elif isinstance(content, dict | list | tuple):
         items = content.items() if isinstance(content, dict) else enumerate(content)
         for key, part in items:
