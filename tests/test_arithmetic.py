@@ -14,7 +14,17 @@ from exact_arithmetic import EVENTS, flushed, outcome
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from softfloat_peer import ExceptionFlag, RoundingMode, softfloat
-from table import DETERMINISTIC, FORMATS, POLICIES, STOCHASTIC, assert_same, name, policies
+from table import (
+    DETERMINISTIC,
+    FORMATS,
+    POLICIES,
+    RARE,
+    STOCHASTIC,
+    assert_same,
+    covering,
+    name,
+    policies,
+)
 
 import lowprec as lp
 from lowprec import Format
@@ -144,8 +154,9 @@ def test_tiny_numbers_become_zero_where_asked(operation, switch):
         check(fmt, operation, "toward_positive", **switch)
 
 
-@pytest.mark.parametrize("operation", ["multiply", "divide", "fma"])
-@pytest.mark.parametrize("rounding", DETERMINISTIC)
+@pytest.mark.parametrize(
+    ("rounding", "operation"), covering(DETERMINISTIC, ["multiply", "divide", "fma"])
+)
 def test_tininess_after_rounding_decides_about_underflow_and_flushing(operation, rounding):
     for fmt in (lp.float16, lp.bfloat16, lp.float8_e4m3fn, lp.get_format("p3109_k7p1se")):
         check(fmt, operation, rounding, count=400, tininess="after")
@@ -374,7 +385,10 @@ def test_zeros_of_different_signs_add_up_to_the_zero_of_the_mode(fmt):
     for rounding in ("ties_to_even", "toward_negative"):
         arithmetic, one = Arithmetic(fmt, rounding=rounding), fmt.max
         is_negative = rounding == "toward_negative" and fmt.has_negative_zero
-        for result in (arithmetic.add(one, -one), arithmetic.fma(one, 0.0, -0.0)):
+        results = [arithmetic.add(one, -one)]
+        if fmt not in RARE:  # whose kernels are compiled for no other test
+            results.append(arithmetic.fma(one, 0.0, -0.0))
+        for result in results:
             assert result == 0
             assert bool(np.signbit(result)) == is_negative
 

@@ -66,8 +66,8 @@ def test_torch_gets_the_kernels_bits(fmt):
 @pytest.mark.parametrize("fmt", HELD, ids=name)
 def test_jax_gets_the_kernels_bits(fmt):
     jnp = pytest.importorskip("jax.numpy", reason="jax is not installed")
-    x = numbers(fmt)
-    for mode in DETERMINISTIC:
+    x, i = numbers(fmt), HELD.index(fmt)
+    for mode in {"ties_to_even", DETERMINISTIC[i % 8], DETERMINISTIC[(i + 3) % 8]}:  # each compiles
         ours = portable.round_to(jnp.asarray(x), fmt, rounding=mode)
         same_bits(np.asarray(ours), kernel(x, fmt, mode, "ieee"), x)
 
