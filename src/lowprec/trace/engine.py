@@ -564,7 +564,6 @@ class Engine:
         taken: Sequence[tuple[Any, Any, Source]],
         flows: Sequence[tuple[Any, Any]],
         site: Site,
-        bits: Any = None,
     ) -> None:
         """Book the error of a result: what operands bring by their slopes, the rest to the line.
 
@@ -582,60 +581,63 @@ class Engine:
         zs = result.shadow
         shape = zs.shape
         error = result.value - zs
-        kept_here = np.isfinite(error)
-        is_clean = bool(kept_here.all())
-        if not is_clean:
+        mask: Any = np.isfinite(error)
+        if mask.all():
+            mask = None
+        else:
             self.has_nonfinite = True
-            error = np.where(kept_here, error, 0.0)
-        born, grown = result.store.born, result.store.grown
-        assert born is not None
-        assert grown is not None
-        total: Any = None
-        carried: Any = None
-        lowest: Any = None
-        brought_born: dict[int, list[tuple[Any, Any, Any]]] = {}
-        brought_grown: dict[int, list[tuple[Any, Any, Any]]] = {}
-        for (_, _, source), (slope, kept) in zip(taken, flows, strict=True):
+            error = np.where(mask, error, 0.0)
+        is_tame = site.name in operations.TAME and not self.has_nonfinite
+        brought: list[tuple[Any, Any, Any]] = []  # slope, kept, error of the operand
+        born_pieces: dict[int, list[tuple[Any, Any, Any]]] = {}
+        grown_pieces: dict[int, list[tuple[Any, Any, Any]]] = {}
+        for source, slope, kept in _carriers(taken, flows):
             parts = _parts(source, "born")
             if not parts and (self.watched is None or source is None):
                 continue
-            is_tame = site.name in operations.TAME and not self.has_nonfinite
-            if not (is_tame or callable(slope) or type(slope) is float or is_finite(slope)):
-                slope = np.where(np.isfinite(slope), slope, 0.0)
-            is_whole = type(kept) is float and kept == 1.0
-            if not (is_tame or is_whole or is_finite(kept)):
-                kept = np.where(np.isfinite(kept), kept, 0.0)
-            brought = source.value - source.shadow
-            if self.has_nonfinite and not is_finite(brought):
-                brought = np.where(np.isfinite(brought), brought, 0.0)
-            share = _through(slope, brought, shape)
-            part = share if is_whole else share * kept
-            if not is_clean:
-                share, part = np.where(kept_here, share, 0.0), np.where(kept_here, part, 0.0)
-            total = share if total is None else total + share
-            carried = part if carried is None else carried + part
-            lowest = kept if lowest is None or lowest is kept else np.minimum(lowest, kept)
+            if not (is_tame or callable(slope)):
+                slope = _without_nonfinite(slope)
+            if not is_tame:
+                kept = _without_nonfinite(kept)
+            own = source.value - source.shadow
+            if self.has_nonfinite:
+                own = _without_nonfinite(own)
+            brought.append((slope, kept, own))
             for unit, piece in parts.items():
-                brought_born.setdefault(unit, []).append((slope, 1.0, piece))
-            if not is_whole and not callable(slope):
+                born_pieces.setdefault(unit, []).append((slope, 1.0, piece))
+            if type(slope) is np.ndarray and type(kept) is np.ndarray:
                 slope, kept = slope * kept, 1.0
             for unit, piece in _parts(source, "grown").items():
-                brought_grown.setdefault(unit, []).append((slope, kept, piece))
-        mask = None if is_clean else kept_here
-        for unit, pieces in brought_born.items():
+                grown_pieces.setdefault(unit, []).append((slope, kept, piece))
+        born, grown = result.store.born, result.store.grown
+        assert born is not None
+        assert grown is not None
+        for unit, pieces in born_pieces.items():
             born[unit] = _added(pieces, shape, mask)
-        for unit, pieces in brought_grown.items():
+        for unit, pieces in grown_pieces.items():
             grown[unit] = _added(pieces, shape, mask)
-        own = error if total is None else error - total
-        self._book(born, own, result, taken, site)
-        rest = own if carried is None or carried is total else error - carried
-        self._book(grown, rest, result, taken, site)
+        if not brought:
+            self._book(born, error, taken, site)
+            self._book(grown, error.copy(), taken, site)
+            self._weigh(site, error, None, None, 1.0)
+            return
+        total = _added([(slope, 1.0, own) for slope, _, own in brought], shape, mask)
+        carried = total
+        if any(type(kept) is not float for _, kept, _ in brought):
+            carried = _added(brought, shape, mask)
+        lowest = brought[0][1]
+        for _, kept, _ in brought[1:]:
+            lowest = lowest if lowest is kept else np.minimum(lowest, kept)
+        own = error - total
+        self._book(born, own, taken, site)
+        self._book(grown, own.copy() if carried is total else error - carried, taken, site)
         self._weigh(site, own, total, carried, lowest)
 
-    def _book(
-        self, parts: dict[int, Any], own: Any, result: Traced, taken: Any, site: Site
-    ) -> None:
-        """Book what operands do not explain: to the line, or to where an operand was lost."""
+    def _book(self, parts: dict[int, Any], own: Any, taken: Any, site: Site) -> None:
+        """Book what operands do not explain: to the line, or to where an operand was lost.
+
+        `own` is a fresh array.
+        """
         if not np.any(own):
             return
         here = site.unit.index
@@ -660,7 +662,7 @@ class Engine:
         if here in parts:
             parts[here] += own
         else:
-            parts[here] = np.array(own)
+            parts[here] = own
 
     def _weigh(self, site: Site, own: Any, total: Any, carried: Any, lowest: Any) -> None:
         """Keep how much error was born and amplified here.
@@ -1419,42 +1421,74 @@ def _origins_of(source: Source) -> Any:
     return None
 
 
+def _carriers(taken: Any, flows: Any) -> list[tuple[Source, Any, Any]]:
+    """Return the operands with slope and kept; one that is both operands, as in x * x, once."""
+    carriers = [(t[2], *flow) for t, flow in zip(taken, flows, strict=True)]
+    if len(carriers) == 2:
+        (source, slope, kept), (other, more, same) = carriers
+        is_alike = kept is same or type(kept) is type(same) is float
+        if source is other and is_alike and not callable(slope):
+            return [(source, slope + more, kept)]
+    return carriers
+
+
+def _without_nonfinite(x: Any) -> Any:
+    """Return an array with 0 for what is not finite; a number as it is."""
+    return x if type(x) is float or is_finite(x) else np.where(np.isfinite(x), x, 0.0)
+
+
 def _added(pieces: list[tuple[Any, Any, Any]], shape: tuple[int, ...], mask: Array | None) -> Array:
     """Return the sum of slope · kept · part over operands, a fresh array of a shape."""
-    slope, kept, part = pieces[0]
-    if len(pieces) == 1 or not all(_is_plain(piece, shape) for piece in pieces):
-        share = _through(slope, part, shape)
-        if type(kept) is not float:
-            share *= kept
-        for slope, kept, part in pieces[1:]:
-            share += _through(slope, part, shape) * kept
-    else:  # block by block, so that what is added is still in the cache
-        share = np.empty(shape)
-        size = share.size
-        flat: list[tuple[Any, Any]] = [
-            (s if type(s) is float else s.reshape(-1), p.reshape(-1)) for s, _, p in pieces
-        ]
-        target, scratch = share.reshape(-1), np.empty(min(size, _BLOCK))
-        for start in range(0, size, _BLOCK):
-            here = slice(start, start + _BLOCK)
-            slope, part = flat[0]
-            out = target[here]
-            np.multiply(slope if type(slope) is float else slope[here], part[here], out=out)
-            for slope, part in flat[1:]:
-                more = scratch[: out.size]
-                np.multiply(slope if type(slope) is float else slope[here], part[here], out=more)
-                out += more
+    kept = pieces[0][1]
+    share: Any = None
+    is_more = len(pieces) > 1 or type(kept) is not float  # than one multiplication
+    if is_more and math.prod(shape) > _BLOCK and all(
+        piece[1] is kept and _is_plain(piece, shape) for piece in pieces
+    ):  # fmt: skip
+        share = _added_in_blocks([(slope, part) for slope, _, part in pieces], kept)
+    else:
+        for slope, factor, part in pieces:
+            piece = _through(slope, part, shape)
+            if type(factor) is not float:
+                piece *= factor
+            share = piece if share is None else np.add(share, piece, out=share)
     return share if mask is None else np.where(mask, share, 0.0)
+
+
+def _added_in_blocks(pieces: list[tuple[Any, Any]], kept: Any) -> Array:
+    """Return the sum of slope · part over operands times what is kept, of arrays as they lie.
+
+    It goes block by block, so that what is computed with again is still in the cache.
+    """
+    share = np.empty(pieces[0][1].shape)
+    flat: list[tuple[Any, Any]] = [
+        (slope if type(slope) is float else slope.reshape(-1), part.reshape(-1))
+        for slope, part in pieces
+    ]
+    factor = None if type(kept) is float else kept.reshape(-1)
+    target, scratch = share.reshape(-1), np.empty(min(share.size, _BLOCK))
+    for start in range(0, share.size, _BLOCK):
+        here = slice(start, start + _BLOCK)
+        out = target[here]
+        total: Any = None
+        for slope, whole in flat:
+            part, room = whole[here], out if total is None else scratch[: out.size]
+            if type(slope) is not float:
+                part = np.multiply(slope[here], part, out=room)
+            elif slope != 1.0:
+                part = np.multiply(slope, part, out=room)
+            total = part if total is None else np.add(total, part, out=out)
+        if factor is not None:
+            np.multiply(total, factor[here], out=out)
+    return share
 
 
 def _is_plain(piece: tuple[Any, Any, Any], shape: tuple[int, ...]) -> bool:
     """Whether a share is a product of arrays as they lie."""
     slope, kept, part = piece
-    if callable(slope) or type(kept) is not float:
+    if not (type(kept) is float or (kept.shape == shape and kept.flags.c_contiguous)):
         return False
-    if type(part) is not np.ndarray or part.shape != shape or part.size <= _BLOCK:
-        return False
-    if not part.flags.c_contiguous:
+    if type(part) is not np.ndarray or part.shape != shape or not part.flags.c_contiguous:
         return False
     if type(slope) is float:
         return True

@@ -140,20 +140,29 @@ _LEAST = 5e-324  # so that nothing is divided by 0
 
 def _of_sum(sign: float) -> Callable[..., list[Pass]]:
     def passes(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
-        sizes = np.abs(xs) + np.abs(ys)
-        kept = np.abs(zs) / np.maximum(sizes, _LEAST)
+        sizes = np.add(np.abs(xs), np.abs(ys))
+        kept = np.abs(zs)
+        kept /= np.maximum(sizes, _LEAST, out=sizes if np.ndim(sizes) else None)
         return [Pass(1.0, kept), Pass(sign, kept)]
 
     return passes
 
 
 def _of_product(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
-    return [Pass(0.5 * (y + ys), 1.0), Pass(0.5 * (x + xs), 1.0)]
+    return [Pass(_middle(y, ys), 1.0), Pass(_middle(x, xs), 1.0)]
 
 
 def _of_quotient(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
     product = np.multiply(y, ys)  # float64, as the shadow is
-    return [Pass(0.5 * (y + ys) / product, 1.0), Pass(-0.5 * (x + xs) / product, 1.0)]
+    along_x, along_y = _middle(y, ys), _middle(x, xs)
+    return [Pass(np.divide(along_x, product), 1.0), Pass(-np.divide(along_y, product), 1.0)]
+
+
+def _middle(x: Any, xs: Any) -> Any:
+    """Return the mean of value and shadow, in float64."""
+    middle = np.add(x, xs, dtype=np.float64)
+    middle *= 0.5
+    return middle
 
 
 def _of_square(x: Any, xs: Any, zs: Any) -> list[Pass]:
