@@ -213,7 +213,7 @@ def test_predict_takes_a_vector_for_one_feature_and_batches_change_no_bit():
     model.compile("sgd", "mse")
     assert model.fit(x, x**2, verbose=0).history["loss"]
     wide = train.Sequential([train.Input((4,)), train.Dense(1)])
-    with pytest.raises(ValueError, match=r"shape \(\)"):
+    with pytest.raises(ValueError, match=r"write x\[numpy.newaxis\]"):
         wide.predict(np.ones(4))
 
 
@@ -440,6 +440,66 @@ def test_fifty_steps_have_kerass_losses(keras, optimizer):
     np.testing.assert_allclose(
         ours.evaluate(x, y), theirs.evaluate(x, y, verbose=0), rtol=0, atol=1e-4
     )
+
+
+def kinds(library, words):
+    return [
+        library.Input((36,)),
+        words.Reshape((6, 6, 1)),
+        words.Conv2D(4, 3, padding="same", strides=2, kernel_regularizer="l2"),
+        words.BatchNormalization(momentum=0.9),
+        words.LeakyReLU(),
+        words.AveragePooling2D(2, strides=1, padding="same"),
+        words.Conv2D(6, 2, activation="elu"),
+        words.GlobalAveragePooling2D(),
+        words.LayerNormalization(),
+        words.Dense(5, activation="gelu"),
+        words.Dense(3, activation="softmax"),
+    ]
+
+
+@keras_warns
+def test_other_kinds_of_layers_a_split_and_weights_of_samples_have_kerass_losses(keras):
+    x, y = images(266)
+    x, weights = x.reshape(266, 36), np.random.default_rng(1).uniform(0, 2, 266)
+    theirs = keras.Sequential(kinds(keras, keras.layers))
+    ours = train.Sequential(kinds(train, train))
+    assert [w.shape for w in ours.get_weights()] == [w.shape for w in theirs.get_weights()]
+    ours.set_weights(theirs.get_weights())
+    how = {"validation_split": 0.25, "sample_weight": weights, "shuffle": False, "epochs": 8}
+    found = []
+    for model, library in ((theirs, keras), (ours, train)):
+        rate = library.optimizers.schedules.ExponentialDecay(0.05, 10, 0.5, staircase=True)
+        optimizer = library.optimizers.SGD(rate)
+        loss = library.losses.SparseCategoricalCrossentropy()
+        metrics = [library.metrics.SparseCategoricalAccuracy(name="right")]
+        model.compile(optimizer, loss, metrics=metrics)
+        found.append(model.fit(x, y, verbose=0, **how).history)
+    assert set(found[0]) <= set(found[1])
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=0, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(x, verbose=0), atol=1e-4)
+
+
+@keras_warns
+def test_schedules_and_initializers_with_kerass_names_are_kerass(keras):
+    for name, words in (
+        ("ExponentialDecay", (0.1, 10, 0.5)),
+        ("ExponentialDecay", (0.1, 10, 0.5, True)),
+        ("InverseTimeDecay", (0.1, 10, 0.5)),
+        ("CosineDecay", (0.1, 30, 0.2)),
+        ("PiecewiseConstantDecay", ([5, 12], [0.1, 0.01, 0.001])),
+    ):
+        theirs = getattr(keras.optimizers.schedules, name)(*words)
+        ours = getattr(train.schedules, name)(*words)
+        rates = [[float(one(step)) for step in range(40)] for one in (theirs, ours)]
+        np.testing.assert_allclose(rates[1], rates[0], rtol=1e-5)
+    rng = np.random.default_rng(0)
+    for name in ("RandomUniform", "TruncatedNormal", "HeNormal", "GlorotUniform", "Zeros", "Ones"):
+        theirs = np.asarray(getattr(keras.initializers, name)()((200, 100)).detach())
+        ours = getattr(train.initializers, name)()((200, 100), rng)
+        bounds = theirs.std(), theirs.min(), theirs.max()
+        np.testing.assert_allclose((ours.std(), ours.min(), ours.max()), bounds, rtol=0.05)
 
 
 @keras_warns

@@ -248,3 +248,180 @@ def test_what_a_callback_sets_and_saves_is_the_trainings(tmp_path):
     again.fit(X, Y, verbose=0)
     expected, _ = fitted(epochs=2)
     np.testing.assert_array_equal(again.get_weights()[0], expected.get_weights()[0])
+
+
+def test_hooks_of_keras_get_what_keras_gives_them():
+    seen = []
+
+    class Notes(train.Callback):
+        def on_train_begin(self, logs):
+            seen.append(logs)
+
+        def on_epoch_begin(self, epoch, logs):
+            seen.append(epoch)
+
+        def on_train_batch_end(self, batch, logs):
+            seen.append(batch)
+
+    classifier().fit(X, Y, epochs=2, callbacks=Notes(), verbose=0)
+    assert seen == [{}, 0, 0, 1, 2, 1, 0, 1, 2]
+    seen.clear()
+    calls = train.LambdaCallback(
+        on_train_begin=seen.append,
+        on_epoch_end=lambda epoch, logs: seen.append((epoch, sorted(logs))),
+    )
+    classifier().fit(X, Y, epochs=1, callbacks=[calls], verbose=0)
+    assert seen == [{}, (0, ["accuracy", "loss"])]
+
+    class Tests(train.Callback):
+        def on_test_end(self, logs=None):
+            """Never called."""
+
+    with pytest.raises(TypeError, match="defines on_test_end, which is not called"):
+        classifier().fit(X, Y, callbacks=[Tests()], verbose=0)
+
+
+def test_callbacks_take_kerass_words(tmp_path, capsys):
+    stop = train.EarlyStopping(
+        "accuracy", min_delta=2, patience=1, verbose=1, restore_best_weights=True, mode="max"
+    )
+    path = tmp_path / "best.weights.h5"
+    saved = train.ModelCheckpoint(path, monitor="loss", save_weights_only=True)
+    model, history = fitted(epochs=5, callbacks=[stop, saved])
+    assert capsys.readouterr().out.splitlines()[0] == "Epoch 2: early stopping"
+    assert len(history.epoch) == 2
+    assert stop.best == history.history["accuracy"][0]
+    np.testing.assert_array_equal(model.get_weights()[0], fitted()[0].get_weights()[0])
+    model.load_weights(path)
+    late = train.EarlyStopping("loss", baseline=0.0, patience=1, start_from_epoch=2)
+    assert len(fitted(epochs=9, callbacks=late)[1].epoch) == 3
+    with pytest.raises(ValueError, match="save_freq=100"):
+        train.ModelCheckpoint(path, save_freq=100)
+
+
+# Classes of Keras --------------------------------------------------------------------------------
+
+
+def test_losses_and_metrics_as_classes_are_those_by_name(tmp_path):
+    losses, metrics = train.losses, train.metrics
+    model = classifier()
+    model.compile(
+        "adam",
+        losses.SparseCategoricalCrossentropy(from_logits=False),
+        metrics=[metrics.SparseTopKCategoricalAccuracy(k=2), metrics.Recall(name="found")],
+    )
+    history = model.fit(X, Y, verbose=0).history
+    assert list(history) == ["loss", "sparse_top_k_categorical_accuracy", "found"]
+    model.save(tmp_path / "model.keras")
+    again = train.load_model(tmp_path / "model.keras")
+    assert again.evaluate(X, Y) == model.evaluate(X, Y)
+    line = train.Sequential([train.Input((4,)), train.Dense(1)])
+    line.compile("sgd", losses.Huber(delta=2.0), metrics=metrics.RootMeanSquaredError())
+    found = line.fit(X, Y, verbose=0)  # integers are numbers for a partial loss too
+    assert list(found.history) == ["loss", "root_mean_squared_error"]
+    assert losses.MeanSquaredError() is losses.mse
+    assert losses.get("huber_loss") is losses.huber
+    for wrong, message in (
+        (lambda: losses.get(losses.MeanSquaredError), r"write loss=MeanSquaredError\(\)"),
+        (lambda: losses.MeanSquaredError(Y, X), "made first"),
+        (lambda: losses.CategoricalCrossentropy(label_smoothing=0.1), "s / classes"),
+        (lambda: losses.Huber(epsilon=1), "it has delta"),
+        (lambda: losses.Huber(reduction="sum"), "drop reduction"),
+        (lambda: metrics.get(metrics.Recall), r"write metrics=\[Recall\(\)\]"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            wrong()
+    with pytest.raises(ValueError, match="says yes above a half"):
+        metrics.BinaryAccuracy(threshold=0.3)
+
+
+def test_a_loss_that_returns_no_gradient_is_told_what_to_return():
+    with pytest.raises(TypeError, match=r"return \(e\*\*2\).mean\(\), 2 \* e / e.size"):
+        train.fit(
+            train.Sequential([train.Input((4,)), train.Dense(1)]),
+            (X, Y),
+            loss=lambda y_true, y_pred: np.mean((y_pred - y_true[:, None]) ** 2),
+            optimizer="sgd",
+        )
+
+
+def test_initializers_regularizers_and_constraints_have_kerass_names(tmp_path):
+    seeded = train.initializers.HeNormal(seed=3)
+    one, other = (seeded((5, 4), np.random.default_rng(i)) for i in range(2))
+    np.testing.assert_array_equal(one, other)
+    assert train.initializers.HeNormal() == train.initializers.get("he_normal")
+    assert train.initializers.get("uniform") == train.initializers.RandomUniform()
+    assert train.regularizers.l1_l2() == train.regularizers.get("l1_l2")
+    layer = train.Dense(
+        3,
+        kernel_initializer=train.initializers.TruncatedNormal(0.1, seed=1),
+        bias_initializer=train.initializers.RandomUniform(-1, 1),
+        kernel_regularizer=train.regularizers.l2(0.1),
+    )
+    model = train.Sequential([train.Input((4,)), layer])
+    model.save(tmp_path / "model.keras")
+    assert train.load_model(tmp_path / "model.keras") == model
+    assert abs(model.get_weights()[0]).max() <= 0.2
+    with pytest.raises(TypeError, match="is not a constraint; pass a function of the weights"):
+        train.Dense(3, kernel_constraint="non_neg")
+
+
+def test_the_rate_of_an_optimizer_may_be_assigned():
+    model, _ = fitted(epochs=2)
+    model.optimizer.learning_rate = 0.0
+    before = model.get_weights()
+    model.fit(X, Y, verbose=0)
+    np.testing.assert_array_equal(before[0], model.get_weights()[0])
+    with pytest.raises(ValueError, match="learning_rate=-1"):
+        model.optimizer.learning_rate = -1
+    with pytest.raises(dataclasses.FrozenInstanceError, match="only learning_rate"):
+        model.optimizer.name = "mine"
+
+
+# What there is not -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (train, ["models", "utils", "backend", "Model", "set_global_policy", "constraints"]),
+        (train.layers, ["LSTM", "Conv1D", "InputLayer", "Rescaling", "Embedding"]),
+        (train.callbacks, ["TensorBoard", "BackupAndRestore"]),
+        (train.metrics, ["AUC", "Mean"]),
+        (train.optimizers, ["Adadelta"]),
+        (classifier(), ["weights", "to_json", "predict_classes", "metrics_names"]),
+        (train.Dense(3), ["kernel", "get_config", "output"]),
+    ],
+    ids=lambda one: getattr(one, "__name__", "") if not isinstance(one, list) else "",
+)
+def test_what_there_is_not_says_what_there_is(owner, names):
+    for name in names:
+        assert not hasattr(owner, name)
+        with pytest.raises(AttributeError, match=f"has no {name!r}[:;] .{{12}}"):
+            getattr(owner, name)
+    with pytest.raises(AttributeError):
+        _ = owner.nothing_of_this_name
+
+
+def test_arguments_of_keras_that_there_are_not_end_in_what_to_do():
+    for make, message in (
+        (lambda: train.Dense(3, activity_regularizer="l2"), "kernel_regularizer='l2'"),
+        (lambda: train.Dropout(0.5, seed=1), "drop seed"),
+        (lambda: train.Dense(3, kernel_initialiser="ones"), "did you mean 'kernel_initializer'"),
+        (lambda: train.SGD(0.1, decay=1e-6), "schedules.Power"),
+        (lambda: train.Dense(3)(X), "put together in a list"),
+        (lambda: classifier().summary(line_length=80), "drop line_length"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            make()
+    with pytest.raises(ValueError, match=r"write x\[numpy.newaxis\]"):
+        classifier().predict(X[0])
+
+
+def test_a_summary_that_nobody_takes_is_printed(capsys):
+    model = classifier()
+    found = model.summary()
+    assert str(found)
+    assert capsys.readouterr().out == ""
+    model.summary()
+    assert "Dense(8" in capsys.readouterr().out

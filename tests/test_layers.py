@@ -15,14 +15,18 @@ from lowprec.train import activations, layers
 from lowprec.train.layers import (
     Activation,
     AlphaDropout,
+    AveragePooling2D,
     BatchNormalization,
     Conv2D,
     Dense,
     Dropout,
     Flatten,
+    GlobalAveragePooling2D,
+    GlobalMaxPooling2D,
     Layer,
     LayerNormalization,
     MaxPooling2D,
+    Reshape,
     Run,
 )
 from lowprec.train.layers.layer import column_sums
@@ -53,7 +57,12 @@ CASES = [  # layers and one sample's shape
     (MaxPooling2D(3, strides=2), (7, 5, 2)),
     (MaxPooling2D((2, 3), strides=(1, 2), padding="same"), (5, 6, 2)),
     (MaxPooling2D(2, strides=3, padding="same"), (7, 5, 1)),
+    (AveragePooling2D(), (4, 6, 2)),
+    (AveragePooling2D(3, strides=2, padding="same"), (7, 5, 2)),
+    (GlobalAveragePooling2D(), (3, 5, 2)),
+    (GlobalMaxPooling2D(keepdims=True), (3, 4, 2)),
     (Flatten(), (2, 3, 2)),
+    (Reshape((3, -1)), (2, 3, 2)),
     (BatchNormalization(), (3,)),
     (BatchNormalization(center=False), (2, 3, 2)),
     (BatchNormalization(scale=False, epsilon=0.1), (4,)),
@@ -442,6 +451,11 @@ MISTAKES = {
         (2, 5, 1)
     ),
     "takes images of shape": lambda: MaxPooling2D().output_shape((28,)),
+    "AveragePooling2D's pool_size: 0": lambda: AveragePooling2D(0),
+    r"GlobalMaxPooling2D\(\) takes images": lambda: GlobalMaxPooling2D().output_shape((7, 7)),
+    r"\(4,\), which are 4 numbers": lambda: Reshape((3, -1)).output_shape((4,)),
+    "one axis alone may be -1": lambda: Reshape((-1, -1)),
+    "target_shape: 0": lambda: Reshape((0, 3)),
     r"Dense\(2\) takes samples of one axis or more": lambda: Dense(2).output_shape(()),
     r"BatchNormalization\(\) takes samples": lambda: BatchNormalization().output_shape(()),
     r"kernel_initializer of Dense\(2, .* returned shape \(1,\), not \(3, 2\)": lambda: Dense(

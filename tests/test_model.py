@@ -142,7 +142,7 @@ def with_params(**changes):
             r"samples have shape \(5,\)",
             lambda: MODEL.apply(MODEL.init(0), np.ones((2, 5))),
         ),
-        (ValueError, r"samples have shape \(\)", lambda: MODEL.apply(MODEL.init(0), np.ones(4))),
+        (ValueError, r"write x\[numpy.newaxis\]", lambda: MODEL.apply(MODEL.init(0), np.ones(4))),
         (
             ValueError,
             "'0/kernl' is not a parameter",

@@ -12,6 +12,8 @@ from lowprec.train import activations as activations
 from lowprec.train import callbacks as callbacks
 from lowprec.train import data as data
 from lowprec.train import initializers as initializers
+from lowprec.train import keras_words as _keras_words
+from lowprec.train import layers as layers
 from lowprec.train import losses as losses
 from lowprec.train import metrics as metrics
 from lowprec.train import optimizers as optimizers
@@ -25,6 +27,7 @@ from lowprec.train.callbacks import Callback as Callback
 from lowprec.train.callbacks import Checkpoint as Checkpoint
 from lowprec.train.callbacks import CSVLogger as CSVLogger
 from lowprec.train.callbacks import EarlyStopping as EarlyStopping
+from lowprec.train.callbacks import LambdaCallback as LambdaCallback
 from lowprec.train.callbacks import LearningRateScheduler as LearningRateScheduler
 from lowprec.train.callbacks import ModelCheckpoint as ModelCheckpoint
 from lowprec.train.callbacks import ReduceLROnPlateau as ReduceLROnPlateau
@@ -36,16 +39,22 @@ from lowprec.train.folding import fold as fold
 from lowprec.train.layers import ELU as ELU
 from lowprec.train.layers import Activation as Activation
 from lowprec.train.layers import AlphaDropout as AlphaDropout
+from lowprec.train.layers import AveragePooling2D as AveragePooling2D
 from lowprec.train.layers import BatchNormalization as BatchNormalization
 from lowprec.train.layers import Conv2D as Conv2D
 from lowprec.train.layers import Dense as Dense
 from lowprec.train.layers import Dropout as Dropout
 from lowprec.train.layers import Flatten as Flatten
+from lowprec.train.layers import GlobalAveragePooling2D as GlobalAveragePooling2D
+from lowprec.train.layers import GlobalMaxPooling2D as GlobalMaxPooling2D
 from lowprec.train.layers import Input as Input
 from lowprec.train.layers import Layer as Layer
 from lowprec.train.layers import LayerNormalization as LayerNormalization
 from lowprec.train.layers import LeakyReLU as LeakyReLU
 from lowprec.train.layers import MaxPooling2D as MaxPooling2D
+from lowprec.train.layers import ReLU as ReLU
+from lowprec.train.layers import Reshape as Reshape
+from lowprec.train.layers import Softmax as Softmax
 from lowprec.train.loss_scale import LossScale as LossScale
 from lowprec.train.memory import bytes_per_parameter as bytes_per_parameter
 from lowprec.train.model import Sequential as Sequential
@@ -87,11 +96,5 @@ from lowprec.train.studies.spaces import uniform as uniform
 
 
 def __getattr__(name: str) -> object:
-    """Say why there is no policy for everything: no setting elsewhere changes a number here."""
-    if name in ("set_global_policy", "mixed_precision", "set_dtype_policy"):
-        raise AttributeError(
-            f"lowprec.train has no {name!r}: a policy is an argument, so that no setting elsewhere "
-            "changes a number; pass policy=, as in model.compile(optimizer='adam', loss='mse', "
-            "policy='mixed_bfloat16') or train.fit(…, policy='mixed_bfloat16')"
-        )
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Say what stands for something of Keras'; there is no policy for everything."""
+    raise _keras_words.no_attribute(__name__, name, _keras_words.IN_TRAIN)

@@ -13,6 +13,7 @@ import numpy as np
 from lowprec.common.outputs import Kind, Output, check_outputs
 from lowprec.common.processor_state import in_its_state
 from lowprec.common.whole_files import write_atomically
+from lowprec.train import keras_words
 from lowprec.train.running.history import SAVED
 from lowprec.train.saving import MODEL, write_model
 
@@ -27,6 +28,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "EarlyStopping",
+    "LambdaCallback",
     "LearningRateScheduler",
     "ModelCheckpoint",
     "ReduceLROnPlateau",
@@ -118,16 +120,23 @@ class _Monitor(Callback):
 
     def forget(self) -> None:
         """Begin anew."""
-        self.best, self.best_epoch, self.wait = math.inf, -1, 0
+        self.best, self.best_epoch, self.wait = self._worst, -1, 0
 
     def observe(self, epoch: int, value: float) -> bool:
         """Return whether a value is the best so far, by more than `min_delta`; NaN never is."""
-        value = -value if self.mode == "max" else value
-        is_better = value + self.min_delta < self.best
+        is_max = self.mode == "max"
+        is_better = value > self.best + self.min_delta if is_max else self._falls_to(value)
         if is_better:
             self.best, self.best_epoch = value, epoch
         self.wait = 0 if is_better else self.wait + 1
         return is_better
+
+    def _falls_to(self, value: float) -> bool:
+        return value + self.min_delta < self.best
+
+    @property
+    def _worst(self) -> float:
+        return -math.inf if self.mode == "max" else math.inf
 
     def value(self, logs: Mapping[str, float]) -> float:
         """Return what is monitored, or say what could be."""
@@ -154,9 +163,17 @@ class EarlyStopping(_Monitor):
     restore_best_weights : bool
         Whether the training ends with the parameters of its best epoch, stopped or not. A resumed
         training has none of the epochs before: if those were better, it ends with its last ones.
+    verbose : bool or int
+        Whether to print a line where it stops, and one where parameters return.
+    baseline : float, optional
+        What an improvement must be better than at first.
+    start_from_epoch : int
+        How many epochs are let pass before anything counts.
 
     Attributes
     ----------
+    best : float
+        The best value.
     best_epoch : int
         The best epoch, from 0; -1 if there is none.
     stopped_epoch : int or None
@@ -180,29 +197,41 @@ class EarlyStopping(_Monitor):
         patience: int = 0,
         mode: str = "auto",
         restore_best_weights: bool = False,
+        *,
+        verbose: bool | int = 0,
+        baseline: float | None = None,
+        start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
         self.patience, self.restore_best_weights = patience, restore_best_weights
+        self.verbose, self.baseline, self.start_from_epoch = verbose, baseline, start_from_epoch
 
     def forget(self) -> None:
         """Begin anew, with no parameters kept."""
         super().forget()
+        self.best = self._worst if self.baseline is None else self.baseline
         self.stopped_epoch: int | None = None
         self.best_params: dict[str, Array] | None = None
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float], run: TrainingRun) -> None:
         """Keep the parameters of the best epoch; stop when patience has ended."""
-        if self.observe(epoch, self.value(logs)):
+        if epoch < self.start_from_epoch:
+            self.value(logs)
+        elif self.observe(epoch, self.value(logs)):
             if self.restore_best_weights:
                 self.best_params = {name: values.copy() for name, values in run.params.items()}
         elif epoch > 0 and self.wait >= self.patience:
             self.stopped_epoch = epoch
             run.stop_training = True
+            if self.verbose:
+                print(f"Epoch {epoch + 1}: early stopping")
 
     def on_train_end(self, run: TrainingRun) -> None:
         """Return to the parameters of the best epoch."""
         if self.best_params is not None:
             run.params = self.best_params
+            if self.verbose:
+                print(f"Restoring the parameters of the best epoch, {self.best_epoch + 1}")
 
 
 class Checkpoint(_Monitor):
@@ -290,6 +319,10 @@ class ModelCheckpoint(Checkpoint):
         As for `Checkpoint`; a saved model is replaced.
     verbose : bool or int
         Whether to print a line for each file.
+    save_weights_only : bool
+        Whether to save layers and parameters alone, for `Sequential.load_weights`.
+    save_freq : str
+        ``"epoch"``: after each.
 
     Examples
     --------
@@ -307,12 +340,19 @@ class ModelCheckpoint(Checkpoint):
         save_best_only: bool = False,
         mode: str = "auto",
         overwrite: bool = False,
+        *,
+        save_weights_only: bool = False,
+        save_freq: str = "epoch",
     ) -> None:
         super().__init__(filepath, monitor, save_best_only, mode, overwrite)
-        self.verbose = verbose
+        self.verbose, self.save_weights_only = verbose, save_weights_only
+        if save_freq != "epoch":
+            raise ValueError(f"save_freq={save_freq!r}: a model is saved after epochs; drop it")
 
     def _write(self, path: str, epoch: int, run: TrainingRun) -> None:
-        write_model(path, run.saved_model(), overwrite=self.overwrite)
+        saved = run.saved_model()
+        saved = saved.of_weights() if self.save_weights_only else saved
+        write_model(path, saved, overwrite=self.overwrite)
         if self.verbose:
             print(f"Epoch {epoch + 1}: saving model to {path}")
 
@@ -428,6 +468,67 @@ class LearningRateScheduler(Callback):
             print(f"Epoch {epoch + 1}: the learning rate is {run.learning_rate:.4g}")
 
 
+class LambdaCallback(Callback):
+    """A callback of functions, called with Keras' arguments.
+
+    Parameters
+    ----------
+    on_train_begin, on_train_end : callable, optional
+        Called with ``(logs)``, an empty dict.
+    on_epoch_begin, on_epoch_end : callable, optional
+        Called with ``(epoch, logs)``.
+    on_train_batch_end : callable, optional
+        Called with ``(batch, logs)``.
+
+    Examples
+    --------
+    >>> shown = LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs["loss"]))
+    >>> shown.on_epoch_end(0, {"loss": 0.5}, run=None)
+    0 0.5
+    """
+
+    def __init__(
+        self,
+        on_epoch_begin: Callable[[int, Any], Any] | None = None,
+        on_epoch_end: Callable[[int, Any], Any] | None = None,
+        on_train_begin: Callable[[Any], Any] | None = None,
+        on_train_end: Callable[[Any], Any] | None = None,
+        on_train_batch_end: Callable[[int, Any], Any] | None = None,
+    ) -> None:
+        given = {
+            "on_epoch_begin": on_epoch_begin,
+            "on_epoch_end": on_epoch_end,
+            "on_train_begin": on_train_begin,
+            "on_train_end": on_train_end,
+            "on_batch_end": on_train_batch_end,
+        }
+        self._hooks = {name: in_its_state(hook) for name, hook in given.items() if hook}
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if name in self._hooks:
+            self._hooks[name](*arguments)
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Call its function."""
+        self._call("on_train_begin", {})
+
+    def on_epoch_begin(self, epoch: int, run: TrainingRun) -> None:
+        """Call its function."""
+        self._call("on_epoch_begin", epoch, {})
+
+    def on_batch_end(self, batch: int, logs: Mapping[str, float], run: TrainingRun) -> None:
+        """Call its function."""
+        self._call("on_batch_end", batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float], run: TrainingRun) -> None:
+        """Call its function."""
+        self._call("on_epoch_end", epoch, logs)
+
+    def on_train_end(self, run: TrainingRun) -> None:
+        """Call its function."""
+        self._call("on_train_end", {})
+
+
 class TerminateOnNaN(Callback):
     """Stop at the first step whose loss is NaN or infinite, as Keras does.
 
@@ -506,3 +607,8 @@ class CSVLogger(Callback):
                 return file.readline().startswith(f"epoch{self.separator}")
         except (OSError, UnicodeDecodeError):
             return False
+
+
+def __getattr__(name: str) -> object:
+    """Say what stands for something of Keras'."""
+    raise keras_words.no_attribute(__name__, name, keras_words.IN_CALLBACKS)

@@ -14,9 +14,19 @@ from lowprec.common.processor_state import in_exact_state
 
 __all__ = [
     "Constant",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
     "Initializer",
+    "LecunNormal",
+    "LecunUniform",
+    "Ones",
     "RandomNormal",
+    "RandomUniform",
+    "TruncatedNormal",
     "VarianceScaling",
+    "Zeros",
     "get",
     "glorot_normal",
     "glorot_uniform",
@@ -52,6 +62,8 @@ class VarianceScaling:
     distribution : str
         ``truncated_normal`` (redrawn beyond two standard deviations, and widened so that the
         variance is right all the same), ``untruncated_normal`` or ``uniform``.
+    seed : int, optional
+        Draws from this seed, every time, instead of from the model's generator.
 
     Raises
     ------
@@ -68,6 +80,7 @@ class VarianceScaling:
     scale: float = 1.0
     mode: str = "fan_in"
     distribution: str = "truncated_normal"
+    seed: int | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
@@ -78,6 +91,7 @@ class VarianceScaling:
     @in_exact_state
     def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
         """Draw float32 weights of a shape."""
+        rng = _seeded(self.seed, rng)
         fan_in, fan_out = fans(shape)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         deviation = math.sqrt(self.scale / max(1.0, fan))
@@ -100,10 +114,13 @@ class RandomNormal:
         The standard deviation.
     mean : float
         The mean.
+    seed : int, optional
+        As for `VarianceScaling`.
     """
 
     stddev: float = 0.05
     mean: float = 0.0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if not self.stddev >= 0:
@@ -112,7 +129,65 @@ class RandomNormal:
     @in_exact_state
     def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
         """Draw float32 weights of a shape."""
-        return rng.normal(self.mean, self.stddev, shape).astype(np.float32)
+        return _seeded(self.seed, rng).normal(self.mean, self.stddev, shape).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomUniform:
+    """Weights spread evenly over an interval.
+
+    Parameters
+    ----------
+    minval, maxval : float
+        Its ends.
+    seed : int, optional
+        As for `VarianceScaling`.
+    """
+
+    minval: float = -0.05
+    maxval: float = 0.05
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.minval <= self.maxval < math.inf:
+            raise ValueError(
+                f"minval={self.minval} and maxval={self.maxval}: use finite ends in their order"
+            )
+
+    @in_exact_state
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
+        """Draw float32 weights of a shape."""
+        draws = _seeded(self.seed, rng).uniform(self.minval, self.maxval, shape)
+        return draws.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedNormal:
+    """Normal weights, redrawn beyond two standard deviations.
+
+    Parameters
+    ----------
+    stddev : float
+        The standard deviation before numbers are redrawn.
+    mean : float
+        The mean.
+    seed : int, optional
+        As for `VarianceScaling`.
+    """
+
+    stddev: float = 0.05
+    mean: float = 0.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.stddev >= 0:
+            raise ValueError(f"stddev is {self.stddev}; use 0 or more")
+
+    @in_exact_state
+    def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:
+        """Draw float32 weights of a shape."""
+        draws = _truncated_normal(shape, _seeded(self.seed, rng))
+        return (self.mean + self.stddev * draws).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +218,17 @@ random_normal = RandomNormal  # as in random_normal(0.01)
 zeros = Constant(0.0)
 ones = Constant(1.0)
 
+
+def _class(initializer: VarianceScaling) -> Callable[..., VarianceScaling]:
+    """Return what is called as a class of Keras."""
+    return lambda seed=None: dataclasses.replace(initializer, seed=seed)
+
+
+GlorotUniform, GlorotNormal = _class(glorot_uniform), _class(glorot_normal)
+HeUniform, HeNormal = _class(he_uniform), _class(he_normal)
+LecunUniform, LecunNormal = _class(lecun_uniform), _class(lecun_normal)
+Zeros, Ones = (lambda: zeros), (lambda: ones)
+
 NAMED: dict[str, Initializer] = {
     "glorot_uniform": glorot_uniform,
     "glorot_normal": glorot_normal,
@@ -151,6 +237,10 @@ NAMED: dict[str, Initializer] = {
     "lecun_uniform": lecun_uniform,
     "lecun_normal": lecun_normal,
     "random_normal": RandomNormal(),
+    "normal": RandomNormal(),
+    "random_uniform": RandomUniform(),
+    "uniform": RandomUniform(),
+    "truncated_normal": TruncatedNormal(),
     "zeros": zeros,
     "ones": ones,
 }
@@ -199,6 +289,10 @@ def fans(shape: Shape) -> tuple[float, float]:
         return size, size
     field = math.prod(shape[:-2])
     return field * shape[-2], field * shape[-1]
+
+
+def _seeded(seed: int | None, rng: np.random.Generator) -> np.random.Generator:
+    return rng if seed is None else np.random.default_rng(seed)
 
 
 def _truncated_normal(shape: Shape, rng: np.random.Generator) -> Array:

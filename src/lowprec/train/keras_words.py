@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from lowprec.common.names import did_you_mean
@@ -45,6 +46,29 @@ IN_LAYERS = {
     "Concatenate": _OF_ITS_OWN,
     "Add": _OF_ITS_OWN,
 }
+IN_CALLBACKS = {
+    "TensorBoard": "train.Recorder(every=10) records tensors, CSVLogger('log.csv') the curves",
+    "BackupAndRestore": "Checkpoint('run.npz') saves, fit(…, resume='run.npz') goes on",
+    "ProgbarLogger": "fit shows progress by itself: verbose=1",
+    "RemoteMonitor": "LambdaCallback(on_epoch_end=…) sends what you like",
+    "History": "fit returns the history, and model.history keeps it",
+    "SwapEMAWeights": "no weights are averaged: drop it",
+}
+IN_METRICS = {
+    "AUC": "metrics=[a function of (y_true, y_pred)], such as sklearn.metrics.roc_auc_score",
+    "F1Score": "metrics=['precision', 'recall'], or a function of (y_true, y_pred)",
+    "Mean": "metrics=[a function of (y_true, y_pred)] is averaged over samples",
+    "Metric": "metrics=[a function of (y_true, y_pred)] is averaged over samples",
+    "MeanAbsolutePercentageError": "metrics=[a function of (y_true, y_pred)] is averaged",
+    "Accuracy": "metrics=['accuracy'] suits the loss",
+}
+IN_OPTIMIZERS = {
+    "Adadelta": "train.AdaGrad, train.RMSProp and train.Adam adapt the rate too",
+    "Ftrl": "train.AdaGrad with kernel_regularizer='l1' is near",
+    "Adafactor": "train.Adam with policy='bfloat16_stochastic' halves the state",
+    "Lion": "write your own: train.Optimizer, as the guide on networks shows",
+    "Muon": "write your own: train.Optimizer, as the guide on networks shows",
+}
 IN_MODEL = {
     "weights": "model.params are the parameters by name, model.get_weights() a list",
     "trainable_weights": "model.params are the parameters by name",
@@ -78,12 +102,33 @@ _ARGUMENTS = {
     "loss_weights": "a model has one output and one loss: drop loss_weights",
     "line_length": "the table takes the width of the terminal: drop line_length",
 }
+_OF_LAYERS = {
+    "seed": "draws come from one generator, fit(…, rng=1): drop seed",
+    "activity_regularizer": "weights are penalised: kernel_regularizer='l2'",
+    "axis": "features are the last axis: drop axis",
+    "data_format": "channels are the last axis: drop data_format",
+    "dilation_rate": "windows have no holes: drop dilation_rate",
+    "groups": "each filter reads every channel: drop groups",
+    "noise_shape": "each number is dropped by itself: drop noise_shape",
+    "batch_input_shape": "begin the model with train.Input((4,)), one sample's shape",
+    "batch_size": "fit has batch_size: drop it",
+    "init": "write kernel_initializer",
+    "init_mode": "write kernel_initializer",
+    "W_regularizer": "write kernel_regularizer",
+}
 _FIT_PLACES = ("batch_size", "epochs", "verbose", "callbacks", "validation_split")
 
 
 def elsewhere(what: str, name: str, table: Mapping[str, str]) -> AttributeError:
     """Return the error for something of Keras' that is called, or done, otherwise here."""
     return AttributeError(f"{what} has no {name!r}: {table[name]}")
+
+
+def no_attribute(module: str, name: str, table: Mapping[str, str]) -> AttributeError:
+    """Return the error for a name that a module has not, whether Keras has it or not."""
+    if name in table:
+        return elsewhere(module, name, table)
+    return AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
 def no_layer(name: str, known: Collection[str]) -> AttributeError:
@@ -106,6 +151,19 @@ def refuse(others: Mapping[str, Any], method: str, known: Sequence[str]) -> None
         raise TypeError(
             f"{method} has no argument {word!r}; {did_you_mean(near)}it takes {', '.join(known)}"
         )
+
+
+def refuse_of_layer(cls: type, words: Mapping[str, Any]) -> None:
+    """Raise a TypeError that names an argument that a layer does not know."""
+    takes = inspect.signature(cls.__init__).parameters  # type: ignore[misc]
+    if any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+        return
+    known = list(takes)[1:]
+    for word in words:
+        if word not in takes:
+            near = did_you_mean(difflib.get_close_matches(word, known, n=1))
+            hint = _OF_LAYERS.get(word, f"{near}it takes {', '.join(known)}")
+            raise TypeError(f"{cls.__name__} has no argument {word!r}; {hint}")
 
 
 def refuse_places(values: Sequence[Any]) -> None:

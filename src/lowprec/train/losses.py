@@ -9,6 +9,7 @@ overflowing loss is inf or NaN.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,13 @@ from lowprec.train.exponentials import exp, log, log1p
 from lowprec.train.running.targets import alike, check_probabilities, class_numbers, floating
 
 __all__ = [
+    "BinaryCrossentropy",
+    "CategoricalCrossentropy",
+    "Huber",
     "Loss",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "SparseCategoricalCrossentropy",
     "binary_crossentropy",
     "categorical_crossentropy",
     "get",
@@ -304,6 +311,7 @@ LOSSES: dict[str, Loss] = {
     "mae": mean_absolute_error,
     "mean_absolute_error": mean_absolute_error,
     "huber": huber,
+    "huber_loss": huber,
     "binary_crossentropy": binary_crossentropy,
     "categorical_crossentropy": categorical_crossentropy,
     "sparse_categorical_crossentropy": sparse_categorical_crossentropy,
@@ -336,12 +344,31 @@ def get(loss: str | Loss) -> Loss:
     True
     """
     if isinstance(loss, str):
-        return named(loss, LOSSES, "loss")
+        try:
+            return named(loss, LOSSES, "loss")
+        except ValueError as error:
+            own = "or a function (y_true, y_pred) -> (value, gradient)"
+            raise ValueError(f"{error}, {own}") from None
+    if isinstance(loss, KerasLoss):
+        raise TypeError(f"{loss!r} makes a loss; write loss={loss!r}()")
     if callable(loss):
         return loss
     raise TypeError(
         f"a loss is a name or a function (y_true, y_pred) -> (value, gradient), not {loss!r}"
     )
+
+
+def without_options(loss: str | Loss) -> Loss:
+    """Return a loss as it is without options, such as Huber's delta.
+
+    Examples
+    --------
+    >>> without_options(Huber(delta=2.0)) is huber
+    True
+    """
+    found = get(loss)
+    inner = getattr(found, "func", None) if isinstance(found, functools.partial) else None
+    return found if inner is None else get(inner)
 
 
 def takes_logits(loss: str | Loss) -> bool:
@@ -352,8 +379,76 @@ def takes_logits(loss: str | Loss) -> bool:
     >>> takes_logits("sparse_categorical_crossentropy"), takes_logits("mse")
     (True, False)
     """
-    return get(loss) in (
+    return without_options(loss) in (
         binary_crossentropy,
         categorical_crossentropy,
         sparse_categorical_crossentropy,
     )
+
+
+# As Keras' classes --------------------------------------------------------------------------------
+
+
+class KerasLoss:
+    """A loss as a class of Keras: called, it gives the function.
+
+    Examples
+    --------
+    >>> MeanSquaredError() is mean_squared_error
+    True
+    """
+
+    def __init__(self, name: str, loss: Loss, options: tuple[str, ...] = ()) -> None:
+        self._name, self._loss, self._options = name, loss, options
+
+    def __repr__(self) -> str:
+        """Return the name."""
+        return self._name
+
+    def __call__(self, *arguments: Any, name: str | None = None, **options: Any) -> Loss:
+        """Return the function.
+
+        Parameters
+        ----------
+        *arguments, **options
+            ``delta`` of Huber's loss; ``from_logits`` of a cross-entropy, which has no influence:
+            a softmax or sigmoid at the model's end is trained through its logits.
+        name : str, optional
+            Taken for Keras' sake.
+
+        Raises
+        ------
+        TypeError
+            For other options of Keras'.
+        """
+        options |= dict(zip(self._options, arguments, strict=False))
+        if len(arguments) > len(self._options) or isinstance(
+            options.get("from_logits"), np.ndarray
+        ):
+            raise TypeError(f"{self._name} is made first: write {self._name}()(y_true, y_pred)")
+        if options.pop("reduction", None) not in (None, "sum_over_batch_size", "mean"):
+            raise TypeError(f"{self._name} is a mean over the batch; drop reduction")
+        if options.get("label_smoothing", 0.0) == 0.0:
+            options.pop("label_smoothing", None)
+        unknown = [option for option in options if option not in self._options]
+        if "label_smoothing" in unknown:
+            raise TypeError(
+                "label_smoothing is of the targets: y = (1 - s) * to_categorical(y) + s / classes"
+            )
+        if unknown:
+            known = ", ".join(self._options) or "none"
+            raise TypeError(f"{self._name} has no option {unknown[0]!r}; it has {known}")
+        options.pop("from_logits", None)
+        return functools.partial(self._loss, **options) if options else self._loss
+
+
+MeanSquaredError = KerasLoss("MeanSquaredError", mean_squared_error)
+MeanAbsoluteError = KerasLoss("MeanAbsoluteError", mean_absolute_error)
+Huber = KerasLoss("Huber", huber, ("delta",))
+BinaryCrossentropy = KerasLoss("BinaryCrossentropy", binary_crossentropy, ("from_logits",))
+CategoricalCrossentropy = KerasLoss(
+    "CategoricalCrossentropy", categorical_crossentropy, ("from_logits",)
+)
+SparseCategoricalCrossentropy = KerasLoss(
+    "SparseCategoricalCrossentropy", sparse_categorical_crossentropy, ("from_logits",)
+)

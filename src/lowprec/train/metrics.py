@@ -16,7 +16,7 @@ import numpy as np
 
 from lowprec.common.names import named
 from lowprec.common.processor_state import in_exact_state, in_its_state
-from lowprec.train import activations, losses
+from lowprec.train import activations, keras_words, losses
 from lowprec.train.running.targets import alike
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def for_loss(loss: str | losses.Loss) -> tuple[Metric, ...]:
     >>> [metric.name for metric in for_loss("sparse_categorical_crossentropy")]
     ['accuracy']
     """
-    function = losses.get(loss)
+    function = losses.without_options(loss)
     return next((found for known, found in _OF_LOSS if known is function), ())
 
 
@@ -314,6 +314,10 @@ def get(
     """
     if isinstance(metric, Metric):
         return metric
+    if isinstance(metric, NamedMetric):
+        return dataclasses.replace(get(metric.metric, loss), name=metric.name)
+    if isinstance(metric, KerasMetric):
+        raise TypeError(f"{metric!r} makes a metric; write metrics=[{metric!r}()]")
     if isinstance(metric, str):
         if found := _TOP.fullmatch(metric):
             return top_k(int(found[1]), metric)
@@ -340,7 +344,7 @@ def listed(metrics: Iterable[Any] | str | None) -> tuple[Any, ...]:
     """Return metrics as a tuple: none, one alone or several."""
     if metrics is None:
         return ()
-    if isinstance(metrics, str) or callable(metrics):
+    if isinstance(metrics, str | NamedMetric) or callable(metrics):
         return (metrics,)
     return tuple(metrics)
 
@@ -365,6 +369,80 @@ def get_all(metrics: Iterable[Any] | str | None, loss: str | losses.Loss) -> tup
 
 def _mean_of(function: Callable[[Array, Array], Any], y_true: Array, y_pred: Array) -> float:
     return float(np.mean(np.asarray(function(y_true, y_pred), np.float64)))
+
+
+# As Keras' classes -------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedMetric:
+    """A metric under a name of one's own.
+
+    Parameters
+    ----------
+    metric : str
+        As for `get`.
+    name : str
+        Its key in the history.
+    """
+
+    metric: str
+    name: str
+
+
+class KerasMetric:
+    """A metric as a class of Keras: called, it gives the name that `get` knows.
+
+    Examples
+    --------
+    >>> RootMeanSquaredError(), MeanAbsoluteError(name="error")
+    ('root_mean_squared_error', NamedMetric(metric='mean_absolute_error', name='error'))
+    """
+
+    def __init__(self, name: str, metric: str) -> None:
+        self._name, self._metric = name, metric
+
+    def __repr__(self) -> str:
+        """Return the name."""
+        return self._name
+
+    def __call__(
+        self, k: int = 5, *, name: str | None = None, threshold: float | None = None
+    ) -> str | NamedMetric:
+        """Return what `compile` takes.
+
+        Parameters
+        ----------
+        k : int
+            Of the top k.
+        name : str, optional
+            Its key in the history.
+        threshold : float, optional
+            A half: above it is a yes.
+        """
+        if threshold not in (None, 0.5):
+            raise ValueError(
+                f"threshold={threshold}: {self._name} says yes above a half; a function of "
+                "(y_true, y_pred) may say otherwise"
+            )
+        if name is None and k == 5:
+            return self._metric
+        return NamedMetric(self._metric if k == 5 else f"top_{k}", name or self._metric)
+
+
+MeanSquaredError = KerasMetric("MeanSquaredError", "mean_squared_error")
+MeanAbsoluteError = KerasMetric("MeanAbsoluteError", "mean_absolute_error")
+RootMeanSquaredError = KerasMetric("RootMeanSquaredError", "root_mean_squared_error")
+R2Score = KerasMetric("R2Score", "r2_score")
+Precision = KerasMetric("Precision", "precision")
+Recall = KerasMetric("Recall", "recall")
+BinaryAccuracy = KerasMetric("BinaryAccuracy", "binary_accuracy")
+CategoricalAccuracy = KerasMetric("CategoricalAccuracy", "categorical_accuracy")
+SparseCategoricalAccuracy = KerasMetric("SparseCategoricalAccuracy", "sparse_categorical_accuracy")
+TopKCategoricalAccuracy = KerasMetric("TopKCategoricalAccuracy", "top_k_categorical_accuracy")
+SparseTopKCategoricalAccuracy = KerasMetric(
+    "SparseTopKCategoricalAccuracy", "sparse_top_k_categorical_accuracy"
+)
 
 
 # Over batches ------------------------------------------------------------------------------------
@@ -450,3 +528,8 @@ class Averages:
                 total if metric.merge is not None else total / self.samples
             )
         return found
+
+
+def __getattr__(name: str) -> object:
+    """Say what stands for something of Keras'."""
+    raise keras_words.no_attribute(__name__, name, keras_words.IN_METRICS)

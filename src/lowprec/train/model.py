@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import sys
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.callers import is_a_statement
 from lowprec.common.processor_state import in_exact_state, in_exact_state_but_users_code
 from lowprec.common.randomness import as_generator, draw_key
 from lowprec.train import keras_words, losses, optimizers
@@ -406,7 +408,12 @@ class Sequential:
         ValueError
             If its samples have another shape.
         """
-        self.shapes(np.shape(x)[1:])
+        shape = np.shape(x)
+        if self.input_shape is not None and shape == self.input_shape and len(shape) > 0:
+            raise ValueError(
+                f"x has the shape of one sample, {shape}; write x[numpy.newaxis], a batch of one"
+            )
+        self.shapes(shape[1:])
 
     # Computing -----------------------------------------------------------------------------------
 
@@ -907,9 +914,15 @@ class Sequential:
         return self.summary().parameters
 
     def summary(
-        self, policy: Policy | str | None = None, *, input_shape: Shape | None = None
+        self,
+        policy: Policy | str | None = None,
+        *,
+        input_shape: Shape | None = None,
+        **others: Any,
     ) -> Summary:
         """Return the table of layers, shapes and parameters; it prints itself.
+
+        A statement ``model.summary()`` prints the table in a script too.
 
         Parameters
         ----------
@@ -917,9 +930,12 @@ class Sequential:
             Whose bytes to tell; by default that of `compile`.
         input_shape : tuple of int, optional
             One sample's shape, where the model has no Input.
+        **others
+            Nothing: Keras' words for the table's form are named.
         """
         from lowprec.train.summary import summarise
 
+        keras_words.refuse(others, "summary", ("policy", "input_shape"))
         if isinstance(policy, tuple):
             raise TypeError(
                 f"summary({policy}): the first argument is a policy; write "
@@ -929,7 +945,10 @@ class Sequential:
             policy = self._compiled.policy
         if input_shape is None and self.input_shape is None:
             input_shape = self._seen_shape
-        return summarise(self, input_shape, None if policy is None else get_policy(policy))
+        found = summarise(self, input_shape, None if policy is None else get_policy(policy))
+        if is_a_statement(sys._getframe(1)):
+            print(found)
+        return found
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Say the shape of the inputs, as Keras does with ``(None, 28, 28, 1)``.

@@ -7,6 +7,8 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lowprec.common.names import named
+from lowprec.train import keras_words
+from lowprec.train import schedules as schedules
 from lowprec.train.optimizing.adaptive import (
     scale_by_adam,
     scale_by_adamax,
@@ -424,3 +426,8 @@ def _betas(beta_1: float, beta_2: float, epsilon: float, weight_decay: float) ->
     require_fraction(beta_1=beta_1, beta_2=beta_2)
     require_not_negative(epsilon=epsilon, weight_decay=weight_decay)
     return {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+
+
+def __getattr__(name: str) -> object:
+    """Say what stands for something of Keras'."""
+    raise keras_words.no_attribute(__name__, name, keras_words.IN_OPTIMIZERS)

@@ -126,7 +126,30 @@ class MaxNorm:
         return constrained
 
 
-_NAMED: dict[str, Callable[[], L1L2]] = {"l1": L1, "l2": L2, "l1_l2": lambda: L1L2(0.01, 0.01)}
+def l1_l2(l1: float = 0.01, l2: float = 0.01) -> L1L2:
+    """Return the penalty of both, with Keras' factors."""
+    return L1L2(l1, l2)
+
+
+l1, l2 = L1, L2  # Keras' other spelling
+_NAMED: dict[str, Callable[[], L1L2]] = {"l1": L1, "l2": L2, "l1_l2": l1_l2}
+
+
+def constraint_of(given: Any) -> Constraint | None:
+    """Return a constraint, which is a function of the weights; None for none.
+
+    Raises
+    ------
+    TypeError
+        If it is no function.
+    """
+    if given is None or (callable(given) and not isinstance(given, type)):
+        found: Constraint | None = given
+        return found
+    raise TypeError(
+        f"{given!r} is not a constraint; pass a function of the weights, such as "
+        "train.MaxNorm(2.0), or lambda w: numpy.maximum(w, 0) for weights that are not negative"
+    )
 
 
 def get(regularizer: str | Regularizer | None) -> Regularizer | None:

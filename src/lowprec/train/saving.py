@@ -56,12 +56,14 @@ _CLASSES: dict[str, type] = {
     for cls in (
         *(layers.Activation, layers.AlphaDropout, layers.BatchNormalization, layers.Conv2D),
         *(layers.Dense, layers.Dropout, layers.ELU, layers.Flatten, layers.LayerNormalization),
-        *(layers.LeakyReLU, layers.MaxPooling2D),
+        *(layers.LeakyReLU, layers.MaxPooling2D, layers.AveragePooling2D, layers.Reshape),
+        *(layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D),
         *(initializers.VarianceScaling, initializers.RandomNormal, initializers.Constant),
+        *(initializers.RandomUniform, initializers.TruncatedNormal),
         *(regularizers.L1L2, regularizers.MaxNorm),
         *(schedules.Power, schedules.Exponential, schedules.PiecewiseConstant, schedules.Cosine),
         *(schedules.OneCycle, schedules.WarmUp, schedules.Performance),
-        *(Policy, LossScale, Accumulator, Format, BlockFormat, IntegerFormat),
+        *(metrics.NamedMetric, Policy, LossScale, Accumulator, Format, BlockFormat, IntegerFormat),
         *(Specials, ScaleRule, Rounding, Overflow),
     )
 }

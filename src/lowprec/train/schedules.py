@@ -19,14 +19,20 @@ from lowprec.train.optimizing.optimizer import require_fraction, require_not_neg
 from lowprec.train.plateau import Performance
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lowprec.train.optimizing.optimizer import Rate
 
 __all__ = [
     "Cosine",
+    "CosineDecay",
     "Exponential",
+    "ExponentialDecay",
+    "InverseTimeDecay",
     "OneCycle",
     "Performance",
     "PiecewiseConstant",
+    "PiecewiseConstantDecay",
     "Power",
     "Schedule",
     "WarmUp",
@@ -49,6 +55,8 @@ class Power:
         How fast it falls.
     unit : {"steps", "epochs"}
         What is counted.
+    staircase : bool
+        Whether ``step / steps`` is rounded down to a whole number.
 
     Examples
     --------
@@ -60,6 +68,7 @@ class Power:
     steps: float = 1
     power: float = 1.0
     unit: str = "steps"
+    staircase: bool = False
 
     def __post_init__(self) -> None:
         _require_unit(self.unit)
@@ -69,7 +78,8 @@ class Power:
     @in_exact_state
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""
-        return float(self.learning_rate / (1 + step / self.steps) ** self.power)
+        part = step // self.steps if self.staircase else step / self.steps
+        return float(self.learning_rate / (1 + part) ** self.power)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +96,8 @@ class Exponential:
         How many.
     unit : {"steps", "epochs"}
         What is counted.
+    staircase : bool
+        Whether ``step / steps`` is rounded down to a whole number.
 
     Examples
     --------
@@ -97,6 +109,7 @@ class Exponential:
     decay_rate: float
     steps: float = 1
     unit: str = "steps"
+    staircase: bool = False
 
     def __post_init__(self) -> None:
         _require_unit(self.unit)
@@ -112,7 +125,8 @@ class Exponential:
     @in_exact_state
     def __call__(self, step: int) -> float:
         """Return the learning rate after so many steps."""
-        return float(self.learning_rate * self.decay_rate ** (step / self.steps))
+        part = step // self.steps if self.staircase else step / self.steps
+        return float(self.learning_rate * self.decay_rate**part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,6 +349,32 @@ class WarmUp:
         """Return the momentum of the schedule that follows, if it moves one."""
         inner = getattr(self.schedule, "momentum", None)
         return None if inner is None else inner(max(step - self.steps, 0))
+
+
+# As Keras' classes -------------------------------------------------------------------------------
+
+
+def ExponentialDecay(
+    initial_learning_rate: float, decay_steps: float, decay_rate: float, staircase: bool = False
+) -> Exponential:
+    """Return `Exponential`, from Keras' arguments."""
+    return Exponential(initial_learning_rate, decay_rate, decay_steps, staircase=staircase)
+
+
+def InverseTimeDecay(initial_learning_rate: float, decay_steps: float, decay_rate: float) -> Power:
+    """Return `Power`, from Keras' arguments: ``rate / (1 + decay_rate * step / decay_steps)``."""
+    _require_positive(decay_rate=decay_rate)
+    return Power(initial_learning_rate, decay_steps / decay_rate)
+
+
+def CosineDecay(initial_learning_rate: float, decay_steps: int, alpha: float = 0.0) -> Cosine:
+    """Return `Cosine`, from Keras' arguments: `alpha` is the part of the rate that is left."""
+    return Cosine(initial_learning_rate, decay_steps, alpha * initial_learning_rate)
+
+
+def PiecewiseConstantDecay(boundaries: Sequence[int], values: Sequence[float]) -> PiecewiseConstant:
+    """Return `PiecewiseConstant`, from Keras' boundaries, at which the old rate still holds."""
+    return PiecewiseConstant(tuple(step + 1 for step in boundaries), tuple(values))
 
 
 def _anneal(start: float, end: float, part: float) -> float:

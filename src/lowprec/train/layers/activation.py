@@ -122,6 +122,16 @@ class ELU(_Alone):
         return activations.exponential_linear(self.alpha)
 
 
+def ReLU() -> Activation:
+    """Return ``Activation("relu")``."""
+    return Activation("relu")
+
+
+def Softmax() -> Activation:
+    """Return ``Activation("softmax")``."""
+    return Activation("softmax")
+
+
 def activate(
     function: ActivationFunction, sums: Array, bias: Array | None, numerics: Numerics
 ) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from lowprec.train import initializers, regularizers
+from lowprec.train import initializers, keras_words, regularizers
 
 if TYPE_CHECKING:
     import weakref
@@ -133,8 +133,10 @@ class Layer:
     _home: ClassVar[weakref.ref[Any] | None] = None
     """The model that the layer is in."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Layer:
+    def __new__(cls, *_: Any, **words: Any) -> Layer:
         """Return a layer whose `trainable` may be assigned: a frozen dataclass' would refuse."""
+        if not words.keys() <= cls.__dataclass_fields__.keys():
+            keras_words.refuse_of_layer(cls, words)
         if cls.__setattr__ is not _assign:
             cls.__setattr__ = _assign  # type: ignore[method-assign,assignment]
         return super().__new__(cls)
@@ -263,7 +265,8 @@ class Layer:
     @functools.cached_property
     def constraints(self) -> dict[str, Constraint]:
         """What trained parameters are put through after each update, by short name."""
-        found = {name: self._option(name, "constraint") for name in self.trained}
+        of = regularizers.constraint_of
+        found = {name: of(self._option(name, "constraint")) for name in self.trained}
         return {name: constraint for name, constraint in found.items() if constraint is not None}
 
     @property

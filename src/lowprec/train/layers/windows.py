@@ -81,17 +81,23 @@ def _along(length: int, size: int, stride: int, padding: str) -> tuple[int, int,
 
 def window_counts(layer: object, shape: Shape, size: Pair, strides: Pair, padding: str) -> Pair:
     """Return how many windows there are; ValueError if `shape` is not an image that holds one."""
+    image = image_of(layer, shape)[:2]
+    if padding == "valid" and (image[0] < size[0] or image[1] < size[1]):
+        raise ValueError(
+            f"{layer!r} has windows of {size}, larger than images of {image}; use "
+            "padding='same' or smaller windows"
+        )
+    return Windows.of(image, size, strides, padding).counts
+
+
+def image_of(layer: object, shape: Shape) -> tuple[int, int, int]:
+    """Return height, width and channels of an image; ValueError if it is none."""
     if len(shape) != 3:
         raise ValueError(
             f"{layer!r} takes images of shape (height, width, channels), not {shape}"
             + ("; add the channel with x[..., None]" if len(shape) == 2 else "")
         )
-    if padding == "valid" and (shape[0] < size[0] or shape[1] < size[1]):
-        raise ValueError(
-            f"{layer!r} has windows of {size}, larger than images of {shape[:2]}; use "
-            "padding='same' or smaller windows"
-        )
-    return Windows.of(shape[:2], size, strides, padding).counts
+    return shape[0], shape[1], shape[2]
 
 
 def pair(size: int | tuple[int, int], what: str) -> Pair:

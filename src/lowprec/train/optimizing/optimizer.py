@@ -23,9 +23,11 @@ Rate = float | Callable[[int], float]
 """A learning rate: a number, or a schedule, a function of the finished steps."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class Optimizer:
     """What turns gradients into updates: a name, a learning rate and a transform.
+
+    Of its fields `learning_rate` alone may be assigned, as in Keras: the next step has it.
 
     Parameters
     ----------
@@ -57,6 +59,19 @@ class Optimizer:
     transform: Transform
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     with_momentum: Callable[[float], Transform] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign to `learning_rate`; refuse all else."""
+        if name in vars(self):
+            if name != "learning_rate":
+                raise dataclasses.FrozenInstanceError(
+                    f"cannot assign to {name!r}: of an optimizer only learning_rate may be "
+                    "assigned; make another, as in train.Adam(1e-3, beta_1=0.8)"
+                )
+            if not callable(value):
+                value = float(value)
+                require_not_negative(learning_rate=value)
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         """Return the name and the numbers."""
@@ -194,19 +209,24 @@ _CLIPS: dict[str, Callable[[float], Transform]] = {
 }
 
 
-_OF_PYTORCH = {  # what PyTorch calls what has Keras' name here
-    "lr": "learning_rate",
-    "eps": "epsilon",
-    "betas": "beta_1 and beta_2",
-    "alpha": "rho",
+_ELSEWHERE = {  # what PyTorch, or Keras, calls otherwise
+    "lr": "write learning_rate",
+    "eps": "write epsilon",
+    "betas": "write beta_1 and beta_2",
+    "alpha": "write rho",
+    "decay": "write learning_rate=train.schedules.Power(rate, steps=1 / decay)",
+    "amsgrad": "it has the formulas without: drop amsgrad",
+    "name": "it has one: drop name",
+    "use_ema": "it averages no weights: drop use_ema",
+    "ema_momentum": "it averages no weights: drop ema_momentum",
+    "loss_scale_factor": "write policy='mixed_float16' where the model is compiled",
 }
 
 
 def _clips(name: str, clipping: dict[str, float | None]) -> dict[str, float]:
     """Return the clip that is given, as a dict of one, or none."""
     if unknown := sorted(clipping.keys() - _CLIPS.keys()):
-        ours = _OF_PYTORCH.get(unknown[0])
-        hint = f"write {ours}" if ours else f"gradients are clipped by {', '.join(_CLIPS)}"
+        hint = _ELSEWHERE.get(unknown[0], f"gradients are clipped by {', '.join(_CLIPS)}")
         raise TypeError(f"{name} has no argument {unknown[0]!r}; {hint}")
     given = {word: limit for word, limit in clipping.items() if limit is not None}
     if len(given) > 1:

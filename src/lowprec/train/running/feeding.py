@@ -388,7 +388,7 @@ def feed_of(
 
 def is_regression(loss: str | Loss) -> bool:
     """Whether targets of this loss are numbers, whatever their dtype."""
-    return losses.get(loss) in (
+    return losses.without_options(loss) in (
         losses.mean_squared_error,
         losses.mean_absolute_error,
         losses.huber,

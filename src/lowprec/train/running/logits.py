@@ -14,7 +14,7 @@ from lowprec.train import losses
 from lowprec.train.layer_policies import layer_labels, policies_of
 from lowprec.train.layers.activation import Activated, Activation
 from lowprec.train.layers.dropout import AlphaDropout, Dropout
-from lowprec.train.layers.flatten import Flatten
+from lowprec.train.layers.flatten import Flatten, Reshape
 
 if TYPE_CHECKING:
     from lowprec.train.activations import ActivationFunction
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lowprec.train.network import Network
     from lowprec.train.policy import Policy
 
-_THAT_PASS_ON = (AlphaDropout, Dropout, Flatten)  # what the layer before has computed
+_THAT_PASS_ON = (AlphaDropout, Dropout, Flatten, Reshape)  # what the layer before has computed
 _PARTNERS: dict[Loss, str] = {  # the activation that turns a loss' logits into probabilities
     losses.binary_crossentropy: "sigmoid",
     losses.categorical_crossentropy: "softmax",

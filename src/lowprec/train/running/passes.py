@@ -260,7 +260,7 @@ def run_pass(
     with _errors(watch):
         if watch is not None:
             watch.loss(y, forward.outputs)
-        value, dy = loss(y, forward.outputs)
+        value, dy = value_and_gradient(loss(y, forward.outputs))
         dy = np.asarray(dy, numerics.dtype)
         if scale != 1.0:
             dy = dy * numerics.dtype.type(scale)
@@ -270,6 +270,17 @@ def run_pass(
     found = run_backward(model, forward, dy, watch)
     _add_penalties(model, params, found, scale)
     return Pass(float(value) + penalty(model, params), found, forward.outputs, forward.updates)
+
+
+def value_and_gradient(found: Any) -> tuple[float, Array]:
+    """Return the two numbers of a loss; TypeError where a user's own gives something else."""
+    if isinstance(found, tuple) and len(found) == 2:
+        return found
+    raise TypeError(
+        f"the loss returned a {type(found).__name__}, and nothing here differentiates it; return "
+        "its value and its gradient with respect to y_pred, as in: def loss(y_true, y_pred): "
+        "e = y_pred - y_true.reshape(y_pred.shape); return (e**2).mean(), 2 * e / e.size"
+    )
 
 
 def penalty(model: Network, params: Params) -> float:
