@@ -81,6 +81,16 @@ def test_all_patterns_of_float32_get_the_kernels_bits(fmt, mode):
         same_bits(portable.round_to(x, fmt, rounding=mode), lp.round_to(x, fmt, rounding=mode), x)
 
 
+def test_constants_are_found_before_torchs_compiler_traces():
+    torch = pytest.importorskip("torch")
+    x = torch.linspace(-9, 9, 100)
+    for fmt in ("float4_e2m1fn", lp.Format("mine", 6, 10, bias=40)):  # not asked for before
+        compiled = torch.compile(
+            lambda t, f=fmt: portable.round_to(t, f, rounding="RO"), fullgraph=True, backend="eager"
+        )
+        np.testing.assert_array_equal(compiled(x), lp.round_to(x.numpy(), fmt, rounding="RO"))
+
+
 def test_shapes_and_scalars_pass():
     x = np.float32([[0.1, 0.2]])
     assert portable.round_to(x, "bfloat16").shape == (1, 2)

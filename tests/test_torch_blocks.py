@@ -93,6 +93,25 @@ def test_the_gradient_passes_is_cut_or_is_rounded():
         x.grad = None
         (lt.round_to(x, "nvfp4", gradient=gradient) * upstream).sum().backward()
         assert torch.equal(x.grad, lt.round_to(upstream, gradient))
+    x.grad = None  # also of a format of single numbers
+    (lt.round_to(x, "bfloat16", gradient="mxfp8_e5m2", axis=0) * upstream).sum().backward()
+    assert torch.equal(x.grad, lt.round_to(upstream, "mxfp8_e5m2", axis=0))
+
+
+def test_blocks_are_rounded_in_place():
+    x = normal(4, 64)
+    expected, version = lt.round_to(x, "nvfp4", tensor_amax=5.0), x._version
+    assert lt.round_to_(x, "nvfp4", tensor_amax=5.0) is x
+    assert x._version > version
+    assert torch.equal(x, expected)
+    np.testing.assert_array_equal(
+        expected, lp.round_to(normal(4, 64).numpy(), "nvfp4", tensor_amax=5.0)
+    )
+    leaf = normal(4, 64).requires_grad_()
+    lt.round_to_(leaf * 2, "mxfp4", gradient="clip", axis=0).sum().backward()
+    other = normal(4, 64).requires_grad_()
+    lt.round_to(other * 2, "mxfp4", gradient="clip", axis=0).sum().backward()
+    assert torch.equal(leaf.grad, other.grad)
 
 
 def test_transforms_of_functions_give_each_example_blocks_of_its_own():
@@ -207,6 +226,11 @@ def test_products_have_gradients_batches_and_pass_opcheck():
         (lambda x: lt.round_to(x.to(torch.complex64), "mxfp4"), TypeError, "view_as_real"),
         (lambda x: lt.round_to(x, ["mxfp4"]), TypeError, "list"),
         (lambda x: lt.encode(x, "mxfp4"), TypeError, "quantize"),
+        (lambda x: lt.round_to(x, "mxfp4", tensor_amax=3.0), ValueError, "tensor_amax"),
+        (lambda x: lt.round_to(x, "bfloat16", tensor_amax=3.0), ValueError, "tensor_amax"),
+        (lambda x: lt.round_to(x, "mxfp4", gradient="klip"), ValueError, "'clip'"),
+        (lambda x: lt.round_to_(x.half(), "mxfp4"), ValueError, "round_to"),
+        (lambda x: lp.quantize(x, "nvfp4", tensor_amax="3"), TypeError, "number"),
     ],
 )
 def test_errors_say_what_to_do(call, error, words):

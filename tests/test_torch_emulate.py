@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch import nn  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 import lowprec as lp  # noqa: E402
 import lowprec.torch as lt  # noqa: E402
@@ -322,6 +323,51 @@ def test_convolution_is_unfold_and_matmul():
         expected = lp.round_to(np.float32(z) + rounded(b, fmt)[:, None], fmt)
         ours = lt.conv2d(x, w, b, padding=1, policy=policy)
         np.testing.assert_array_equal(ours.flatten(2), expected)
+        last = x.to(memory_format=torch.channels_last)
+        assert torch.equal(lt.conv2d(last, w, b, padding=1, policy=policy), ours)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float8", "mxfp4", "nvfp4"])
+def test_meta_and_fake_tensors_give_shapes(policy):
+    def shapes(device):
+        with torch.device(device):
+            model = nn.Sequential(nn.Conv1d(4, 32, 3), nn.LayerNorm(8), nn.Linear(8, 2))
+        with lt.emulate(model, policy):
+            return model(torch.empty(5, 4, 10, device=device)).shape
+
+    assert shapes("meta") == (5, 32, 2)
+    with FakeTensorMode():
+        assert shapes("cpu") == (5, 32, 2)
+
+
+def test_tensor_scales_keep_gradients_that_the_format_alone_would_lose():
+    torch.manual_seed(1)
+    for size in (2.0**40, 2.0**-40):
+        x, layer = torch.randn(8, 16, requires_grad=True), nn.Linear(16, 4)
+        grads = []
+        for scale in (1.0, size):
+            x.grad = layer.weight.grad = None
+            torch.manual_seed(0)
+            with lt.emulate(layer, "mixed_float8"):
+                (layer(x) * torch.randn(8, 4)).sum().mul(scale).backward()
+            grads.append((x.grad / scale, layer.weight.grad / scale))
+        assert all(torch.equal(*pair) for pair in zip(*grads, strict=True))
+        assert grads[0][0].count_nonzero() > 100
+
+
+@pytest.mark.parametrize("bad", [torch.ones(2, 2, dtype=torch.complex64), np.ones((2, 2)), None])
+def test_what_holds_no_real_numbers_is_refused(bad):
+    good, policy = torch.ones(2, 2), "mixed_bfloat16"
+    for call in (
+        lambda: lt.matmul(bad, good),
+        lambda: lt.matmul(good, bad),
+        lambda: lt.linear(bad, good, policy=policy),
+        lambda: lt.linear(good, bad, policy=policy),
+        lambda: lt.conv2d(bad, torch.ones(1, 2, 1, 1), policy=policy),
+        lambda: lt.attention(good, bad, good, policy=policy),
+    ):
+        with pytest.raises(TypeError, match=r"torch\.Tensor|view_as_real"):
+            call()
 
 
 def test_embeddings_and_norms_round_their_results():

@@ -220,7 +220,7 @@ def _work(
         _refuse_nonfinite(x, fmt)
     g = 1.0
     if tensor_amax is not None:
-        amax = _checked_amax(tensor_amax, fmt)
+        amax = checked_amax(tensor_amax, fmt)
         g = scale_for_tensor(fmt, amax)
     elif fmt.tensor_scale:
         g = scale_for_tensor(fmt, tensor_amax_of(x))
@@ -229,11 +229,14 @@ def _work(
     return _Work(fmt, plan, g, rounding_number(mode), key, threads)
 
 
-def _checked_amax(amax: Any, fmt: BlockFormat) -> Fraction:
+def checked_amax(amax: Any, fmt: BlockFormat) -> Fraction:
+    """Return the largest magnitude that the caller tells of a tensor, exact."""
     if not fmt.tensor_scale:
         raise ValueError(
             f"tensor_amax is {amax!r}, but {fmt} has no tensor scale; leave tensor_amax away"
         )
+    if isinstance(amax, str | bytes | complex):
+        raise TypeError(f"tensor_amax is {amax!r}; pass a number")
     try:
         exact = Fraction(int(amax)) if isinstance(amax, int | np.integer) else Fraction(float(amax))
     except (OverflowError, ValueError):

@@ -90,8 +90,8 @@ def round_to(
     [0.0999755859375, inf]
     """
     xp = _library(x)
-    constants = constants_of(fmt, rounding, overflow)
-    return round_array(xp, x, constants)
+    mode, *rest = _before_tracing(fmt, rounding, overflow)
+    return round_array(xp, x, Constants(_MODES[mode], *rest))
 
 
 def round_array(xp: ModuleType, x: Any, c: Constants, random: Any = None) -> Any:
@@ -123,6 +123,18 @@ def _library(x: Any) -> ModuleType:
 
 
 # Constants, before tracing -----------------------------------------------------------------------
+
+
+_MODES = tuple(Rounding)
+
+
+def _before_tracing(fmt: FormatLike, rounding: RoundingLike, overflow: OverflowLike) -> Any:
+    """Return `constants_of` as numbers alone, from a call that torch's compiler does not trace."""
+    mode, *rest = constants_of(fmt, rounding, overflow)
+    return _MODES.index(mode), *rest
+
+
+_before_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lowprec import blocks, conversion
+from lowprec.blocks import quantizing
 from lowprec.blocks.layouts import layout_of
 from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import family_format, get_format
@@ -69,10 +70,18 @@ def _round(
     found, lost, array = _KNOWN[fmt], None, as_array(x)
     if not strict:
         array, lost = _without_lost(array, found)
-    rounded = np.asarray(conversion.round_to(array, found, **_options(axis, amax, rounding, key)))
+    options = _options(axis, amax, rounding, key)
+    rounded = np.asarray(conversion.round_to(array, found, **options))
     if lost is not None:
         rounded[lost] = np.nan
-    return torch.empty_like(x, dtype=dtype).copy_(torch.from_numpy(rounded))
+    result, out = torch.from_numpy(rounded), torch.empty_like(x, dtype=dtype)
+    has_its_layout = out.stride() == result.stride() and result.dtype == dtype
+    return result if has_its_layout else out.copy_(result)
+
+
+def _natural_dtype(source: torch.dtype) -> torch.dtype:
+    """Return the dtype of values of blocks: float64 for float64 and integers, else float32."""
+    return torch.float64 if source == torch.float64 or source in INTEGERS else torch.float32
 
 
 def _quantize(
@@ -219,6 +228,7 @@ class _RoundBlocks(torch.autograd.Function):
         x: torch.Tensor,
         key: torch.Tensor | None,
         axis: int,
+        amax: float | None,
         fmt: str,
         rounding: str,
         dtype: torch.dtype,
@@ -227,12 +237,13 @@ class _RoundBlocks(torch.autograd.Function):
         is_cut: bool,
         strict: bool,
     ) -> torch.Tensor:
-        rounded: torch.Tensor = _round_blocks(x, fmt, axis, None, rounding, dtype, key, strict)
+        rounded: torch.Tensor = _round_blocks(x, fmt, axis, amax, rounding, dtype, key, strict)
         return rounded
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, _, ctx.axis, ctx.fmt, _, _, ctx.gradient, ctx.is_block_gradient, ctx.is_cut, _ = inputs
+        x, _, ctx.axis, ctx.amax, ctx.fmt, _, _, *how, _ = inputs
+        ctx.gradient, ctx.is_block_gradient, ctx.is_cut = how
         ctx.dtype = x.dtype
         if ctx.is_cut:
             ctx.save_for_backward(x)
@@ -241,11 +252,43 @@ class _RoundBlocks(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> Any:
         if ctx.is_cut:
             (x,) = ctx.saved_tensors
-            g = torch.where(_clips_blocks(x, ctx.fmt, ctx.axis, None), 0, g)
+            g = torch.where(_clips_blocks(x, ctx.fmt, ctx.axis, ctx.amax), 0, g)
         if ctx.is_block_gradient:
-            how = (ctx.gradient, "ties_to_even", g.dtype, "", False, False, False)
-            return _RoundBlocks.apply(g, None, ctx.axis, *how).to(ctx.dtype), *[None] * 9
-        return pass_back(g, ctx.gradient, ctx.dtype), *[None] * 9
+            return _nearest(g, ctx.gradient, ctx.axis).to(ctx.dtype), *[None] * 10
+        return pass_back(g, ctx.gradient, ctx.dtype), *[None] * 10
+
+
+def _nearest(g: torch.Tensor, fmt: str, axis: int) -> torch.Tensor:
+    dtype = _natural_dtype(g.dtype)
+    how = (fmt, "ties_to_even", dtype, "", False, False, False)
+    rounded: torch.Tensor = _RoundBlocks.apply(g, None, axis, None, *how)
+    return rounded
+
+
+class _PassBack(torch.autograd.Function):
+    """The identity, whose gradient is rounded to a block format."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: torch.Tensor, gradient: str, axis: int) -> torch.Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, ctx.gradient, ctx.axis = inputs
+        ctx.dtype = x.dtype
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> Any:
+        return _nearest(g, ctx.gradient, ctx.axis).to(ctx.dtype), None, None
+
+
+def pass_back_in_blocks(x: torch.Tensor, gradient: str, axis: int) -> torch.Tensor:
+    """Return the tensor; its gradient is rounded to a block format on the way back."""
+    check_axes(x.ndim, gradient, axis)
+    passed: torch.Tensor = _PassBack.apply(x, gradient, axis)
+    return passed
 
 
 def resolve_blocks(
@@ -270,29 +313,51 @@ def resolve_blocks(
             f"values of {found} are float32 or float64 here, not {dtype}; use .to({dtype}) "
             "afterwards, which rounds once more where that dtype is narrower"
         )
-    wide = source == torch.float64 or source in INTEGERS
-    result = dtype or (torch.float64 if wide else torch.float32)
-    spelled, is_block, is_cut = "", False, gradient == "clip"
-    if gradient is not None and not is_cut:
-        back = block_format(gradient)
-        is_block = back is not None
-        nearest = (Rounding.TIES_TO_EVEN, Overflow.SATURATE, None)
-        spelled = repr(back) if is_block else spell_request(get_format(gradient), *nearest)
+    result = dtype or _natural_dtype(source)
+    spelled, is_block = spell_gradient(gradient)
+    is_cut = gradient == "clip"
     return Resolved(
         repr(found), mode.value, result, spelled, is_block, is_cut, strict, mode.is_stochastic
     )
 
 
+def spell_gradient(gradient: Any) -> tuple[str, bool]:
+    """Return how gradients are rounded, empty where they are not, and whether in blocks."""
+    if gradient is None or (isinstance(gradient, str) and gradient == "clip"):
+        return "", False
+    back = block_format(gradient)
+    if back is not None:
+        return repr(back), True
+    try:
+        fmt = get_format(gradient)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"gradient is {gradient!r}; use None, 'clip' or a format: {error}"
+        ) from None
+    return spell_request(fmt, Rounding.TIES_TO_EVEN, Overflow.SATURATE, None), False
+
+
 def round_blocks(
-    x: torch.Tensor, how: Resolved, axis: int, generator: torch.Generator | None
+    x: torch.Tensor,
+    how: Resolved,
+    axis: int,
+    generator: torch.Generator | None,
+    tensor_amax: float | None,
 ) -> torch.Tensor:
     """Round a tensor to a block format."""
     check_tensor(x)
     check_axes(x.ndim, how.fmt, axis)
+    amax = None if tensor_amax is None else _checked_amax(tensor_amax, how.fmt)
     *plain, is_stochastic = how
     key = operators.draw_key(generator) if is_stochastic else None
-    rounded: torch.Tensor = _RoundBlocks.apply(x, key, axis, *plain)
+    rounded: torch.Tensor = _RoundBlocks.apply(x, key, axis, amax, *plain)
     return rounded
+
+
+@constant
+def _checked_amax(amax: Any, fmt: str) -> float:
+    quantizing.checked_amax(amax, _KNOWN[fmt])
+    return float(amax)
 
 
 @constant
@@ -445,7 +510,7 @@ def quantize(
     check_axes(x.ndim, repr(found), axis)
     mode = Rounding(rounding)
     key = operators.draw_key(generator) if mode.is_stochastic else None
-    amax = None if tensor_amax is None else float(tensor_amax)
+    amax = None if tensor_amax is None else _checked_amax(tensor_amax, repr(found))
     how = (repr(found), axis, amax, mode.value, key)
     codes, scales, scale = _quantize_blocks(x.detach(), *how)
     return Quantized(codes, scales, scale if found.tensor_scale else None, found, axis)

@@ -63,8 +63,12 @@ def matmul(
     2048.0
     """
     check_tensor(a)
-    check_tensor(b)
-    pair = inputs if isinstance(inputs, tuple) else (inputs, inputs)
+    _check(b, bias)
+    pair = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs, inputs)
+    if len(pair) != 2:
+        raise ValueError(
+            f"inputs are {len(pair)} formats; use one, or two: that of a and that of b"
+        )
     left, right = get_format(pair[0]), get_format(pair[1])
     result = None if output is None else get_format(output)
     how_sums = _as_accumulator(accumulator)
@@ -81,6 +85,12 @@ def matmul(
     z = sums(lifted, deep, how)
     z = z.squeeze(-2) if x.ndim == 1 else z
     return outcome(z.squeeze(-1) if w.ndim == 1 else z, bias, how)
+
+
+def _check(w: torch.Tensor, b: torch.Tensor | None) -> None:
+    check_tensor(w)
+    if b is not None:
+        check_tensor(b)
 
 
 def linear(
@@ -103,6 +113,8 @@ def linear(
     -------
     torch.Tensor of float32, shape (..., outputs)
     """
+    check_tensor(x)
+    _check(w, b)
     return functions.linear(how_of(get_policy(policy)), x, w, b)
 
 
@@ -138,6 +150,8 @@ def conv2d(
     -------
     torch.Tensor of float32
     """
+    check_tensor(x)
+    _check(w, b)
     how = how_of(get_policy(policy))
     return functions.convolution(how, x, w, b, stride, padding, dilation, groups)
 
@@ -168,4 +182,6 @@ def attention(
     -------
     torch.Tensor of float32, shape (..., tokens, width)
     """
+    for tensor in (q, k, v):
+        check_tensor(tensor)
     return functions.attention(how_of(get_policy(policy)), q, k, v, is_causal=causal)

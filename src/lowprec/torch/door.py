@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from lowprec.formats import Format, float32, get_format
-from lowprec.rounding import Overflow, Rounding
 from lowprec.torch import blocks, cpu, operators
 from lowprec.torch.dtypes import (
     DTYPE_OF,
@@ -27,6 +26,7 @@ from lowprec.torch.requests import (
 )
 
 if TYPE_CHECKING:
+    from lowprec.blocks.formats import AnyFormatLike
     from lowprec.formats import FormatLike
     from lowprec.rounding import OverflowLike, RoundingLike
 
@@ -39,6 +39,7 @@ class Resolved(NamedTuple):
     is_stochastic: bool
     limit: float | None = None  # beyond it, gradients are cut off
     gradient: str = ""  # how gradients are rounded
+    block_gradient: str = ""  # the same where to a block format
 
 
 _kept: dict[Any, Resolved | blocks.Resolved] = {}
@@ -83,16 +84,14 @@ def _resolved(
     if source not in FORMAT_OF and source not in INTEGERS:
         return Resolved(how, torch.float32, False)  # refused in full words
     result = code_dtype(asked.fmt) if is_code else result_dtype(source, asked.fmt, dtype)
-    limit, spelled = None, ""
-    if gradient == "clip":
+    limit = None
+    if isinstance(gradient, str) and gradient == "clip":
         limit = asked.fmt.max
         if source in FORMAT_OF:
             limit = min(limit, FORMAT_OF[source].max)
-    elif gradient is not None:
-        spelled = spell_request(
-            get_format(gradient), Rounding.TIES_TO_EVEN, Overflow.SATURATE, None
-        )
-    return Resolved(how, result, asked.rounding.is_stochastic, limit, spelled)
+    spelled, is_block = blocks.spell_gradient(gradient)
+    back = ("", spelled) if is_block else (spelled, "")
+    return Resolved(how, result, asked.rounding.is_stochastic, limit, *back)
 
 
 class _RoundHere(torch.autograd.Function):
@@ -135,16 +134,17 @@ def _key(is_stochastic: bool, generator: torch.Generator | None) -> torch.Tensor
 
 def round_to(
     x: torch.Tensor,
-    fmt: FormatLike,
+    fmt: AnyFormatLike,
     *,
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
-    gradient: str | FormatLike | None = None,
+    gradient: str | AnyFormatLike | None = None,
     generator: torch.Generator | None = None,
     random_bits: int | None = None,
     strict: bool = False,
     axis: int = -1,
     dtype: torch.dtype | None = None,
+    tensor_amax: float | None = None,
 ) -> torch.Tensor:
     """Round every element to a value of a format, once, from its exact value.
 
@@ -181,6 +181,8 @@ def round_to(
     dtype : torch.dtype, optional
         The result's; by default that of `x` where it holds every value of the format, else float32
         or float64; float64 for integers. Values of block formats are float32 or float64.
+    tensor_amax : float, optional
+        The largest magnitude of the whole tensor, for block formats with a tensor scale.
 
     Returns
     -------
@@ -219,16 +221,21 @@ def round_to(
         check_tensor(x)
         raise
     if isinstance(r, blocks.Resolved):
-        return blocks.round_blocks(x, r, axis, generator)
-    if axis != -1:
-        _refuse_axis(axis, fmt)
+        return blocks.round_blocks(x, r, axis, generator, tensor_amax)
+    if axis != -1 or tensor_amax is not None or r.block_gradient:
+        if not r.block_gradient or tensor_amax is not None:
+            _refuse_blocks(axis, tensor_amax, fmt)
+        rounded = round_to(
+            x, fmt, rounding=rounding, overflow=overflow, generator=generator,
+            random_bits=random_bits, strict=strict, dtype=dtype,
+        )  # fmt: skip
+        return blocks.pass_back_in_blocks(rounded, r.block_gradient, axis)
     if is_plain(x) and source in _REAL:
         if not (x.requires_grad and torch.is_grad_enabled()):
             key = operators.draw(generator) if r.is_stochastic else 0
             return cpu.round_tensor(x, r.how, r.dtype, key)
         drawn = _key(r.is_stochastic, generator)
-        rounded: torch.Tensor = _apply_plainly(x, drawn, r.how, r.dtype, r.limit, r.gradient)
-        return rounded
+        return _apply_plainly(x, drawn, r.how, r.dtype, r.limit, r.gradient)
     check_tensor(x)
     drawn = _key(r.is_stochastic, generator)
     return Round.apply(x, drawn, r.how, r.dtype, r.limit, r.gradient)
@@ -237,23 +244,27 @@ def round_to(
 _REAL = frozenset([*FORMAT_OF, *INTEGERS])
 
 
-def _refuse_axis(axis: int, fmt: Any) -> None:
+def _refuse_blocks(axis: int, tensor_amax: Any, fmt: Any) -> None:
+    name = "axis" if tensor_amax is None else "tensor_amax"
+    value = axis if tensor_amax is None else tensor_amax
     raise ValueError(
-        f"axis={axis} says along which axis blocks lie, and {fmt} is not a block format; leave "
-        "axis away"
+        f"{name}={value} tells of blocks that share a scale, and {fmt} is not a block format; "
+        f"leave {name} away"
     )
 
 
 def round_to_(
     x: torch.Tensor,
-    fmt: FormatLike,
+    fmt: AnyFormatLike,
     *,
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
-    gradient: str | FormatLike | None = None,
+    gradient: str | AnyFormatLike | None = None,
     generator: torch.Generator | None = None,
     random_bits: int | None = None,
     strict: bool = False,
+    axis: int = -1,
+    tensor_amax: float | None = None,
 ) -> torch.Tensor:
     """Round every element in place, and return the tensor.
 
@@ -261,7 +272,7 @@ def round_to_(
     ----------
     x : torch.Tensor
         A tensor whose dtype holds every value of the format.
-    fmt, rounding, overflow, gradient, generator, random_bits, strict
+    fmt, rounding, overflow, gradient, generator, random_bits, strict, axis, tensor_amax
         As for `round_to`.
 
     Returns
@@ -285,12 +296,12 @@ def round_to_(
     (True, [0.10009765625, 0.2001953125])
     """
     check_tensor(x)
-    if not holds(x.dtype, get_format(fmt)):
-        raise ValueError(
-            f"x has dtype {x.dtype}, which does not hold every value of {get_format(fmt)}; use "
-            "round_to, whose result has a dtype that does"
-        )
     r = _resolve(fmt, rounding, overflow, random_bits, strict, gradient, x.dtype, None)
+    if x.dtype != r.dtype:
+        raise ValueError(
+            f"x has dtype {x.dtype}, which does not hold every value of {fmt}; use round_to, whose "
+            "result has a dtype that does"
+        )
     needs_gradient = x.requires_grad and torch.is_grad_enabled()
     if needs_gradient and x.is_leaf:
         raise RuntimeError(
@@ -301,6 +312,11 @@ def round_to_(
         raise RuntimeError(
             "several elements of x share memory, as after expand(); round x.clone() instead"
         )
+    if isinstance(r, blocks.Resolved) or r.block_gradient or axis != -1 or tensor_amax is not None:
+        options: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "strict": strict}
+        options |= {"gradient": gradient, "generator": generator, "random_bits": random_bits}
+        source = x.clone() if needs_gradient else x  # kept for the gradient as it was
+        return x.copy_(round_to(source, fmt, axis=axis, tensor_amax=tensor_amax, **options))
     key = _key(r.is_stochastic, generator)
     if not needs_gradient:
         operators.round_to_(x, r.how, key)

@@ -6,6 +6,7 @@ import copy
 import fnmatch
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -17,7 +18,7 @@ from lowprec.torch.products import how_of
 from lowprec.train.policy import Policy, get_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 functional = torch.nn.functional
 
@@ -256,6 +257,10 @@ def emulate(
     """
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module is a {type(module).__name__}; pass a torch.nn.Module")
+    if not isinstance(rules or {}, Mapping):
+        raise TypeError(
+            f"rules are a {type(rules).__name__}; pass a dict, such as {{'head': 'float32'}}"
+        )
     return Emulation(module, policy, rules or {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ def linear(how: How, input: Tensor, weight: Tensor, bias: Tensor | None = None) 
     b = None if bias is None else operand(bias, how.right, how)
     z = sums(x.reshape(-1, x.shape[-1]), w.t(), how)
     y = outcome(z, b, how)
-    return y.view(*input.shape[:-1], weight.shape[0])
+    return y.reshape(*input.shape[:-1], weight.shape[0])
 
 
 def matmul(how: How, input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
@@ -32,7 +33,7 @@ def matmul(how: How, input: Tensor, other: Tensor) -> Tensor:  # noqa: A002
     left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
     if right.ndim == 2 and left.ndim > 2:  # one product of many rows
         z = sums(left.reshape(-1, left.shape[-1]), right, how)
-        z = z.view(*left.shape[:-1], right.shape[-1])
+        z = z.reshape(*left.shape[:-1], right.shape[-1])
     else:
         z = sums(left, right, how)
     if a.ndim == 1:
@@ -152,9 +153,7 @@ def _windowed(
         for n, k, s, d in zip(x.shape[2:], kernel, stride, dilation, strict=True)
     ]
     windows = []
-    for offset in (
-        torch.cartesian_prod(*map(torch.arange, kernel)).reshape(-1, len(kernel)).tolist()
-    ):
+    for offset in itertools.product(*map(range, kernel)):
         index = [
             slice(o * d, o * d + s * (n - 1) + 1, s)
             for o, d, s, n in zip(offset, dilation, stride, shape, strict=True)
@@ -162,7 +161,7 @@ def _windowed(
         windows.append(x[(slice(None), slice(None), *index)])
     columns = torch.stack(windows, 2)  # (N, C, windows, *shape): channels first, then the window
     n, channels, size = columns.shape[:3]
-    columns = columns.view(n, groups, channels // groups * size, math.prod(shape))
+    columns = columns.reshape(n, groups, channels // groups * size, math.prod(shape))
     columns = columns.permute(1, 2, 0, 3).flatten(2)  # (groups, terms, N · places)
     rows = w.reshape(groups, w.shape[0] // groups, -1)
     z = sums(rows, columns, how)
@@ -199,7 +198,7 @@ def transposed_convolution(
         sides.append((d * (k - 1) - p, d * (k - 1) - p + e))
     spread = functional.pad(spread, [n for side in reversed(sides) for n in side])
     inputs, outputs = weight.shape[0] // groups, weight.shape[1]
-    turned = w.flip(list(range(2, w.ndim))).view(groups, inputs, outputs, *weight.shape[2:])
+    turned = w.flip(list(range(2, w.ndim))).reshape(groups, inputs, outputs, *weight.shape[2:])
     turned = turned.transpose(1, 2).reshape(groups * outputs, inputs, *weight.shape[2:])
     return _windowed(how, spread, turned, b, (1,) * axes, dilation, groups)
 
@@ -289,8 +288,8 @@ def multi_head_attention(
 
     def by_head(x: Tensor, static: Tensor | None) -> Tensor:
         if static is not None:
-            return static.view(batch, num_heads, *static.shape[1:])
-        return x.view(x.shape[0], batch, num_heads, -1).permute(1, 2, 0, 3)
+            return static.reshape(batch, num_heads, *static.shape[1:])
+        return x.reshape(x.shape[0], batch, num_heads, -1).permute(1, 2, 0, 3)
 
     q, k, v = by_head(q, None), by_head(k, static_k), by_head(v, static_v)
     if add_zero_attn:
@@ -337,9 +336,9 @@ def _merged_mask(
     if mask is not None:
         merged = added_to(mask)
         if merged.ndim == 3:
-            merged = merged.view(batch, heads, *merged.shape[1:])
+            merged = merged.reshape(batch, heads, *merged.shape[1:])
     if padding is not None:
-        lifted = added_to(padding).view(batch, 1, 1, sources)
+        lifted = added_to(padding).reshape(batch, 1, 1, sources)
         merged = lifted if merged is None else merged + lifted
     return merged
 

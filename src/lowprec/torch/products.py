@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
-from lowprec import conversion
 from lowprec.accumulation import Accumulator, matmul
 from lowprec.blocks import BlockFormat
 from lowprec.formats import Format, float32, named_formats
@@ -24,6 +24,7 @@ from lowprec.torch.door import round_to
 from lowprec.train.numerics import numerics_of
 
 if TYPE_CHECKING:
+    from lowprec.rounding import RoundingLike
     from lowprec.train.policy import Policy
 
 AnyFormat = Format | BlockFormat
@@ -40,7 +41,7 @@ class How(NamedTuple):
     sums: Accumulator
     gradient_sums: Accumulator
     scaled: Policy | None = None  # rounds tensors under scales of their own
-    gradient_rounding: str = "ties_to_even"  # of block formats
+    gradient_rounding: RoundingLike = "ties_to_even"  # of block formats
 
     @property
     def is_blocked(self) -> bool:
@@ -57,7 +58,9 @@ def how_of(policy: Policy) -> How:
     back = None if isinstance(gradient, BlockFormat) else gradient
     scaled = policy if policy.tensor_scales else None
     weights: Any = compute if policy.weights is None else policy.weights
-    rounding = "stochastic" if policy.gradient_rounding == "stochastic" else "ties_to_even"
+    rounding: RoundingLike = (
+        "stochastic" if policy.gradient_rounding == "stochastic" else "ties_to_even"
+    )
     return How(compute, weights, between, gradient, back, sums, sums, scaled, rounding)
 
 
@@ -69,11 +72,18 @@ def _rounded(x: torch.Tensor, fmt: AnyFormat | None, how: How, is_gradient: bool
     x = x.detach().to(torch.float32)
     if fmt is None or isinstance(fmt, BlockFormat) or fmt == float32:
         return x
-    if how.scaled is not None:
-        numerics = numerics_of(how.scaled)
-        rounding = numerics.gradient if is_gradient else numerics.compute
-        return torch.from_numpy(np.array(rounding(as_array(x))).reshape(x.shape))
-    return round_to(x, fmt)
+    if how.scaled is None:
+        return round_to(x, fmt)
+    if _has_no_numbers(x):
+        return torch.empty_like(x)
+    numerics = numerics_of(how.scaled)
+    rounding = numerics.gradient if is_gradient else numerics.compute
+    return torch.from_numpy(np.array(rounding(as_array(x))).reshape(x.shape))
+
+
+def _has_no_numbers(x: torch.Tensor) -> bool:
+    """Whether a tensor is a shape alone: on the meta device, or fake."""
+    return x.is_meta or isinstance(x, FakeTensor)
 
 
 class _Operand(torch.autograd.Function):
@@ -109,7 +119,7 @@ class _Outcome(torch.autograd.Function):
         db = None
         if ctx.has_bias and ctx.needs_input_grad[1]:
             rows = g.movedim(ctx.dim, -1).reshape(-1, g.shape[ctx.dim])
-            db = torch.from_numpy(_column_sums(as_array(rows)))
+            db = rows[0] if _has_no_numbers(g) else torch.from_numpy(_column_sums(as_array(rows)))
         return g, db, None, None
 
 
@@ -215,7 +225,7 @@ class _Sums(torch.autograd.Function):
     def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, how: How) -> torch.Tensor:
         ctx.how = how
         ctx.save_for_backward(a, b)
-        left, right = _quantized(a, how.left, -1), _quantized(b, how.right, -2)
+        left, right = _quantized(a, how.left, -1, how), _quantized(b, how.right, -2, how)
         return _multiplied(left, right, how.sums)
 
     @staticmethod
@@ -225,11 +235,13 @@ class _Sums(torch.autograd.Function):
         da = db = None
         sums, rounding = how.gradient_sums, how.gradient_rounding
         if ctx.needs_input_grad[0]:
-            left = _quantized(g, how.gradient, -1, rounding)
-            da = _multiplied(left, _quantized(b.mT, how.right, -2), sums).sum_to_size(a.shape)
+            left = _quantized(g, how.gradient, -1, how, rounding)
+            right = _quantized(b.mT, how.right, -2, how)
+            da = _multiplied(left, right, sums).sum_to_size(a.shape)
         if ctx.needs_input_grad[1]:
-            right = _quantized(g, how.gradient, -2, rounding)
-            db = _multiplied(_quantized(a.mT, how.left, -1), right, sums).sum_to_size(b.shape)
+            left = _quantized(a.mT, how.left, -1, how)
+            right = _quantized(g, how.gradient, -2, how, rounding)
+            db = _multiplied(left, right, sums).sum_to_size(b.shape)
         return da, db, None
 
 
@@ -241,17 +253,19 @@ def _multiplied(a: Quantized, b: Quantized, sums: Accumulator) -> torch.Tensor:
 
 
 def _quantized(
-    x: torch.Tensor, fmt: AnyFormat, axis: int, rounding: str = "ties_to_even"
+    x: torch.Tensor,
+    fmt: AnyFormat,
+    axis: int,
+    how: How,
+    rounding: RoundingLike = "ties_to_even",
 ) -> Quantized:
     """Return an operand, in a block format along the axis that is summed, and its format's name."""
     if isinstance(fmt, BlockFormat):
-        options: dict[str, Any] = {} if fmt.is_tiled else {"axis": axis}
-        if rounding == "stochastic":
-            options |= {"rounding": rounding, "rng": operators.draw()}
-        array = np.asarray(conversion.round_to(as_array(x), fmt, **options))
-        return torch.from_numpy(array), "float32"
-    is_named = named_formats().get(fmt.name) == fmt
-    return x, fmt.name if is_named and fmt.has_nan else "float32"  # NaN passes
+        rounded = round_to(x, fmt, axis=-1 if fmt.is_tiled else axis, rounding=rounding)
+        return rounded, "float32"
+    # under a scale of its own a tensor exceeds its format; NaN passes where that has none
+    keeps = how.scaled is None and fmt.has_nan and named_formats().get(fmt.name) == fmt
+    return x, fmt.name if keeps else "float32"
 
 
 def sums(a: torch.Tensor, b: torch.Tensor, how: How) -> torch.Tensor:
