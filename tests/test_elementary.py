@@ -91,7 +91,7 @@ def apply(function, *operands, mode, key=0, first=0, source="float64"):
         denormals_are_zero=mode.denormals_are_zero,
         tiny_after_rounding=mode.tininess == "after",
     )
-    assert kernel.task.source == source
+    assert kernel.how.source == source
     out = np.empty(arrays[0].shape, np.float32 if fmt.fits(lp.float32) else np.float64)
     events = kernel([np.ravel(x) for x in arrays], out.reshape(-1), key, first)
     return out, Events(*events.tolist())

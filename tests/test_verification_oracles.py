@@ -34,7 +34,7 @@ def compute(operation, fmt, rounding, codes):
     """Return the oracle's results as float32, and its events."""
     codes = [np.ascontiguousarray(c, np.uint16) for c in codes]
     out, events = np.empty_like(codes[0]), np.zeros(5, np.int64)
-    layout, rule = integer_oracle.layout_of(fmt), integer_oracle.rule_of(Rounding(rounding))
+    layout, rule = integer_oracle.code_fields(fmt), integer_oracle.rule_of(Rounding(rounding))
     loop = integer_oracle_loops.oracle(operation)
     loop(codes[0], codes[len(codes) > 1], codes[-1], out, events, layout, rule)
     return floats(result_bits(fmt)[out]), Events(*events.tolist())
@@ -119,7 +119,7 @@ def test_encoding_by_integers_agrees_with_fractions(fmt, rounding):
         ]
     )
     out = np.empty(patterns.size, np.uint16)
-    layouts = [integer_oracle.layout_of(f) for f in (lp.float32, fmt)]
+    layouts = [integer_oracle.code_fields(f) for f in (lp.float32, fmt)]
     integer_oracle_loops.encoder()(
         patterns, out, *layouts, integer_oracle.rule_of(Rounding(rounding))
     )

@@ -23,8 +23,8 @@ class ElementKernel(Protocol):
     """What computes an operation on flat arrays and returns the counts of `Events`."""
 
     @property
-    def task(self) -> Any:
-        """What is computed; ``task.source`` names the dtype of operands."""
+    def how(self) -> Any:
+        """What is computed; ``how.source`` names the dtype of operands."""
 
     def __call__(
         self, operands: Sequence[Array], out: Array, key: int = 0, first: int = 0
@@ -46,7 +46,7 @@ def refuse_nan(result: Array, operation: str, fmt: Format) -> None:
 def run(kernel: ElementKernel, arrays: Sequence[Array], out: Array, key: int) -> Array:
     """Hand contiguous arrays of the kernel's dtype over at once, others block by block."""
     events = np.zeros(len(Events._fields), np.int64)
-    parts = parts_in_c_order(arrays, out, np.dtype(kernel.task.source), _BLOCK)
+    parts = parts_in_c_order(arrays, out, np.dtype(kernel.how.source), _BLOCK)
     for operands, target, first in parts:
         events += kernel(operands, target, key, first)
     return events

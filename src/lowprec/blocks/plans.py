@@ -13,8 +13,8 @@ import numpy as np
 
 from lowprec.blocks.formats import BlockFormat, IntegerFormat, ScaleRule
 from lowprec.kernels.blocks.loops import AMAX, FOUR_OVER_SIX, POWER_OF_TWO
-from lowprec.kernels.blocks.quotients import Grid
-from lowprec.kernels.blocks.vectors import FEW, LONG, ONE, SEVERAL, Constants, Rule
+from lowprec.kernels.blocks.quotients import MagnitudeGrid
+from lowprec.kernels.blocks.vectors import FEW, LONG, ONE, SEVERAL, BlockConstants, BlockRule
 
 if TYPE_CHECKING:
     from lowprec.formats import Format
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
-class Plan(NamedTuple):
+class BlockPlan(NamedTuple):
     """What kernels know of a block format."""
 
     kind: int  # of rule
@@ -33,7 +33,7 @@ class Plan(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def plan_of(fmt: BlockFormat) -> Plan:
+def plan_of(fmt: BlockFormat) -> BlockPlan:
     """Return the plan of a block format."""
     scale = fmt.scale
     kind = AMAX
@@ -44,18 +44,18 @@ def plan_of(fmt: BlockFormat) -> Plan:
         kind = POWER_OF_TWO
         rule = [scale.emin, scale.emax, fmt.element.emax, _threshold(fmt), int(scale.has_zero)]
     grids = np.array([grid_of(fmt.element), grid_of(scale)], np.int64)
-    return Plan(kind, np.array(rule, np.int64), grids, fmt.element.max, not scale.has_nan)
+    return BlockPlan(kind, np.array(rule, np.int64), grids, fmt.element.max, not scale.has_nan)
 
 
-def grid_of(fmt: Format | IntegerFormat) -> Grid:
+def grid_of(fmt: Format | IntegerFormat) -> MagnitudeGrid:
     """Return the grid of a format's magnitudes."""
     if isinstance(fmt, IntegerFormat):  # all in the two lowest binades, whose steps are equal
-        return Grid(fmt.trailing_bits, fmt.emax, fmt.max_code, 0, 0, 2, 0)
+        return MagnitudeGrid(fmt.trailing_bits, fmt.emax, fmt.max_code, 0, 0, 2, 0)
     flush = int(not fmt.subnormals and fmt.precision > 1)
     style = int(not fmt.has_negative_zero)
     infinity = fmt.infinity_code or 0
     shift = fmt.bits - int(fmt.signed)
-    return Grid(fmt.trailing_bits, fmt.emin, fmt.max_code, flush, shift, style, infinity)
+    return MagnitudeGrid(fmt.trailing_bits, fmt.emin, fmt.max_code, flush, shift, style, infinity)
 
 
 def _threshold(fmt: BlockFormat) -> int:
@@ -105,7 +105,9 @@ _FLOAT32_BIAS, _FLOAT64_BIAS = 127, 1023
 
 
 @functools.lru_cache(maxsize=1024)
-def vector_rule(fmt: BlockFormat, tile: tuple[int, int], target: str) -> tuple[Rule, Array] | None:
+def vector_rule(
+    fmt: BlockFormat, tile: tuple[int, int], target: str
+) -> tuple[BlockRule, Array] | None:
     """Return the rule that converts vectors of float32, and its constants; None if none serves.
 
     The constants are for a tensor scale of 1; see `with_tensor_scale`.
@@ -120,14 +122,14 @@ def vector_rule(fmt: BlockFormat, tile: tuple[int, int], target: str) -> tuple[R
     style = grid_of(fmt.element).style
     if across == 1 and down > 1:
         lanes = _COLUMN_LANES if kind == "power" else _FEW_LANES
-        return Rule(kind, True, SEVERAL, lanes, style, target, strict, quick), constants
+        return BlockRule(kind, True, SEVERAL, lanes, style, target, strict, quick), constants
     lanes = math.gcd(across, most)
     if lanes < 8 or (down > 1 and lanes != across):
         lanes = across if across in (8, 16, 32, 64, 128) else 0
     if not lanes:
         return None
     rows = ONE if tile == (1, lanes) else LONG if down == 1 else SEVERAL
-    return Rule(kind, False, rows, lanes, style, target, strict, quick), constants
+    return BlockRule(kind, False, rows, lanes, style, target, strict, quick), constants
 
 
 def with_tensor_scale(constants: Array, fmt: BlockFormat, g: float) -> Array:
@@ -135,7 +137,7 @@ def with_tensor_scale(constants: Array, fmt: BlockFormat, g: float) -> Array:
     if not fmt.tensor_scale:
         return constants
     changed = constants.copy()
-    fields = Constants._fields
+    fields = BlockConstants._fields
     changed[fields.index("divisor")] = _double_bits(fmt.element.max * g)
     changed[fields.index("tensor")] = _double_bits(g)
     return changed
@@ -177,11 +179,11 @@ def _vector_facts(fmt: BlockFormat) -> tuple[str, Array, int] | None:
         fields["middles"] = tuple(map(_double_bits, middles))
         fields["values"] = tuple(map(_double_bits, values))
         strict = sum(1 << i for i in range(0, len(middles), 2))
-        return "few", Constants(**fields).array(), strict
+        return "few", BlockConstants(**fields).array(), strict
     fields["emin"] = (grid.emin + _FLOAT64_BIAS) << 52
     fields["dropped"] = 52 - t
     fields["top"] = _double_bits(fmt.element.max)
-    return "quotient", Constants(**fields).array(), 0
+    return "quotient", BlockConstants(**fields).array(), 0
 
 
 def _is_quick(fmt: BlockFormat) -> bool:
@@ -192,7 +194,7 @@ def _is_quick(fmt: BlockFormat) -> bool:
     return is_usual and grid.trailing_bits <= 10 and grid.trailing_bits + 1 + rest <= 24
 
 
-def _power_facts(fmt: BlockFormat, grid: Grid) -> tuple[str, Array, int] | None:
+def _power_facts(fmt: BlockFormat, grid: MagnitudeGrid) -> tuple[str, Array, int] | None:
     t, scale, emax = grid.trailing_bits, fmt.scale, fmt.element.emax
     if t > 20 or scale.has_zero:
         return None
@@ -210,7 +212,7 @@ def _power_facts(fmt: BlockFormat, grid: Grid) -> tuple[str, Array, int] | None:
         ScaleRule.EVEN: 1 << (22 - t),
     }[fmt.rule]
     start = max(lowest + _FLOAT32_BIAS, 1) << 23
-    constants = Constants(
+    constants = BlockConstants(
         lowest=start,
         span=((highest + 1 + _FLOAT32_BIAS) << 23) - start,
         grows=grows,
@@ -225,7 +227,7 @@ def _power_facts(fmt: BlockFormat, grid: Grid) -> tuple[str, Array, int] | None:
     return "power", constants.array(), 0
 
 
-def _value(code: int, grid: Grid) -> Fraction:
+def _value(code: int, grid: MagnitudeGrid) -> Fraction:
     t = grid.trailing_bits
     field, trailing = code >> t, code & ((1 << t) - 1)
     if field == 0:

@@ -35,7 +35,7 @@ from lowprec.rounding import Overflow, Rounding
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from lowprec.blocks.plans import Plan
+    from lowprec.blocks.plans import BlockPlan
     from lowprec.common.randomness import RNGLike
     from lowprec.rounding import OverflowLike, RoundingLike
 
@@ -200,7 +200,7 @@ class _Work(NamedTuple):
     """What one call does, checked."""
 
     fmt: BlockFormat
-    plan: Plan
+    plan: BlockPlan
     g: float
     mode: int
     key: int

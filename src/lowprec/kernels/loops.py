@@ -31,11 +31,14 @@ from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.magnitudes import Constants, Plan
 from lowprec.kernels.philox import LANES, block_bits, element_bits
 from lowprec.kernels.rules import convert, decode
+from lowprec.kernels.threads import thread_count
 
 #: compile flags of every kernel; fastmath stays off because it loses NaN and -0
 kernel = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
 _CACHE_LINE = 64  # bytes
+_STREAMING_FROM = 48 << 20  # bytes read and written: more than most caches hold
+_PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
 _FIELDS = len(Constants._fields)
 
 # Numba's cache looks at the time stamp of one file, but a loop depends on all of these.
@@ -120,6 +123,11 @@ def keep(text: str, record: Any) -> str:
 def kept(text: str) -> Any:
     """Return the record of a text, which is never taken apart."""
     return _KEPT[text]
+
+
+def plan_of(text: str) -> Plan | None:
+    """Return the plan of a text; None where that names what the processor does by itself."""
+    return _KEPT.get(text)
 
 
 def spell(plan: tuple[Any, ...]) -> str:
@@ -366,3 +374,37 @@ def _make_random_loop(plan: str, block: int) -> Loop:
             swap_float_state(state)
 
     return loop
+
+
+# Kernels -------------------------------------------------------------------------------------
+
+
+class Kernel:
+    """A compiled loop with its constants, to be called on contiguous one-dimensional arrays."""
+
+    __slots__ = ("constants", "loop", "plan")
+
+    def __init__(self, plan: Plan, constants: np.ndarray[Any, Any]) -> None:
+        self.plan = plan
+        self.constants = constants
+        self.loop = make_loop(plan)
+
+    def __call__(self, x: Any, out: Any, key: int = 0, first: int = 0) -> None:
+        """Convert `x` into `out`; `first` is the index of ``x[0]`` in the caller's array."""
+        threads, loop = 1, self.loop
+        if x.ndim != 1:
+            x, out = x.reshape(-1), out.reshape(-1)
+        if x.size >= _PARALLEL_FROM:
+            threads = thread_count()
+            loop = make_loop(self._plan_for(x, out), parallel=threads > 1)
+        if self.plan.random_bits:
+            loop(x, out, self.constants, threads, np.uint64(key), first)
+        else:
+            loop(x, out, self.constants, threads)
+
+    def _plan_for(self, x: Any, out: Any) -> Plan:
+        """Return the plan, streaming where results would only push other data out of the caches."""
+        is_large = x.nbytes + out.nbytes >= _STREAMING_FROM
+        if not is_large or self.plan.random_bits or np.may_share_memory(x, out):
+            return self.plan
+        return self.plan._replace(streaming=1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple, assert_never
 
+import numpy as np
+
 from lowprec.kernels.lanes import Lanes, maximum, select
 from lowprec.rounding import Rounding
 
@@ -81,7 +83,7 @@ class Plan(NamedTuple):
     @property
     def is_encoding(self) -> bool:
         """Whether the result is codes."""
-        return self.target.startswith("uint")
+        return np.dtype(self.target).kind == "u"
 
 
 # Reading -----------------------------------------------------------------------------------------

@@ -11,9 +11,8 @@ import numpy as np
 
 from lowprec.formats import Format, Specials, checked_overflow, float16, float32
 from lowprec.kernels.compiler import processor_has as processor_has
-from lowprec.kernels.loops import make_loop
+from lowprec.kernels.loops import Kernel
 from lowprec.kernels.magnitudes import Constants, Plan, Variant
-from lowprec.kernels.threads import thread_count
 from lowprec.rounding import Overflow, Rounding, overflow_rule
 
 _TRAILING = {32: 23, 64: 52}
@@ -24,39 +23,6 @@ _DIRECTED = (
     Rounding.TOWARD_POSITIVE,
     Rounding.TOWARD_NEGATIVE,
 )
-_STREAMING_FROM = 48 << 20  # bytes read and written: more than most caches hold
-_PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
-
-
-class Kernel:
-    """A compiled loop with its constants, to be called on contiguous one-dimensional arrays."""
-
-    __slots__ = ("constants", "loop", "plan")
-
-    def __init__(self, plan: Plan, constants: np.ndarray[Any, Any]) -> None:
-        self.plan = plan
-        self.constants = constants
-        self.loop = make_loop(plan)
-
-    def __call__(self, x: Any, out: Any, key: int = 0, first: int = 0) -> None:
-        """Convert `x` into `out`; `first` is the index of ``x[0]`` in the caller's array."""
-        threads, loop = 1, self.loop
-        if x.ndim != 1:
-            x, out = x.reshape(-1), out.reshape(-1)
-        if x.size >= _PARALLEL_FROM:
-            threads = thread_count()
-            loop = make_loop(self._plan_for(x, out), parallel=threads > 1)
-        if self.plan.random_bits:
-            loop(x, out, self.constants, threads, np.uint64(key), first)
-        else:
-            loop(x, out, self.constants, threads)
-
-    def _plan_for(self, x: Any, out: Any) -> Plan:
-        """Return the plan, streaming where results would only push other data out of the caches."""
-        is_large = x.nbytes + out.nbytes >= _STREAMING_FROM
-        if not is_large or self.plan.random_bits or np.may_share_memory(x, out):
-            return self.plan
-        return self.plan._replace(streaming=1)
 
 
 class Results(NamedTuple):

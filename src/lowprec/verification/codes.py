@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.kernels.oracle.integers import layout_of
+from lowprec.kernels.oracle.integers import code_fields
 
 if TYPE_CHECKING:
     from lowprec.formats import Format
@@ -25,7 +25,7 @@ def result_bits(fmt: Format) -> Array:
     A significand times a power of two, straight from the definition of the format; NaN is the
     canonical one with the sign of the code.
     """
-    f = layout_of(fmt)
+    f = code_fields(fmt)
     codes = np.arange(1 << (f.width + 1))
     magnitudes = codes & ((1 << f.width) - 1)
     fields = magnitudes >> f.trailing
@@ -43,7 +43,7 @@ def result_bits(fmt: Format) -> Array:
 @functools.cache
 def operand_bits(fmt: Format) -> Array:
     """Return the float32 bits of operands: NaN carries the payload of its code, quiet or not."""
-    f = layout_of(fmt)
+    f = code_fields(fmt)
     bits = result_bits(fmt).copy()
     codes = np.arange(bits.size)
     payloads = (codes & ((1 << f.trailing) - 1)) << (23 - f.trailing)
@@ -56,7 +56,7 @@ def operand_bits(fmt: Format) -> Array:
 @functools.cache
 def turns(fmt: Format) -> Array:
     """Return the patterns of float32 around every value and every midpoint of a format."""
-    f = layout_of(fmt)
+    f = code_fields(fmt)
     values = result_bits(fmt)[: f.max_code + 1].view(np.float32).astype(np.float64)
     beyond = values[-1] + (values[-1] - values[-2])
     middles = (values + np.append(values[1:], beyond)) / 2

@@ -9,7 +9,7 @@ import numpy as np
 
 from lowprec.conversion.door import encode
 from lowprec.formats import float32
-from lowprec.kernels.oracle.integers import layout_of, rule_of
+from lowprec.kernels.oracle.integers import code_fields, rule_of
 from lowprec.kernels.oracle.loops import encoder
 from lowprec.verification.checks import Check, Mismatch, Part, in_modes, shared
 from lowprec.verification.codes import CODES, result_bits, spelled, turns
@@ -84,7 +84,7 @@ def _run_sample(
 def _judged(fmt: Format, rounding: Rounding, patterns: Array) -> Part:
     """Compare the library's results with those of the integer oracle."""
     total = Part()
-    source, f, rule = layout_of(float32), layout_of(fmt), rule_of(rounding)
+    source, f, rule = code_fields(float32), code_fields(fmt), rule_of(rounding)
     for start in range(0, patterns.size, _BLOCK):
         block = patterns[start : start + _BLOCK]
         expected = np.empty(block.size, CODES)

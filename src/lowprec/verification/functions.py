@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.kernels.oracle.integers import layout_of, rule_of
+from lowprec.kernels.oracle.integers import code_fields, rule_of
 from lowprec.kernels.oracle.loops import rounder
 from lowprec.verification.checks import Check, Part, in_modes
 from lowprec.verification.codes import CODES, operand_bits
@@ -253,7 +253,7 @@ def rounded(truths: Sequence[Truth], fmt: Format, rounding: Rounding) -> tuple[A
     codes, events = np.empty(len(truths), CODES), np.zeros(5, np.int64)
     plain = significands != 0
     found = np.empty(int(plain.sum()), CODES)
-    f = layout_of(fmt)
+    f = code_fields(fmt)
     rounder()(signs[plain], significands[plain], exponents[plain] - f.lowest, found, events, f,
               rule_of(rounding))  # fmt: skip
     codes[plain] = found
@@ -266,7 +266,7 @@ def rounded(truths: Sequence[Truth], fmt: Format, rounding: Rounding) -> tuple[A
 
 def _special_code(value: float | None, fmt: Format) -> int:
     assert value is not None, "only special values have no significand"
-    f = layout_of(fmt)
+    f = code_fields(fmt)
     if math.isnan(value):
         return f.nan
     sign = int(math.copysign(1.0, value) < 0) << f.width

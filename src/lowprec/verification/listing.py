@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lowprec.formats import float32
 from lowprec.kernels.oracle.integers import OPERATIONS as OPERATIONS_ON_INTEGERS
-from lowprec.kernels.oracle.integers import layout_of
+from lowprec.kernels.oracle.integers import code_fields
 from lowprec.rounding import Rounding
 from lowprec.verification.conversions import encoding_check
 from lowprec.verification.functions import FUNCTIONS, function_check
@@ -107,7 +107,7 @@ def _check(fmt: Format, name: str, modes: tuple[Rounding, ...], sample: int | No
 
 
 def _known(fmt: Format) -> Format:
-    layout_of(fmt)
+    code_fields(fmt)
     if fmt.bits > _WIDEST or fmt.precision > 11 or not fmt.fits(float32):
         raise ValueError(
             f"{fmt} has {fmt.bits} bits, p={fmt.precision}, emax={fmt.emax}; the integer oracle "

@@ -10,7 +10,7 @@ import numpy as np
 
 from lowprec.arithmetic import Arithmetic
 from lowprec.arithmetic.flags import Events
-from lowprec.kernels.oracle.integers import OPERATIONS, layout_of, rule_of
+from lowprec.kernels.oracle.integers import OPERATIONS, code_fields, rule_of
 from lowprec.kernels.oracle.loops import count_differences, oracle
 from lowprec.verification.checks import Check, Mismatch, Part, in_modes, shared
 from lowprec.verification.codes import CODES, operand_bits, result_bits, spelled
@@ -140,7 +140,7 @@ def operation_check(
 def _judged(judge: Judge, codes: Sequence[Array], operands: Sequence[Array]) -> Part:
     """Compare the library's results with those of the integer oracle."""
     expected, events = np.empty(codes[0].size, CODES), np.zeros(len(Events._fields), np.int64)
-    f, rule = layout_of(judge.fmt), rule_of(judge.rounding)
+    f, rule = code_fields(judge.fmt), rule_of(judge.rounding)
     a, b, c = codes[0], codes[len(codes) > 1], codes[-1]
     oracle(judge.operation)(a, b, c, expected, events, f, rule)
     return judge.hear(codes, operands, expected, events)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.kernels.oracle.integers import Layout, layout_of, rule_of
+from lowprec.kernels.oracle.integers import CodeFields, code_fields, rule_of
 from lowprec.kernels.oracle.loops import oracle
 from lowprec.rounding import Rounding
 from lowprec.verification.codes import CODES
@@ -41,7 +41,7 @@ def draw(fmt: Format, arity: int, count: int, rng: np.random.Generator) -> list[
     -------
     list of numpy.ndarray of uint16, shape (count,)
     """
-    f = layout_of(fmt)
+    f = code_fields(fmt)
     codes = rng.integers(0, 1 << (f.width + 1), (arity, count), dtype=CODES)
     _, at_edges, close, aligned = np.split(codes, 4, axis=1)  # views
     takes_edge = rng.random(at_edges.shape) < 0.7
@@ -55,7 +55,7 @@ def draw(fmt: Format, arity: int, count: int, rng: np.random.Generator) -> list[
 @functools.cache
 def edges(fmt: Format) -> Array:
     """Return the codes near 0, the least normal number, 1, the largest, infinity and NaN."""
-    f = layout_of(fmt)
+    f = code_fields(fmt)
     one = -(f.lowest + f.trailing) + 1 << f.trailing  # the field of 2**emin is 1
     points = np.array(
         [0, 1 << f.trailing, one, one >> 1, f.max_code, f.max_code - (1 << f.trailing)]
@@ -69,11 +69,11 @@ def _product(operands: Array, fmt: Format) -> Array:
     a, b = (np.ascontiguousarray(x) for x in operands[:2])
     out, events = np.empty_like(a), np.zeros(5, np.int64)
     rule = rule_of(Rounding.TIES_TO_EVEN)
-    oracle("multiply")(a, b, b, out, events, layout_of(fmt), rule)
+    oracle("multiply")(a, b, b, out, events, code_fields(fmt), rule)
     return out
 
 
-def _near(codes: Array, f: Layout, rng: np.random.Generator) -> Array:
+def _near(codes: Array, f: CodeFields, rng: np.random.Generator) -> Array:
     """Return codes at most three steps away, of either sign."""
     magnitudes = (codes & ((1 << f.width) - 1)) + rng.integers(-3, 4, codes.size)
     signs = rng.integers(0, 2, codes.size) << f.width
@@ -81,7 +81,7 @@ def _near(codes: Array, f: Layout, rng: np.random.Generator) -> Array:
     return near.astype(CODES)
 
 
-def _align(operands: Array, f: Layout, rng: np.random.Generator) -> None:
+def _align(operands: Array, f: CodeFields, rng: np.random.Generator) -> None:
     """Give the last operand an exponent that depends on the others', and all short significands."""
     count, middle = operands.shape[1], -(f.lowest + f.trailing) + 1  # the field of 1
     fields = (operands.astype(np.int64) & ((1 << f.width) - 1)) >> f.trailing

@@ -45,8 +45,8 @@ _EVENTS_OF_KIND = np.array(
 )
 
 
-class Task(NamedTuple):
-    """What a kernel computes."""
+class ElementaryPlan(NamedTuple):
+    """What the kernel of an elementary function computes."""
 
     function: str
     fmt: Format
@@ -75,7 +75,7 @@ def elementary_kernel(
 ) -> ElementaryKernel:
     """Return the kernel of a function on operands of dtype `source`, float32 or float64."""
     switches = (operands_are_values, flush_to_zero, denormals_are_zero, tiny_after_rounding)
-    return ElementaryKernel(Task(function, fmt, rounding, overflow, source, *switches))
+    return ElementaryKernel(ElementaryPlan(function, fmt, rounding, overflow, source, *switches))
 
 
 class ElementaryKernel:
@@ -94,20 +94,18 @@ class ElementaryKernel:
     array([1.       , 1.0078125,       inf], dtype=float32)
     """
 
-    __slots__ = ("_codes", "_encode", "_table", "task")
+    __slots__ = ("_codes", "_encode", "_table", "how")
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        fmt, self._codes = task.fmt, task.fmt.code_dtype
+    def __init__(self, how: ElementaryPlan) -> None:
+        self.how = how
+        fmt, self._codes = how.fmt, how.fmt.code_dtype
         # values stay what they are in every mode; this one draws nothing
-        rounding = Rounding.TIES_TO_EVEN if task.operands_are_values else task.rounding
-        self._encode = conversion_kernel(
-            fmt, task.source, self._codes.name, rounding, task.overflow
-        )
+        rounding = Rounding.TIES_TO_EVEN if how.operands_are_values else how.rounding
+        self._encode = conversion_kernel(fmt, how.source, self._codes.name, rounding, how.overflow)
         self._table = None
-        is_unary = task.function not in BINARY
-        if is_unary and not task.rounding.is_stochastic and _suits_table(fmt):
-            self._table = _packed_results(task._replace(source="", operands_are_values=False))
+        is_unary = how.function not in BINARY
+        if is_unary and not how.rounding.is_stochastic and _suits_table(fmt):
+            self._table = _packed_results(how._replace(source="", operands_are_values=False))
 
     @in_exact_state
     def __call__(self, operands: Sequence[Any], out: Any, key: int = 0, first: int = 0) -> Array:
@@ -143,20 +141,20 @@ class ElementaryKernel:
                 look_up = make_lookup(self._codes, threads > 1)
                 look_up(self._table, codes[0], target.view(np.uint32), counts, threads)
             else:
-                target[...], kinds = _round(self._stand_ins(codes), self.task, key, first + begin)
+                target[...], kinds = _round(self._stand_ins(codes), self.how, key, first + begin)
                 counts += np.bincount(kinds, minlength=KINDS)
         total = counts[0] if threads == 1 else counts.sum(axis=0)
         events: Array = total @ _EVENTS_OF_KIND
         return events
 
     def _stand_ins(self, codes: list[Array]) -> StandIns:
-        task = self.task
-        if task.function not in BINARY and task.fmt.bits <= 16:
-            every = _every_stand_in(task.function, task.fmt, task.denormals_are_zero)
+        how = self.how
+        if how.function not in BINARY and how.fmt.bits <= 16:
+            every = _every_stand_in(how.function, how.fmt, how.denormals_are_zero)
             return StandIns(*(part[codes[0]] for part in every))
-        values = [_values(code, task.fmt, task.denormals_are_zero) for code in codes]
-        binary = BINARY.get(task.function)
-        return unary(task.function, *values) if binary is None else binary(*values)
+        values = [_values(code, how.fmt, how.denormals_are_zero) for code in codes]
+        binary = BINARY.get(how.function)
+        return unary(how.function, *values) if binary is None else binary(*values)
 
 
 def _values(codes: Array, fmt: Format, denormals_are_zero: bool) -> Array:
@@ -189,25 +187,27 @@ def _every_stand_in(function: str, fmt: Format, denormals_are_zero: bool) -> Sta
 
 
 @functools.lru_cache(maxsize=256)
-def _packed_results(task: Task) -> Array:
+def _packed_results(how: ElementaryPlan) -> Array:
     """Return the results for all codes of a format: 256 KiB for 16 bits."""
-    found = _every_stand_in(task.function, task.fmt, task.denormals_are_zero)
-    results, kinds = _round(found, task)
+    found = _every_stand_in(how.function, how.fmt, how.denormals_are_zero)
+    results, kinds = _round(found, how)
     return pack(results.astype(np.float32), kinds)
 
 
 # Rounding ----------------------------------------------------------------------------------------
 
 
-def _round(found: StandIns, task: Task, key: int = 0, first: int = 0) -> tuple[Array, Array]:
+def _round(
+    found: StandIns, how: ElementaryPlan, key: int = 0, first: int = 0
+) -> tuple[Array, Array]:
     """Return results, as float64, and their kinds."""
-    fmt, exact = task.fmt, found.values
+    fmt, exact = how.fmt, found.values
     has_no_place = ((exact < 0) & (not fmt.signed)) | ((exact == 0) & (not fmt.has_zero))
     exact = np.where(has_no_place, np.nan, exact)
-    result = _converted(exact, fmt, task, key, first)
+    result = _converted(exact, fmt, how, key, first)
     result = np.where(np.isnan(exact), np.nan, result)
-    is_tiny, overflows = _range_events(exact, task, key, first)
-    if task.flush_to_zero:
+    is_tiny, overflows = _range_events(exact, how, key, first)
+    if how.flush_to_zero:
         zero = np.copysign(0.0, exact) if fmt.has_negative_zero else np.zeros_like(exact)
         result = np.where(is_tiny, zero, result)
     kinds = np.where(np.isfinite(exact) & (result != exact), _INEXACT, _PLAIN)
@@ -218,28 +218,28 @@ def _round(found: StandIns, task: Task, key: int = 0, first: int = 0) -> tuple[A
     return result, kinds
 
 
-def _converted(x: Array, fmt: Format, task: Task, key: int, first: int) -> Array:
-    """Round float64 numbers with the task's mode, and with the same random bits for any format."""
+def _converted(x: Array, fmt: Format, how: ElementaryPlan, key: int, first: int) -> Array:
+    """Round float64 numbers with the plan's mode, and with the same random bits for any format."""
     result = np.empty_like(x)
-    r = result_random_bits(fmt, task.rounding)
-    mode = (task.rounding, task.overflow)
+    r = result_random_bits(fmt, how.rounding)
+    mode = (how.rounding, how.overflow)
     conversion_kernel(fmt, "float64", "float64", *mode, r)(x, result, key, first)
     return result
 
 
-def _range_events(exact: Array, task: Task, key: int, first: int) -> tuple[Array, Array]:
+def _range_events(exact: Array, how: ElementaryPlan, key: int, first: int) -> tuple[Array, Array]:
     """Return where results are tiny, and where they overflow."""
-    fmt, size = task.fmt, np.abs(exact)
+    fmt, size = how.fmt, np.abs(exact)
     is_tiny = (exact != 0) & (size < fmt.smallest_normal)
-    if task.rounding.is_stochastic:  # the same random bits decide
-        unbounded = np.abs(_converted(exact, _unbounded(fmt.precision), task, key, first))
-        if task.tiny_after_rounding:
+    if how.rounding.is_stochastic:  # the same random bits decide
+        unbounded = np.abs(_converted(exact, _unbounded(fmt.precision), how, key, first))
+        if how.tiny_after_rounding:
             is_tiny = (exact != 0) & (unbounded < fmt.smallest_normal)
         return is_tiny, np.isfinite(exact) & ~(unbounded <= fmt.max)
     bits, negative = size.view(np.uint64), np.signbit(exact)
-    beyond = overflow_thresholds(fmt, task.rounding, 64)
-    if task.tiny_after_rounding:
-        normal = tiny_thresholds(fmt, task.rounding, 64)
+    beyond = overflow_thresholds(fmt, how.rounding, 64)
+    if how.tiny_after_rounding:
+        normal = tiny_thresholds(fmt, how.rounding, 64)
         least = np.where(negative, np.uint64(normal.negative), np.uint64(normal.positive))
         is_tiny = (exact != 0) & (bits < least)
     least = np.where(negative, np.uint64(beyond.negative), np.uint64(beyond.positive))

@@ -245,7 +245,7 @@ def make_elements(source: str, target: str, parallel: bool = False) -> Callable[
     `place` says where an element is in the caller's array: the index of the first, and by how much
     it grows along each axis.
     """
-    as_codes = not target.startswith("float")
+    as_codes = np.dtype(target).kind != "f"
 
     def write(x, tails, tile, g, grids, scales, mode, key, place, out, threads):  # type: ignore[no-untyped-def]
         for k in numba.prange(threads):

@@ -38,7 +38,7 @@ _NUMBERS = {mode: number for number, mode in enumerate(Rounding)}
 _FIELD = 2047 << 52
 
 
-class Grid(NamedTuple):
+class MagnitudeGrid(NamedTuple):
     """The magnitudes of a format, as integers that a kernel reads from an array."""
 
     trailing_bits: int

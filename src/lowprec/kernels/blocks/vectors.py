@@ -43,7 +43,7 @@ _NARROW = 16  # columns that are converted at once where there are fewer than a 
 _BIAS = 1023
 
 
-class Constants(NamedTuple):
+class BlockConstants(NamedTuple):
     """What a rule knows of its format at run time: unsigned integers of 64 bits.
 
     Exponents are given as they are added to the bits of a float: of float32 in the rule ``power``,
@@ -80,10 +80,10 @@ class Constants(NamedTuple):
         return np.array(fixed + few, np.uint64)
 
 
-_FIXED = len(Constants._fields) - 2
+_FIXED = len(BlockConstants._fields) - 2
 
 
-class Rule(NamedTuple):
+class BlockRule(NamedTuple):
     """What a kernel knows when it is compiled."""
 
     kind: str  # power, few or quotient
@@ -103,7 +103,7 @@ class _Fields:
         self.lanes = [Lanes(builder, value) for value in values]
 
     def __getattr__(self, name: str) -> Lanes:
-        return self.lanes[Constants._fields.index(name)]
+        return self.lanes[BlockConstants._fields.index(name)]
 
     def few(self, name: str) -> list[Lanes]:
         start = _FIXED + (FEW if name == "values" else 0)
@@ -116,7 +116,7 @@ class _Fields:
 class _Power:
     """Elements on a grid that e moves."""
 
-    def __init__(self, rule: Rule, c: _Fields, amax: Lanes) -> None:
+    def __init__(self, rule: BlockRule, c: _Fields, amax: Lanes) -> None:
         self.rule, self.c = rule, c
 
         def field(name: str) -> Lanes:
@@ -157,7 +157,7 @@ class _Power:
 class _Amax:
     """A scale amax/(M·g), rounded to its format, and the divisor d = s·g."""
 
-    def __init__(self, rule: Rule, c: _Fields, amax: Lanes) -> None:
+    def __init__(self, rule: BlockRule, c: _Fields, amax: Lanes) -> None:
         self.rule, self.c = rule, c
         n = amax.count
         self.is_zero = amax.equals(0)
@@ -334,7 +334,7 @@ def element(vector: Lanes, i: int) -> Lanes:
     return Lanes(b, b.extract_element(vector.value, ir.Constant(ir.IntType(32), i)))
 
 
-def _with_sign(magnitude: Lanes, u: Lanes, rule: Rule, c: _Fields) -> Lanes:
+def _with_sign(magnitude: Lanes, u: Lanes, rule: BlockRule, c: _Fields) -> Lanes:
     """Give a magnitude, of a float or a code, the sign of the float32 with the bits u."""
     negative = u >= _SIGN
     if rule.style == 2 and rule.target != "float32":
@@ -353,7 +353,7 @@ _BYTES = ir.IntType(8).as_pointer()
 _INDEX = ir.IntType(64)
 
 
-class _Rows:
+class _VectorRows:
     """Rows of vectors in memory, so many bytes apart."""
 
     def __init__(self, builder: Any, address: Any, step: Any, element: ir.Type, lanes: int) -> None:
@@ -388,8 +388,8 @@ def convert_block(
         step, out_step = cgutils.unpack_tuple(builder, args[2], 2)
         fields = _Fields(builder, cgutils.unpack_tuple(builder, args[5], _FIXED + 2 * FEW))
         width = 32 if plan.target == "float32" else 8 * np.dtype(plan.target).itemsize
-        source = _Rows(builder, args[0], step, ir.IntType(32), plan.lanes)
-        target = _Rows(builder, args[1], out_step, ir.IntType(width), plan.lanes)
+        source = _VectorRows(builder, args[0], step, ir.IntType(32), plan.lanes)
+        target = _VectorRows(builder, args[1], out_step, ir.IntType(width), plan.lanes)
         if plan.rows == _BATCH:
             amax = joined([_reduced(source.load(_INDEX(r)) & _MAGNITUDE) for r in range(_IN_BATCH)])
         else:
@@ -433,7 +433,7 @@ def convert_block(
     return types.boolean(x, out, steps, rows, scale, constants, rule), generate
 
 
-def _each_row(builder: Any, rows: Any, plan: Rule, body: Callable[[Any], None]) -> None:
+def _each_row(builder: Any, rows: Any, plan: BlockRule, body: Callable[[Any], None]) -> None:
     if plan.rows == ONE:
         body(ir.Constant(_INDEX, 0))
         return
@@ -441,7 +441,7 @@ def _each_row(builder: Any, rows: Any, plan: Rule, body: Callable[[Any], None]) 
         body(loop.index)
 
 
-def _largest(builder: Any, source: _Rows, rows: Any, plan: Rule) -> Lanes:
+def _largest(builder: Any, source: _VectorRows, rows: Any, plan: BlockRule) -> Lanes:
     """Return the bits of the largest magnitude: of all, or of each lane."""
     kind = ir.VectorType(ir.IntType(32), plan.lanes)
     if plan.rows == ONE:
@@ -499,7 +499,7 @@ def load_fields(_: Any, array: Any) -> Any:
 
 
 @functools.cache
-def make_conversion(rule: Rule, parallel: bool = False) -> Callable[..., None]:
+def make_conversion(rule: BlockRule, parallel: bool = False) -> Callable[..., None]:
     """Return ``convert(x, tails, tile, kind, power, g, m, grids, constants, scales, out, chunks)``.
 
     `x` and `out` have columns that are neighbours in memory. Scales are written with codes alone.

@@ -17,7 +17,7 @@ from lowprec.kernels.rules import convert
 
 if TYPE_CHECKING:
     from lowprec.kernels.magnitudes import Constants
-    from lowprec.kernels.operations.rules import Limits, Task
+    from lowprec.kernels.operations.rules import Limits, OperationPlan
 
 #: in the order in which kernels count them
 EVENTS = ("invalid", "divide_by_zero", "overflow", "underflow", "inexact")
@@ -25,36 +25,36 @@ EVENTS = ("invalid", "divide_by_zero", "overflow", "underflow", "inexact")
 Events = dict[str, Lanes]  # in which lanes an event happened; nowhere if it is missing
 
 
-def leaves_range(x: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+def leaves_range(x: Lanes, how: OperationPlan, c: Constants, limits: Limits) -> Lanes:
     """Return where anything but `inexact` may have happened.
 
     Most operations in most formats only ever round. What is left to do for each result is then one
     comparison of x and y, and this one.
     """
-    bits = coded_bits(x, task)
-    first = limits.smallest_normal if task.may_underflow else bits.constant(_first_code(task))
+    bits = coded_bits(x, how)
+    first = limits.smallest_normal if how.may_underflow else bits.constant(_first_code(how))
     return (bits - first) >= (c.threshold - first)
 
 
-def is_exceptional(x: Lanes, task: Task) -> Lanes:
+def is_exceptional(x: Lanes, how: OperationPlan) -> Lanes:
     """Return where x is infinite, NaN or without a code for its sign."""
-    first = _first_code(task)
-    return (coded_bits(x, task) - first) >= infinity(x) - first
+    first = _first_code(how)
+    return (coded_bits(x, how) - first) >= infinity(x) - first
 
 
-def _first_code(task: Task) -> int:
+def _first_code(how: OperationPlan) -> int:
     """Return the bits of the least magnitude that has a code: zero, in all but one kind."""
-    return int(task.plan.variant.is_scale)
+    return int(how.plan.variant.is_scale)
 
 
 def range_events(
-    x: Lanes, inexact: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits
+    x: Lanes, inexact: Lanes, R: Lanes, how: OperationPlan, c: Constants, limits: Limits
 ) -> Events:
     """Return where finite numbers overflow and underflow."""
     bits = magnitude_bits(x)
     return {
-        "overflow": overflows(x, bits, R, task, c, limits),
-        "underflow": inexact & is_tiny(x, R, task, c, limits),
+        "overflow": overflows(x, bits, R, how, c, limits),
+        "underflow": inexact & is_tiny(x, R, how, c, limits),
     }
 
 
@@ -63,7 +63,7 @@ def every_event(
     x: Lanes,
     inexact: Lanes,
     R: Lanes,
-    task: Task,
+    how: OperationPlan,
     c: Constants,
     limits: Limits,
 ) -> Events:
@@ -75,26 +75,28 @@ def every_event(
     bits = magnitude_bits(x)
     finite = bits < infinity(x)
     invalid = invalid & is_nan
-    if not task.has_sign:  # negative numbers become NaN
+    if not how.has_sign:  # negative numbers become NaN
         has_no_code = x < 0.0
-        if task.plan.variant.is_scale:
+        if how.plan.variant.is_scale:
             has_no_code = x <= 0.0
         invalid, finite = invalid | has_no_code, finite & ~has_no_code
     inexact = finite & inexact
-    events = range_events(x, inexact, R, task, c, limits)
+    events = range_events(x, inexact, R, how, c, limits)
     events["overflow"] = events["overflow"] & finite
     events |= {"invalid": invalid, "inexact": inexact}
-    if task.operation in ("divide", "floor_divide"):
+    if how.operation in ("divide", "floor_divide"):
         a, b = operands
         is_pole = b.equals(0.0) & (magnitude_bits(a) < infinity(a))
         events["divide_by_zero"] = is_pole & bits.equals(infinity(x))
     return events
 
 
-def overflows(x: Lanes, bits: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+def overflows(
+    x: Lanes, bits: Lanes, R: Lanes, how: OperationPlan, c: Constants, limits: Limits
+) -> Lanes:
     """Return where x, rounded as if the exponent were unbounded, exceeds the largest number."""
-    if task.plan.random_bits:  # ask the rule itself, with infinity for the overflows
+    if how.plan.random_bits:  # ask the rule itself, with infinity for the overflows
         above = bits.constant(infinity(x))
         c = c._replace(overflow_positive=above, overflow_negative=above)
-        return magnitude_bits(convert(x, task.plan, c, R)).equals(infinity(x))
+        return magnitude_bits(convert(x, how.plan, c, R)).equals(infinity(x))
     return bits >= select(x < 0.0, limits.overflow_negative, limits.overflow_positive)

@@ -18,7 +18,13 @@ from lowprec.kernels.compiler import from_dtype, numba, types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.operations.events import EVENTS
-from lowprec.kernels.operations.rules import OPERATIONS, Limits, Task, is_wide, suffices_float32
+from lowprec.kernels.operations.rules import (
+    OPERATIONS,
+    Limits,
+    OperationPlan,
+    is_wide,
+    suffices_float32,
+)
 from lowprec.kernels.operations.vector_step import (
     COUNTERS,
     apply,
@@ -26,7 +32,7 @@ from lowprec.kernels.operations.vector_step import (
     apply_randomly,
     draw_words,
     load_constants,
-    task_to_text,
+    plan_to_text,
 )
 from lowprec.kernels.plans import (
     Sides,
@@ -57,21 +63,21 @@ _INEXACT = EVENTS.index("inexact")
 
 
 @functools.cache
-def _make_loop(task: Task, parallel: bool = False) -> Callable[..., None]:
-    """Return the loop for a task: ``loop(a, b, c, out, constants, counts, chunks)``.
+def _make_loop(how: OperationPlan, parallel: bool = False) -> Callable[..., None]:
+    """Return the loop for a plan: ``loop(a, b, c, out, constants, counts, chunks)``.
 
     An operation of fewer operands does not look at `b` or `c`. A stochastic loop takes a key and
     the index of the first element in the array that the caller sees, too.
     """
-    text = task_to_text(task)
-    operand = types.Array(from_dtype(np.dtype(task.source)), 1, "C", readonly=True)
-    out = types.Array(from_dtype(np.dtype(task.target)), 1, "C")
+    text = plan_to_text(how)
+    operand = types.Array(from_dtype(np.dtype(how.source)), 1, "C", readonly=True)
+    out = types.Array(from_dtype(np.dtype(how.target)), 1, "C")
     constants, counts = types.Array(types.uint64, 1, "C"), types.Array(types.int64, 1, "C")
     arguments = [operand, operand, operand, out, constants, counts, types.int64]
-    if task.plan.random_bits:
+    if how.plan.random_bits:
         arguments += [types.uint64, types.int64]
-    make = _make_random_loop if task.plan.random_bits else _make_plain_loop
-    return compile_as(text, make(text, task.lanes), types.void(*arguments), parallel)
+    make = _make_random_loop if how.plan.random_bits else _make_plain_loop
+    return compile_as(text, make(text, how.lanes), types.void(*arguments), parallel)
 
 
 def _make_plain_loop(work: str, lanes: int) -> Callable[..., None]:
@@ -125,13 +131,13 @@ def _make_random_loop(work: str, lanes: int) -> Callable[..., None]:
 class OperationKernel:
     """A compiled operation of a format, to be called on contiguous one-dimensional arrays."""
 
-    __slots__ = ("constants", "has_second", "loop", "task")
+    __slots__ = ("constants", "has_second", "how", "loop")
 
-    def __init__(self, task: Task, constants: np.ndarray[Any, Any]) -> None:
-        self.task = task
-        self.has_second = OPERATIONS[task.operation][0] > 1
+    def __init__(self, how: OperationPlan, constants: np.ndarray[Any, Any]) -> None:
+        self.how = how
+        self.has_second = OPERATIONS[how.operation][0] > 1
         self.constants = constants
-        self.loop = _make_loop(task)
+        self.loop = _make_loop(how)
 
     def __call__(
         self, operands: Sequence[Any], out: Any, key: int = 0, first: int = 0
@@ -144,18 +150,18 @@ class OperationKernel:
         threads = thread_count() if out.size >= _PARALLEL_FROM else 1
         if threads == 1:
             counts = np.zeros(len(EVENTS), np.int64)
-            if self.task.plan.random_bits:
+            if self.how.plan.random_bits:
                 self._run(self.loop, (*arrays, counts, 1), key, first)
             else:
                 self.loop(*arrays, counts, 1)
             return counts
         counts = np.zeros((threads, COUNTERS), np.int64)
-        loop = _make_loop(self.task, parallel=True)
+        loop = _make_loop(self.how, parallel=True)
         self._run(loop, (*arrays, counts.reshape(-1), threads), key, first)
         return counts.sum(axis=0)[: len(EVENTS)]
 
     def _run(self, loop: Any, arguments: tuple[Any, ...], key: int, first: int) -> None:
-        if self.task.plan.random_bits:
+        if self.how.plan.random_bits:
             loop(*arguments, np.uint64(key), first)
         else:
             loop(*arguments)
@@ -189,7 +195,7 @@ def operation_kernel(
     x = "float32" if is_narrow else "float64"
     plan, constants = conversion_plan(fmt, x, x, rounding, overflow, r)
     width = plan.word
-    task = Task(
+    how = OperationPlan(
         operation,
         plan,
         source,
@@ -216,7 +222,7 @@ def operation_kernel(
         normal_positive=normal.positive,
         normal_negative=normal.negative,
     )
-    return OperationKernel(task, np.array([*fields, *limits], np.uint64))
+    return OperationKernel(how, np.array([*fields, *limits], np.uint64))
 
 
 def _overflows_beyond_float32(rounding: Rounding, overflow: Overflow) -> bool:

@@ -64,8 +64,8 @@ class Limits(NamedTuple):
     normal_negative: Any  # the magnitude of the least negative one
 
 
-class Task(NamedTuple):
-    """What a kernel knows of its work when it is compiled."""
+class OperationPlan(NamedTuple):
+    """What the kernel of an operation knows when it is compiled."""
 
     operation: str
     plan: Plan  # how operands and x are rounded: between floats of one width, as wide as the word
@@ -178,7 +178,7 @@ def to_odd(rounded: Lanes, error: Lanes, sign: Lanes | None = None) -> Lanes:
     return select(error.differs(0.0), odd, bits).as_floats()
 
 
-def in_both_directions(operation: str, task: Task, a: Lanes, *others: Lanes) -> Lanes:
+def in_both_directions(operation: str, how: OperationPlan, a: Lanes, *others: Lanes) -> Lanes:
     """Return an operation's exact result rounded to odd: of the results rounded down and up.
 
     Where those are one number, or zeros, which are even, the first is right: -0 is what x - x gives
@@ -186,13 +186,13 @@ def in_both_directions(operation: str, task: Task, a: Lanes, *others: Lanes) -> 
     """
     up = a.in_direction(operation, "toward_positive", *others)
     down = a.in_direction(operation, "toward_negative", *others)
-    first, second = (down, up) if Rounding(task.plan.mode).gives_negative_zero else (up, down)
+    first, second = (down, up) if Rounding(how.plan.mode).gives_negative_zero else (up, down)
     return select((second.as_integers() & 1).equals(0), first, second)
 
 
-def in_range_or(x: Lanes, compute_again: Callable[[], Lanes], task: Task) -> Lanes:
+def in_range_or(x: Lanes, compute_again: Callable[[], Lanes], how: OperationPlan) -> Lanes:
     """Return x, or what a function gives for a vector that leaves float32's normal numbers."""
-    if not task.is_wide:
+    if not how.is_wide:
         return x
     is_outside = (magnitude_bits(x) - (_NORMAL + 1)) >= infinity(x) - (_NORMAL + 1)
     return either(is_outside, compute_again, x)
@@ -210,43 +210,43 @@ def either(condition: Lanes, compute_again: Callable[[], Lanes], x: Lanes) -> La
     return Lanes(builder, result)
 
 
-def add(a: Lanes, b: Lanes, task: Task) -> Lanes:
+def add(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     """Return a + b, exact or rounded to odd."""
-    if task.is_paired and (task.flags or not task.rounds_twice) and not task.fits:
-        return in_both_directions("add", task, a, b)
+    if how.is_paired and (how.flags or not how.rounds_twice) and not how.fits:
+        return in_both_directions("add", how, a, b)
     total = a + b
-    if Rounding(task.plan.mode).gives_negative_zero:
+    if Rounding(how.plan.mode).gives_negative_zero:
         signs_differ = (a.as_integers() ^ b.as_integers()) >= sign_bit(a)
         total = select(total.equals(0.0) & signs_differ, -0.0, total)
-    if task.fits or (task.rounds_twice and not task.flags):
+    if how.fits or (how.rounds_twice and not how.flags):
         return total
     shift = total - a
     return to_odd(total, (a - (total - shift)) + (b - shift))
 
 
-def subtract(a: Lanes, b: Lanes, task: Task) -> Lanes:
+def subtract(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     """Return a - b, exact or rounded to odd."""
-    return add(a, negated(b), task)
+    return add(a, negated(b), how)
 
 
-def multiply(a: Lanes, b: Lanes, task: Task) -> Lanes:
+def multiply(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     """Return a·b, exact or rounded to odd."""
     product = a * b  # exact: twice the format's bits
-    return in_range_or(product, lambda: in_both_directions("mul", task, a, b), task)
+    return in_range_or(product, lambda: in_both_directions("mul", how, a, b), how)
 
 
-def square(a: Lanes, task: Task) -> Lanes:
+def square(a: Lanes, how: OperationPlan) -> Lanes:
     """Return a·a, exact or rounded to odd."""
-    return multiply(a, a, task)
+    return multiply(a, a, how)
 
 
-def divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
+def divide(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     """Return a/b rounded to odd."""
-    if task.is_wide and not task.rounds_twice:
-        return in_both_directions("div", task, a, b)
+    if how.is_wide and not how.rounds_twice:
+        return in_both_directions("div", how, a, b)
     quotient = a / b
-    if task.rounds_twice:
-        return in_range_or(quotient, lambda: in_both_directions("div", task, a, b), task)
+    if how.rounds_twice:
+        return in_range_or(quotient, lambda: in_both_directions("div", how, a, b), how)
     return to_odd(quotient, left_of_quotient(quotient, a, b), b)
 
 
@@ -261,22 +261,22 @@ def left_of_quotient(quotient: Lanes, a: Lanes, b: Lanes) -> Lanes:
     return negated(quotient).fused(b, a)
 
 
-def sqrt(a: Lanes, task: Task) -> Lanes:
+def sqrt(a: Lanes, how: OperationPlan) -> Lanes:
     """Return the square root rounded to odd."""
-    if task.is_wide and not task.rounds_twice:
-        return in_both_directions("sqrt", task, a)
+    if how.is_wide and not how.rounds_twice:
+        return in_both_directions("sqrt", how, a)
     root = a.square_root()
-    return root if task.rounds_twice else to_odd(root, left_of_quotient(root, a, root))
+    return root if how.rounds_twice else to_odd(root, left_of_quotient(root, a, root))
 
 
-def fma(a: Lanes, b: Lanes, c: Lanes, task: Task) -> Lanes:
+def fma(a: Lanes, b: Lanes, c: Lanes, how: OperationPlan) -> Lanes:
     """Return a·b + c rounded to odd."""
-    if task.is_paired:
-        return in_both_directions("vfmadd", task, a, b, c)
-    return add(a * b, c, task._replace(fits=False, flags=True))
+    if how.is_paired:
+        return in_both_directions("vfmadd", how, a, b, c)
+    return add(a * b, c, how._replace(fits=False, flags=True))
 
 
-def remainder(a: Lanes, b: Lanes, task: Task) -> Lanes:
+def remainder(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     """Return a - n·b with n the integer nearest to a/b, of two the even one; exact.
 
     With a and b of p bits, a/b is a multiple of 1/2 or farther than 2**-(p + 1) from any
@@ -295,7 +295,7 @@ def remainder(a: Lanes, b: Lanes, task: Task) -> Lanes:
         return either(is_far, lambda: _remainder_of_far(a, b), near)
 
     def in_float64() -> Lanes:
-        return remainder(a.float_resized(64), b.float_resized(64), task).float_resized(32)
+        return remainder(a.float_resized(64), b.float_resized(64), how).float_resized(32)
 
     return either(is_far, in_float64, near)
 
@@ -312,7 +312,7 @@ def _remainder_of_far(a: Lanes, b: Lanes) -> Lanes:
     return (second.as_integers() ^ sign).as_floats()
 
 
-def floor_divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
+def floor_divide(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     """Return the floor of a/b rounded to odd, in float64; of infinite a NaN, as in NumPy.
 
     No integer below 2**52 is odd among numbers of 53 bits: a quotient rounded to odd has the floor
@@ -326,7 +326,7 @@ def floor_divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
 
     def with_far() -> Lanes:
         rest = divide_to_odd(left, b).rounded_down()
-        return select(is_far, add(quotient, rest, task._replace(fits=False)), near)
+        return select(is_far, add(quotient, rest, how._replace(fits=False)), near)
 
     floor = either(is_far, with_far, near)
     # of a number by an infinity of the other sign: zero, though the quotient is less
@@ -335,7 +335,7 @@ def floor_divide(a: Lanes, b: Lanes, task: Task) -> Lanes:
     return select(magnitude(a).equals(math.inf) & b.differs(0.0), a - a, floor)
 
 
-def mod(a: Lanes, b: Lanes, task: Task) -> Lanes:
+def mod(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     """Return a - floor(a/b)·b rounded to odd, in float64; zero has the sign of b.
 
     What division leaves if its quotient is truncated is exact. Where its sign is not that of b, b
@@ -349,28 +349,28 @@ def mod(a: Lanes, b: Lanes, task: Task) -> Lanes:
     left = either(is_far, lambda: size.truncated_remainder(divisor), near)
     left = (left.as_integers() | (a.as_integers() & sign_bit(a))).as_floats()
     signs_differ = (a.as_integers() ^ b.as_integers()) >= sign_bit(a)
-    turned = select(signs_differ, add(left, b, task._replace(fits=False)), left)
+    turned = select(signs_differ, add(left, b, how._replace(fits=False)), left)
     zero = (b.as_integers() & sign_bit(b)).as_floats()
     return select(left.equals(0.0), zero, turned)
 
 
-def absolute(a: Lanes, task: Task) -> Lanes:
+def absolute(a: Lanes, how: OperationPlan) -> Lanes:
     """Return |a|."""
     return magnitude(a)
 
 
-def negative(a: Lanes, task: Task) -> Lanes:
+def negative(a: Lanes, how: OperationPlan) -> Lanes:
     """Return -a."""
     return negated(a)
 
 
-def minimum(a: Lanes, b: Lanes, task: Task) -> Lanes:
+def minimum(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     """Return the smaller of both; -0 is less than +0."""
     zero = (a.as_integers() | b.as_integers()).as_floats()  # -0 is less than +0
     return _one_of(a, b, a < b, zero)
 
 
-def maximum(a: Lanes, b: Lanes, task: Task) -> Lanes:
+def maximum(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     """Return the larger of both; -0 is less than +0."""
     zero = (a.as_integers() & b.as_integers()).as_floats()
     return _one_of(a, b, a > b, zero)
@@ -420,9 +420,9 @@ def magnitude_bits(x: Lanes) -> Lanes:
     return x.as_integers() & (sign_bit(x) - 1)
 
 
-def coded_bits(x: Lanes, task: Task) -> Lanes:
+def coded_bits(x: Lanes, how: OperationPlan) -> Lanes:
     """Return the bits of magnitudes; negative numbers are beyond all where they have no code."""
-    return magnitude_bits(x) if task.has_sign else x.as_integers()
+    return magnitude_bits(x) if how.has_sign else x.as_integers()
 
 
 def magnitude(x: Lanes) -> Lanes:
@@ -433,28 +433,28 @@ def magnitude(x: Lanes) -> Lanes:
 # Before and after --------------------------------------------------------------------------------
 
 
-def read_operands(xs: list[Lanes], task: Task, c: Constants, limits: Limits) -> list[Lanes]:
+def read_operands(xs: list[Lanes], how: OperationPlan, c: Constants, limits: Limits) -> list[Lanes]:
     """Return operands as values of the format."""
-    xs = [x.float_resized(task.width) for x in xs]
-    if task.converts and task.plan.twin == "aligned":
-        xs = _converted_if_need_be(xs, task, c)
-    elif task.converts:  # what NaN is does not matter: results have one of their own
-        xs = [convert(x, task.plan, c, c.emin, nan_is_canonical=True) for x in xs]
-    if not task.denormals_are_zero:
+    xs = [x.float_resized(how.width) for x in xs]
+    if how.converts and how.plan.twin == "aligned":
+        xs = _converted_if_need_be(xs, how, c)
+    elif how.converts:  # what NaN is does not matter: results have one of their own
+        xs = [convert(x, how.plan, c, c.emin, nan_is_canonical=True) for x in xs]
+    if not how.denormals_are_zero:
         return xs
-    return [flushed(x, magnitude_bits(x) < limits.smallest_normal, task) for x in xs]
+    return [flushed(x, magnitude_bits(x) < limits.smallest_normal, how) for x in xs]
 
 
-def _converted_if_need_be(xs: list[Lanes], task: Task, c: Constants) -> list[Lanes]:
+def _converted_if_need_be(xs: list[Lanes], how: OperationPlan, c: Constants) -> list[Lanes]:
     """Convert a vector of each operand unless all are values: none has a bit that is rounded off.
 
     A deterministic mode looks at no random bits.
     """
     builder, before = xs[0].builder, xs[0].builder.block
     bits = functools.reduce(operator.or_, [x.as_integers() for x in xs])
-    has_more = (bits & ((1 << task.plan.shift) - 1)).differs(0)
+    has_more = (bits & ((1 << how.plan.shift) - 1)).differs(0)
     with builder.if_then((has_more.count_true() > 0).value, likely=False):
-        converted = [convert(x, task.plan, c, c.emin) for x in xs]
+        converted = [convert(x, how.plan, c, c.emin) for x in xs]
         after = builder.block
     values = []
     for x, y in zip(xs, converted, strict=True):
@@ -465,54 +465,54 @@ def _converted_if_need_be(xs: list[Lanes], task: Task, c: Constants) -> list[Lan
     return values
 
 
-def is_tiny(x: Lanes, R: Lanes, task: Task, c: Constants, limits: Limits) -> Lanes:
+def is_tiny(x: Lanes, R: Lanes, how: OperationPlan, c: Constants, limits: Limits) -> Lanes:
     """Return where x is tiny: less than the smallest normal number, before or after rounding.
 
     After rounding means that the exponent is taken as unbounded below. Then 2x, where the format
     still has its full precision, is rounded as x is: up to twice that number, or not.
     """
     bits = magnitude_bits(x)
-    if not task.draws_tininess:
+    if not how.draws_tininess:
         return bits < select(x < 0.0, limits.normal_negative, limits.normal_positive)
-    c = c._replace(max_code=c.max_code.constant((1 << (task.width - 1)) - 1))
-    twice = magnitude_bits(convert(x + x, task.plan, c, R))
-    least_normal = limits.smallest_normal + (1 << _TRAILING[task.width])
+    c = c._replace(max_code=c.max_code.constant((1 << (how.width - 1)) - 1))
+    twice = magnitude_bits(convert(x + x, how.plan, c, R))
+    least_normal = limits.smallest_normal + (1 << _TRAILING[how.width])
     return (bits < limits.smallest_normal) & (twice < least_normal)
 
 
-def flushed(x: Lanes, tiny: Lanes, task: Task) -> Lanes:
+def flushed(x: Lanes, tiny: Lanes, how: OperationPlan) -> Lanes:
     """Return zero of the same sign, if the format has it, where x is tiny.
 
     Negative numbers that have no code stay, and become NaN.
     """
     bits = x.as_integers()
-    zero = bits.constant(0) if task.plan.variant.is_fnuz else bits & sign_bit(x)
-    if not task.has_sign:
+    zero = bits.constant(0) if how.plan.variant.is_fnuz else bits & sign_bit(x)
+    if not how.has_sign:
         tiny = tiny & (bits < sign_bit(x))
     return select(tiny, zero, bits).as_floats()
 
 
-def compute(operands: list[Lanes], task: Task) -> Lanes:
+def compute(operands: list[Lanes], how: OperationPlan) -> Lanes:
     """Return x; NaN without a sign, chosen among integers, for LLVM takes any NaN for another."""
-    x = OPERATIONS[task.operation][1](*operands, task)
+    x = OPERATIONS[how.operation][1](*operands, how)
     return select(x.is_nan(), _NAN[x.bits], x.as_integers()).as_floats()
 
 
-def round_result(x: Lanes, task: Task, c: Constants, limits: Limits, R: Lanes) -> Lanes:
+def round_result(x: Lanes, how: OperationPlan, c: Constants, limits: Limits, R: Lanes) -> Lanes:
     """Return y, in a float as wide as x."""
-    if task.flush_to_zero and not task.selects:
-        x = flushed(x, is_tiny(x, R, task, c, limits), task)
-    return convert(x, task.plan, c, R, nan_is_canonical=True)
+    if how.flush_to_zero and not how.selects:
+        x = flushed(x, is_tiny(x, R, how, c, limits), how)
+    return convert(x, how.plan, c, R, nan_is_canonical=True)
 
 
-def is_inexact(operands: list[Lanes], x: Lanes, y: Lanes, task: Task) -> Lanes:
+def is_inexact(operands: list[Lanes], x: Lanes, y: Lanes, how: OperationPlan) -> Lanes:
     """Return where y, a number, is not the exact result that was rounded to x.
 
     A float32 to nearest may be y though the exact result is not; what y leaves of the operands
     is exact.
     """
     inexact = ~y.equals(x)
-    if not task.rounds_twice or task.operation not in ("divide", "sqrt"):
+    if not how.rounds_twice or how.operation not in ("divide", "sqrt"):
         return inexact
-    left = left_of_quotient(y, operands[0], operands[1] if task.operation == "divide" else y)
+    left = left_of_quotient(y, operands[0], operands[1] if how.operation == "divide" else y)
     return inexact | left.differs(0.0)

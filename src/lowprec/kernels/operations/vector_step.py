@@ -22,7 +22,7 @@ from lowprec.kernels.operations.events import (
 from lowprec.kernels.operations.rules import (
     OPERATIONS,
     Limits,
-    Task,
+    OperationPlan,
     compute,
     is_inexact,
     read_operands,
@@ -38,11 +38,11 @@ _FIELDS = len(Constants._fields) + len(Limits._fields)
 _COUNT = ir.IntType(64)
 
 
-def task_to_text(task: Task) -> str:
-    """Spell a task as a string, which Numba can treat as a constant, and remember it."""
-    switches = "".join(str(int(field)) for field in task if isinstance(field, bool))
-    text = f"{task.operation}|{switches}|{task.source}|{task.target}|{spell(task.plan)}"
-    return keep(text, task)
+def plan_to_text(how: OperationPlan) -> str:
+    """Spell a plan as a string, which Numba can treat as a constant, and remember it."""
+    switches = "".join(str(int(field)) for field in how if isinstance(field, bool))
+    text = f"{how.operation}|{switches}|{how.source}|{how.target}|{spell(how.plan)}"
+    return keep(text, how)
 
 
 # Between Numba's arrays and lanes ----------------------------------------------------------------
@@ -92,9 +92,9 @@ class _Elements:
 load_constants = constants_loader(_FIELDS)
 
 
-def _unpack(builder: Any, fields: Any, task: Task) -> tuple[Constants, Limits]:
+def _unpack(builder: Any, fields: Any, how: OperationPlan) -> tuple[Constants, Limits]:
     values = cgutils.unpack_tuple(builder, fields, _FIELDS)
-    lanes = [Lanes(builder, v).resized(task.width).splat(task.lanes) for v in values]
+    lanes = [Lanes(builder, v).resized(how.width).splat(how.lanes) for v in values]
     n = len(Constants._fields)
     return Constants(*lanes[:n]), Limits(*lanes[n:])
 
@@ -114,42 +114,42 @@ def _compute_vector(
     builder: Any,
     kinds: Any,
     args: Any,
-    task: Task,
+    how: OperationPlan,
     mask: Lanes | None = None,
     words: Lanes | None = None,
 ) -> Any:
     """Compute a vector of elements and count their events; return how many are inexact."""
     i, fields, counts, k = args[4:8]
-    constants, limits = _unpack(builder, fields, task)
+    constants, limits = _unpack(builder, fields, how)
     R = constants.emin  # a deterministic mode looks at no random bits
     if words is not None:
-        R = (words >> (32 - task.plan.random_bits)).resized(64)
-    arity = OPERATIONS[task.operation][0]
+        R = (words >> (32 - how.plan.random_bits)).resized(64)
+    arity = OPERATIONS[how.operation][0]
 
     def elements(n: int) -> _Elements:
-        return _Elements(context, builder, kinds[n], args[n], i, task.lanes, mask)
+        return _Elements(context, builder, kinds[n], args[n], i, how.lanes, mask)
 
     loaded = [elements(n).load() for n in range(arity)]
-    operands = read_operands(loaded, task, constants, limits)
-    x = compute(operands, task)
-    y = round_result(x, task, constants, limits, R)
+    operands = read_operands(loaded, how, constants, limits)
+    x = compute(operands, how)
+    y = round_result(x, how, constants, limits, R)
     result = y.float_resized(kinds[3].dtype.bitwidth)
     elements(3).store(result)
-    if not task.counts:
+    if not how.counts:
         return ir.Constant(_COUNT, 0)
-    inexact = is_inexact(operands, x, y, task)
+    inexact = is_inexact(operands, x, y, how)
     seen = _Counters(context.make_array(kinds[6])(context, builder, counts).data, k, mask)
-    usual = ir.Constant(_COUNT, 0) if task.is_exact else seen.count(inexact)
+    usual = ir.Constant(_COUNT, 0) if how.is_exact else seen.count(inexact)
     before = builder.block
-    with builder.if_then(seen.any(leaves_range(x, task, constants, limits)), likely=False):
-        with builder.if_else(seen.any(is_exceptional(x, task))) as (exceptional, ordinary):
+    with builder.if_then(seen.any(leaves_range(x, how, constants, limits)), likely=False):
+        with builder.if_else(seen.any(is_exceptional(x, how))) as (exceptional, ordinary):
             with exceptional:
-                events = every_event(operands, x, inexact, R, task, constants, limits)
+                events = every_event(operands, x, inexact, R, how, constants, limits)
                 corrected = seen.count(events.pop("inexact"))
                 seen.add(events)
                 first = builder.block
             with ordinary:
-                seen.add(range_events(x, inexact, R, task, constants, limits))
+                seen.add(range_events(x, inexact, R, how, constants, limits))
                 second = builder.block
         within = builder.phi(_COUNT)
         within.add_incoming(corrected, first)
@@ -192,10 +192,10 @@ def apply(
     _: Any, a: Any, b: Any, c: Any, out: Any, i: Any, constants: Any, counts: Any, k: Any, work: Any
 ) -> Any:
     """Apply an operation to a vector of elements from i on."""
-    task = kept(work.literal_value)
+    how = kept(work.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _compute_vector(context, builder, signature.args, args, task)
+        return _compute_vector(context, builder, signature.args, args, how)
 
     return types.int64(a, b, c, out, i, constants, counts, k, work), generate
 
@@ -206,11 +206,11 @@ def apply_masked(
     lower: Any, upper: Any, work: Any,
 ) -> Any:  # fmt: skip
     """Apply an operation to those of the elements that lie in [lower, upper)."""
-    task = kept(work.literal_value)
+    how = kept(work.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask = _mask_of(builder, args[4], args[8], args[9], task.lanes)
-        return _compute_vector(context, builder, signature.args, args, task, mask)
+        mask = _mask_of(builder, args[4], args[8], args[9], how.lanes)
+        return _compute_vector(context, builder, signature.args, args, how, mask)
 
     return types.int64(a, b, c, out, i, constants, counts, k, lower, upper, work), generate
 
@@ -221,13 +221,13 @@ def apply_randomly(
     lower: Any, upper: Any, words: Any, j: Any, work: Any,
 ) -> Any:  # fmt: skip
     """Do so with a vector of random words from j on."""
-    task = kept(work.literal_value)
+    how = kept(work.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        mask = _mask_of(builder, args[4], args[8], args[9], task.lanes)
+        mask = _mask_of(builder, args[4], args[8], args[9], how.lanes)
         words, j = signature.args[10], args[11]
-        drawn = _Elements(context, builder, words, args[10], j, task.lanes).load()
-        return _compute_vector(context, builder, signature.args, args, task, mask, drawn)
+        drawn = _Elements(context, builder, words, args[10], j, how.lanes).load()
+        return _compute_vector(context, builder, signature.args, args, how, mask, drawn)
 
     return types.int64(
         a, b, c, out, i, constants, counts, k, lower, upper, words, j, work

@@ -42,7 +42,7 @@ _inlined = kernel(forceinline=True)  # or LLVM keeps the calls, and makes no vec
 _INVALID, _BY_ZERO, _OVERFLOW, _UNDERFLOW, _INEXACT = 1, 2, 4, 8, 16
 
 
-class Layout(NamedTuple):
+class CodeFields(NamedTuple):
     """Where a format has what, as integers."""
 
     trailing: int  # bits of the significand that are stored
@@ -53,7 +53,7 @@ class Layout(NamedTuple):
     nan: int  # the canonical one
 
 
-def layout_of(fmt: Format) -> Layout:
+def code_fields(fmt: Format) -> CodeFields:
     """Return the layout of a format.
 
     Raises
@@ -68,7 +68,7 @@ def layout_of(fmt: Format) -> Layout:
             "and NaN, IEEE's or those that end in fn; try float16, bfloat16 or float8_e4m3fn"
         )
     infinity, nan = fmt.infinity_code, fmt.nan_code
-    return Layout(
+    return CodeFields(
         fmt.trailing_bits,
         fmt.bits - 1,
         fmt.emin - fmt.trailing_bits,

@@ -9,7 +9,7 @@ import numpy as np
 
 from lowprec.kernels.compiler import types
 from lowprec.kernels.loops import compile_as
-from lowprec.kernels.oracle.integers import OPERATIONS, Layout, encode, round_number
+from lowprec.kernels.oracle.integers import OPERATIONS, CodeFields, encode, round_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _CODES = types.Array(types.uint16, 1, "C", readonly=True)
 _RESULTS = types.Array(types.uint16, 1, "C")
 _COUNTS = types.Array(types.int64, 1, "C")
-_LAYOUT = types.NamedUniTuple(types.int64, len(Layout._fields), Layout)
+_FIELDS = types.NamedUniTuple(types.int64, len(CodeFields._fields), CodeFields)
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def oracle(operation: str) -> Callable[..., None]:
         events[3] += underflow
         events[4] += inexact
 
-    signature = types.void(_CODES, _CODES, _CODES, _RESULTS, _COUNTS, _LAYOUT, types.int64)
+    signature = types.void(_CODES, _CODES, _CODES, _RESULTS, _COUNTS, _FIELDS, types.int64)
     return compile_as(f"integer oracle|{operation}", loop, signature)
 
 
@@ -54,7 +54,11 @@ def oracle(operation: str) -> Callable[..., None]:
 def encoder() -> Callable[..., None]:
     """Return ``loop(sources, out, source_layout, layout, rule)``: uint32 codes in, uint16 out."""
     signature = types.void(
-        types.Array(types.uint32, 1, "C", readonly=True), _RESULTS, _LAYOUT, _LAYOUT, types.int64
+        types.Array(types.uint32, 1, "C", readonly=True),
+        _RESULTS,
+        _FIELDS,
+        _FIELDS,
+        types.int64,
     )
     return compile_as("integer oracle|encode", _encode_all, signature)
 
@@ -72,7 +76,7 @@ def rounder() -> Callable[..., None]:
     significands of at most 50 bits, and counts events as `oracle` does.
     """
     numbers = types.Array(types.int64, 1, "C", readonly=True)
-    signature = types.void(numbers, numbers, numbers, _RESULTS, _COUNTS, _LAYOUT, types.int64)
+    signature = types.void(numbers, numbers, numbers, _RESULTS, _COUNTS, _FIELDS, types.int64)
     return compile_as("integer oracle|round", _round_all, signature)
 
 

@@ -21,11 +21,11 @@ import numpy as np
 from lowprec.formats import Format, bfloat16, float16, float32
 from lowprec.kernels.compiler import cgutils, ir
 from lowprec.kernels.lanes import Lanes, select
-from lowprec.kernels.loops import has_fused_steps, keep, kept, spell
+from lowprec.kernels.loops import has_fused_steps, keep, kept, plan_of, spell
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import conversion_plan, fits_float32_words, processor_has
 from lowprec.kernels.rules import convert
-from lowprec.kernels.sums.orders import round_wide, rounding_plan, sum_to_odd, sum_wide
+from lowprec.kernels.sums.orders import round_wide, rounding_plan, sum_to_odd, sum_wide, zero_of
 from lowprec.rounding import Rounding, is_usual
 
 if TYPE_CHECKING:
@@ -113,20 +113,21 @@ def operands(
 
 
 def _is_wide(plan: str) -> bool:
-    return "|" in plan and kept(plan).word == 64
+    found = plan_of(plan)
+    return found is not None and found.word == 64
 
 
 def constants_of(builder: Any, fields: Any, plan: str, lanes: int) -> Constants | None:
     """Return a plan's constants, values of LLVM, in so many lanes; None where it has none."""
-    if "|" not in plan:
+    found = plan_of(plan)
+    if found is None:
         return None
-    bits = kept(plan).word
-    return Constants(*(Lanes(builder, v).resized(bits).splat(lanes) for v in fields))
+    return Constants(*(Lanes(builder, v).resized(found.word).splat(lanes) for v in fields))
 
 
 def start_of(plan: str) -> float:
     """Return the zero with which sums begin: rounding it and the first product changes neither."""
-    return 0.0 if "|" in plan and Rounding(kept(plan).mode).gives_negative_zero else -0.0
+    return -zero_of(plan)
 
 
 def step(

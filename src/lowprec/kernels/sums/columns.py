@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.kernels.compiler import cgutils, intrinsic, types
-from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import (
     EXACT_FLOATS,
     Elements,
@@ -21,7 +20,7 @@ from lowprec.kernels.loops import (
     swap_float_state,
 )
 from lowprec.kernels.magnitudes import Constants
-from lowprec.kernels.products.steps import step
+from lowprec.kernels.products.steps import constants_of, step
 from lowprec.kernels.products.vectors import FLOAT
 
 if TYPE_CHECKING:
@@ -42,10 +41,8 @@ def add_vector(_: Any, x: Any, i: Any, sums: Any, j: Any, constants: Any, plan: 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         terms = Elements(context, builder, signature.args[0], args[0]).load(args[1], _LANES)
         target = Elements(context, builder, signature.args[2], args[2])
-        c = None
-        if "|" in text:
-            fields = cgutils.unpack_tuple(builder, args[4], len(Constants._fields))
-            c = Constants(*(Lanes(builder, v).resized(32).splat(_LANES) for v in fields))
+        fields = cgutils.unpack_tuple(builder, args[4], len(Constants._fields))
+        c = constants_of(builder, fields, text, _LANES)
         before = target.load(args[3], _LANES)
         target.store(step(terms, terms.constant(1.0), before, text, c), args[3])
         return context.get_dummy_value()

@@ -17,7 +17,7 @@ import numpy as np
 from lowprec.kernels.compiler import types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kernel, load_constants, swap_float_state
 from lowprec.kernels.sums.limbs import LIMBS, add_to_limbs, read_limbs
-from lowprec.kernels.sums.orders import NATIVE, drawn, rounded
+from lowprec.kernels.sums.orders import NATIVE, drawn, rounded, zero_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def make_exact_rows(plan: str) -> Callable[..., None]:
 
     ``sum_rows(x, sums, constants, output, key)``; the sum of row i is output ``output + i``.
     """
-    zero, is_native = -0.0 if "toward_negative" in plan else 0.0, plan == NATIVE
+    zero, is_native = zero_of(plan), plan == NATIVE
 
     def sum_rows(x, sums, constants, output, key):  # type: ignore[no-untyped-def]
         floats = swap_float_state(EXACT_FLOATS)

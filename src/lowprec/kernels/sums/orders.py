@@ -29,6 +29,7 @@ from lowprec.kernels.loops import (
     compile_as,
     kept,
     load_constants,
+    plan_of,
     spell,
     swap_float_state,
 )
@@ -70,6 +71,12 @@ def rounding_plan(
 
 
 # One rounding ------------------------------------------------------------------------------------
+
+
+def zero_of(plan: str) -> float:
+    """Return the zero that an exact sum of 0 is: -0 where the mode rounds toward negative."""
+    found = plan_of(plan)
+    return -0.0 if found is not None and Rounding(found.mode).gives_negative_zero else 0.0
 
 
 def two_sum(x: Lanes, y: Lanes) -> tuple[Lanes, Lanes]:
@@ -318,12 +325,11 @@ def _kahan(plan: str, inner: str) -> Callable[..., None]:
 
 def _exact(plan: str, inner: str) -> Callable[..., None]:
     """Keep each sum as one long fixed-point number, and round it once."""
+    zero, is_native = zero_of(plan), plan == NATIVE
 
     def accumulate(a, b, state, constants, block, first, last, outputs, key):  # type: ignore[no-untyped-def]
         floats = swap_float_state(EXACT_FLOATS)
         c = load_constants(constants[0])
-        zero = -0.0 if "toward_negative" in plan else 0.0
-        is_native = plan == NATIVE
         for i in range(a.shape[0]):
             for j in range(b.shape[1]):
                 limbs = state[i, j]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lowprec.kernels.compiler import types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, load_constants, swap_float_state
 from lowprec.kernels.sums.limbs import LIMBS, add_to_limbs, read_limbs
-from lowprec.kernels.sums.orders import NATIVE, added, drawn, rounded
+from lowprec.kernels.sums.orders import NATIVE, added, drawn, rounded, zero_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,12 +121,11 @@ def _kahan(plan: str, inner: str) -> Callable[..., None]:
 
 def _exact(plan: str, inner: str) -> Callable[..., None]:
     """Round a copy of the long fixed-point number, which reading it changes."""
+    zero, is_native = zero_of(plan), plan == NATIVE
 
     def cumulate(x, out, state, constants, block, first, row, key):  # type: ignore[no-untyped-def]
         floats = swap_float_state(EXACT_FLOATS)
         c = load_constants(constants[0])
-        zero = -0.0 if "toward_negative" in plan else 0.0
-        is_native = plan == NATIVE
         for i in range(x.shape[0]):
             for k in range(x.shape[1]):
                 add_to_limbs(state[i, :LIMBS], x[i, k], first + k)

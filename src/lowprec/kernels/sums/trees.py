@@ -25,7 +25,7 @@ from lowprec.kernels.loops import (
 )
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import conversion_plan
-from lowprec.kernels.products.steps import step, step_plan
+from lowprec.kernels.products.steps import constants_of, step, step_plan
 from lowprec.kernels.products.vectors import FLOAT
 from lowprec.kernels.sums.orders import added, rounded
 
@@ -69,10 +69,8 @@ def halve(_: Any, x: Any, i: Any, out: Any, j: Any, constants: Any, plan: Any) -
             ))
             for place in (0, 1)
         )  # fmt: skip
-        c = None
-        if "|" in text:
-            fields = cgutils.unpack_tuple(builder, args[4], len(Constants._fields))
-            c = Constants(*(Lanes(builder, v).resized(32).splat(_LANES) for v in fields))
+        fields = cgutils.unpack_tuple(builder, args[4], len(Constants._fields))
+        c = constants_of(builder, fields, text, _LANES)
         target.store(step(even, even.constant(1.0), odd, text, c), args[3])
         return context.get_dummy_value()
 
