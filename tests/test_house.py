@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -43,18 +45,27 @@ HEAVY = {
 }
 
 
+@functools.cache
 def modules():
     return {path.relative_to(ROOT).as_posix(): path for path in ROOT.rglob("*.py")}
 
 
+@functools.cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(path):
-    """Yield the names of all modules that a file imports: plain, in functions, in annotations."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Return the names of all modules that a file imports: plain, in functions, in annotations."""
+    found = []
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path} has a relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def room_of(name):
@@ -62,14 +73,18 @@ def room_of(name):
     return name.removesuffix(".py").split("/")[0]
 
 
+@functools.cache
 def arrows():
+    """Return for each import its file, its room, and the room that is imported."""
+    found = []
     for name, path in modules().items():
         for imported in imports(path):
             parts = imported.split(".")
             if parts[0] == "lowprec":
                 inner = parts[1] if len(parts) > 1 else "__init__"
                 is_room = (ROOT / inner).is_dir() or (ROOT / f"{inner}.py").is_file()
-                yield name, room_of(name), inner if is_room else "__init__"
+                found.append((name, room_of(name), inner if is_room else "__init__"))
+    return found
 
 
 def test_every_room_has_its_place():
@@ -188,7 +203,7 @@ def test_dir_shows_doors_alone():
 def test_every_package_says_what_it_does():
     for name, path in modules().items():
         if name.endswith("__init__.py"):
-            docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            docstring = ast.get_docstring(tree(path))
             assert docstring, f"{name} has no docstring"
 
 
@@ -220,3 +235,13 @@ def test_only_faces_and_documented_modules_list_their_names():
 def test_a_files_name_says_its_subject():
     riddles = {"works", "tally", "rows", "twins", "standins", "watched", "plain", "spread"}
     assert not [name for name in modules() if Path(name).stem in riddles]
+
+
+def test_the_plans_picture_is_made_from_the_code():
+    path = ROOT.parents[1] / "docs" / "pictures" / "house.py"
+    if not path.is_file():
+        pytest.skip("the documentation is not in this folder")
+    drawing = runpy.run_path(str(path))
+    assert path.with_suffix(".svg").read_text(encoding="utf-8") == drawing["svg"](), (
+        "run: python docs/pictures/house.py"
+    )
