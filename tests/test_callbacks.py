@@ -107,9 +107,10 @@ def test_a_resumed_training_stops_where_the_whole_one_does(cut):
 
 
 def test_accuracy_is_good_when_large():
-    assert EarlyStopping("val_accuracy").mode == "max"
-    assert EarlyStopping("val_loss").mode == "min"
-    assert EarlyStopping("rmse").mode == "min"
+    for name in ("val_accuracy", "acc", "my_accuracy", "val_r2", "precision", "recall", "top_3"):
+        assert EarlyStopping(name).mode == "max"
+    for name in ("val_loss", "rmse", "val_mae", "my_own"):
+        assert EarlyStopping(name).mode == "min"
     assert train(EarlyStopping("accuracy"), [0.1, 0.2, 0.3], "accuracy").epoch == 3
 
 

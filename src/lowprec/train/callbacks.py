@@ -14,6 +14,7 @@ from lowprec.common.outputs import Kind, Output, check_outputs
 from lowprec.common.processor_state import in_its_state
 from lowprec.common.whole_files import write_atomically
 from lowprec.train import keras_words
+from lowprec.train.metrics import is_better_high
 from lowprec.train.running.history import SAVED
 from lowprec.train.saving import MODEL, write_model
 
@@ -109,7 +110,7 @@ class _Monitor(Callback):
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode is {mode!r}; it says which values are good: auto, min or max")
         if mode == "auto":
-            mode = "max" if "acc" in monitor else "min"
+            mode = "max" if is_better_high(monitor) else "min"
         self.monitor, self.mode, self.min_delta = monitor, mode, abs(min_delta)
 
     def on_train_begin(self, run: TrainingRun) -> None:
@@ -159,7 +160,8 @@ class EarlyStopping(_Monitor):
     patience : int
         The training stops after so many epochs in a row without improvement; 0 is as 1.
     mode : {"auto", "min", "max"}
-        Which values are good; auto: large ones where the name contains ``acc``, else small ones.
+        Which values are good; auto: large ones for accuracies, precision, recall and r2, else
+        small ones.
     restore_best_weights : bool
         Whether the training ends with the parameters of its best epoch, stopped or not. A resumed
         training has none of the epochs before: if those were better, it ends with its last ones.

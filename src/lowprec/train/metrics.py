@@ -47,6 +47,8 @@ class Metric:
     merge : callable, optional
         ``(samples, average, more samples, their average) -> average``, where the mean of two
         averages is not that of all samples.
+    is_better_high : bool
+        Whether large values are good.
 
     Examples
     --------
@@ -59,6 +61,7 @@ class Metric:
     finish: Callable[[Any], float] = float
     reads: str = OUTPUTS
     merge: Callable[[int, Any, int, Any], Any] | None = None
+    is_better_high: bool = False
 
     @in_exact_state
     def __call__(self, y_true: Array, y_pred: Array) -> float:
@@ -177,22 +180,22 @@ def _r2(spread: _Spread) -> float:
     return float(np.where(spread.square > 0, varied, constant).mean())
 
 
-accuracy = Metric("accuracy", _sparse_accuracy)
+accuracy = Metric("accuracy", _sparse_accuracy, is_better_high=True)
 """The share of samples whose largest output is that of the labelled class."""
 
-one_hot_accuracy = Metric("accuracy", _one_hot_accuracy)
+one_hot_accuracy = Metric("accuracy", _one_hot_accuracy, is_better_high=True)
 """The same for labels as rows of probabilities."""
 
-binary_accuracy = Metric("accuracy", _binary_accuracy)
+binary_accuracy = Metric("accuracy", _binary_accuracy, is_better_high=True)
 """The share of logits on the side of 0 where the label is: above for labels above ½."""
 
-shape_accuracy = Metric("accuracy", _accuracy_by_shape, reads=PREDICTIONS)
+shape_accuracy = Metric("accuracy", _accuracy_by_shape, reads=PREDICTIONS, is_better_high=True)
 """The accuracy that the targets' shape asks for, of predictions that are not logits."""
 
-precision = Metric("precision", _hits_and_said, _share, reads=PROBABILITIES)
+precision = Metric("precision", _hits_and_said, _share, PROBABILITIES, is_better_high=True)
 """Of the probabilities above ½, the share that is right; 0 if there are none."""
 
-recall = Metric("recall", _hits_and_true, _share, reads=PROBABILITIES)
+recall = Metric("recall", _hits_and_true, _share, PROBABILITIES, is_better_high=True)
 """Of the true answers, the share that has a probability above ½; 0 if there are none."""
 
 mae = Metric("mae", _mean_absolute_error)
@@ -204,7 +207,7 @@ mse = Metric("mse", _mean_squared_error)
 rmse = Metric("rmse", _mean_squared_error, math.sqrt)
 """The root of the mean squared error: √(Σe²/n)."""
 
-r2 = Metric("r2", _spread, _r2, merge=_merged_spread)
+r2 = Metric("r2", _spread, _r2, merge=_merged_spread, is_better_high=True)
 """The coefficient of determination, 1 - Σe²/Σ(y - ȳ)², averaged over the outputs."""
 
 
@@ -230,7 +233,8 @@ def top_k(k: int = 5, name: str | None = None) -> Metric:
     """
     if k < 1:
         raise ValueError(f"top_k({k}): use 1 or more")
-    return Metric(name or f"top_{k}_accuracy", functools.partial(_top_k, k=k))
+    mean = functools.partial(_top_k, k=k)
+    return Metric(name or f"top_{k}_accuracy", mean, is_better_high=True)
 
 
 def for_loss(loss: str | losses.Loss) -> tuple[Metric, ...]:
@@ -327,7 +331,8 @@ def get(
         table = dict.fromkeys(_ACCURACIES, accuracy) | _NAMED
         chosen = named(metric, table, "metric")
         if chosen is binary_accuracy and not losses.takes_logits(loss):
-            chosen = Metric("", functools.partial(_binary_accuracy, threshold=0.5))
+            mean = functools.partial(_binary_accuracy, threshold=0.5)
+            chosen = dataclasses.replace(chosen, mean=mean)
         return dataclasses.replace(chosen, name=metric)
     if callable(metric) and not isinstance(metric, type):
         own = getattr(metric, "func", metric)  # of a partial function
@@ -338,6 +343,31 @@ def get(
         f"{metric!r} is not a metric; pass a name such as 'accuracy', or a function of "
         "(y_true, y_pred)"
     )
+
+
+def is_better_high(name: str) -> bool:
+    """Return whether large values of a curve of a history are good.
+
+    Of a function of your own the name tells: one that has "acc" in it is an accuracy, as in Keras.
+
+    Examples
+    --------
+    >>> [is_better_high(name) for name in ("val_accuracy", "r2", "top_3", "loss", "val_rmse")]
+    [True, True, True, False, False]
+    """
+    known = _known(name)
+    return "acc" in name if known is None else known.is_better_high
+
+
+def is_accuracy(name: str) -> bool:
+    """Return whether a curve of a history is the share of samples that were told right."""
+    known = _known(name)
+    return "acc" in name if known is None else known.is_better_high and known.finish is float
+
+
+def _known(name: str) -> Metric | None:
+    own = name.removeprefix("val_")
+    return get(own) if own in _NAMED or _TOP.fullmatch(own) else None
 
 
 def listed(metrics: Iterable[Any] | str | None) -> tuple[Any, ...]:

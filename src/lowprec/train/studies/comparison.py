@@ -13,6 +13,7 @@ from lowprec.common.outputs import Output, check_outputs
 from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.train import optimizers
 from lowprec.train.memory import bytes_per_parameter
+from lowprec.train.metrics import is_accuracy
 from lowprec.train.policy import get_policies
 from lowprec.train.running.history import SAVED
 from lowprec.train.running.json_values import plain
@@ -198,7 +199,7 @@ def _guessing(data: Dataset) -> float | None:
 
 def _resolution(metric: str, data: Dataset, validation_split: float) -> float:
     """Return how much one sample counts in an accuracy; 0 for what is not a count."""
-    if not runs.is_better_high(metric):
+    if not is_accuracy(metric):
         return 0.0
     samples: float = len(data.x_train)
     if metric.startswith("val_"):

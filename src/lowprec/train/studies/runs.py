@@ -263,8 +263,3 @@ def main_metric(names: Container[str]) -> str:
     """
     order = [f"{part}{name}" for part in ("val_", "") for name in ("accuracy", "rmse", "loss")]
     return next(name for name in order if name in names)
-
-
-def is_better_high(metric: str) -> bool:
-    """Return whether large values of a metric are good, as those of ``val_accuracy`` are."""
-    return "acc" in metric

@@ -17,6 +17,7 @@ from lowprec.common.randomness import draw_key
 from lowprec.train import optimizers
 from lowprec.train.dataset import Dataset
 from lowprec.train.loss_scale import LossScale
+from lowprec.train.metrics import is_better_high
 from lowprec.train.model import Sequential
 from lowprec.train.policy import Policy, get_policies, get_policy
 from lowprec.train.studies import runs
@@ -521,7 +522,7 @@ def _logarithms(name: str, interval: Ends) -> Ends:
 
 def _rank(metric: str) -> Callable[[Trial], tuple[bool, float]]:
     """Return a key that sorts the best first, and last what is not finite."""
-    sign = -1 if runs.is_better_high(metric) else 1
+    sign = -1 if is_better_high(metric) else 1
 
     def rank(trial: Trial) -> tuple[bool, float]:
         lost = trial.run.diverged_at is not None or not math.isfinite(trial.score)

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lowprec.show.words import superscript
+from lowprec.train.metrics import is_accuracy, is_better_high
 from lowprec.train.running.outcome import TOLERANCE
-from lowprec.train.studies.runs import account_of, is_better_high
+from lowprec.train.studies.runs import account_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +79,7 @@ def verdict(comparison: PolicyResults) -> list[str]:
 
 def _guesses(comparison: PolicyResults) -> bool:
     usual, guessing = comparison["float32"], comparison.facts.get("guessing")
-    if guessing is None or not is_better_high(usual.metric):
+    if guessing is None or not is_accuracy(usual.metric):
         return False
     return bool(usual.spread.mean <= guessing)
 
