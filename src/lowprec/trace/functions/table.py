@@ -1,0 +1,33 @@
+"""The table that the handlers enter themselves in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lowprec.trace.engine import Engine
+
+FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+EXACTLY: set[str] = set()  # functions that move or choose, and round nothing
+MARKED: set[str] = set()  # functions of LAPACK, by pure NumPy versions
+
+
+def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a handler for functions of NumPy: `(engine, *args, **kwargs)`."""
+
+    def enter(handler: Callable[..., Any]) -> Callable[..., Any]:
+        for function in functions:
+            FUNCTIONS[function] = handler
+        return handler
+
+    return enter
+
+
+def into(engine: Engine, out: Any, result: Any) -> Any:
+    """Write a result where `out=` asks for it, and return that."""
+    if isinstance(out, tuple):
+        out = out[0]
+    out[...] = result
+    return out
