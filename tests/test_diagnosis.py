@@ -114,6 +114,21 @@ def test_what_was_not_made_is_named():
     assert len(found.experiments) <= 4
 
 
+def test_what_two_trainings_show_takes_no_more_time():
+    """Where one part alone is narrow, float32 is the training with that part wide."""
+    found = small("params=bfloat16,compute=float32,state=float32", budget=0.0)
+    assert (found.cause, found.outcome.kind) == ("params", "worse")
+    assert [cure.code for cure in found.cures if cure.rescues] == ["policy='float32'"]
+
+
+def test_a_cure_is_confirmed_before_the_place_is_looked_for():
+    names = [one.name for one in small().experiments]
+    cure = next(i for i, name in enumerate(names) if name.startswith("policy="))
+    place = next(i for i, name in enumerate(names) if " wide in " in name)
+    assert names.index("params wide") < cure < place < len(names) - 1
+    assert len(set(names)) == len(names)
+
+
 def test_progress_is_told_after_each_training():
     told = []
     found = small(progress=lambda what, done: told.append((what, done)))

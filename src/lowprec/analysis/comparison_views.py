@@ -78,7 +78,7 @@ def _decibels(measured: Measurement) -> str:
     return "∞" if math.isinf(value) else f"{value:.1f}"
 
 
-_URGENT = "overflows", "new zeros", "clipped", "max error", "SQNR"
+_URGENT = "overflows", "new zeros", "distinct", "clipped", "max error", "SQNR"
 _LESS_URGENT = "clamped", "subnormal", "headroom"
 _WIDTH = 10
 COLUMNS = (
@@ -128,10 +128,23 @@ _OF_BLOCKS = (
 )
 
 
+_OF_COLLAPSE = (
+    _Column(
+        "distinct values left",
+        "distinct",
+        "how many of the distinct values are left, where they become one another",
+        lambda m: f"{m.variation.left:,}" if m.variation is not None and not m.lost else "–",
+        is_loss=True,
+    ),
+)
+
+
 def _columns_of(rows: Rows) -> tuple[_Column, ...]:
-    """Return the columns; those of block formats where there is one."""
-    has_blocks = any(measured.blocks for row in rows.values() for measured in row.values())
-    return COLUMNS[:2] + _OF_BLOCKS * has_blocks + COLUMNS[2:]  # losses first
+    """Return the columns; those of block formats, and of values that collapse, where there are."""
+    every = [measured for row in rows.values() for measured in row.values()]
+    collapsed = _OF_COLLAPSE * any(m.collapses and not m.lost for m in every)
+    blocks = _OF_BLOCKS * any(measured.blocks for measured in every)
+    return COLUMNS[:2] + collapsed + blocks + COLUMNS[2:]  # losses first
 
 
 def _extent(measured: Measurement) -> str:

@@ -6,6 +6,7 @@ all become one number.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ Array = np.ndarray[Any, Any]
 _FEW = 32  # elements: below there is nothing to collapse
 _GLANCE = 256  # elements that are looked at first
 _SAMPLE = 1 << 16  # elements that are counted where those look suspicious
+_RUN = 32  # neighbours that are looked at together
 _SHARE = 8  # values collapse where less than this part of a binade's values are left
 
 
@@ -87,7 +89,8 @@ class Variations:
             if fmt in self.is_sound:
                 continue
             left = _distinct(_rounded(glance, fmt)) if before >= _FEW else before
-            if left < _least(fmt) and _SHARE * left < before:
+            few = min(_least(fmt), block.size / _SHARE)
+            if (left < _least(fmt) and _SHARE * left < before) or _span(glance, fmt) < few:
                 self.samples[fmt].append(_sampled(block, _SAMPLE))
             else:
                 self.is_sound.add(fmt)
@@ -113,12 +116,24 @@ def _least(fmt: Format) -> float:
     return max(2.0**fmt.precision / _SHARE, 2.0)
 
 
+def _span(x: Array, fmt: Format) -> float:
+    """Return how many spacings of the largest number lie between the least and the greatest."""
+    if not x.size:
+        return math.inf
+    low, high = float(x.min()), float(x.max())
+    _, exponent = math.frexp(max(-low, high))
+    spacing = 2.0 ** (max(exponent - 1, fmt.emin) - fmt.trailing_bits)
+    return (high - low) / spacing if low < high else math.inf
+
+
 def _sampled(block: Array, most: int) -> Array:
-    """Return finite elements, evenly taken, as float64."""
-    step = -(-block.size // most)
+    """Return finite elements as float64: runs of neighbours, which collapse first, evenly taken."""
     taken = block.reshape(-1) if block.flags.c_contiguous else block.flat
+    runs = most // _RUN if block.size > most else 1
+    length = _RUN if runs > 1 else block.size
+    starts = [i * (block.size - length) // max(runs - 1, 1) for i in range(runs)]
     with np.errstate(invalid="ignore"):  # of a NaN that signals
-        x = np.asarray(taken[::step]).astype(np.float64)
+        x = np.concatenate([taken[first : first + length] for first in starts]).astype(np.float64)
     return x[np.isfinite(x)]
 
 

@@ -173,7 +173,7 @@ class Policy:
                     "use a narrower format, or float64 everywhere"
                 )
 
-    @property
+    @functools.cached_property
     def formats(self) -> dict[str, Format]:
         """The five formats of whole tensors by the name of their field.
 
@@ -194,7 +194,7 @@ class Policy:
         """What is different where, as sorted tuples of key and fields."""
         return cast("Layers", self.layers)
 
-    @property
+    @functools.cached_property
     def accumulator(self) -> Accumulator:
         """How matrix products are summed."""
         if isinstance(self.accumulate, Accumulator):

@@ -165,25 +165,12 @@ def _tally_changes(w, update, new, numbers, gaps):  # type: ignore[no-untyped-de
 
 
 @functools.cache
-def _tally_loop() -> Any:
-    signature = types.void(_floats, _floats, types.float64, types.float64, _doubles, _counts)
-    return compile_as("recording", _tally, signature)
+def tally() -> Any:
+    """Return the loop that adds a float32 tensor to a row: what it was, and what came of it.
 
+    Its arguments, in order:
 
-@functools.cache
-def _changes_loop() -> Any:
-    signature = types.void(_floats, _floats, _floats, _doubles, types.Array(types.float64, 2, "C"))
-    return compile_as("changes", _tally_changes, signature)
-
-
-def tally(
-    x: Any, y: Any, smallest_normal: float, scale: float, numbers: Any, exponents: Any
-) -> None:
-    """Add a float32 tensor to a row: what it was, and what rounding made of it.
-
-    Parameters
-    ----------
-    x, y : contiguous arrays of float32, of one shape
+    x, y : contiguous rows of float32, of one length
         Before and after rounding.
     smallest_normal : float
         The format's.
@@ -196,15 +183,17 @@ def tally(
         Nonzero finite x by ``floor(log2(|x|)) - LOWEST_EXPONENT``; float32's subnormal numbers
         count as -127.
     """
-    _tally_loop()(x.reshape(-1), y.reshape(-1), smallest_normal, scale, numbers, exponents)
+    signature = types.void(_floats, _floats, types.float64, types.float64, _doubles, _counts)
+    return compile_as("recording", _tally, signature)
 
 
-def tally_changes(w: Any, update: Any, new: Any, numbers: Any, gaps: Any) -> None:
-    """Add the changes that were wanted to a row: how many there were, and how many left w alone.
+@functools.cache
+def tally_changes() -> Any:
+    """Return the loop that adds the changes that were wanted to a row, and how many left w alone.
 
-    Parameters
-    ----------
-    w, update, new : contiguous arrays of float32, of one shape
+    Its arguments, in order:
+
+    w, update, new : contiguous rows of float32, of one length
         What was there, what was to be added, and what came of it.
     numbers : array of float64
         One for each of `FIELDS`.
@@ -213,4 +202,5 @@ def tally_changes(w: Any, update: Any, new: Any, numbers: Any, gaps: Any) -> Non
         floor(log2(|update|)) - LOWEST_GAP``; those of zeros count as the lowest. Of shape (2, 0):
         they are not counted.
     """
-    _changes_loop()(w.reshape(-1), update.reshape(-1), new.reshape(-1), numbers, gaps)
+    signature = types.void(_floats, _floats, _floats, _doubles, types.Array(types.float64, 2, "C"))
+    return compile_as("changes", _tally_changes, signature)

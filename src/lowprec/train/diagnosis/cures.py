@@ -193,7 +193,8 @@ def _layers(
     if {"compute", "gradients"} & set(parts) and [last] not in choices and len(model.layers) > 1:
         choices.append([last])
     for some in choices:
-        wide = ["compute", "gradients"] if parts == ["compute"] and some == [last] else parts
+        is_guess = some == [last] != list(places)  # to keep the last layer wide often does
+        wide = ["compute", "gradients"] if parts == ["compute"] and is_guess else parts
         yield _policy(wider(policy, wide, keys(some, model.layers)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -37,7 +38,7 @@ from lowprec.train.running.outcome import (
 from lowprec.train.running.training import initial_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Executor
 
     from lowprec.common.randomness import RNGLike
@@ -81,8 +82,8 @@ def diagnose(
     tolerance : float
         The share of float32's progress that may be lacking.
     budget : float or None
-        Seconds for all trainings, in this order: the outcome, the parts, the place, the cures. What
-        was not made is named. None makes all.
+        Seconds for all trainings, in this order: the outcome, the parts, one cure, the place, the
+        other cures. What was not made is named. None makes all.
     executor : concurrent.futures.Executor, optional
         What trainings are submitted to: threads, processes or a cluster's client.
     progress : callable, optional
@@ -155,7 +156,7 @@ class _Search:
     # Experiments ---------------------------------------------------------------------------------
 
     def note(self, name: str, run: Run | None, is_rescue: bool | None = None) -> None:
-        if run is None:
+        if run is None or any(one.name == name for one in self.experiments):
             return
         account = run.account
         steps = 0 if account is None else account.steps
@@ -170,11 +171,16 @@ class _Search:
         return rescues(run.account, its, self.outcome, self.lost, self.noise)
 
     def try_policies(self, wanted: Sequence[tuple[str, Policy]]) -> list[bool | None]:
-        """Return whether each of these policies rescues."""
-        runs = self.bench.run_all([(name, {"policy": policy}) for name, policy in wanted])
-        answers = [self.rescued(run) for run in runs]
-        for (name, _), run, answer in zip(wanted, runs, answers, strict=True):
-            self.note(name, run, answer)
+        """Return whether each of these policies rescues; float32 itself does."""
+        known = self.wide
+        new = [pair for pair in wanted if known is None or pair[1] != self.float32]
+        runs = iter(self.bench.run_all([(name, {"policy": policy}) for name, policy in new]))
+        answers: list[bool | None] = []
+        for name, policy in wanted:
+            is_known = known is not None and policy == self.float32
+            run = known if is_known else next(runs)
+            answers.append(True if is_known else self.rescued(run))
+            self.note(name, run, answers[-1])
         return answers
 
     # The outcome ---------------------------------------------------------------------------------
@@ -182,10 +188,12 @@ class _Search:
     def diagnosis(self) -> Diagnosis:
         """Make the experiments in their order, and say what they show."""
         self.find_outcome()
+        found: list[Cure] = []
         if self.outcome.is_red:
             self.find_cause()
+            self.try_one_cure()
             self.find_place()
-        found = self.try_cures() if self.outcome.is_red else []
+            found = self.try_cures()
         return Diagnosis(
             self.outcome,
             self.cause_in_words(),
@@ -376,40 +384,67 @@ class _Search:
 
     # Cures ---------------------------------------------------------------------------------------
 
-    def try_cures(self) -> list[Cure]:
-        bench = self.bench
-        short, bench.epochs = bench.epochs, bench.whole  # cures are confirmed at full length
-        reference, lost = self.reference, self.lost
-        if short != bench.whole and self.wide is not None and self.wide.account is not None:
-            self.reference = self.wide.account
-            self.lost = gap_of(self.mine, self.reference, self.outcome.reason)
+    def try_one_cure(self) -> None:
+        """Train with cures until one rescues: before the place is looked for, should time run out.
+
+        Where parts of the policy are the cause, the surest cure comes first.
+        """
         wanted = self.candidates()
-        runs = bench.run_all([(one.code, one.changes) for one in wanted])
-        found = []
-        for one, run in zip(wanted, runs, strict=True):
-            if run is None:
-                continue
-            its: Account | None = self.reference
-            if one.changes_data and self.outcome.kind != "float32 too":
-                wide = bench.run(f"{one.code} in float32", policy=self.float32, **one.changes)
-                self.note(f"{one.code} in float32", wide)
-                its = None if wide is None else wide.account
-            if its is None or run.account is None:
-                self.note(one.code, run, False)
-                continue
-            is_rescue = bool(self.rescued(run, its))
-            if one.changes_data and self.outcome.kind != "float32 too":  # nor may it cost elsewhere
-                is_rescue &= not judge(run.account, self.reference, self.tolerance).is_red
-            self.note(one.code, run, is_rescue)
-            beside = None if self.outcome.kind == "float32 too" else its
-            found.append(Cure(one.code, judge(run.account, beside, self.tolerance), is_rescue))
-        bench.epochs, self.reference, self.lost = short, reference, lost
+        if self.cause and self.cause not in (["not precision"], ["user code"]):
+            wanted.reverse()  # the whole part is the dearest
+        with self.at_full_length():
+            for one in wanted:
+                (run,) = self.bench.run_all([(one.code, one.changes)])
+                if run is None or ((cure := self.judged(one, run)) is not None and cure.rescues):
+                    break
+
+    def try_cures(self) -> list[Cure]:
+        """Return what all cures that there was time for came to, those that rescue first."""
+        wanted = self.candidates()
+        with self.at_full_length():
+            runs = self.bench.run_all([(one.code, one.changes) for one in wanted])
+            judged = [
+                self.judged(one, run)
+                for one, run in zip(wanted, runs, strict=True)
+                if run is not None
+            ]
+        found = [cure for cure in judged if cure is not None]
         if self.outcome.kind == "float32 too":
             found = _without_poor(found)
         places = {one.code: one.place for one in wanted}
-        cured = [places[cure.code] for cure in found if cure.rescues]
-        self.place_of_cure = (cured or [None])[0]
+        self.place_of_cure = next((places[cure.code] for cure in found if cure.rescues), None)
         return sorted(found, key=lambda cure: not cure.rescues)  # else the cheapest first
+
+    @contextlib.contextmanager
+    def at_full_length(self) -> Iterator[None]:
+        """Train whole, though other experiments may be a beginning of the training."""
+        kept = self.bench.epochs, self.reference, self.lost
+        if self.bench.epochs != self.bench.whole:
+            self.bench.epochs = self.bench.whole
+            if self.wide is not None and self.wide.account is not None:
+                self.reference = self.wide.account
+                self.lost = gap_of(self.mine, self.reference, self.outcome.reason)
+        yield
+        self.bench.epochs, self.reference, self.lost = kept
+
+    def judged(self, one: candidates.Candidate, run: Run) -> Cure | None:
+        """Return a cure with what its training came to; None where that cannot be told."""
+        its: Account | None = self.reference
+        is_other_data = one.changes_data and self.outcome.kind != "float32 too"
+        if is_other_data:
+            name = f"{one.code} in float32"
+            wide = self.bench.run(name, policy=self.float32, **one.changes)
+            self.note(name, wide)
+            its = None if wide is None else wide.account
+        if its is None or run.account is None:
+            self.note(one.code, run, False)
+            return None
+        is_rescue = bool(self.rescued(run, its))
+        if is_other_data:  # nor may it cost elsewhere
+            is_rescue &= not judge(run.account, self.reference, self.tolerance).is_red
+        self.note(one.code, run, is_rescue)
+        beside = None if self.outcome.kind == "float32 too" else its
+        return Cure(one.code, judge(run.account, beside, self.tolerance), is_rescue)
 
     def candidates(self) -> list[candidates.Candidate]:
         """Return what to try, each once."""
@@ -532,7 +567,7 @@ class _Search:
                 f"{c.code} (the loss ends at {figure(c.outcome.end)})" for c in good
             )
             told.append(f"Use {words}.")
-        else:
+        elif bad:
             told.append("None of the cures that were tried rescues this training.")
         if bad:
             words = ", ".join(f"{c.code} ({figure(c.outcome.end)})" for c in bad)

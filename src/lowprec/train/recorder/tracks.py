@@ -147,6 +147,24 @@ class Tally:
         )
 
 
+_FLOAT32 = np.dtype(np.float32)
+
+
+def _flat(x: Array) -> Array:
+    """Return an array as a contiguous row of float32."""
+    if x.dtype is not _FLOAT32 or not x.flags.c_contiguous:
+        x = np.ascontiguousarray(x, np.float32)
+    return x if x.ndim == 1 else x.reshape(-1)
+
+
+@functools.cache
+def _loops() -> tuple[Any, Any]:
+    """Return what counts tensors, and what counts changes."""
+    from lowprec.kernels.counting import recording  # imports Numba
+
+    return recording.tally(), recording.tally_changes()
+
+
 def _share(part: float, whole: float) -> float:
     return float(part / whole) if whole else 0.0
 
@@ -171,6 +189,12 @@ class Track:
         self.gaps = np.zeros((2, GAPS))  # changes and their squares by their distance from w
         self.length, self.each = 0, 1  # rows in use, recorded steps in each of them
         self._open = -1  # the step that the last row was opened for
+        self._normal = fmt.smallest_normal
+        self._row = (self.numbers[0], self.exponents[0])  # that row
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: a copy opens a row of its own arrays."""
+        return self.__dict__ | {"_open": -1, "_row": None}
 
     def add(
         self,
@@ -194,50 +218,38 @@ class Track:
         smallest_normal : float, optional
             Where the format's own does not serve: it was rounded under a scale of its own.
         """
-        from lowprec.kernels.counting.recording import tally  # imports Numba
-
-        row = self._row(step)
-        normal = self.fmt.smallest_normal if smallest_normal is None else smallest_normal
-        tally(
-            np.ascontiguousarray(before),
-            np.ascontiguousarray(after),
-            normal,
-            scale,
-            self.numbers[row],
-            self.exponents[row],
-        )
+        if step != self._open:
+            self._open_row(step)
+        normal = self._normal if smallest_normal is None else smallest_normal
+        loop, _ = _loops()
+        loop(_flat(before), _flat(after), normal, scale, *self._row)
 
     def add_changes(
         self, step: int, old: Array, change: Array, new: Array, *, with_gaps: bool = True
     ) -> None:
         """Add what was to change in a tensor, beside what came of it."""
-        from lowprec.kernels.counting.recording import tally_changes  # imports Numba
-
-        w, update, after = (np.ascontiguousarray(x) for x in (old, change, new))
+        if step != self._open:
+            self._open_row(step)
         gaps = self.gaps if with_gaps else _NO_GAPS
-        tally_changes(w, update, after, self.numbers[self._row(step)], gaps)
+        _, loop = _loops()
+        loop(_flat(old), _flat(change), _flat(new), self._row[0], gaps)
 
-    def _row(self, step: int) -> int:
-        """Return the row that this step belongs to, and make room where there is none."""
-        if step == self._open:  # as for what comes of a tensor after its sizes
-            return self.length - 1
-        self._open = step
+    def _open_row(self, step: int) -> None:
+        """Find the row that this step belongs to, and make room where there is none."""
         last, records = _PLACES["last_step"], _PLACES["records"]
-        if self.length:
-            row = self.numbers[self.length - 1]
-            if row[last] == step:
-                return self.length - 1
-            if row[records] < self.each:
-                row[last], row[records] = step, row[records] + 1
-                return self.length - 1
-        if self.length == ROWS:
+        row = self.numbers[self.length - 1]
+        is_new = not self.length or (row[last] != step and row[records] >= self.each)
+        if is_new and self.length == ROWS:
             self._thin()
-            self._open = -1
-            return self._row(step)
-        row = self.numbers[self.length]
-        row[last], row[records], row[_PLACES["first_step"]] = step, 1, step
-        self.length += 1
-        return self.length - 1
+            self._open_row(step)
+            return
+        if is_new:
+            self.length += 1
+            row = self.numbers[self.length - 1]
+            row[_PLACES["first_step"]] = step
+        if row[last] != step:
+            row[last], row[records] = step, row[records] + 1
+        self._open, self._row = step, (row, self.exponents[self.length - 1])
 
     def _thin(self) -> None:
         """Merge neighbouring rows: half as many, each of twice as many steps."""

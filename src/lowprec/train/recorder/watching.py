@@ -35,6 +35,9 @@ _ROUNDED_IN_PASSES = (
 )
 
 
+_SCALED = ("activation_gradient", "weight_gradient")  # which carry the loss scale
+
+
 class Recording(StepWatch):
     """Adds all that a step rounds to a recorder.
 
@@ -55,17 +58,19 @@ class Recording(StepWatch):
         self.recorder, self.step, self.scale = recorder, step, scale
         self._names: dict[int, str] = {}
         self._old: Params = {}
+        self._rounds_state = False
         self._at: Callable[[str], Numerics] = lambda name: self.numerics
+        self._is_scaled = numerics.policy.tensor_scales
 
     def see(self, heard: Heard) -> None:
         """Add a tensor; only gradients carry the loss scale."""
         kind, name, before, after = heard
         track = self.recorder.track(kind, name)
-        normal = track.fmt.smallest_normal
-        if self.numerics.policy.tensor_scales and kind in _ROUNDED_IN_PASSES:
-            normal = _scaled(normal, track.fmt, before)
-        scale = self.scale if kind.endswith("gradient") else 1.0
-        track.add(self.step, _single(before), _single(after), scale=scale, smallest_normal=normal)
+        normal = None
+        if self._is_scaled and kind in _ROUNDED_IN_PASSES:
+            normal = _scaled(track.fmt.smallest_normal, track.fmt, before)
+        scale = self.scale if kind in _SCALED else 1.0
+        track.add(self.step, before, after, scale=scale, smallest_normal=normal)
         if kind == "activation" and self._looks_at_units:
             self.recorder.add_unit_noise(name, _noisy_units(before, after))
 
@@ -103,14 +108,11 @@ class Recording(StepWatch):
         """
         self._at = at or (lambda name: self.numerics)
         self._names = {id(array): name for name, array in state.items()}
+        formats = (self.recorder.format_of("moment", name) for name in state)
+        self._rounds_state = any(fmt != float32 for fmt in formats)
         if self._rounds_state:
             self._old = {name: array.copy() for name, array in state.items()}
         return self._store
-
-    @property
-    def _rounds_state(self) -> bool:
-        states = {self.recorder.format_of("moment", name) for name in self._names.values()}
-        return bool(states - {float32})
 
     def _store(self, array: Array) -> Array:
         name = self._names.get(id(array))
@@ -119,9 +121,8 @@ class Recording(StepWatch):
         if name is not None:
             self.see(Heard("moment", name, array, stored))
             if self._old:
-                old, new, wanted = map(_single, (self._old[name], stored, array))
-                track = self.recorder.track("moment", name)
-                track.add_changes(self.step, old, wanted - old, new, with_gaps=False)
+                old, track = self._old[name], self.recorder.track("moment", name)
+                track.add_changes(self.step, old, array - old, stored, with_gaps=False)
         return stored
 
     def update(
@@ -133,12 +134,11 @@ class Recording(StepWatch):
     ) -> None:
         """Look at an update and at the weights as they were before it."""
         for name, update in updates.items():
-            w = params[name]
-            track = self.recorder.track("update", name)
-            self.see(Heard("update", name, update, update))
+            w, track = params[name], self.recorder.track("update", name)
+            track.add(self.step, update, update)
             numerics = self.numerics if at is None else at(name)
             new = numerics.updated(w, update.copy())  # it takes the place of its argument
-            track.add_changes(self.step, *map(_single, (w, update, new)))
+            track.add_changes(self.step, w, update, new)
         if self._rounds_state:
             self.recorder.add_starved(_starved(state, updates))
 
@@ -292,7 +292,7 @@ def _starved(state: Params, updates: Params) -> tuple[int, int]:
         for kind in _SQUARES:
             squares = state.get(f"{kind}/{name}")
             if squares is not None:
-                nonzero = first != 0
-                moving += int(nonzero.sum())
-                starved += int((nonzero & (squares == 0)).sum())
+                moving += int(np.count_nonzero(first))
+                if np.count_nonzero(squares) < squares.size:
+                    starved += int(np.count_nonzero((first != 0) & (squares == 0)))
     return moving, starved
