@@ -136,22 +136,22 @@ def test_time_stamps_collapse_in_float32_too(is_shuffled):
     stamps = 1.7e9 + 10.0 * np.arange(8640)
     if is_shuffled:
         stamps = np.random.default_rng(0).permutation(stamps)
-    found = lp.measure(stamps, "float32").variation
+    found = measure(stamps, "float32").variation
     assert (found.distinct, found.left) == (8640, np.unique(stamps.astype(np.float32)).size)
-    assert lp.measure(stamps, "float64").variation is None
+    assert measure(stamps, "float64").variation is None
 
 
 def test_a_long_record_of_seconds_collapses_though_its_sample_is_spread():
-    found = lp.measure(1.7e9 + np.arange(500_000.0), "float32").variation
+    found = measure(1.7e9 + np.arange(500_000.0), "float32").variation
     assert found is not None
     assert 8 * found.left < found.distinct
 
 
 def test_values_that_collapse_have_a_column_of_their_own():
     stamps = 1.7e9 + 10.0 * np.arange(8640)
-    lines = str(lp.compare(stamps, ["bfloat16", "float16"])).splitlines()
+    lines = str(compare(stamps, ["bfloat16", "float16"])).splitlines()
     assert "distinct" in lines[0]
     place = lines[0].index("distinct") + len("distinct")
     rows = {line.split()[0]: line[:place].split()[-1] for line in lines if line.startswith("  ")}
     assert rows["bfloat16"] == "1"
-    assert "distinct" not in str(lp.compare(np.linspace(1, 2, 50), ["bfloat16"])).splitlines()[0]
+    assert "distinct" not in str(compare(np.linspace(1, 2, 50), ["bfloat16"])).splitlines()[0]
