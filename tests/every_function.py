@@ -523,6 +523,8 @@ ELSEWHERE = {
     "train.log_uniform": "makes an interval, of which train.search draws",
     "train.integers": "makes an interval, of which train.search draws",
     "train.__getattr__": "raises",
+    "train.ReLU": "makes an Activation, whose function train.activations has",
+    "train.Softmax": "makes an Activation, whose function train.activations has",
 }
 
 
