@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -137,6 +138,8 @@ def test_schedulers_and_parameter_groups_reach_the_step():
         scheduler.step()
     assert p.tolist() == [1 - 0.5 - 0.25] * 3
     assert q.tolist() == [1 - 0.25 - 0.125] * 3
+    other = pickle.loads(pickle.dumps(optimizer))  # without the scheduler's wrapper
+    assert [group["lr"] for group in other.param_groups] == [0.125, 0.0625]
 
 
 def test_a_scaler_does_not_take_it_for_a_fused_optimizer():

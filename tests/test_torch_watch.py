@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
 
 import pytest
@@ -90,6 +92,14 @@ def test_remove_leaves_everything_as_it_was():
     from torch.optim.optimizer import _global_optimizer_pre_hooks
 
     assert not _global_optimizer_pre_hooks
+
+
+def test_copies_of_a_watched_model_are_not_watched():
+    model, recorder = network(), train.Recorder(every=1)
+    with lt.watch(model, recorder):
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            other(batches(1)[0]).sum().backward()
+    assert not recorder.tracks
 
 
 def test_an_exception_inside_a_forward_pass_leaves_the_next_passes_recorded():

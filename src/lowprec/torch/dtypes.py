@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ INTEGERS = (
 )
 
 
+@functools.cache
 def holds(dtype: torch.dtype, fmt: Format) -> bool:
     """Whether a dtype has every value of a format: infinities, NaN and -0 too."""
     own = FORMAT_OF.get(dtype)

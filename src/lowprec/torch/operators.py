@@ -58,10 +58,13 @@ _local = threading.local()
 def draw(generator: torch.Generator | None = None) -> int:
     """Draw the key of one stochastic call, from torch's CPU generator by default."""
     try:
-        kept = _local.kept
+        tensor, array = _local.kept
     except AttributeError:
-        kept = _local.kept = torch.empty((), dtype=torch.int64, device="cpu")
-    return int(kept.random_(generator=generator).item())
+        tensor = torch.empty((), dtype=torch.int64, device="cpu")
+        array = tensor.numpy()
+        _local.kept = tensor, array
+    tensor.random_() if generator is None else tensor.random_(generator=generator)
+    return int(array)
 
 
 def _draw_key(place: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:

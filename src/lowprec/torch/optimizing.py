@@ -276,7 +276,10 @@ class Optimizer(torch.optim.Optimizer):
             own.update({key: value for key, value in group.items() if key != "params"})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), **self.__dict__, "_wanted": None}
+        kept = {
+            key: value for key, value in self.__dict__.items() if key != "step"
+        }  # a scheduler's
+        return {**super().__getstate__(), **kept, "_wanted": None}
 
     def __repr__(self) -> str:
         how = f"params={self._params}, state={self._state}, update={self._update}"
@@ -302,10 +305,15 @@ def _taken_over(state: Any) -> Any:
     return taken
 
 
+def _without_wrapper(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's attributes without the `step` that a scheduler of rates puts there."""
+    return {key: value for key, value in vars(optimizer).items() if key != "step"}
+
+
 def _twin_of(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Return an optimizer of the same kind, without hooks, whose parameters are set every step."""
     twin = copy.copy(optimizer)
-    twin.__dict__ = dict(optimizer.__dict__)
+    twin.__dict__ = _without_wrapper(optimizer)
     for name in [name for name in twin.__dict__ if name.endswith("_hooks")]:
         setattr(twin, name, OrderedDict())
     twin.state = defaultdict(dict)

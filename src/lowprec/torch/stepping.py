@@ -293,7 +293,7 @@ class Steps:
             and p in self.names
             and (p.grad.device.type == "cpu" or self.is_due or self._scaler is not None)
         ]
-        return all(map(_is_finite, gradients))
+        return _are_finite(gradients)
 
     # What is recorded ----------------------------------------------------------------------------
 
@@ -316,12 +316,13 @@ class Steps:
         if not array.size:
             return
         track = self.recorder.track(kind, name)
-        not_finite = _not_finite(track)
+        length, not_finite = track.length, _not_finite(track)
         if track.fmt == float32 and array.dtype == np.float32:
             track.add(step, array, array, scale=scale)
         else:
             observe(self.recorder, step, kind, name, array, scale, None)
-        if self._bad is None and _not_finite(track) > not_finite:
+        before = not_finite if track.length == length else 0.0  # in a row of its own
+        if self._bad is None and _not_finite(track) > before:
             self._bad = (kind, name, math.inf)
 
     def to_array(self, tensor: torch.Tensor) -> Array:
@@ -494,6 +495,16 @@ def _is_finite(x: torch.Tensor) -> bool:
     return not values.numel() or bool(torch.isfinite(values.detach().abs().max()))
 
 
+def _are_finite(tensors: list[torch.Tensor]) -> bool:
+    """Whether all are finite: their sums of magnitudes are, or else each is looked at."""
+    dense = [x.detach() for x in tensors if not x.is_sparse and x.dtype == torch.float32]
+    if len({x.device for x in dense}) == 1:
+        sums = torch.stack(torch._foreach_norm(dense, 1.0))
+        if bool(torch.isfinite(sums).all()):
+            tensors = [x for x in tensors if x.is_sparse or x.dtype != torch.float32]
+    return all(map(_is_finite, tensors))
+
+
 def _real(group: dict[str, Any], word: str) -> bool:
     value = group.get(word)
     return isinstance(value, int | float) or (
@@ -511,5 +522,7 @@ def _shown(old: Array, new: Array) -> Array:
 
 
 def _not_finite(track: Any) -> float:
-    """Return how many infinities and NaN a track has counted, until its rows merge."""
-    return float(track.field("nans").sum() + track.field("infs").sum())
+    """Return how many infinities and NaN the last row of a track has counted."""
+    if not track.length:
+        return 0.0
+    return float(track.field("nans")[-1] + track.field("infs")[-1])

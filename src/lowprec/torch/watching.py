@@ -103,12 +103,12 @@ class Watching:
         self.leaves = [(n, m) for n, m in self.leaves if not n.startswith(tuple(inside))]
         me = weakref.ref(self)
         for m in module.modules():
-            self._handles.append(m.register_forward_pre_hook(_entering(me)))
+            self._handles.append(m.register_forward_pre_hook(_Entering(me)))
         for name, m in self.leaves:
             label = name or type(m).__name__
-            self._handles.append(m.register_forward_hook(_leaf_hook(me, self.place, label)))
+            self._handles.append(m.register_forward_hook(_Leaf(me, self.place, label)))
         for m in module.modules():
-            self._handles.append(m.register_forward_hook(_leaving(me), always_call=True))
+            self._handles.append(m.register_forward_hook(_Leaving(me), always_call=True))
         self.steps.coverage = self._coverage
         self.steps.tell()
 
@@ -211,40 +211,51 @@ def _plain_name(name: str) -> str:
 # Hooks ---------------------------------------------------------------------------------------
 
 
-def _entering(me: Callable[[], Watching | None]) -> Any:
-    def hook(module: torch.nn.Module, inputs: Any) -> None:
+class _Hook:
+    """A hook on a module, which neither copies of the module nor what is pickled keep."""
+
+    def __init__(self, me: Callable[[], Watching | None], place: int = 0, name: str = "") -> None:
+        self.me, self.place, self.name = me, place, name
+
+    def __reduce__(self) -> Any:
+        return NoHook, ()
+
+
+class NoHook:
+    """Stands where a watched module had a hook, in its copies."""
+
+    def __call__(self, *arguments: Any) -> None:
+        """Do nothing."""
+
+
+class _Entering(_Hook):
+    def __call__(self, module: torch.nn.Module, inputs: Any) -> None:
         if torch.compiler.is_compiling():
             return
-        watching = me()
+        watching = self.me()
         if watching is not None:
             watching.enter(module)
 
-    return hook
 
-
-def _leaving(me: Callable[[], Watching | None]) -> Any:
-    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+class _Leaving(_Hook):
+    def __call__(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
             return
-        watching = me()
+        watching = self.me()
         if watching is not None:
             watching.leave()
 
-    return hook
 
-
-def _leaf_hook(me: Callable[[], Watching | None], place: int, name: str) -> Any:
-    def hook(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+class _Leaf(_Hook):
+    def __call__(self, module: torch.nn.Module, inputs: Any, output: Any) -> Any:
         if torch.compiler.is_compiling():
             if observing.IS_ORDERED and module.training and torch.is_grad_enabled():
-                return mapped(output, observing.Noticed(place), name)
+                return mapped(output, observing.Noticed(self.place), self.name)
             return None
-        watching = me()
-        if watching is not None:
-            watching.steps.quietly(watching.output, name, output)
+        watching = self.me()
+        if watching is not None and watching.steps.is_due:
+            watching.steps.quietly(watching.output, self.name, output)
         return None
-
-    return hook
 
 
 def _once(me: Callable[[], Watching | None], name: str, step: int) -> Any:
