@@ -49,6 +49,10 @@ WRONG = {
     "rounds toward_zero": (lambda x: lp.round_to(x, "bfloat16", rounding="RZ"), "bfloat16"),
     "rounds to_odd": (lambda x: lp.round_to(x, "float8_e5m2", rounding="RO"), "float8_e5m2"),
     "rounds twice, through float32": (through_float32, "bfloat16"),
+    "rounds twice, through float16": (
+        lambda x: lp.round_to(lp.round_to(x, "float16"), "float8_e5m2"),
+        "float8_e5m2",
+    ),
     "subnormal numbers are flushed to zero": (without_subnormals, "float8_e5m2"),
     "overflows saturate at the largest value": (
         lambda x: lp.round_to(x, "float16", overflow="saturate"),
@@ -159,6 +163,9 @@ def test_a_function_of_the_user(tmp_path, monkeypatch, capsys):
     assert main(["verify", "--target", "mine_to_verify:chop", "--format", "bfloat16"]) == 1
     assert "rounds toward_zero" in capsys.readouterr().out
     assert str(tmp_path) not in sys.path
+    how = ["--format", "float4_e2m1fn", "--json"]
+    assert main(["verify", "--target", "mine_to_verify:chop", *how]) == 1
+    assert json.loads(capsys.readouterr().out)[0]["differing"]
 
 
 @pytest.mark.parametrize(
@@ -169,6 +176,7 @@ def test_a_function_of_the_user(tmp_path, monkeypatch, capsys):
         (["--target", "numpy", "--format", "bfloat16"], "has no conversion to bfloat16"),
         (["--json", "x.json"], "--json belongs to --target"),
         (["--target", "math:nothing", "--format", "bfloat16"], "has no function"),
+        (["--target", "math:sqrt", "--format", "float4_e2m1fn"], "math:sqrt gave TypeError: only"),
     ],
 )
 def test_wrong_usage(arguments, message, capsys):

@@ -383,6 +383,7 @@ def test_other_inputs_are_refused():
             {"order": "aligned", "block": 8, "fraction_bits": 9, "rounding": "stochastic"},
             "deterministic",
         ),
+        ({"order": "aligned", "block": 8, "fraction_bits": 9, "fused": False}, "exact products"),
         ({"fraction_bits": 9}, "belong to order='aligned'"),
         ({"order": "aligned", "block": 8, "fraction_bits": 9, "inner": "float16"}, "inner belong"),
     ],
@@ -390,3 +391,9 @@ def test_other_inputs_are_refused():
 def test_contradictions_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         lp.Accumulator("float32", **fields)
+
+
+def test_what_counts_is_an_int():
+    for fields in ({"block": 2.5, "fraction_bits": 9}, {"block": 8, "fraction_bits": 9.5}):
+        with pytest.raises(TypeError, match=r"is \d\.5; it counts, so pass an int"):
+            lp.Accumulator("float32", order="aligned", **fields)

@@ -197,7 +197,13 @@ class Accumulator:
                 "order='aligned' needs fraction_bits, the bits that are kept below the largest "
                 "exponent; tensor_core('h100', …) has those of a real one"
             )
-        k, lowest = operator.index(self.fraction_bits), operator.index(self.lowest_exponent)
+        if not self.fused:
+            raise ValueError(
+                "an aligned sum cuts exact products, so that fused=False has no meaning; leave it "
+                "out, or use order='sequential'"
+            )
+        k = _integer(self.fraction_bits, "fraction_bits")
+        lowest = _integer(self.lowest_exponent, "lowest_exponent")
         width = k + 2 + self.block.bit_length()
         if k < 1 or width > 62:
             raise ValueError(
@@ -250,10 +256,17 @@ class Accumulator:
 AccumulatorLike = Accumulator | FormatLike
 
 
+def _integer(x: Any, name: str) -> int:
+    try:
+        return operator.index(x)
+    except TypeError:
+        raise TypeError(f"{name} is {x!r}; it counts, so pass an int") from None
+
+
 def _checked_block(block: int | None, order: str) -> int:
     if block is None:
         raise ValueError(f"order={order!r} needs block, the number of terms that are summed first")
-    block = operator.index(block)
+    block = _integer(block, "block")
     if block < 1:
         raise ValueError(f"block is {block}; use 1 or more terms")
     return block

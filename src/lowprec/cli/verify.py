@@ -89,7 +89,13 @@ def _add_targets(verify: argparse.ArgumentParser) -> None:
         type=checked(get_format),
         help="the format that it converts to, also a block format (default: all it has)",
     )
-    target.add_argument("--json", metavar="FILE", help="also write the differences as JSON")
+    target.add_argument(
+        "--json",
+        metavar="FILE",
+        nargs="?",
+        const="-",
+        help="also write the differences as JSON; without FILE print them instead of the tables",
+    )
     target.add_argument("--html", metavar="FILE", help="also write them as a page")
     target.add_argument("--junit", metavar="FILE", help="also write them as JUnit's XML, for CI")
 
@@ -156,13 +162,19 @@ def _verify_target(options: argparse.Namespace) -> None:
     check_outputs([output for output, _ in written], overwrite=options.overwrite)
     found = []
     for one in listed:
-        found.append(one.judged())
-        show(found[-1])
+        try:
+            found.append(one.judged())
+        except Exception as error:  # the function's own: 1 would say that it differs
+            options.command.error(f"{options.target} gave {type(error).__name__}: {error}")
+        if options.json != "-":
+            show(found[-1])
     texts = {
         "--json": lambda: json.dumps([one.to_dict() for one in found], indent=2) + "\n",
         "--html": lambda: conformance_page(found, generator_tag(_PAGE)),
         "--junit": lambda: junit(found),
     }
+    if options.json == "-":
+        print(texts["--json"](), end="")
     for output, _ in written:
         write_output(output, texts[output.asked](), overwrite=options.overwrite)
     wrong = [one.fmt for one in found if not one]
@@ -180,7 +192,8 @@ def _target_outputs(options: argparse.Namespace) -> list[tuple[Output, str]]:
         "--html": page_kind(_PAGE),
         "--junit": Kind("differences of lowprec verify", _is_junit),
     }
-    named = {"--json": options.json, "--html": options.html, "--junit": options.junit}
+    file = None if options.json == "-" else options.json
+    named = {"--json": file, "--html": options.html, "--junit": options.junit}
     return [(Output(path, kinds[asked], asked), asked) for asked, path in named.items() if path]
 
 

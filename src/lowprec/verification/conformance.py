@@ -16,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from lowprec.conversion.door import decode, encode
+from lowprec.conversion.door import decode, encode, round_to
 from lowprec.formats import Format, float32, get_format
 from lowprec.rounding import Overflow, Rounding
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SAMPLES = 1 << 14  # values of a format that has too many to take all
 OTHER = "other values"  # the cause of what no other explains
+_BETWEEN = ("float32", "float16", "tfloat32", "bfloat16")  # formats on the way, the likeliest first
 _TINY = 2.0**-30  # how far, relative to the spacing, a float64 lies beside a midpoint
 
 
@@ -280,9 +281,11 @@ class _Judge(NamedTuple):
             yield "negative numbers become numbers", (x < 0) & ~self._is_nan(got)
         is_top = magnitude == encode(np.array([fmt.max]), fmt)[0]
         yield "overflows saturate at the largest value", is_top & (size > fmt.max)
-        if x.dtype == np.float64:
-            through = self._encoded(x.astype(np.float32), self.rounding, self.overflow)
-            yield "rounds twice, through float32", got == through
+        for name in _BETWEEN:
+            if get_format(name).precision > fmt.precision:
+                between = round_to(x, name, rounding=self.rounding)
+                through = self._encoded(between, self.rounding, self.overflow)
+                yield f"rounds twice, through {name}", got == through
         others = {
             mode: self._encoded(x, mode, self.overflow)
             for mode in Rounding
