@@ -101,6 +101,26 @@ def test_micro_kernels_are_the_general_kernel(how):
         assert_same(matmul(a, b, inputs=inputs, accumulator=how), generally(a, b, inputs, how))
 
 
+@pytest.mark.parametrize(
+    "fmt", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float6_e2m3fn", "float4_e2m1fn"]
+)
+def test_quick_steps_of_narrow_formats_are_the_general_kernel(fmt):
+    rng = np.random.default_rng(2)
+    largest, smallest = lp.get_format(fmt).max, lp.get_format(fmt).smallest_subnormal
+    for shape in ((9, 150, 35), (4, 2, 17), (3, 1, 5)):
+        sizes = [(shape[0], shape[1]), (shape[1], shape[2])]
+        draws = [[rng.standard_normal(size) for size in sizes] for _ in range(5)]
+        draws[1] = [x / 64 for x in draws[1]]  # sums among the subnormals, and zeros of both signs
+        draws[2] = [x * (rng.random(x.shape) < 0.2) for x in draws[2]]
+        draws[3] = [x * 2.0 ** rng.integers(-12, 6, x.shape) for x in draws[3]]
+        draws[4] = [np.round(x) * smallest for x in draws[4]]
+        for a, b in draws:
+            for x in (a, b):
+                np.clip(x, -largest, largest, out=x)
+            ours = matmul(a, b, inputs=fmt, accumulator=fmt)
+            assert_same(ours, generally(a, b, fmt, Accumulator(fmt)))
+
+
 @pytest.mark.parametrize("fmt", ["float32", "float16", "bfloat16"])
 def test_products_near_the_ends_of_float32_are_exact(fmt):
     rng = np.random.default_rng(2)

@@ -1,5 +1,7 @@
-"""Steps of a bfloat16 accumulator in half the time, watched: exact, or known to be doubtful.
+"""Steps in half the time, watched: exact, or known to be doubtful.
 
+bfloat16
+--------
 A step s = x·y + z rounded to float32 and then to bfloat16 is rounded twice. Let x, y and z have 8
 significant bits each, so that the product p has 16 at most. Then the second rounding goes wrong
 only if p lies halfway between two neighbours in bfloat16, and 0 < |z| <= 2**(e-24), where
@@ -16,22 +18,95 @@ So a sum is doubtful only if an accumulator, 0 apart, was smaller than 2**-24 of
 product. The least one is watched along k and looked at once, at the end; then the steps are made
 again, as `steps` makes them. Where operands are so small that sums might be subnormal, the limit is
 0, and no step is watched.
+
+Narrow formats
+--------------
+Let a format have precision p, t = p - 1, and products at most 23 - p bits. By the first case above,
+with 2**(e-p) for the distance of z and m, the second rounding goes wrong only if z has bits below
+2**(e-23). But z is a multiple of 2**(emin-t). So it never does if emin - t >= emax - 23, and
+else where all products are less than 2**(emin-t+24). An exponent that is at least emin rounds
+subnormal numbers too. What is watched is the largest exponent: in the last binade the format may
+overflow. Of zero the sign is lost, but for the last step's; where that adds two zeros it is not
+known. A format without infinity and NaN ends at its largest number, and where that is small, zeros
+are many: then every step keeps the sign, and none is in doubt.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lowprec.formats import Format, bfloat16, float16
 from lowprec.kernels.compiler import cgutils, intrinsic, ir, types
-from lowprec.kernels.lanes import Lanes, maximum, minimum
+from lowprec.kernels.lanes import Lanes, maximum, minimum, select
 from lowprec.kernels.loops import kernel
 from lowprec.kernels.products.vectors import FLOAT, INTEGER, Vectors
+from lowprec.rounding import Overflow, Rounding, is_usual
 
-WATCHED, EXACT = "watched bfloat16", "bfloat16"  #: plans: of watched steps, and of those after them
+if TYPE_CHECKING:
+    from lowprec.kernels.magnitudes import Constants
+
 _FIELD = 0x7F800000  # the bits of float32's exponent
 _TRAILING, _ALL = 23, 255
 _RAISE = 1.5 * 2.0**16  # what is added is a multiple of two units in the last place of bfloat16
+
+
+class Quick(enum.Enum):
+    """Which steps are made first, before those that are always right."""
+
+    BFLOAT16 = "bfloat16"
+    NARROW = "narrow"  # right unless a sum is in the format's last binade
+    ONE_ZERO = "narrow, one zero"  # so, in a format without -0
+    BOUNDED = "bounded"  # right: sums end at the largest number
+
+
+def quick_steps(
+    inputs: Format, fmt: Format, rounding: Rounding, overflow: Overflow
+) -> Quick | None:
+    """Return the quick steps for sums in a format of products of another, None where none are."""
+    if rounding is not Rounding.TIES_TO_EVEN:
+        return None
+    if fmt == bfloat16:
+        is_known = is_usual(rounding, overflow) and inputs.fits(bfloat16)
+        return Quick.BFLOAT16 if is_known else None
+    if not (_is_narrow(inputs, fmt) and fmt.signed) or fmt == float16:
+        return None
+    if fmt.has_nan:
+        return Quick.ONE_ZERO if fmt.has_nan_at_negative_zero else Quick.NARROW
+    return None if inputs.has_nan or inputs.has_infinity else Quick.BOUNDED
+
+
+def steps_are_innocuous(inputs: Format, fmt: Format) -> bool:
+    """Whether rounding the float32 nearest to a step rounds the step, in every nearest mode."""
+    return _is_narrow(inputs, fmt) and fmt.emin - fmt.trailing_bits >= fmt.emax - _TRAILING
+
+
+def _is_narrow(inputs: Format, fmt: Format) -> bool:
+    has_room = fmt.emin - fmt.trailing_bits >= -100 and fmt.emax <= 100
+    has_short_products = 2 * inputs.precision <= _TRAILING - fmt.precision
+    return has_room and has_short_products and fmt.subnormals and fmt.precision > 1
+
+
+def narrow_step(
+    x: Lanes, y: Lanes, z: Lanes, most: Lanes, c: Constants, kind: Quick
+) -> tuple[Lanes, Lanes]:
+    """Return ○(x·y + z) unless it is doubtful, and the largest exponent field so far.
+
+    1.5·2**(e+23-t) added to s, and taken off again, leaves what the format holds.
+    """
+    s = x.fused(y, z)
+    t = c.trailing_bits
+    raise_ = ((t.constant(127 + 23) - t) << 23 | 0x400000).as_floats()
+    field = maximum(s.as_integers() & _FIELD, c.emin << _TRAILING)
+    scale = field.as_floats()
+    total = scale.fused(raise_.negated(), scale.fused(raise_, s))
+    if kind is not Quick.BOUNDED:
+        return total, maximum(most, field)
+    largest = c.overflow_positive.as_floats()
+    total = with_sign_of(s, total)
+    total = select(total > largest, largest, total)
+    return select(total < largest.negated(), largest.negated(), total), most
 
 
 def watched_step(x: Lanes, y: Lanes, z: Lanes, least: Lanes) -> tuple[Lanes, Lanes]:
@@ -65,6 +140,42 @@ def is_doubtful(
     return builder.icmp_unsigned("!=", flags, flags.type(0))
 
 
+def with_sign_of(s: Lanes, total: Lanes) -> Lanes:
+    """Return a total, of s or zero, with the sign of s."""
+    return (total.as_integers() | (s.as_integers() & (1 << 31))).as_floats()
+
+
+def last_step(
+    x: Lanes, y: Lanes, z: Lanes, most: Lanes, c: Constants, kind: Quick
+) -> tuple[Lanes, Lanes, Lanes]:
+    """Return `narrow_step`, where a zero has its sign, and in which lanes that is not known.
+
+    The sign of a sum of zeros is that of earlier ones, perhaps.
+    """
+    total, most = narrow_step(x, y, z, most, c, kind)
+    s = x.fused(y, z)
+    if kind is not Quick.NARROW:
+        return total, most, z < z
+    return with_sign_of(s, total), most, s.equals(0.0) & z.equals(0.0)
+
+
+def is_narrow_doubtful(
+    ends: list[tuple[Lanes, Lanes, Lanes]], c: Constants, kind: Quick, vectors: Vectors
+) -> Any:
+    """Return whether steps went wrong perhaps: in the last binade, or to a zero of some sign.
+
+    `ends` are what `last_step` returned for each sum.
+    """
+    most = functools.reduce(maximum, [each for _, each, _ in ends])
+    last = c.threshold >> _TRAILING << _TRAILING
+    doubts = most < most if kind is Quick.BOUNDED else most >= last
+    for i, (_, _, has_doubt) in enumerate(ends):
+        doubts = doubts | vectors.only_filled(has_doubt, i % vectors.count)
+    builder = doubts.builder
+    flags = builder.bitcast(doubts.value, ir.IntType(doubts.count))
+    return builder.icmp_unsigned("!=", flags, flags.type(0))
+
+
 @kernel
 def limit_of(a: tuple[int, int], b: tuple[int, int]) -> int:
     """Return what `least` must reach, for operands whose exponents have these extremes, or 0."""
@@ -74,6 +185,14 @@ def limit_of(a: tuple[int, int], b: tuple[int, int]) -> int:
     if has_small_products or a[0] == _ALL or b[0] == _ALL or limit > _ALL:
         return 0
     return (limit << _TRAILING) - 1
+
+
+@kernel
+def are_in_range(largest_a: int, largest_b: int, trailing: int, emin: int, threshold: int) -> bool:
+    """Whether no step of a narrow format goes wrong, for operands of these largest exponents."""
+    e = largest_a + largest_b - 2 * 127 + 2 + 127  # products are less than 2**(e-127)
+    e = min(e, threshold >> _TRAILING)
+    return max(largest_a, largest_b) < _ALL and emin - trailing >= e - _TRAILING
 
 
 @intrinsic

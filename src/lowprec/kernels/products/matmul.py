@@ -15,14 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.formats import Format, bfloat16, float16
+from lowprec.formats import Format, float16
 from lowprec.kernels.compiler import types
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, load_constants, swap_float_state
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import processor_has
-from lowprec.kernels.products.double_rounding import EXACT, WATCHED, extremes, limit_of
+from lowprec.kernels.products.double_rounding import (
+    Quick,
+    are_in_range,
+    extremes,
+    limit_of,
+    quick_steps,
+)
 from lowprec.kernels.products.packing import pack
-from lowprec.kernels.products.steps import HALF, SINGLE, ProductPlan, any_step_plan, operands
+from lowprec.kernels.products.steps import (
+    HALF,
+    SINGLE,
+    ProductPlan,
+    any_step_plan,
+    operands,
+    step_plan,
+)
 from lowprec.kernels.products.tiles import tile
 from lowprec.kernels.products.vectors import element_of
 
@@ -111,12 +124,13 @@ def product_plans(
     if first is None or last is None:
         return None
     plan, end = first[0], "" if outer is None else last[0]
-    if outer is None and fused and plan == EXACT and inputs.fits(bfloat16):
-        plan = WATCHED
+    quick = None
+    if outer is None and fused and step_plan(inner, rounding, overflow) is not None:
+        quick = quick_steps(inputs, inner, rounding, overflow)
     if outer is None and plan == "float16" and inputs.fits(float16) and processor_has("avx512fp16"):
         plan = HALF
     given = operands(inputs, inner, rounding, overflow, fused)
-    return ProductPlan(plan, end, given), np.stack([first[1], last[1]])
+    return ProductPlan(plan, end, given, quick), np.stack([first[1], last[1]])
 
 
 def is_of_halves(plan: ProductPlan) -> bool:
@@ -133,7 +147,8 @@ def make_multiply(plan: ProductPlan) -> Callable[..., None]:
     of float32, or of float16's codes if steps are those of float16.
     """
     inner, plans = plan.inner, plan.spell()
-    element, is_watched = element_of(inner == HALF), inner == WATCHED
+    element = element_of(inner == HALF)
+    is_quick, is_bfloat16 = plan.quick is not None, plan.quick is Quick.BFLOAT16
     lanes, size, bits = element.lanes, element.bytes, 8 * element.bytes
     widths = 3 if inner == SINGLE else 2  # vectors of a tile: as many as registers hold
 
@@ -151,11 +166,15 @@ def make_multiply(plan: ProductPlan) -> Callable[..., None]:
             down_a, along_a, down_b, along_b = along_b, down_b, along_a, down_a
             rows, columns = 1, rows
         limit = 0
-        if is_watched:
-            limit = limit_of(
-                extremes(at_a, (down_a, along_a), (rows, terms)),
-                extremes(at_b, (down_b, along_b), (terms, columns)),
-            )
+        if is_quick:
+            of_a = extremes(at_a, (down_a, along_a), (rows, terms))
+            of_b = extremes(at_b, (down_b, along_b), (terms, columns))
+            if is_bfloat16:
+                limit = limit_of(of_a, of_b)
+            else:
+                t, emin, threshold = fields[0][0], fields[0][1], fields[0][9]
+                exponents = np.int64(t), np.int64(emin), np.int64(threshold)
+                limit = int(are_in_range(of_a[0], of_b[0], *exponents))
         depth = block * max(1, DEPTH // block)
         most = widths if rows > 1 else widest
         is_in_place = along_b == size and rows <= _FEW_ROWS

@@ -24,6 +24,7 @@ from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import has_fused_steps, keep, kept, plan_of, spell
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import conversion_plan, fits_float32_words, processor_has
+from lowprec.kernels.products.double_rounding import Quick, steps_are_innocuous
 from lowprec.kernels.rules import convert
 from lowprec.kernels.sums.orders import round_wide, rounding_plan, sum_to_odd, sum_wide, zero_of
 from lowprec.rounding import Rounding, is_usual
@@ -41,9 +42,11 @@ class Operands(NamedTuple):
     are_exact: bool = False  # products are exact in float32, as far as results depend on it
     are_fused: bool = True  # products are added as they are, not rounded first
     sums_are_safe: bool = False  # float32's nearest to the sum of two values rounds as the sum does
+    steps_are_safe: bool = False  # so does float32's nearest to a step
 
 
 ANY = Operands()  #: of which nothing is known
+TERM = Operands(are_exact=True)  #: a factor of 1
 
 
 class ProductPlan(NamedTuple):
@@ -52,11 +55,13 @@ class ProductPlan(NamedTuple):
     inner: str
     outer: str = ""
     given: Operands = ANY
+    quick: Quick | None = None  # what is made first, and again by `inner` where it is in doubt
 
     def spell(self) -> str:
         """Keep it under a text, which Numba can treat as a constant, and return that."""
         flags = "".join(str(int(flag)) for flag in self.given)
-        return keep(f"{self.inner}&{self.outer}&{flags}", self)
+        quick = self.quick.value if self.quick else ""
+        return keep(f"{self.inner}&{self.outer}&{flags}&{quick}", self)
 
 
 def step_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str, Any] | None:
@@ -109,6 +114,7 @@ def operands(
         inputs.fits(float16) or (usual and fmt == float16 and inputs.fits(bfloat16)),
         fused,
         rounding.is_nearest and fmt.precision <= 11 and (usual or fmt.emax < float32.emax),
+        rounding.is_nearest and steps_are_innocuous(inputs, fmt),
     )
 
 
@@ -139,7 +145,8 @@ def step(
     if _is_wide(plan):
         wide = [lanes.float_resized(64) for lanes in (x, y, z)]
         return sum_wide(wide[0] * wide[1], wide[2], kept(plan), _known(c)).float_resized(32)
-    return _rounded(fma_to_odd(x, y, z, given.are_exact), plan, c)
+    s = x.fused(y, z) if given.steps_are_safe else fma_to_odd(x, y, z, given.are_exact)
+    return _rounded(s, plan, c)
 
 
 def product_step(

@@ -8,21 +8,24 @@ lanes beyond the last column are neither read nor written.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lowprec.kernels.compiler import cgutils, intrinsic, types
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import kept
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.products.double_rounding import (
-    EXACT,
-    WATCHED,
+    Quick,
     is_doubtful,
+    is_narrow_doubtful,
+    last_step,
     least_of,
+    narrow_step,
     watched_step,
 )
 from lowprec.kernels.products.steps import (
     HALF,
+    TERM,
     ProductPlan,
     constants_of,
     product_step,
@@ -30,6 +33,9 @@ from lowprec.kernels.products.steps import (
     step,
 )
 from lowprec.kernels.products.vectors import INTEGER, Vectors, choose, clamped, element_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @intrinsic(prefer_literal=True)
@@ -84,7 +90,7 @@ class _Tile:
 
     def __init__(self, builder: Any, args: Any, plan: ProductPlan) -> None:
         self.builder = builder
-        self.inner, self.outer, self.given = plan
+        self.inner, self.outer, self.given, self.quick = plan
         self.element = element_of(plan.inner == HALF)
         self.left, self.right, self.target = args[:3]
         strides = cgutils.unpack_tuple(builder, args[3], 4)
@@ -126,21 +132,39 @@ class _Tile:
     def _add_block(self, totals: list[Lanes], kept: list[Lanes]) -> list[Lanes]:
         c = self._constants(1, self.outer)
         pairs = zip(totals, kept, strict=True)
-        return [step(total, self._splat(1.0), old, self.outer, c) for total, old in pairs]
+        return [step(total, self._splat(1.0), old, self.outer, c, TERM) for total, old in pairs]
 
     def _sums(self, starts: list[Any], vectors: Vectors, begin: list[Lanes]) -> list[Lanes]:
-        """Generate the loop over k, and where it is watched, another one for when it fails."""
-        if self.inner != WATCHED:
-            return self._run_terms(starts, vectors, begin, self.inner)
+        """Generate the loop over k, and if its steps are quick, another one for where it fails."""
+        terms = self.size[2]
+        if self.quick is None:
+            return self._run_terms(starts, vectors, begin, None, terms)[0]
         b = self.builder
         fast, slow, done = (b.append_basic_block(name) for name in ("fast", "slow", "summed"))
-        b.cbranch((self.limit > 0).value, fast, slow)
+        may_try = (self.limit > 0) & (Lanes(b, terms) > 1)
+        b.cbranch(may_try.value, fast, slow)
         b.position_at_end(fast)
-        *quick, least = self._run_terms(starts, vectors, [*begin, least_of(begin)], self.inner)
-        has_failed, quick_end = is_doubtful(begin, quick, least, self.limit, vectors), b.basic_block
+        if self.quick is Quick.BFLOAT16:
+            start = [*begin, least_of(begin)]
+            (*quick, least), _ = self._run_terms(starts, vectors, start, self.quick, terms)
+            has_failed = is_doubtful(begin, quick, least, self.limit, vectors)
+        else:
+            start = [*begin, begin[0].as_integers().constant(0)]
+            all_but_one = b.sub(terms, INTEGER(1))
+            (*before, most), places = self._run_terms(
+                starts, vectors, start, self.quick, all_but_one
+            )
+            c = self._constants(0, self.inner)
+            assert c is not None
+            last = partial(last_step, c=c, kind=self.quick)
+            factors = self._factors(starts, vectors, places)
+            ends = [last(x, y, before[at], most) for at, x, y in factors]
+            quick = [total for total, _, _ in ends]
+            has_failed = is_narrow_doubtful(ends, c, self.quick, vectors)
+        quick_end = b.basic_block
         b.cbranch(has_failed, slow, done)
         b.position_at_end(slow)
-        exact = self._run_terms(starts, vectors, begin, EXACT)
+        exact = self._run_terms(starts, vectors, begin, None, terms)[0]
         exact_end = b.basic_block
         b.branch(done)
         b.position_at_end(done)
@@ -152,14 +176,32 @@ class _Tile:
             totals.append(Lanes(b, phi))
         return totals
 
+    def _factors(
+        self, starts: list[Any], vectors: Vectors, places: list[Any]
+    ) -> Iterator[tuple[int, Lanes, Lanes]]:
+        """Generate the factors of a term: with the number of a sum, what it multiplies."""
+        b = self.builder
+        columns = [Lanes(b, column) for column in vectors.load(places[2])]
+        for row, start in enumerate(starts):
+            pointer = b.inttoptr(b.add(start, places[1]), self.element.kind.as_pointer())
+            x = Lanes(b, b.load(pointer, align=self.element.bytes)).splat(self.element.lanes)
+            for at, y in enumerate(columns, row * vectors.count):
+                yield at, x, y
+
     def _run_terms(
-        self, starts: list[Any], vectors: Vectors, begin: list[Lanes], plan: str
-    ) -> list[Lanes]:
+        self,
+        starts: list[Any],
+        vectors: Vectors,
+        begin: list[Lanes],
+        quick: Quick | None,
+        terms: Any,
+    ) -> tuple[list[Lanes], list[Any]]:
         """Generate a loop over k; `starts` are the addresses of each row's first factor.
 
-        A state of sums, and where they are watched of the least of them, stays in registers.
+        A state of sums, and of what quick steps have seen, stays in registers. Return it, and the
+        places of the next term.
         """
-        b, terms, c = self.builder, self.size[2], self._constants(0, plan)
+        b, c = self.builder, self._constants(0, self.inner)
         before = b.basic_block
         loop, done = b.append_basic_block("terms"), b.append_basic_block("ended")
         b.branch(loop)
@@ -167,15 +209,14 @@ class _Tile:
         places = [b.phi(INTEGER) for _ in range(3)]  # in k, in a row of left, in right
         phis = [b.phi(lanes.value.type) for lanes in begin]
         state = [Lanes(b, phi) for phi in phis]
-        columns = [Lanes(b, column) for column in vectors.load(places[2])]
-        for row, start in enumerate(starts):
-            pointer = b.inttoptr(b.add(start, places[1]), self.element.kind.as_pointer())
-            x = Lanes(b, b.load(pointer, align=self.element.bytes)).splat(self.element.lanes)
-            for at, y in enumerate(columns, row * vectors.count):
-                if plan == WATCHED:
-                    state[at], state[-1] = watched_step(x, y, state[at], state[-1])
-                else:
-                    state[at] = product_step(x, y, state[at], plan, c, self.given)
+        for at, x, y in self._factors(starts, vectors, places):
+            if quick is None:
+                state[at] = product_step(x, y, state[at], self.inner, c, self.given)
+            elif quick is Quick.BFLOAT16:
+                state[at], state[-1] = watched_step(x, y, state[at], state[-1])
+            else:
+                assert c is not None
+                state[at], state[-1] = narrow_step(x, y, state[at], state[-1], c, quick)
         distances = INTEGER(1), self.left_column, self.right_row
         following = [b.add(*pair) for pair in zip(places, distances, strict=True)]
         for phi, start, value in zip(
@@ -188,4 +229,4 @@ class _Tile:
             phi.add_incoming(value, b.basic_block)
         b.cbranch(b.icmp_signed("<", following[0], terms), loop, done)
         b.position_at_end(done)
-        return state
+        return state, following

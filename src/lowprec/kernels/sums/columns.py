@@ -20,7 +20,7 @@ from lowprec.kernels.loops import (
     swap_float_state,
 )
 from lowprec.kernels.magnitudes import Constants
-from lowprec.kernels.products.steps import constants_of, step
+from lowprec.kernels.products.steps import TERM, constants_of, step
 from lowprec.kernels.products.vectors import FLOAT
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add_vector(_: Any, x: Any, i: Any, sums: Any, j: Any, constants: Any, plan: 
         fields = cgutils.unpack_tuple(builder, args[4], len(Constants._fields))
         c = constants_of(builder, fields, text, _LANES)
         before = target.load(args[3], _LANES)
-        target.store(step(terms, terms.constant(1.0), before, text, c), args[3])
+        target.store(step(terms, terms.constant(1.0), before, text, c, TERM), args[3])
         return context.get_dummy_value()
 
     return types.void(x, i, sums, j, constants, plan), generate

@@ -25,7 +25,7 @@ from lowprec.kernels.loops import (
 )
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import conversion_plan
-from lowprec.kernels.products.steps import constants_of, step, step_plan
+from lowprec.kernels.products.steps import TERM, constants_of, step, step_plan
 from lowprec.kernels.products.vectors import FLOAT
 from lowprec.kernels.sums.orders import added, rounded
 
@@ -71,7 +71,7 @@ def halve(_: Any, x: Any, i: Any, out: Any, j: Any, constants: Any, plan: Any) -
         )  # fmt: skip
         fields = cgutils.unpack_tuple(builder, args[4], len(Constants._fields))
         c = constants_of(builder, fields, text, _LANES)
-        target.store(step(even, even.constant(1.0), odd, text, c), args[3])
+        target.store(step(even, even.constant(1.0), odd, text, c, TERM), args[3])
         return context.get_dummy_value()
 
     return types.void(x, i, out, j, constants, plan), generate
