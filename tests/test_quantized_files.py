@@ -12,6 +12,7 @@ import pytest
 import lowprec as lp
 from lowprec.cli import main
 from lowprec.tensors import convert, open_tensors, remote, write_tensors
+from lowprec.tensors.request import Request
 
 DATA = Path(__file__).parent / "data" / "quantized"
 VALUES = np.load(DATA / "values.npz")
@@ -395,31 +396,69 @@ def test_damaged_states_of_bitsandbytes_are_left(state, tmp_path):
     assert all(tensor.left for tensor in open_tensors(path).values())
 
 
-def test_a_large_checkpoint_needs_no_more_memory_than_a_small_one(tmp_path):
-    """Sparse files: 20 GB of codes are opened, measured in part and cut, not read."""
-    resource = pytest.importorskip("resource")
-    rows, columns = 1 << 18, 1 << 16  # of FP4: 8 GB of codes, 1 GB of scales
+def sparse(path, parts):
+    """Write a header for tensors of zeros that take no place on the disk."""
     header, begin = {}, 0
-    for name, kind, shape, size in (
-        ("w_packed", "U8", [rows, columns // 2], rows * columns // 2),
-        ("w_scale", "U8", [rows, columns // 32], rows * columns // 32),
-    ):
+    for name, kind, shape in parts:
+        size = int(np.prod(shape)) * {"U8": 1, "F8_E4M3": 1, "F32": 4, "BF16": 2}[kind]
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, begin + size]}
         begin += size
     text = json.dumps(header).encode()
-    path = tmp_path / "large.safetensors"
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + begin)
+    return begin
+
+
+def test_a_large_checkpoint_needs_no_more_memory_than_a_small_one(tmp_path):
+    """Sparse files: 20 GB are opened and planned for, and read in part, each as its kind is."""
+    resource = pytest.importorskip("resource")
+    rows, columns = 1 << 16, 1 << 16
+    path = tmp_path / "large.safetensors"
+    size = sparse(
+        path,
+        [
+            ("a_packed", "U8", [rows, columns // 2]),
+            ("a_scale", "F8_E4M3", [rows, columns // 16]),
+            ("a_global_scale", "F32", [1]),
+            ("b", "F8_E4M3", [rows, columns]),
+            ("b_scale_inv", "F32", [rows // 128, columns // 128]),
+            ("c_blocks", "U8", [1 << 10, 1 << 10, 1 << 8, 16]),
+            ("c_scales", "U8", [1 << 10, 1 << 10, 1 << 8]),
+            ("d", "BF16", [rows + 8192, columns]),
+        ],
+    )
+    assert size > 20e9
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    tensor = open_tensors(path)["w"]
-    assert tensor.shape == (rows, columns)
-    for i, block in enumerate(tensor.values()):
-        assert not block.any()
-        if i == 50:
-            break
+    tensors = open_tensors(path)
+    assert [str(tensor.fmt) for tensor in tensors.values()] == [
+        *("nvfp4", "fp8_128x128", "mxfp4", "bfloat16")
+    ]
+    how = Request(lp.mxfp4, ("", ""), None, False, ("*",), ())
+    for tensor in tensors.values():
+        assert len(how.planned(tensor)) == (2 if len(tensor.shape) == 2 else 1)
+        for i, block in enumerate(tensor.values()):
+            assert not np.nan_to_num(block.astype("f4")).any()  # NaN: zeros over a scale of 0
+            if i == 20:
+                break
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 200_000  # kilobytes
+
+
+@pytest.mark.parametrize("fmt", ["nvfp4", "fp8_128x128", "int8_channel"])
+def test_blocks_of_a_file_are_measured_and_compared_by_piece(fmt, tmp_path, monkeypatch):
+    rng = np.random.default_rng(2)
+    arrays = {"m": rng.normal(size=(150, 200)).astype("f4"), "empty": np.zeros((0, 3), "f4")}
+    arrays |= {"e": lp.cast(rng.normal(size=(3, 150, 40)), "bfloat16"), "i": np.ones((4, 5), int)}
+    write_tensors(tmp_path / "m.safetensors", arrays)
+    tensors = open_tensors(tmp_path / "m.safetensors")
+    whole = {name: lp.measure(x, fmt) for name, x in arrays.items()}
+    apart = lp.diff(arrays, {name: x * 2 for name, x in arrays.items()}, fmt).to_dict()
+    monkeypatch.setattr(type(tensors["m"]), "read", None)  # never all of it
+    for name, tensor in tensors.items():
+        assert lp.measure(tensor, fmt) == whole[name]
+    doubled = {name: x * 2 for name, x in arrays.items()}
+    assert lp.diff(tensors, doubled, fmt).to_dict() == apart
 
 
 # Layouts whose libraries need a GPU: files written by their published names ----------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,16 @@ from lowprec.arrays.sources import kernel_dtype
 from lowprec.blocks import BlockFormat, IntegerFormat, ScaleRule, quantize
 from lowprec.blocks.layouts import layout_of
 from lowprec.blocks.quantizing import tensor_amax_of
+from lowprec.blocks.streams import can_be_streamed, pieces_in_order
 from lowprec.common.randomness import draw_key
 from lowprec.formats import float32
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lowprec.analysis.measurement import Measurement
+    from lowprec.arrays.sources import InBlocks
     from lowprec.blocks.layouts import Layout
     from lowprec.blocks.quantized import Quantized
 
@@ -28,28 +33,47 @@ _LEAST = 2.0**-1074
 
 
 def measure_array(
-    x: Array,
+    x: Array | InBlocks,
     fmt: BlockFormat,
     rounding: Rounding,
     rng: Any,
     axis: int,
     tensor_amax: Any = None,
 ) -> Measurement:
-    """Quantize an array piece by piece and tally what happened; see `lowprec.measure`."""
-    layout = layout_of(fmt, x.shape, axis)
+    """Quantize an array, or the tensor of a file, piece by piece and tally what happened.
+
+    See `lowprec.measure`. A tensor is read by piece where its blocks follow one another.
+    """
+    layout = layout_of(fmt, getattr(x, "shape", ()), axis)
+    if not isinstance(x, np.ndarray) and (rounding.is_stochastic or not can_be_streamed(layout)):
+        x = in_memory(x)
     if fmt.tensor_scale and tensor_amax is None:
-        tensor_amax = _as_number(tensor_amax_of(x))
+        blocks = [x] if isinstance(x, np.ndarray) else x.__lowprec_blocks__()
+        tensor_amax = as_number(max(map(tensor_amax_of, blocks), default=Fraction(0)))
     tally = _BlockTally(fmt, rounding)
     key = np.random.SeedSequence(draw_key(rng)) if rounding.is_stochastic else None
-    pieces = layout.pieces(x.size if rounding.is_stochastic else _PIECE) if x.size else ()
-    for piece in pieces:
-        part = x[piece]
+    limit = math.prod(layout.shape) if rounding.is_stochastic else _PIECE
+    for part in _parts(x, layout, limit) if math.prod(layout.shape) else ():
         how: dict[str, Any] = {"rounding": rounding, "rng": key, "tensor_amax": tensor_amax}
         tally.add(part, quantize(part, fmt, axis=axis, **how))
     return tally.result()
 
 
-def _as_number(amax: Any) -> Any:
+def _parts(x: Array | InBlocks, layout: Layout, limit: int) -> Iterator[Array]:
+    if isinstance(x, np.ndarray):
+        return (x[piece] for piece in layout.pieces(limit))
+    return pieces_in_order(x.__lowprec_blocks__(), layout, limit)
+
+
+def in_memory(x: InBlocks) -> Array:
+    """Return the tensor of a file as an array."""
+    parts = list(x.__lowprec_blocks__())
+    joined = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    return joined.reshape(getattr(x, "shape", joined.shape))
+
+
+def as_number(amax: Fraction) -> int | float:
+    """Return the largest magnitude of integers or of floats, exactly."""
     return amax.numerator if amax.denominator == 1 else float(amax)
 
 

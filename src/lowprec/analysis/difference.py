@@ -258,13 +258,23 @@ def _compare_pair(
 
 def _steps_of(x: _Side, fmt: BlockFormat, axis: int) -> Blocks:
     """Yield each element's scale, as x has it when it is quantized."""
+    from lowprec.analysis.block_measuring import as_number
     from lowprec.blocks import quantize
+    from lowprec.blocks.layouts import layout_of
+    from lowprec.blocks.quantizing import tensor_amax_of
+    from lowprec.blocks.streams import can_be_streamed, pieces_in_order
 
-    whole = x.array()
-    if not whole.size:
+    if not math.prod(x.shape):
         return iter(())
-    flat = quantize(whole, fmt, axis=axis).element_scales().reshape(-1)
-    return (flat[i : i + _BLOCK] for i in range(0, flat.size, _BLOCK))
+    layout, amax = layout_of(fmt, x.shape, axis), None
+    if can_be_streamed(layout):
+        pieces = pieces_in_order(x.blocks(), layout, _BLOCK)
+        if fmt.tensor_scale:
+            amax = as_number(max(map(tensor_amax_of, x.blocks())))
+    else:
+        pieces = iter([x.array()])
+    scales = (quantize(piece, fmt, axis=axis, tensor_amax=amax) for piece in pieces)
+    return _regular(scale.element_scales().reshape(-1) for scale in scales)
 
 
 class _Differing(NamedTuple):

@@ -158,15 +158,13 @@ def measure_each(
     return [found[i] if i in found else next(rest) for i in range(len(formats))]
 
 
-def _whole(x: Any) -> np.ndarray[Any, Any]:
-    """Return an array, or the tensor of a file in memory, of at least one axis."""
-    if isinstance(x, InBlocks):
-        parts = list(x.__lowprec_blocks__())
-        shape = getattr(x, "shape", None)
-        joined = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        array = joined if shape is None else joined.reshape(shape)
-    else:
-        array = as_array(x)
+def _whole(x: Any) -> Any:
+    """Return an array of at least one axis, or the tensor of a file that has one."""
+    from lowprec.analysis.block_measuring import in_memory
+
+    if isinstance(x, InBlocks) and getattr(x, "shape", None):
+        return x
+    array = in_memory(x) if isinstance(x, InBlocks) else as_array(x)
     return array.reshape(1) if array.ndim == 0 else array
 
 
