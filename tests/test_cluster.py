@@ -20,7 +20,7 @@ import lowprec as lp
 from lowprec import train
 from lowprec.cli import main
 from lowprec.tensors import as_tensor, cluster, converting, open_tensors, remote, write_tensors
-from lowprec.tensors.request import Request
+from lowprec.tensors.request import ConversionRequest
 from lowprec.train.studies import runs
 
 da = pytest.importorskip("dask.array", reason="dask is not installed")
@@ -258,7 +258,7 @@ def convert_at_the_second_try(how, model, path, target, overwrite):
 
 
 def test_a_worker_that_does_not_see_a_file_says_so(tmp_path):
-    how = Request(lp.bfloat16, (), np.random.SeedSequence(0), False, ("*",), ())
+    how = ConversionRequest(lp.bfloat16, (), np.random.SeedSequence(0), False, ("*",), ())
     none = tmp_path / "none.npz"
     with pytest.raises(FileNotFoundError, match=r"the worker on .* does not see .*none\.npz"):
         converting.convert_file(how, [none], none, tmp_path / "out.npz", False)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import lowprec
@@ -245,3 +246,75 @@ def test_the_plans_picture_is_made_from_the_code():
     assert path.with_suffix(".svg").read_text(encoding="utf-8") == drawing["svg"](), (
         "run: python docs/pictures/house.py"
     )
+
+
+# Measures ----------------------------------------------------------------------------------------
+
+x = np.linspace(-1, 1, 10, dtype=np.float32)
+square = np.ones((4, 4), np.float32)
+arithmetic = lowprec.Arithmetic("bfloat16")
+# what is called, and the most Python calls inside lowprec and files that a second call may take
+CALLS = {
+    "round_to": (lambda: lowprec.round_to(x, "bfloat16"), 8, 3),
+    "round_to, a number": (lambda: lowprec.round_to(0.1, "bfloat16"), 8, 3),
+    "encode": (lambda: lowprec.encode(x, "bfloat16"), 8, 3),
+    "Arithmetic.add": (lambda: arithmetic.add(x, x), 12, 4),
+    "Arithmetic.add, numbers": (lambda: arithmetic.add(0.1, 0.2), 12, 4),
+    "matmul": (lambda: lowprec.matmul(square, square, inputs="bfloat16"), 15, 5),
+    "matmul, bfloat16 sums": (
+        lambda: lowprec.matmul(square, square, inputs="bfloat16", accumulator="bfloat16"),
+        15,
+        5,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_small_calls_go_straight_to_the_kernel(name):
+    call, most_calls, most_files = CALLS[name]
+    seen = []
+
+    def profile(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(str(ROOT)):
+            seen.append((frame.f_code.co_filename, frame.f_code.co_name))
+
+    call(), call()
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    assert len(seen) <= most_calls
+    assert len({file for file, _ in seen}) <= most_files
+    doors = {str(ROOT / "conversion" / "door.py"), str(ROOT / "torch" / "door.py")}
+    assert not [one for one in seen[1:] if one[0] in doors]  # none goes up through a door
+
+
+# One word, one thing -----------------------------------------------------------------------------
+
+# Users meet these in two rooms, where each is the noun of its own
+SAME_NAMES = {
+    "Conversion": "of files; of a library under test",
+    "Difference": "of two arrays; between a library's results and the right ones",
+    "Element": "of two arrays that differ; of a vector",
+    "Event": "of a recorder; of a trace",
+    "Finding": "of a recorder; of a trace",
+    "Numerics": "what a layer is given; what gives it",
+    "Optimizer": "train's; torch's",
+    "Output": "of a traced program; a file that is written",
+    "Quantized": "NumPy's; torch's",
+    "Run": "a layer's in a pass; a training",
+    "Column": "of the tables of a recorder; of a comparison",
+    "Watching": "jax's; torch's",
+}
+
+
+def test_a_class_has_a_name_of_its_own():
+    found = {}
+    for name, path in modules().items():
+        for node in tree(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(name)
+    twice = {name: files for name, files in found.items() if len(files) > 1}
+    assert twice.keys() <= SAME_NAMES.keys(), twice

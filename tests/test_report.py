@@ -19,7 +19,7 @@ pytest.importorskip("sklearn", reason="the report's extra is missing")
 pytest.importorskip("matplotlib", reason="the report's extra is missing")
 pytest.importorskip("jinja2", reason="the report's extra is missing")
 
-from lowprec.analysis.judgement import cell, grade, tally, verdict
+from lowprec.analysis.judgement import advice_in_words, cell, grade, standing
 from lowprec.report import datasets, figures, page, throughput, training
 
 
@@ -238,15 +238,15 @@ def test_the_saw_tooth_is_between_half_a_unit_roundoff_and_one(fmt):
 def test_verdicts_follow_from_the_measurements():
     formats = ["bfloat16", "float16", "float8_e4m3fn"]
     both = advise([1 / 3, 0.7], formats=formats).formats
-    assert verdict(both)[0].startswith("float16 and bfloat16 both hold it: float16 is ")
+    assert advice_in_words(both)[0].startswith("float16 and bfloat16 both hold it: float16 is ")
     assert [grade(one) for one in both] == ["held", "held", "coarse"]
     one = advise([1e5 / 3, 7e5], formats=formats).formats
-    assert verdict(one)[0].startswith("Take bfloat16: it keeps every value within ")
+    assert advice_in_words(one)[0].startswith("Take bfloat16: it keeps every value within ")
     assert [cell(a) for a in one[1:]] == ["1 → ∞", "2 → NaN"]
     none = advise([1e39, 1 / 3], formats=formats).formats
-    assert verdict(none)[0].startswith("No 16-bit format holds this tensor as it is.")
+    assert advice_in_words(none)[0].startswith("No 16-bit format holds this tensor as it is.")
     exact = advise([1.0, 0.5, 3.0], formats=formats).formats
-    assert verdict(exact)[0] == "bfloat16 and float16 keep every value exactly."
+    assert advice_in_words(exact)[0] == "bfloat16 and float16 keep every value exactly."
     assert grade(advise([1e-9, 1.0], formats=["float16"]).formats[0]) == "zeros"
 
 
@@ -270,7 +270,7 @@ def test_a_tensor_that_loses_in_two_ways_counts_in_both():
     (both,) = advise([1e-9, 1e9, 1.0], formats=["float16"]).formats
     (zeros,) = advise([1e-9, 1.0], formats=["float16"]).formats
     (coarse,) = advise([1 / 3], ["float16"], tolerance=1e-6).formats
-    counted = tally(lp.float16, [both, zeros, zeros, coarse])
+    counted = standing(lp.float16, [both, zeros, zeros, coarse])
     assert counted.words == "overflows in 1, loses small values in 3, too coarse in 1"
     assert cell(both) == "1 → ∞, 1 → 0"
     (infinite,) = advise([np.inf, 1e9, 1.0], formats=["float8_e4m3fn"]).formats

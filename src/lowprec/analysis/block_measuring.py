@@ -81,10 +81,10 @@ class _BlockTally:
     """The figures of a measurement, added up."""
 
     def __init__(self, fmt: BlockFormat, rounding: Rounding) -> None:
-        from lowprec.analysis.counting import Tally
+        from lowprec.analysis.counting import FormatTally
 
         # Elements are never beyond a largest value here: what clips has an error, and is counted.
-        self.sums = Tally(float32, rounding, Overflow.SATURATE, 0)
+        self.sums = FormatTally(float32, rounding, Overflow.SATURATE, 0)
         self.sums.limits[:] = [math.inf, _LEAST, _LEAST, 0.0, 0.0, 0.0, 0.0]
         self.fmt = fmt
         self.subnormals = self.clipped = self.blocks = self.clamped = 0

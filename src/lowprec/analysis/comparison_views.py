@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from lowprec.analysis.judgement import findings, rule, tallies, verdict_word, worst_first
+from lowprec.analysis.judgement import rule, shortfalls, standings, verdict_word, worst_first
 from lowprec.common.outputs import generator_tag, json_kind, page_kind
 from lowprec.show.pages import stylesheet
 from lowprec.show.words import percent
@@ -261,11 +261,11 @@ def _summary(rows: Rows, tolerance: float | None) -> list[RenderableType]:
     from rich.text import Text
 
     held, lost = _list(2), _list()
-    for one in tallies(rows, tolerance):
+    for one in standings(rows, tolerance):
         style = "green" if one.holding == one.total else ""
         words = f"holds {one.holding:,} of {one.total:,}: {one.words}"
         held.add_row(f"  {one.fmt}", Text(words, style))
-    found = findings(rows, tolerance)
+    found = shortfalls(rows, tolerance)
     for finding in found[:_MOST_FINDINGS]:
         subject = (f"{finding.tensor}: ", "bold")
         lost.add_row("-", Text.assemble(subject, f"{finding.fmt} {finding.words}"))
@@ -280,7 +280,7 @@ def cures_view(rows: Rows, tolerance: float | None = None) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    found, lost = findings(rows, tolerance), _list()
+    found, lost = shortfalls(rows, tolerance), _list()
     for finding in found:
         lost.add_row("-", Text(f"{finding.fmt} {finding.words}"))
     return Group(Text(), lost) if found else Group()
@@ -360,14 +360,14 @@ def _left_html(left_out: LeftOut) -> str:
 def _summary_html(rows: Rows, tolerance: float | None) -> str:
     """Return what `_summary` says, as two lists."""
     if len(rows) < 2:
-        items = [html.escape(f"{one.fmt} {one.words}") for one in findings(rows, tolerance)]
+        items = [html.escape(f"{one.fmt} {one.words}") for one in shortfalls(rows, tolerance)]
         return f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>" if items else ""
     held = "".join(
         f"<li><b>{html.escape(str(one.fmt))}</b> holds {one.holding:,} of {one.total:,}: "
         f"{html.escape(one.words)}</li>"
-        for one in tallies(rows, tolerance)
+        for one in standings(rows, tolerance)
     )
-    found = findings(rows, tolerance)
+    found = shortfalls(rows, tolerance)
     worst = "".join(
         f"<li><b>{html.escape(one.tensor)}</b>: {html.escape(f'{one.fmt} {one.words}')}</li>"
         for one in found[:_MOST_FINDINGS_ON_A_PAGE]

@@ -90,7 +90,9 @@ def measure_pieces(
 
     A piece whose place is None follows the one before. Only stochastic modes look at places.
     """
-    tallies = [Tally(fmt, rounding, overflow, key) for fmt, key in zip(formats, keys, strict=True)]
+    tallies = [
+        FormatTally(fmt, rounding, overflow, key) for fmt, key in zip(formats, keys, strict=True)
+    ]
     counters: dict[Format, _CodeCounter] = {}
     for block, place in pieces:
         narrow = None if rounding.is_stochastic else _countable(block)
@@ -166,7 +168,7 @@ def _with_refused(block: Array, rounded: Array, fmt: Format) -> Array:
     return rounded
 
 
-class Tally:
+class FormatTally:
     """The arrays that the kernel adds to, and what they mean."""
 
     def __init__(self, fmt: Format, rounding: Rounding, overflow: Overflow, key: int) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Rows = Mapping[str, Mapping[str, Measurement]]  # by tensor, then by format
 
 
-class Tally(NamedTuple):
+class Standing(NamedTuple):
     """How one format fares over several tensors."""
 
     fmt: AnyFormat
@@ -41,7 +41,7 @@ class Tally(NamedTuple):
     words: str
 
 
-def tally(fmt: AnyFormat, advice: Sequence[FormatAdvice]) -> Tally:
+def standing(fmt: AnyFormat, advice: Sequence[FormatAdvice]) -> Standing:
     """Count what `fmt` does to several tensors; one that loses in two ways counts in both."""
     failures = {
         "overflows in": sum(one.measured.lost > one.measured.new_zeros for one in advice),
@@ -52,7 +52,7 @@ def tally(fmt: AnyFormat, advice: Sequence[FormatAdvice]) -> Tally:
         "makes values equal in": sum(grade(one) == "collapsed" for one in advice),
     }
     words = ", ".join(f"{text} {count}" for text, count in failures.items() if count)
-    return Tally(fmt, sum(one.holds for one in advice), len(advice), words or "nothing lost")
+    return Standing(fmt, sum(one.holds for one in advice), len(advice), words or "nothing lost")
 
 
 def grade(advice: FormatAdvice) -> str:
@@ -89,7 +89,7 @@ def cell_lines(advice: FormatAdvice) -> list[str]:
     return lost or [percent(measured.max_relative_error)]
 
 
-def verdict(advice: Sequence[FormatAdvice]) -> list[str]:
+def advice_in_words(advice: Sequence[FormatAdvice]) -> list[str]:
     """Return the verdict on one tensor: a paragraph on 16 bits, another on 8.
 
     Parameters
@@ -149,7 +149,7 @@ _WORDS = {
 }
 
 
-class Finding(NamedTuple):
+class Shortfall(NamedTuple):
     """What one format does to one tensor that it does not hold."""
 
     tensor: str
@@ -186,13 +186,13 @@ def holds(measured: Measurement, tolerance: float | None = None) -> bool:
     return _advised(measured, tolerance).holds
 
 
-def tallies(rows: Rows, tolerance: float | None = None) -> list[Tally]:
+def standings(rows: Rows, tolerance: float | None = None) -> list[Standing]:
     """Return how each format fares, the one that holds the fewest tensors first."""
     by_format: dict[str, list[FormatAdvice]] = {}
     for row in rows.values():
         for name, measured in row.items():
             by_format.setdefault(name, []).append(_advised(measured, tolerance))
-    counted = [tally(advice[0].fmt, advice) for advice in by_format.values()]
+    counted = [standing(advice[0].fmt, advice) for advice in by_format.values()]
     return sorted(counted, key=lambda one: (one.holding, one.fmt.bits))
 
 
@@ -202,7 +202,7 @@ def advise(x: Any, formats: Iterable[AnyFormat]) -> Advice:
     return Advice(TOLERANCE, tuple(each))
 
 
-def findings(rows: Rows, tolerance: float | None = None) -> list[Finding]:
+def shortfalls(rows: Rows, tolerance: float | None = None) -> list[Shortfall]:
     """Return the tensors that are not held, by format, the greatest loss first."""
     failed = [
         (name, measured)
@@ -212,7 +212,7 @@ def findings(rows: Rows, tolerance: float | None = None) -> list[Finding]:
     ]
     failed.sort(key=lambda pair: _badness(pair[1]), reverse=True)
     return [
-        Finding(name, str(m.fmt), _told(m, rows[name].values(), tolerance)) for name, m in failed
+        Shortfall(name, str(m.fmt), _told(m, rows[name].values(), tolerance)) for name, m in failed
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.arithmetic.elementwise import refuse_nan, run
-from lowprec.arithmetic.flags import Flags
+from lowprec.arithmetic.flags import MOST_RECORDED, Flags
 from lowprec.arithmetic.methods import Operations
 from lowprec.arrays.direct import as_ones, place_for
 from lowprec.arrays.layouts import check_out, refuse_foreign_memory
@@ -201,8 +201,11 @@ class Arithmetic(Operations):
             result = place if is_array else place[0]
         else:
             result, events = self._compute_any(operation, operands, out)
-        if self._flags is not None:
-            self._flags.record(operation, events)
+        if self._flags is not None:  # what `Flags.record` does, without a call
+            recorded = self._flags.recorded
+            recorded.append((operation, events))
+            if len(recorded) > MOST_RECORDED:
+                self._flags.add_up()
         return result
 
     def _compute_any(

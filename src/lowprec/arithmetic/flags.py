@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
-_MOST_RECORDED = 256  # calls
+MOST_RECORDED = 256  # calls
 _lock = threading.Lock()  # counting is a matter of microseconds: one lock serves all
 
 
@@ -57,19 +57,23 @@ class Flags:
 
     def __init__(self) -> None:
         self._counts: dict[str, Counts] = {}
-        self._recorded: deque[tuple[str, Counts]] = deque()  # and not added up yet
+        self.recorded: deque[tuple[str, Counts]] = deque()  # and not added up yet
 
     def record(self, operation: str, counts: Counts) -> None:
         """Add counts in the order of `Events`; several threads may do so at once."""
-        self._recorded.append((operation, counts))
-        if len(self._recorded) > _MOST_RECORDED:
-            with _lock:
-                self._add_up()
+        self.recorded.append((operation, counts))
+        if len(self.recorded) > MOST_RECORDED:
+            self.add_up()
+
+    def add_up(self) -> None:
+        """Add up what was recorded."""
+        with _lock:
+            self._add_up()
 
     def _add_up(self) -> None:
         """Add up what was recorded; the caller holds the lock."""
-        while self._recorded:
-            operation, counts = self._recorded.popleft()
+        while self.recorded:
+            operation, counts = self.recorded.popleft()
             if operation in self._counts:
                 self._counts[operation] += counts
             else:
@@ -78,7 +82,7 @@ class Flags:
     def clear(self) -> None:
         """Forget everything."""
         with _lock:
-            self._recorded.clear()
+            self.recorded.clear()
             self._counts.clear()
 
     def __getitem__(self, operation: str) -> Events:

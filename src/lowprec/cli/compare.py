@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lowprec.analysis.comparison import Comparison, LeftOut
     from lowprec.tensors import Tensor
-    from lowprec.tensors.planning import Plan
+    from lowprec.tensors.planning import FormatPlan
 
 PLACE = 3  #: among the commands
 
@@ -132,7 +132,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _comparison(
     options: argparse.Namespace, progress: Callable[[str, int, int], None] | None
-) -> tuple[Comparison, Plan | None]:
+) -> tuple[Comparison, FormatPlan | None]:
     from lowprec import analysis
     from lowprec.report.datasets import load
     from lowprec.tensors.naming import name_tensors
@@ -174,7 +174,7 @@ def _chosen(
     return {name: tensor for name, tensor in tensors.items() if name in names}, others
 
 
-def _planned_words(plan: Plan) -> Text:
+def _planned_words(plan: FormatPlan) -> Text:
     """Return which formats a plan takes, and what they do not hold."""
     from collections import Counter
 

@@ -33,7 +33,7 @@ _BIAS, _TRAILING = 127, 23
 _WIDEST = 26  # dropping more bits than a doubled significand has changes nothing further
 
 
-class Constants(NamedTuple):
+class PortableConstants(NamedTuple):
     """What the rule knows of a format and a mode: integers, magnitudes as bits of float32."""
 
     mode: Rounding
@@ -91,10 +91,10 @@ def round_to(
     """
     xp = _library(x)
     mode, *rest = _before_tracing(fmt, rounding, overflow)
-    return round_array(xp, x, Constants(_MODES[mode], *rest))
+    return round_array(xp, x, PortableConstants(_MODES[mode], *rest))
 
 
-def round_array(xp: ModuleType, x: Any, c: Constants, random: Any = None) -> Any:
+def round_array(xp: ModuleType, x: Any, c: PortableConstants, random: Any = None) -> Any:
     """Round an array of the library `xp`; `random` has 32 random bits an element, as int32."""
     return round_bits(xp, x.view(xp.int32), c, random).view(xp.float32)
 
@@ -122,7 +122,7 @@ def _library(x: Any) -> ModuleType:
     return sys.modules[{"jax": "jax.numpy", "jaxlib": "jax.numpy"}.get(name, name)]
 
 
-# Constants, before tracing -----------------------------------------------------------------------
+# Constants, before tracing ----------------------------------------------------------------------
 
 
 _MODES = tuple(Rounding)
@@ -138,7 +138,9 @@ _before_tracing._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
-def constants_of(fmt: FormatLike, rounding: RoundingLike, overflow: OverflowLike) -> Constants:
+def constants_of(
+    fmt: FormatLike, rounding: RoundingLike, overflow: OverflowLike
+) -> PortableConstants:
     """Check a format and a mode, and return what the rule needs of them."""
     fmt, rounding = get_format(fmt), Rounding(rounding)
     overflow = checked_overflow(overflow, fmt)
@@ -151,7 +153,7 @@ def constants_of(fmt: FormatLike, rounding: RoundingLike, overflow: OverflowLike
 
 
 @functools.cache
-def make_constants(fmt: Any, rounding: Rounding, overflow: Overflow) -> Constants:
+def make_constants(fmt: Any, rounding: Rounding, overflow: Overflow) -> PortableConstants:
     """Return the constants of a format that float32 holds."""
     if not fmt.fits(float32):
         raise ValueError(
@@ -183,7 +185,7 @@ def make_constants(fmt: Any, rounding: Rounding, overflow: Overflow) -> Constant
             infinity = largest
         case _:
             assert_never(overflow)
-    return Constants(
+    return PortableConstants(
         rounding,
         fmt.trailing_bits,
         fmt.emin + _BIAS,
@@ -207,7 +209,7 @@ def _bits(value: float) -> int:
 # The rule ----------------------------------------------------------------------------------------
 
 
-def round_bits(xp: ModuleType, bits: Any, c: Constants, random: Any = None) -> Any:
+def round_bits(xp: ModuleType, bits: Any, c: PortableConstants, random: Any = None) -> Any:
     """Return the float32 bits of the rounded numbers, from those of the numbers."""
     u, negative = bits & _MAGNITUDE, bits < 0
     if c.emin == 1 and c.has_zero and c.subnormals and random is None:
@@ -223,7 +225,9 @@ def round_bits(xp: ModuleType, bits: Any, c: Constants, random: Any = None) -> A
     return _with_sign(xp, y, bits, u, negative, c)
 
 
-def _with_sign(xp: ModuleType, y: Any, bits: Any, u: Any, negative: Any, c: Constants) -> Any:
+def _with_sign(
+    xp: ModuleType, y: Any, bits: Any, u: Any, negative: Any, c: PortableConstants
+) -> Any:
     if not c.has_zero:  # a scale has neither signs nor zero
         return xp.where(negative | (u == 0), _NAN, y)
     if not c.signed:
@@ -235,7 +239,7 @@ def _with_sign(xp: ModuleType, y: Any, bits: Any, u: Any, negative: Any, c: Cons
     return y | sign
 
 
-def _round_trailing(xp: ModuleType, u: Any, negative: Any, c: Constants) -> Any:
+def _round_trailing(xp: ModuleType, u: Any, negative: Any, c: PortableConstants) -> Any:
     """Round where the format's exponents begin as float32's do: the same bits are dropped always.
 
     A carry moves into the exponent, and out of the subnormal numbers, by itself.
@@ -247,7 +251,9 @@ def _round_trailing(xp: ModuleType, u: Any, negative: Any, c: Constants) -> Any:
     return _adjust(xp, u, s, negative, c.mode) >> s << s
 
 
-def _round_significand(xp: ModuleType, u: Any, negative: Any, c: Constants, random: Any) -> Any:
+def _round_significand(
+    xp: ModuleType, u: Any, negative: Any, c: PortableConstants, random: Any
+) -> Any:
     """Round any format: q, as a float, is scaled by adding to its exponent."""
     t = c.trailing_bits
     is_normal = u >= 1 << _TRAILING

@@ -107,23 +107,27 @@ def _gradient_rule(gradient: Any, fmt: Any) -> Any:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _rounded(constants: portable.Constants, rule: Any, x: jax.Array, bits: Any) -> jax.Array:
+def _rounded(
+    constants: portable.PortableConstants, rule: Any, x: jax.Array, bits: Any
+) -> jax.Array:
     return _round(constants, x, bits)
 
 
-def _round(constants: portable.Constants, x: jax.Array, bits: Any) -> jax.Array:
+def _round(constants: portable.PortableConstants, x: jax.Array, bits: Any) -> jax.Array:
     source = jax.lax.bitcast_convert_type(x, jnp.int32)
     rounded = portable.round_bits(jnp, source, constants, bits)
     result: jax.Array = jax.lax.bitcast_convert_type(rounded, jnp.float32)
     return result
 
 
-def _forward(constants: portable.Constants, rule: Any, x: jax.Array, bits: Any) -> Any:
+def _forward(constants: portable.PortableConstants, rule: Any, x: jax.Array, bits: Any) -> Any:
     is_beyond = jnp.abs(x) > rule if isinstance(rule, float) else None
     return _round(constants, x, bits), is_beyond
 
 
-def _backward(constants: portable.Constants, rule: Any, is_beyond: Any, g: jax.Array) -> Any:
+def _backward(
+    constants: portable.PortableConstants, rule: Any, is_beyond: Any, g: jax.Array
+) -> Any:
     if is_beyond is not None:
         g = jnp.where(is_beyond, 0.0, g)
     elif rule is not None:

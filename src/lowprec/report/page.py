@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from lowprec.analysis.judgement import TOLERANCE, advise, cell, grade, tally
+from lowprec.analysis.judgement import TOLERANCE, advise, cell, grade, standing
 from lowprec.common.outputs import Output, check_outputs, page_kind, write_output
 from lowprec.formats import get_format
 from lowprec.report import training
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import jinja2
 
-    from lowprec.analysis.judgement import Tally
+    from lowprec.analysis.judgement import Standing
     from lowprec.formats import Format
 
     Progress = Callable[[str, int, int], None]
@@ -107,21 +107,21 @@ def page_text(found: Findings, environment: jinja2.Environment, step: Callable[[
     from markupsafe import Markup
 
     by_format = zip(*(row.formats for row in found.advice.values()), strict=True)
-    tallies = [tally(column[0].fmt, column) for column in by_format]
+    standings = [standing(column[0].fmt, column) for column in by_format]
     return environment.get_template("report.html").render(
         style=Markup(stylesheet("page.css", "comparison.css", "report.css", "training.css")),
         sections=sections(found, environment, step),
-        tallies=tallies,
-        lead=_lead(tallies),
+        standings=standings,
+        lead=_lead(standings),
         facts=facts(),
     )
 
 
-def _lead(tallies: Sequence[Tally]) -> str:
+def _lead(standings: Sequence[Standing]) -> str:
     """Return the answer in two sentences."""
-    shares = [f"{tally.fmt} holds {tally.holding or 'none'}" for tally in tallies]
+    shares = [f"{standing.fmt} holds {standing.holding or 'none'}" for standing in standings]
     return (
-        f"Of {tallies[0].total} real tensors, {', '.join(shares[:-1])} and {shares[-1]}. "
+        f"Of {standings[0].total} real tensors, {', '.join(shares[:-1])} and {shares[-1]}. "
         "A format holds a tensor if no value becomes zero, infinite or NaN "
         f"and none moves by more than {percent(TOLERANCE)} or one rounding of the format; few "
         "small values are judged beside the tensor's size."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.analysis.comparison import Comparison
 from lowprec.analysis.comparison_views import comparison_table_html
-from lowprec.analysis.judgement import verdict
+from lowprec.analysis.judgement import advice_in_words
 from lowprec.formats import get_format
 from lowprec.report import figures, throughput
 from lowprec.show.words import percent
@@ -159,7 +159,7 @@ def _tensors(
                 "name": name,
                 "shape": f"{shape} values" + (f", {one.zeros:,} of them zero" if one.zeros else ""),
                 "figure": Markup(drawing),
-                "verdict": verdict(row.formats),
+                "verdict": advice_in_words(row.formats),
             }
         )
     body = environment.get_template("tensors.html").render(formats=found.formats, cards=cards)

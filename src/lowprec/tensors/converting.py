@@ -24,7 +24,7 @@ from lowprec.tensors.opening import (
     say_what_is_left,
     write_index,
 )
-from lowprec.tensors.request import Request, seed_sequence
+from lowprec.tensors.request import ConversionRequest, seed_sequence
 from lowprec.tensors.sources import watched
 from lowprec.tensors.writing import WRITERS, checked_file, replacing, storable, write_file
 
@@ -161,7 +161,7 @@ def convert(
         raise ValueError("say what to convert to, or give a plan, and not both")
     formats = None if plan is None else {name: get_format(fmt) for name, fmt in plan.items()}
     fmt = None if to is None else get_format(to)
-    how = Request(
+    how = ConversionRequest(
         fmt,
         _checked_modes(fmt, formats, Rounding(rounding), Overflow(overflow), scale=scale),
         seed_sequence(rng),
@@ -242,12 +242,12 @@ def _checked_modes(
     return rounding, overflow
 
 
-def writes_blocks(how: Request, file: TensorFile) -> bool:
+def writes_blocks(how: ConversionRequest, file: TensorFile) -> bool:
     """Whether a tensor of a file is written as codes and scales."""
     return any(isinstance(how.format_of(t), BlockFormat) and how.selects(t) for t in file.tensors)
 
 
-def _write_config(how: Request, files: dict[Path, TensorFile], folder: Path) -> None:
+def _write_config(how: ConversionRequest, files: dict[Path, TensorFile], folder: Path) -> None:
     """Write the model's config.json beside its files, with the truth about its packing."""
     first = next(iter(files))
     content = model_config(first.parent)
@@ -309,7 +309,7 @@ def _check_targets(targets: dict[Path, Path]) -> None:
             raise ValueError(f"{path} would replace itself; give another folder")
 
 
-def _checked(how: Request, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
+def _checked(how: ConversionRequest, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
     """Open all files, and refuse targets that cannot be written before one is."""
     paths = list(targets)
     model = read_model(paths, raw=how.raw)
@@ -335,7 +335,7 @@ def _checked(how: Request, targets: dict[Path, Path]) -> dict[Path, TensorFile]:
 
 
 def _convert_files(
-    how: Request,
+    how: ConversionRequest,
     files: dict[Path, TensorFile],
     targets: dict[Path, Path],
     journal: Journal | None,
@@ -376,7 +376,11 @@ def _convert_files(
 
 
 def _one_by_one(
-    how: Request, files: list[TensorFile], targets: dict[Path, Path], overwrite: bool, meter: _Meter
+    how: ConversionRequest,
+    files: list[TensorFile],
+    targets: dict[Path, Path],
+    overwrite: bool,
+    meter: _Meter,
 ) -> Iterator[Path]:
     """Convert files; yield each when it is complete."""
     for file in files:
@@ -387,7 +391,7 @@ def _one_by_one(
 
 def _through(
     executor: Executor,
-    how: Request,
+    how: ConversionRequest,
     model: list[Path],
     files: list[TensorFile],
     targets: dict[Path, Path],
@@ -411,7 +415,7 @@ def _through(
 
 
 def convert_file(
-    how: Request, model: list[Path], path: Path, target: Path, overwrite: bool
+    how: ConversionRequest, model: list[Path], path: Path, target: Path, overwrite: bool
 ) -> None:
     """Convert one file of a model; this is what executors are given."""
     try:
@@ -428,7 +432,7 @@ def convert_file(
 class _Meter:
     """Counts the bytes that are read."""
 
-    def __init__(self, progress: Progress | None, total: int, how: Request) -> None:
+    def __init__(self, progress: Progress | None, total: int, how: ConversionRequest) -> None:
         self.progress, self.done = progress, 0
         self.passes = 2 if how.scale else 1
         self.total = total * self.passes

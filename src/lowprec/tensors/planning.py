@@ -27,7 +27,7 @@ PLAN = json_kind("a plan of lowprec compare", lambda content: "formats" in conte
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class FormatPlan:
     """Which format each tensor is to be converted to; made by `plan_formats`.
 
     Attributes
@@ -68,7 +68,7 @@ class _Choice(NamedTuple):
 
 def plan_formats(
     rows: Rows, tensors: Mapping[str, Tensor], bits: float, tolerance: float | None = None
-) -> Plan:
+) -> FormatPlan:
     """Choose the cheapest format that holds each tensor, within a budget of bits.
 
     Where those together exceed the budget, tensors take cheaper formats, one step at a time: the
@@ -117,7 +117,7 @@ def plan_formats(
             f"{spent() / total:.4g}; allow more, or compare cheaper formats"
         )
     chosen = {name: choices[name][i] for name, i in taken.items() if i is not None}
-    return Plan(
+    return FormatPlan(
         bits,
         spent() / total,
         {name: choice.fmt for name, choice in chosen.items()},

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class ConversionRequest:
     """Which tensors are converted, to what, and with which random bits.
 
     Attributes

@@ -205,7 +205,7 @@ _clips_blocks = _define("clips", ") -> Tensor", _clips, _clips_fake)
 # Rounding ------------------------------------------------------------------------------------
 
 
-class Resolved(NamedTuple):
+class ResolvedBlocks(NamedTuple):
     """What a call asks for, checked: plain values, which every kind of tracing takes."""
 
     fmt: str
@@ -300,7 +300,7 @@ def resolve_blocks(
     gradient: Any,
     source: torch.dtype,
     dtype: Any,
-) -> Resolved | None:
+) -> ResolvedBlocks | None:
     """Check what `round_to` is asked for; None where the format is not a block format."""
     found = block_format(fmt)
     if found is None:
@@ -316,7 +316,7 @@ def resolve_blocks(
     result = dtype or _natural_dtype(source)
     spelled, is_block = spell_gradient(gradient)
     is_cut = gradient == "clip"
-    return Resolved(
+    return ResolvedBlocks(
         repr(found), mode.value, result, spelled, is_block, is_cut, strict, mode.is_stochastic
     )
 
@@ -339,7 +339,7 @@ def spell_gradient(gradient: Any) -> tuple[str, bool]:
 
 def round_blocks(
     x: torch.Tensor,
-    how: Resolved,
+    how: ResolvedBlocks,
     axis: int,
     generator: torch.Generator | None,
     tensor_amax: float | None,

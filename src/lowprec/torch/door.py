@@ -42,7 +42,7 @@ class Resolved(NamedTuple):
     block_gradient: str = ""  # the same where to a block format
 
 
-_kept: dict[Any, Resolved | blocks.Resolved] = {}
+_kept: dict[Any, Resolved | blocks.ResolvedBlocks] = {}
 
 
 @constant
@@ -73,7 +73,7 @@ def _resolved(
     gradient: str | FormatLike | None,
     source: torch.dtype,
     dtype: torch.dtype | str | None,
-) -> Resolved | blocks.Resolved:
+) -> Resolved | blocks.ResolvedBlocks:
     is_code = dtype == "codes"
     how_asked = (rounding, overflow, random_bits, strict, gradient, source, dtype)
     blocked = None if is_code else blocks.resolve_blocks(fmt, *how_asked)
@@ -220,7 +220,7 @@ def round_to(
     except AttributeError:
         check_tensor(x)
         raise
-    if isinstance(r, blocks.Resolved):
+    if isinstance(r, blocks.ResolvedBlocks):
         return blocks.round_blocks(x, r, axis, generator, tensor_amax)
     if axis != -1 or tensor_amax is not None or r.block_gradient:
         if not r.block_gradient or tensor_amax is not None:
@@ -312,7 +312,12 @@ def round_to_(
         raise RuntimeError(
             "several elements of x share memory, as after expand(); round x.clone() instead"
         )
-    if isinstance(r, blocks.Resolved) or r.block_gradient or axis != -1 or tensor_amax is not None:
+    if (
+        isinstance(r, blocks.ResolvedBlocks)
+        or r.block_gradient
+        or axis != -1
+        or tensor_amax is not None
+    ):
         options: dict[str, Any] = {"rounding": rounding, "overflow": overflow, "strict": strict}
         options |= {"gradient": gradient, "generator": generator, "random_bits": random_bits}
         source = x.clone() if needs_gradient else x  # kept for the gradient as it was

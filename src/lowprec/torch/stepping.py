@@ -46,7 +46,7 @@ _NUMBERS = {  # the same of its numbers
 }
 
 
-class Steps:
+class FollowedSteps:
     """Follows the optimizers of a model.
 
     Parameters

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lowprec.torch import observing
-from lowprec.torch.stepping import Steps
+from lowprec.torch.stepping import FollowedSteps
 from lowprec.torch.walking import mapped, tensors_in
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ class Watching:
         self.recorder, self._evaluates = recorder, evaluates
         self._depth, self._records, self._handles = 0, False, list[Any]()
         names = {_plain_name(name): parameter for name, parameter in module.named_parameters()}
-        self.steps = Steps(recorder, {p: name for name, p in names.items()}, optimizer, scaler)
+        self.steps = FollowedSteps(
+            recorder, {p: name for name, p in names.items()}, optimizer, scaler
+        )
         self.seen: set[str] = set()
         self.place = observing.register(self)
         self._note_compiled(module)

@@ -16,7 +16,7 @@ from lowprec.accumulation.sums import sum as rounded_sum
 from lowprec.trace import operations
 from lowprec.trace.operations import COMPARISONS, QUESTIONS, SELECTIONS, method_of
 from lowprec.trace.places import Event, event_key, expression, short
-from lowprec.trace.values import Number, Scalar, Store, Traced, is_number
+from lowprec.trace.values import Scalar, Store, Traced, TracedNumber, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -1342,7 +1342,7 @@ class Engine:
             self.get(self.moved(a, lambda v: np.broadcast_to(v, shape)), mask) for a in arrays
         ]
         made = self._called(ufunc, tuple(picked), {}, site, None)
-        if not isinstance(made, Number):
+        if not isinstance(made, TracedNumber):
             answer = np.zeros(shape, np.asarray(made).dtype)
             if out is not None and out[0] is not None:
                 answer[...] = out[0]

@@ -115,7 +115,7 @@ def is_rounded_float64(name: str) -> bool:
     return method_of(name) is None and name not in EXACT and name not in ("square", "hypot")
 
 
-class Pass(NamedTuple):
+class ErrorPass(NamedTuple):
     """How the error of one operand becomes error of the result.
 
     Attributes
@@ -138,24 +138,27 @@ def _carried(condition: Any) -> Any:
 _LEAST = 5e-324  # so that nothing is divided by 0
 
 
-def _of_sum(sign: float) -> Callable[..., list[Pass]]:
-    def passes(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
+def _of_sum(sign: float) -> Callable[..., list[ErrorPass]]:
+    def passes(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[ErrorPass]:
         sizes = np.add(np.abs(xs), np.abs(ys))
         kept = np.abs(zs)
         kept /= np.maximum(sizes, _LEAST, out=sizes if np.ndim(sizes) else None)
-        return [Pass(1.0, kept), Pass(sign, kept)]
+        return [ErrorPass(1.0, kept), ErrorPass(sign, kept)]
 
     return passes
 
 
-def _of_product(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
-    return [Pass(_middle(y, ys), 1.0), Pass(_middle(x, xs), 1.0)]
+def _of_product(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[ErrorPass]:
+    return [ErrorPass(_middle(y, ys), 1.0), ErrorPass(_middle(x, xs), 1.0)]
 
 
-def _of_quotient(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
+def _of_quotient(x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[ErrorPass]:
     product = np.multiply(y, ys)  # float64, as the shadow is
     along_x, along_y = _middle(y, ys), _middle(x, xs)
-    return [Pass(np.divide(along_x, product), 1.0), Pass(-np.divide(along_y, product), 1.0)]
+    return [
+        ErrorPass(np.divide(along_x, product), 1.0),
+        ErrorPass(-np.divide(along_y, product), 1.0),
+    ]
 
 
 def _middle(x: Any, xs: Any) -> Any:
@@ -165,8 +168,8 @@ def _middle(x: Any, xs: Any) -> Any:
     return middle
 
 
-def _of_square(x: Any, xs: Any, zs: Any) -> list[Pass]:
-    return [Pass(x + xs, 1.0)]
+def _of_square(x: Any, xs: Any, zs: Any) -> list[ErrorPass]:
+    return [ErrorPass(x + xs, 1.0)]
 
 
 # Their slopes and what they keep are finite where operands are.
@@ -217,17 +220,17 @@ def _difference(at: Callable[[Any], Any], xs: Any) -> Any:
     return (at(xs + step) - at(xs - step)) / (2 * step)
 
 
-def _of_one(ufunc: Any, x: Any, xs: Any, zs: Any) -> list[Pass]:
+def _of_one(ufunc: Any, x: Any, xs: Any, zs: Any) -> list[ErrorPass]:
     known = _DERIVATIVES.get(ufunc.__name__)
 
     def derivative() -> Any:
         return known(xs, zs) if known is not None else _difference(ufunc, xs)
 
     slope = _secant(ufunc, x, xs, ufunc(x), zs, derivative)
-    return [Pass(slope, _carried(np.abs(slope * xs / zs)))]
+    return [ErrorPass(slope, _carried(np.abs(slope * xs / zs)))]
 
 
-def _of_two(ufunc: Any, x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]:
+def _of_two(ufunc: Any, x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[ErrorPass]:
     """Pass from (xs, ys) to (x, y) along both ways and take the mean."""
     corner_x, corner_y, both = ufunc(x, ys), ufunc(xs, y), ufunc(x, y)
     first = _secant(ufunc, x, xs, corner_x, zs, lambda: _difference(lambda v: ufunc(v, ys), xs))
@@ -237,23 +240,23 @@ def _of_two(ufunc: Any, x: Any, xs: Any, y: Any, ys: Any, zs: Any) -> list[Pass]
     second = _secant(ufunc, y, ys, both, corner_x, lambda: _difference(lambda v: ufunc(x, v), ys))
     along_y = 0.5 * (first + second)
     return [
-        Pass(along_x, _carried(np.abs(along_x * xs / zs))),
-        Pass(along_y, _carried(np.abs(along_y * ys / zs))),
+        ErrorPass(along_x, _carried(np.abs(along_x * xs / zs))),
+        ErrorPass(along_y, _carried(np.abs(along_y * ys / zs))),
     ]
 
 
-_OWN: dict[str, Callable[..., list[Pass]]] = {
+_OWN: dict[str, Callable[..., list[ErrorPass]]] = {
     "add": _of_sum(1.0),
     "subtract": _of_sum(-1.0),
     "multiply": _of_product,
     "divide": _of_quotient,
     "square": _of_square,
-    "negative": lambda x, xs, zs: [Pass(-1.0, 1.0)],
-    "positive": lambda x, xs, zs: [Pass(1.0, 1.0)],
+    "negative": lambda x, xs, zs: [ErrorPass(-1.0, 1.0)],
+    "positive": lambda x, xs, zs: [ErrorPass(1.0, 1.0)],
 }
 
 
-def passes(ufunc: Any, operands: list[Array], shadows: list[Array], result: Any) -> list[Pass]:
+def passes(ufunc: Any, operands: list[Array], shadows: list[Array], result: Any) -> list[ErrorPass]:
     """Return how the error of each operand passes to the result.
 
     Parameters

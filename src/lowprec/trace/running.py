@@ -36,7 +36,7 @@ _lock = threading.RLock()  # the names of a module stand for one run at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class TraceRequest:
     """What `trace` was asked for."""
 
     f: Callable[..., Any]
@@ -118,7 +118,7 @@ def _settled(value: Any, shadow: Any, parts: dict[int, Any]) -> dict[int, Any]:
 
 
 @dataclasses.dataclass
-class Run:
+class TracedRun:
     """What one run gave.
 
     Attributes
@@ -142,7 +142,7 @@ class Run:
 _AT_ONCE = 4  # units whose shares one run keeps where memory is bounded
 
 
-def run_by_sites(request: Request, keeping: Keeping) -> Run:
+def run_by_sites(request: TraceRequest, keeping: Keeping) -> TracedRun:
     """Run the program again and again, each time with the shares of a few units: memory is bounded.
 
     The runs are the same but for the shares that they keep, so that all together have what one run
@@ -167,13 +167,13 @@ def run_by_sites(request: Request, keeping: Keeping) -> Run:
 
 
 def run(
-    request: Request,
+    request: TraceRequest,
     keeping: Keeping,
     *,
     budget: bool,
     fmt: Format | None = None,
     watched: frozenset[int] | None = None,
-) -> Run:
+) -> TracedRun:
     """Run the program once in a format.
 
     Raises
@@ -228,7 +228,7 @@ def run(
             raise
         leaves: list[Leaf] = []
         result, shadow = _returned(returned, engine, narrow, wide, leaves, function)
-    return Run(result, shadow, leaves, places, engine.steps, engine.left)
+    return TracedRun(result, shadow, leaves, places, engine.steps, engine.left)
 
 
 def _entering(engine: Engine, unit: Unit, kit: Kit) -> Callable[[Any], Any]:
@@ -335,7 +335,7 @@ def _leaf(x: Any, leaves: list[Leaf]) -> tuple[Any, Any]:
     return value, shadow
 
 
-def plain(request: Request) -> Any:
+def plain(request: TraceRequest) -> Any:
     """Run the program in plain NumPy float64; return what it returns."""
     memo: dict[int, Any] = {}
 
@@ -377,7 +377,7 @@ def numbers(x: Any) -> list[Any]:
     return []
 
 
-def explain_limit(request: Request, keeping: Keeping, limit: StepLimit) -> RuntimeError:
+def explain_limit(request: TraceRequest, keeping: Keeping, limit: StepLimit) -> RuntimeError:
     """Return the error for a program that goes on: which loop, and what float64 did."""
     places = limit.places  # type: ignore[attr-defined]
     try:

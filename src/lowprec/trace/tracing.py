@@ -19,7 +19,15 @@ from lowprec.trace.engine import StepLimit
 from lowprec.trace.keeping import Keeping
 from lowprec.trace.least import Keep, Search, least
 from lowprec.trace.places import Key, Span, Unit, expression, short
-from lowprec.trace.running import Request, Run, explain_limit, numbers, plain, run, run_by_sites
+from lowprec.trace.running import (
+    TracedRun,
+    TraceRequest,
+    explain_limit,
+    numbers,
+    plain,
+    run,
+    run_by_sites,
+)
 from lowprec.trace.verdict import Finding, findings, sentences
 
 if TYPE_CHECKING:
@@ -172,7 +180,12 @@ class Trace:
     """
 
     def __init__(
-        self, request: Request, keeping: Keeping, made: Run, reference: Any, **options: Any
+        self,
+        request: TraceRequest,
+        keeping: Keeping,
+        made: TracedRun,
+        reference: Any,
+        **options: Any,
     ):
         self._request, self._keeping, self._run = request, keeping, made
         self.result, self.shadow, self.reference = made.result, made.shadow, reference
@@ -615,7 +628,7 @@ def trace(
     seed = rng
     if Rounding(rounding).is_stochastic or (how is not None and how.is_stochastic):
         seed = draw_key(as_generator(rng))
-    request = Request(
+    request = TraceRequest(
         f, args, fmt, wide, how, rounding, overflow, 0 if seed is None else seed, names, leaks,
         int(max_operations),
     )  # fmt: skip

@@ -63,7 +63,7 @@ def same_view(base: Array, view: Array, other: Array) -> Array:
     )
 
 
-class Number:
+class TracedNumber:
     """What scalars and arrays share: operators that ask the engine."""
 
     __slots__ = ()
@@ -255,7 +255,7 @@ METHODS = frozenset(
 )
 
 
-class Scalar(Number):
+class Scalar(TracedNumber):
     """A float of the traced program.
 
     Attributes
@@ -358,7 +358,7 @@ class Scalar(Number):
         return self.run.array(self)[index]
 
 
-class Traced(Number):
+class Traced(TracedNumber):
     """An array of the traced program.
 
     Attributes

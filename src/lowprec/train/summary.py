@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lowprec.train.policy import Policy
 
 
-class Line(NamedTuple):
+class LayerLine(NamedTuple):
     """One layer of a summary."""
 
     number: int
@@ -31,13 +31,13 @@ class Summary:
 
     Parameters
     ----------
-    lines : tuple of Line
+    lines : tuple of LayerLine
         The layers.
     policy : Policy, optional
         Whose bytes are told.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[LayerLine, ...]
     policy: Policy | None = None
 
     @property
@@ -146,7 +146,9 @@ def summarise(
             if name in layer.parameters
         }
         trained = sum(counts[name] for name in layer.trained)
-        lines.append(Line(number, repr(layer), shapes[number + 1], sum(counts.values()), trained))
+        lines.append(
+            LayerLine(number, repr(layer), shapes[number + 1], sum(counts.values()), trained)
+        )
     return Summary(tuple(lines), policy)
 
 

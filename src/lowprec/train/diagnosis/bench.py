@@ -54,7 +54,7 @@ class Run:
         return self.account.up_to(self.step_losses, self.skipped_steps, epochs, steps, self.curves)
 
 
-class Task(NamedTuple):
+class FitArguments(NamedTuple):
     """What an executor is given: the arguments of `fit`."""
 
     model: Any
@@ -63,15 +63,15 @@ class Task(NamedTuple):
     every: int  # record one step in so many; 0 records nothing
 
 
-def train(task: Task) -> Run:
-    """Do a task; a training that cannot be run says why."""
+def train(asked: FitArguments) -> Run:
+    """Train as asked; a training that cannot be run says why."""
     began = time.perf_counter()
-    recorder = Recorder(task.every) if task.every else None
-    how = dict(task.how)
+    recorder = Recorder(asked.every) if asked.every else None
+    how = dict(asked.how)
     if how.get("callbacks"):
         how["callbacks"] = copy.deepcopy(list(how["callbacks"]))  # each run has its own
     try:
-        history = fit(task.model, task.data, **how, recorder=recorder, verbose=False)
+        history = fit(asked.model, asked.data, **how, recorder=recorder, verbose=False)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
         return Run(None, error=f"{type(error).__name__}: {error}")
     return Run(
@@ -162,18 +162,20 @@ class Bench:
                 self.left_out.append(name)
                 jobs.append(None)
             elif self.executor is not None:
-                jobs.append((name, key, self.executor.submit(train, self._task(changes, every))))
+                jobs.append(
+                    (name, key, self.executor.submit(train, self._arguments(changes, every)))
+                )
             else:
-                jobs.append(self._keep(name, key, train(self._task(changes, every))))
+                jobs.append(self._keep(name, key, train(self._arguments(changes, every))))
         return [
             self._keep(job[0], job[1], job[2].result()) if isinstance(job, tuple) else job
             for job in jobs
         ]
 
-    def _task(self, changes: dict[str, Any], every: int) -> Task:
+    def _arguments(self, changes: dict[str, Any], every: int) -> FitArguments:
         how = self.how | {"epochs": self.epochs} | changes
         model, data = how.pop("model", self.model), how.pop("data", self.data)
-        return Task(model, data, how, every)
+        return FitArguments(model, data, how, every)
 
     def _key(self, changes: dict[str, Any], every: int) -> Any:
         told = tuple(

@@ -301,7 +301,7 @@ def _model_code(model: Sequential) -> str:
     """Return the call that makes a model, with lowprec's names as ``train``'s."""
     from lowprec.train import layers as ours
 
-    known = {*ours.__dict__, "Sequential"}
+    known = {*vars(ours), "Sequential"}
 
     def prefixed(match: re.Match[str]) -> str:
         name = match[1]

@@ -32,9 +32,9 @@ class PolicyComparison(PolicyResults):
     @in_exact_state
     def verdict(self) -> list[str]:
         """What the numbers say, a sentence or two a policy; causes are guesses and say so."""
-        from lowprec.train.studies.verdicts import verdict
+        from lowprec.train.studies.verdicts import comparison_in_words
 
-        return verdict(self)
+        return comparison_in_words(self)
 
     @in_exact_state
     def to_dict(self) -> dict[str, Any]:

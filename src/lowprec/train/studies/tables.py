@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lowprec.show.pages import stylesheet
 from lowprec.train.studies.columns import shown_columns
-from lowprec.train.studies.verdicts import grade, verdict
+from lowprec.train.studies.verdicts import comparison_in_words, grade
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,7 +47,7 @@ def comparison_view(comparison: PolicyResults) -> RenderableType:
     from rich.text import Text
 
     sentences = Table.grid(padding=(0, 1, 0, 0))
-    for sentence in verdict(comparison):
+    for sentence in comparison_in_words(comparison):
         sentences.add_row("•", Text(sentence))
     head = Text(caption(comparison), "dim")
     return Group(head, Text(), policies_table(comparison), Text(), sentences)
@@ -126,7 +126,7 @@ def legend_html(comparison: PolicyResults) -> str:
 
 def verdict_html(comparison: PolicyResults) -> str:
     """Return the verdict as a list."""
-    sentences = verdict(comparison)
+    sentences = comparison_in_words(comparison)
     count = len(comparison.results)
     items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences[:count])
     advice = "".join(f"<p><b>{html.escape(sentence)}</b></p>" for sentence in sentences[count:])

@@ -54,7 +54,7 @@ def _lags(result: PolicyResult) -> bool:
     return lag.mean > max(lag.uncertainty, tolerated)
 
 
-def verdict(comparison: PolicyResults) -> list[str]:
+def comparison_in_words(comparison: PolicyResults) -> list[str]:
     """Return an entry for each policy, and advice on which to take where the runs allow it."""
     if _guesses(comparison):
         usual = comparison["float32"]
