@@ -105,3 +105,36 @@ def test_tenths_keep_every_count():
     assert sum(tenth["count"] for tenth in track.tenths) == track.whole["count"] == 300
     assert track.tenths[-1].new_zero_rate > 0.5
     assert track.whole.new_zero_rate < 0.1
+
+
+@pytest.mark.parametrize(
+    ("policy", "optimizer", "told", "cure"),
+    [
+        (
+            "params=float16,compute=float32,state=float32",
+            train.SGD(3e6),
+            "weights (0/kernel) stopped being finite at step 0: beyond the 65504 of float16",
+            "keep float32 or bfloat16 master weights",
+        ),
+        (
+            "state=float16",
+            train.Momentum(1e-3),
+            "momentums (0/kernel) stopped being finite at step 0: beyond the 65504 of float16",
+            "keep the optimizer's state in float32",
+        ),
+    ],
+    ids=["weights", "state"],
+)
+def test_numbers_beyond_the_format_in_which_they_are_stored_are_no_fault_of_arithmetic(
+    policy, optimizer, told, cure
+):
+    x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
+    data = train.Dataset(x, 1e6 * x[:, :1])
+    model = train.Sequential([train.Input((4,)), train.Dense(1)])
+    recorder = train.Recorder(1)
+    how = {"loss": "mse", "optimizer": optimizer, "policy": policy, "verbose": False}
+    train.fit(model, data, epochs=1, recorder=recorder, **how)
+    found = [str(one) for one in recorder.findings if one.rule == "not finite"]
+    assert told in found[0]
+    assert cure in found[0]
+    assert "arithmetic" not in found[0]

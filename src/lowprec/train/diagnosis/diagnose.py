@@ -601,8 +601,14 @@ _RULES_OF = {  # which rule explains which part
     "loss scale": ("not finite", "new zeros"),
     "gradients": ("new zeros", "headroom", "not finite"),
     "accumulate": ("not finite", "long sums"),
-    "state": ("starved moments", "numbers of the optimizer", "stalled state", "headroom"),
-    "params": ("lost updates", "numbers of the optimizer"),
+    "state": (
+        "starved moments",
+        "numbers of the optimizer",
+        "stalled state",
+        "headroom",
+        "not finite",
+    ),
+    "params": ("lost updates", "numbers of the optimizer", "not finite"),
     "compute": (
         "precision of the outputs",
         "noise beside the deviation",

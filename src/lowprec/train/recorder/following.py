@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.formats import float32
 from lowprec.train.recorder.kinds import Event, largest, made_by
 from lowprec.train.running.json_values import plain
+
+Array = np.ndarray[Any, Any]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,5 +98,21 @@ def first_not_finite(
     for kind, arrays in unheard.items():
         for name, array in arrays.items():
             if not np.isfinite(array).all():
-                return Event(training.seen, skipped, kind, name, np.inf), [made_by(array), ""]
+                is_rounding = _has_left_its_range(training, kind, name, array)
+                event = Event(training.seen, skipped, kind, name, np.inf)
+                return event, ["rounding" if is_rounding else made_by(array), ""]
     return None, []
+
+
+def _has_left_its_range(training: Training, kind: str, name: str, array: Array) -> bool:
+    """Return whether numbers that are stored are infinite because their format ends below float32.
+
+    A number that is NaN in a format with infinities was not too large.
+    """
+    part = {"moment": "state", "update": "params"}.get(kind)
+    parameter = name.partition("/")[2] if kind == "moment" else name
+    if part is None or "/" not in parameter:
+        return False
+    policy = training.policy if training.places is None else training.places.of(parameter)
+    fmt = policy.formats[part]
+    return fmt.emax < float32.emax and (not fmt.has_infinity or not np.isnan(array).any())

@@ -28,6 +28,7 @@ HEADROOM = 2.0
 SKIPS = 0.05
 GROWN = 256.0
 _DIVERGES = "float32 would overflow too: lower the learning rate, clip gradients, or scale the data"
+_STORED = {"moment": ("state", "the state is"), "update": ("params", "weights are")}
 FIRST_SKIPS = 15  # while a dynamic scale finds its level
 
 
@@ -35,11 +36,16 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
     """Tell what first became infinite or NaN, and whether too many steps were skipped."""
     for event in recorder.events:
         if not event.skipped:
-            tensor = name_of(recorder, event.kind, event.name)
+            is_weight = event.kind == "update" and made_of(recorder, event)[0] == "rounding"
+            tensor = name_of(recorder, "weight" if is_weight else event.kind, event.name)
             text = f"{capital(tensor)} stopped being finite at step {event.step}"
             if math.isfinite(event.value):
                 fmt = recorder.track(event.kind, event.name).fmt
                 text += f": {event.value:.6g} is beyond the {fmt.max:g} of {fmt}"
+            elif event.kind in _STORED and made_of(recorder, event)[0] == "rounding":
+                part, stored = _STORED[event.kind]
+                fmt = recorder.policy_at(event.kind, event.name).formats[part]
+                text += f": beyond the {fmt.max:g} of {fmt}, in which {stored} stored"
             text += _arithmetic_of(recorder, event)
             tensor_of = (event.kind, event.name)
             yield Finding("red", "not finite", text, _cure_for(recorder, event), tensor_of)
@@ -177,6 +183,8 @@ def _cure_for(recorder: Record, event: Event) -> str:
         return _cure_for_arithmetic(operation)
     if starved_share(recorder) > STARVED:
         return "the update before it was enormous, for second moments were zero"
+    if kind == "update" and made == "rounding":
+        return "keep float32 or bfloat16 master weights"
     fmt = recorder.policy.formats.get(KINDS[kind], float32)
     if cure := _cure_for_divergence(recorder, fmt, kind, event.name, event.value):
         return cure
