@@ -95,6 +95,30 @@ def test_layers_give_and_take_their_weights():
         model.add(train.Dense(2, name="answers"))
 
 
+def test_layers_of_a_trained_model_bring_what_they_learnt():
+    first, _ = fitted()
+    bare = train.Sequential([*first.layers[:-1], train.Dense(2, activation="softmax")])
+    second = train.Sequential()
+    second.add(train.Input((4,)))
+    for layer in first.layers[:-1]:
+        second.add(layer)
+    second.add(train.Dense(2, activation="softmax"))
+    kernel = first.layers[0].get_weights()[0]
+    for model in (bare, second):
+        np.testing.assert_array_equal(model.get_weights()[0], kernel)
+        model.layers[0].trainable = False
+        model.compile("adam", SPARSE)
+        model.fit(X, Y % 2, verbose=0)
+        np.testing.assert_array_equal(model.get_weights()[0], kernel)
+    assert first.layers[0].trainable
+    fresh = first.with_layers(first.layers)
+    assert not np.array_equal(fresh.get_weights()[0], kernel)
+    untrained = train.Sequential(classifier().layers, (4,))
+    np.testing.assert_array_equal(untrained.init(3)["0/kernel"], classifier().init(3)["0/kernel"])
+    free = train.fit(second, (X, Y % 2), loss=SPARSE, optimizer="adam", verbose=0)
+    assert not np.array_equal(free.params["0/kernel"], kernel)  # the function asks for params=
+
+
 def test_weights_alone_go_through_a_file(tmp_path):
     model, _ = fitted()
     model.save_weights(tmp_path / "model.weights.h5")

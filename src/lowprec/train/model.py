@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from lowprec.train.saving import Compiled, Saved, read_model, read_params, write
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Self
 
     from numpy.typing import ArrayLike
 
@@ -47,7 +49,7 @@ class Sequential(Network):
     The layers alone are the model's value: what is equal, hashed and printed. Functions such as
     `train.fit` never change a model; the methods with Keras' names keep in it what Keras keeps
     there: parameters, the optimizer's state, what `compile` was told. A layer becomes the model's
-    own; one that is in a model already is copied.
+    own; one that is in a model already is copied, and its parameters there are where `fit` begins.
 
     Parameters
     ----------
@@ -93,6 +95,7 @@ class Sequential(Network):
     """
 
     _run: Any = None  # the training, while `fit` runs
+    _lent: Mapping[str, Array] = MappingProxyType({})  # of layers that other models have too
     _compiled: Compiled | None = None
     _params: Params | None = None
     _earlier: History | None = None
@@ -155,6 +158,22 @@ class Sequential(Network):
             raise
         self._layers_changed()
 
+    def with_layers(self, layers: Iterable[Layer]) -> Self:
+        """Return another model of these layers, without parameters, for the same inputs."""
+        other = super().with_layers(layers)
+        other._lent = {}
+        return other
+
+    def _own(self, layer: Layer) -> Layer:
+        lender = layer._model
+        if isinstance(lender, Sequential) and lender is not self and lender._params is not None:
+            place = len(self._layers)
+            learnt = zip(layer.parameters, layer.get_weights(), strict=True)
+            self._lent = {**self._lent, **{f"{place}/{name}": w for name, w in learnt}}
+            if place == 0 and layer is lender.layers[0]:
+                self._seen_shape = lender.input_shape or lender._seen_shape
+        return super()._own(layer)
+
     def pop(self) -> Layer:
         """Remove the last layer, and return it.
 
@@ -167,6 +186,8 @@ class Sequential(Network):
             raise IndexError("the model has no layers to remove; add one")
         last = self._layers[-1]
         self._layers = self._layers[:-1]
+        removed = f"{len(self._layers)}/"
+        self._lent = {n: w for n, w in self._lent.items() if not n.startswith(removed)}
         vars(last).pop("_home")
         self._layers_changed()
         return last
@@ -365,8 +386,9 @@ class Sequential(Network):
             "verbose": verbose,
         }
         data = x if y is None else (x, y)
+        params = self.params if self._params is None and self._lent else self._params
         try:
-            history = loop.go_on(self, data, self._earlier, self._params, **how)
+            history = loop.go_on(self, data, self._earlier, params, **how)
         finally:
             self._run = None
         self._earlier, self._params = history, history.params
@@ -756,8 +778,10 @@ class Sequential(Network):
         return self._compiled is not None and self._compiled.policy.is_float64
 
     def _drawn(self, shape: Shape | None = None) -> Params:
-        """Return the parameters that `fit` begins with."""
-        return drawn_params(self, draw_key(0), shape)
+        """Return the parameters that `fit` begins with: of lent layers those that they had."""
+        drawn = drawn_params(self, draw_key(0), shape)
+        fitting = {n: w for n, w in self._lent.items() if n in drawn and w.shape == drawn[n].shape}
+        return drawn | {name: w.copy() for name, w in fitting.items()}
 
     def _params_for(self, x: Any) -> Params:
         """Return the parameters; where they are not drawn yet, samples say the shape."""
