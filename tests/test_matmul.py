@@ -285,6 +285,17 @@ def test_stochastic_draws_follow_the_output():
         assert np.any(first != second)
 
 
+def test_accumulators_that_differ_in_rng_alone_draw_their_own_bits():
+    x = np.linspace(0.1, 0.9, 600, dtype=np.float32).reshape(5, 120)
+    found = []
+    for seed in (0, 1, 0, 1):  # plans are kept without the source of random bits
+        how = Accumulator("bfloat16", rounding="stochastic", rng=seed)
+        found.append((matmul(x, x.T, accumulator=how).tobytes(), float(lp.sum(x, how))))
+    assert found[:2] == found[2:]
+    assert found[0][0] != found[1][0]
+    assert found[0][1] != found[1][1]
+
+
 def test_stochastic_draws_do_not_depend_on_blocks():
     rng = np.random.default_rng(12)
     how = Accumulator("float16", rounding="stochastic", rng=1)

@@ -234,6 +234,14 @@ class Accumulator:
         assert isinstance(self.rounding, Rounding)
         return self.rounding.is_stochastic
 
+    @functools.cached_property
+    def unseeded(self) -> Accumulator:
+        """The same without sources of random bits, on which no plan depends."""
+        inner = self.inner.unseeded if isinstance(self.inner, Accumulator) else self.inner
+        if self.rng is None and inner is self.inner:
+            return self
+        return dataclasses.replace(self, rng=None, inner=inner)
+
     def row_sums(self, source: str) -> RowSums | None:
         """Return what sums rows of contiguous elements of a dtype, or None if nothing does."""
         from lowprec.kernels.sums.loop_choice import row_sums  # imports Numba

@@ -322,6 +322,8 @@ def _planned(
 ) -> _Plan:
     """Return the plan that is kept for these arguments; say what is wrong with a list, say."""
     try:
+        if isinstance(accumulator, Accumulator) and accumulator.unseeded is not accumulator:
+            return _plan(inputs, accumulator.unseeded, output)._replace(how=accumulator)
         return _plan(inputs, accumulator, output)
     except TypeError:
         for fmt in (*(inputs if isinstance(inputs, tuple) else (inputs,)), output):

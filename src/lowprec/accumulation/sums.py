@@ -141,14 +141,17 @@ def sum(  # noqa: A001
 def _sum_of_all(x: Array, accumulator: AccumulatorLike) -> Any:
     """Return the sum of an array that a kernel reads as it lies, None where it does not."""
     try:
-        kept = _row_kernel(accumulator, x.dtype)
+        own = accumulator if isinstance(accumulator, Accumulator) else None
+        kept = _row_kernel(accumulator if own is None else own.unseeded, x.dtype)
     except TypeError:  # the general way says what is wrong
         return None
     if kept is None or not x.size or not lies_flat(x):
         return None
     how, kernel, scalar = kept
     sums = np.zeros(1)
-    key = np.uint64(draw_key(how.rng)) if how.is_stochastic else _NO_KEY
+    key = _NO_KEY
+    if how.is_stochastic:
+        key = np.uint64(draw_key((own or how).rng))
     kernel.add(x.reshape(1, -1), sums, 0, 0, key)
     return scalar(sums[0])
 
