@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lowprec import advise, compare, measure
+from lowprec import advise, compare, measure, round_to
 
 STAMPS = 1_700_000_000 + np.arange(0, 86400, 10)
 CITY = 52.3 + np.random.default_rng(0).normal(0, 0.4, 6000)
@@ -155,3 +155,15 @@ def test_values_that_collapse_have_a_column_of_their_own():
     row = next(line for line in lines if line.startswith("  bfloat16"))
     assert row[:place].split()[-1] == "1"
     assert "distinct" not in str(compare(np.linspace(1, 2, 50), ["bfloat16"])).splitlines()[0]
+
+
+@pytest.mark.parametrize("fmt", ["mxfp4", "nvfp4", "mxint8", "int8_channel", "fp8_128x128"])
+def test_values_collapse_in_blocks_too(fmt):
+    stamps = (1.7e9 + np.arange(8640) * 10.0).reshape(90, 96)
+    found = measure(stamps, fmt).variation
+    assert found.distinct == stamps.size
+    assert found.left == np.unique(round_to(stamps, fmt)).size
+    assert "distinct values" in str(advise(stamps, fmt))
+    drawn = np.random.default_rng(0).standard_normal((90, 96))
+    for sound in (drawn, np.ones((90, 96)), drawn[:0], drawn[:, :3]):
+        assert measure(sound, fmt).variation is None

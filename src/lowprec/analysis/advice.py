@@ -415,7 +415,8 @@ def describe(advice: FormatAdvice) -> str:
     else:
         words = f"loses none but is off by up to {error}"
         if measured.subnormals:
-            words += f" ({measured.subnormals:,} values become subnormal)"
+            are = "value becomes" if measured.subnormals == 1 else "values become"
+            words += f" ({measured.subnormals:,} {are} subnormal)"
     if measured.variation is not None and not measured.lost:
         words += f", but {measured.variation}"
     elif measured.variation is not None and measured.variation.helps_to_centre:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.analysis.variation import BlockVariations
 from lowprec.arrays.sources import kernel_dtype
 from lowprec.blocks import BlockFormat, IntegerFormat, ScaleRule, quantize
 from lowprec.blocks.layouts import layout_of
@@ -89,6 +90,7 @@ class _BlockTally:
         self.fmt = fmt
         self.subnormals = self.clipped = self.blocks = self.clamped = 0
         self.max_ulps = 0.0
+        self.variations = None if rounding.is_stochastic else BlockVariations(fmt.element)
 
     def add(self, x: Array, quantized: Quantized) -> None:
         """Add an array and what it became."""
@@ -97,8 +99,10 @@ class _BlockTally:
         source = x.astype(kernel_dtype(x.dtype), copy=False)
         self.sums.add_rounded(np.ascontiguousarray(source).reshape(-1), values.reshape(-1))
         flat = layout.flattened(x.shape)
-        size = np.abs(source.astype(np.float64)).reshape(flat)
-        rounded = np.abs(values).reshape(flat)
+        wide = source.astype(np.float64).reshape(flat)
+        if self.variations is not None:
+            self.variations.look(*(_rows(each, layout) for each in (wide, values.reshape(flat))))
+        size, rounded = np.abs(wide), np.abs(values).reshape(flat)
         divisors = _spread(
             _divisors(quantized).reshape(layout.flattened(layout.scale_shape)), layout, flat
         )
@@ -126,7 +130,19 @@ class _BlockTally:
             clipped=self.clipped,
             blocks=self.blocks,
             clamped_blocks=self.clamped,
+            variation=self.variations.found() if self.variations is not None else None,
         )
+
+
+def _rows(x: Array, layout: Layout) -> Array:
+    """Return whole blocks as rows; what is left at the ends of an array is left out."""
+    count, (rows, columns) = (
+        len(x),
+        (min(pair) for pair in zip(layout.tile, x.shape[1:], strict=True)),
+    )
+    down, along = x.shape[1] // rows, x.shape[2] // columns
+    tiles = x[:, : down * rows, : along * columns].reshape(count, down, rows, along, columns)
+    return tiles.swapaxes(2, 3).reshape(-1, rows * columns)
 
 
 def _divisors(quantized: Quantized) -> Array:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.blocks.formats import IntegerFormat
 from lowprec.conversion.door import round_to
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Variation(NamedTuple):
     Attributes
     ----------
     distinct, left : int
-        Distinct values before and after rounding, of up to 65536 elements of each block.
+        Distinct values before and after rounding, of up to 65536 elements of each part.
     mean, deviation : float
         Of these elements.
     max_error : float
@@ -89,8 +90,10 @@ class Variations:
             if fmt in self.is_sound:
                 continue
             left = _distinct(_rounded(glance, fmt)) if before >= _FEW else before
-            few = min(_least(fmt), block.size / _SHARE)
-            if (left < _least(fmt) and _SHARE * left < before) or _span(glance, fmt) < few:
+            few = min(_least(fmt.precision), block.size / _SHARE)
+            if (left < _least(fmt.precision) and _SHARE * left < before) or _span(
+                glance, fmt
+            ) < few:
                 self.samples[fmt].append(_sampled(block, _SAMPLE))
             else:
                 self.is_sound.add(fmt)
@@ -102,18 +105,51 @@ class Variations:
             return None
         x = np.concatenate(samples)
         y = _rounded(x, fmt)
-        distinct, left = _distinct(x), _distinct(y)
-        if left >= _least(fmt) or _SHARE * left >= distinct:
+        found = _variation(x, y)
+        collapse = found.left < _least(fmt.precision) and _SHARE * found.left < found.distinct
+        return found if collapse else None
+
+
+class BlockVariations:
+    """Looks at the blocks of a block format, and at what became of them."""
+
+    def __init__(self, element: Format | IntegerFormat) -> None:
+        self.precision = (
+            element.bits - 1 if isinstance(element, IntegerFormat) else element.precision
+        )
+        self.samples: list[tuple[Array, Array]] | None = []
+
+    def look(self, x: Array, y: Array) -> None:
+        """Look at blocks, one a row, and at their values in the format."""
+        some = slice(None, None, max(x.size // _SAMPLE, 1))
+        x, y = x[some], y[some]
+        is_finite = np.isfinite(x).all(axis=1)
+        x, y = x[is_finite], y[is_finite]
+        if self.samples is None or not x.size:
+            return
+        before, left = _distinct_of_rows(x), _distinct_of_rows(y)
+        if left < _least(self.precision) * len(x) and _SHARE * left < before:
+            self.samples.append((x.ravel(), y.ravel()))
+        else:
+            self.samples = None  # one sound part says that the format does
+
+    def found(self) -> Variation | None:
+        """Return how the numbers vary, where they collapse; else None."""
+        if not self.samples:
             return None
-        finite = np.isfinite(y)
-        with np.errstate(all="ignore"):  # of numbers near float64's ends
-            error = float(np.abs(y[finite] - x[finite]).max()) if finite.any() else float("inf")
-            return Variation(distinct, left, float(x.mean()), float(x.std()), error)
+        return _variation(*(np.concatenate(parts) for parts in zip(*self.samples, strict=True)))
 
 
-def _least(fmt: Format) -> float:
+def _variation(x: Array, y: Array) -> Variation:
+    finite = np.isfinite(y)
+    with np.errstate(all="ignore"):  # of numbers near float64's ends
+        error = float(np.abs(y[finite] - x[finite]).max()) if finite.any() else float("inf")
+        return Variation(_distinct(x), _distinct(y), float(x.mean()), float(x.std()), error)
+
+
+def _least(precision: int) -> float:
     """Return how many distinct values a format leaves at least where nothing collapses."""
-    return max(2.0**fmt.precision / _SHARE, 2.0)
+    return max(2.0**precision / _SHARE, 2.0)
 
 
 def _span(x: Array, fmt: Format) -> float:
@@ -144,3 +180,9 @@ def _rounded(x: Array, fmt: Format) -> Array:
 
 def _distinct(x: Array) -> int:
     return int(np.unique(x).size)
+
+
+def _distinct_of_rows(x: Array) -> int:
+    """Return the sum of the distinct values of each row."""
+    ordered = np.sort(x, axis=1)
+    return len(x) + int((ordered[:, 1:] != ordered[:, :-1]).sum())
