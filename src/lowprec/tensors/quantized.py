@@ -191,10 +191,11 @@ class Grid:
                 yield from self._columns(make, start)
             return
         high = self.tile[0]
+        step = max(1, SLAB // max(1, self.codes.columns))
+        if high < self.period:  # whole rows of tiles, or a part of one
+            step = step // high * high or max(d for d in range(1, step + 1) if high % d == 0)
         for start in range(0, self.codes.rows, self.period):
             stop = start + self.period
-            tiles = max(1, SLAB // max(1, high * self.codes.columns)) * high
-            step = tiles if high < self.period else max(1, SLAB // max(1, self.codes.columns))
             for first in range(start, stop, step):
                 count = min(step, stop - first)
                 yield make(self.codes.read(first, count), self._rows(first, count)).reshape(-1)
@@ -239,7 +240,8 @@ class Grid:
         if zeros is not None:
             values = values - zeros
         with np.errstate(all="ignore"):
-            return self._times_tensor_scale(values * rows.per_element(rows.scales, codes.shape[1]))
+            values *= rows.per_element(rows.scales, codes.shape[1])
+            return self._times_tensor_scale(values)
 
     def _spread(self, codes: Array, rows: _Rows) -> Array:
         scales = np.asarray(rows.per_element(rows.scales, codes.shape[1]))
