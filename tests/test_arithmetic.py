@@ -423,12 +423,15 @@ def test_a_format_without_negative_zero_divides_by_its_one_zero(operation):
 # NaN -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fmt", [lp.bfloat16, lp.float16, lp.float8_e4m3fn], ids=name)
+@pytest.mark.parametrize(
+    "fmt", [lp.bfloat16, lp.float16, lp.float8_e4m3fn, lp.float8_e4m3fnuz], ids=name
+)
 def test_nan_has_one_pattern_and_no_sign(fmt):
     arithmetic = Arithmetic(fmt)
     nan = np.array([np.nan, -np.nan], np.float32)
     results = [arithmetic.add(nan, 1), arithmetic.subtract(nan, nan), arithmetic.sqrt([-1.0, -2])]
     results += [arithmetic.minimum(nan, 1), arithmetic.divide([0, -0.0], 0), arithmetic.sqrt(nan)]
+    results += [arithmetic.power(nan, 2), arithmetic.exp(nan), arithmetic.hypot(nan, nan)]
     for result in results:
         assert (result.view(np.uint32) == 0x7FC00000).all()
 

@@ -20,6 +20,7 @@ from lowprec.kernels.oracle import integers as integer_oracle
 from lowprec.kernels.oracle import loops as integer_oracle_loops
 from lowprec.verification.codes import operand_bits, result_bits, turns
 from lowprec.verification.functions import FUNCTIONS, true_value
+from lowprec.verification.pairs import PAIRED_FUNCTIONS, true_pair_value
 from lowprec.verification.samples import draw, edges
 
 FORMATS = [lp.bfloat16, lp.float16, lp.float8_e4m3fn, lp.float8_e5m2]
@@ -239,3 +240,38 @@ def test_edges_are_edges():
     for first, second in combinations(FORMATS, 2):
         assert first == second or edges(first).size > 20
     assert {0, 0x8000, 0x7C00, 0x7BFF, 0x3C00, 0x0400, 0x0001} <= set(edges(lp.float16).tolist())
+
+
+@pytest.mark.parametrize("function", PAIRED_FUNCTIONS)
+def test_values_of_pairs_are_those_that_mpmath_gives_with_more_bits(function):
+    mpmath = pytest.importorskip("mpmath", reason="mpmath is not installed")
+    rng = np.random.default_rng(13)
+    x, y = np.ldexp(rng.uniform(1, 2, (2, 60)), rng.integers(-9, 6, (2, 60)))
+    short = [(9.0, 0.5), (2.25, -1.5), (2.0, -133.0), (3.0, 4.0), (1 + 2.0**-7, 2.0**-133)]
+    for a, b in [*zip(x.tolist(), y.tolist(), strict=True), *short]:
+        truth = true_pair_value(function, a, b)
+        with mpmath.workprec(1500):
+            value = getattr(mpmath, function)(mpmath.mpf(a), mpmath.mpf(b))
+            if truth.exponent == 600:  # beyond every format
+                assert value > mpmath.mpf(2) ** 600
+                continue
+            low, high = (mpmath.mpf(u.numerator) / u.denominator for u in bounds(truth))
+            assert low - mpmath.mpf(2) ** -1400 <= value <= high + mpmath.mpf(2) ** -1400
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "special", "events"),
+    [
+        (-8.0, 1 / 3, math.nan, 1),
+        (-0.0, -3.0, -math.inf, 2),
+        (0.0, -math.inf, math.inf, 0),
+        (-math.inf, -3.0, -0.0, 0),
+        (0.5, -math.inf, math.inf, 0),
+        (-2.0, math.inf, math.inf, 0),
+        (math.nan, 2.0, math.nan, 0),
+    ],
+)
+def test_special_powers_are_those_of_the_standard(x, y, special, events):
+    truth = true_pair_value("power", x, y)
+    assert (repr(truth.special), truth.events) == (repr(special), events)
+    assert true_pair_value("power", -1.0, math.inf) == true_pair_value("power", math.nan, -0.0)

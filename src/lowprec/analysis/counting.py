@@ -141,7 +141,11 @@ class _CodeCounter:
 
 def _pieces(x: Array, order: Any, size: int) -> Iterator[Array]:
     """Yield the elements of any array as contiguous pieces, in C order or as they lie in memory."""
-    if x.size:
+    if x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative:
+        flat = x.reshape(-1)
+        for begin in range(0, x.size, size):
+            yield flat[begin : begin + size]
+    elif x.size:
         yield from np.nditer(
             [x],
             flags=["external_loop", "buffered"],
@@ -151,21 +155,19 @@ def _pieces(x: Array, order: Any, size: int) -> Iterator[Array]:
         )
 
 
-def _as_source(block: Array, fmt: Format) -> Array:
-    """Return the same numbers in a dtype whose rounded values can be any of the format's."""
-    narrow = block.dtype.itemsize <= 4 and block.dtype.kind not in "biu"
-    dtype = np.dtype(np.float32 if fmt.fits(float32) else np.float64)
-    if not narrow or block.dtype == dtype:
+@functools.lru_cache(1024)
+def _source_of(dtype: np.dtype[Any], fmt: Format) -> np.dtype[Any]:
+    """Return a dtype that holds these numbers, and whose rounded values can be the format's."""
+    if dtype.itemsize > 4 or dtype.kind in "biu":
+        return dtype
+    return np.dtype(np.float32 if fmt.fits(float32) else np.float64)
+
+
+def _widened(block: Array, dtype: np.dtype[Any]) -> Array:
+    if block.dtype == dtype:
         return block
     with np.errstate(invalid="ignore"):  # a NaN that signals is widened
         return block.astype(dtype)
-
-
-def _with_refused(block: Array, rounded: Array, fmt: Format) -> Array:
-    """Return NaN for what a format without NaN would refuse."""
-    if not fmt.has_nan:
-        rounded[np.isnan(block) if fmt.signed else ~(block >= 0)] = np.nan
-    return rounded
 
 
 class FormatTally:
@@ -189,17 +191,19 @@ class FormatTally:
         """Add an array of any layout, which lies at `place` or follows what was added before."""
         if place is not None:
             self.place = place
+        source = _source_of(x.dtype, self.fmt)
         for piece in _pieces(x, "C" if self.rounding.is_stochastic else "K", BLOCK):
-            self._add_piece(_as_source(piece, self.fmt), None)
+            self._add_piece(_widened(piece, source), None)
 
     def add_weighted(self, values: Array, weights: Array) -> None:
         """Add numbers, each as often as its count says."""
-        self._add_piece(_as_source(values, self.fmt), weights)
+        self._add_piece(_widened(values, _source_of(values.dtype, self.fmt)), weights)
 
     def _add_piece(self, piece: Array, weights: Array | None) -> None:
         how = (self.rounding, self.overflow)
         rounded = round_piece(piece, self.fmt, how, self.key, first=self.place)
-        rounded = _with_refused(piece, rounded, self.fmt)
+        if not self.fmt.has_nan:  # where the format has none, what it would refuse
+            rounded[np.isnan(piece) if self.fmt.signed else ~(piece >= 0)] = np.nan
         self.place += piece.size
         self.count += piece.size if weights is None else int(weights.sum())
         if weights is None and piece.dtype == rounded.dtype == np.float32:
@@ -229,39 +233,46 @@ class FormatTally:
     def result(self) -> Measurement:
         """Return the measurement of all that was added."""
         kernel = self.kernel
-        relative, signal, noise, *scaled = map(_exact_sum, self.sums.tolist())
-        if any(scaled):
-            unscale = Fraction(4) ** kernel.SCALE
+        sums = self.sums.tolist()
+        relative, signal, noise = map(_exact_sum, sums[:3])
+        if any(map(any, sums[3:])):
+            scaled, unscale = [*map(_exact_sum, sums[3:])], Fraction(4) ** kernel.SCALE
             signal += scaled[0] / unscale + scaled[1] * unscale
             noise += scaled[2] / unscale + scaled[3] * unscale
-        counts = dict(zip(kernel.COUNTS, self.counts.tolist(), strict=True))
-        extrema = dict(zip(kernel.EXTREMA, self.extrema.tolist(), strict=True))
-        extrema["max_ulp_error"] *= 2.0**self.fmt.trailing_bits
-        lowest, beyond = self._occupied_range(extrema)
-        occupied = (np.flatnonzero(self.exponents[lowest:beyond]) + lowest).tolist()
+        zeros, new_zeros, subnormals, overflows, nans, infs, measured = self.counts.tolist()
+        max_abs, min_abs, max_relative, max_ulps = self.extrema.tolist()
+        lowest, beyond = self._occupied_range(min_abs, max_abs)
+        numbers = self.exponents[lowest:beyond].tolist()
         return Measurement(
             self.fmt,
             self.rounding,
             self.overflow,
             self.count,
-            **counts,
-            **extrema,
-            relative_error_sum=relative,
-            signal=signal,
-            noise=noise,
-            exponent_histogram={
-                i + kernel.LOWEST_EXPONENT: int(self.exponents[i]) for i in occupied
-            },
+            zeros,
+            new_zeros,
+            subnormals,
+            overflows,
+            nans,
+            infs,
+            measured,
+            max_abs,
+            min_abs,
+            max_relative,
+            max_ulps * 2.0**self.fmt.trailing_bits,
+            relative,
+            signal,
+            noise,
+            {e: n for e, n in enumerate(numbers, lowest + kernel.LOWEST_EXPONENT) if n},
         )
 
-    def _occupied_range(self, extrema: dict[str, float]) -> tuple[int, int]:
+    def _occupied_range(self, min_abs: float, max_abs: float) -> tuple[int, int]:
         """Return from which place to which the histogram may hold something, by the extrema.
 
         An integer may lie just below the power of two that is its float64, a place lower.
         """
-        if extrema["max_abs"] == 0.0:
+        if max_abs == 0.0:
             return 0, 0
-        places = math.frexp(extrema["min_abs"])[1] - 2, math.frexp(extrema["max_abs"])[1]
+        places = math.frexp(min_abs)[1] - 2, math.frexp(max_abs)[1]
         first = max(places[0] - self.kernel.LOWEST_EXPONENT, 0)
         return first, places[1] - self.kernel.LOWEST_EXPONENT
 
@@ -272,13 +283,11 @@ _NOTHING = Fraction(0)
 def _exact_sum(pair: list[float]) -> Fraction:
     """Return the sum of a number and of what it left out, mostly zero."""
     total, rest = pair
-    if not (total or rest):
-        return _NOTHING
+    if not rest:
+        return Fraction(total) if total else _NOTHING
     n, d = total.as_integer_ratio()  # denominators are powers of two: one divides the other
-    if rest:
-        m, e = rest.as_integer_ratio()
-        n, d = (n + m * (d // e), d) if d >= e else (n * (e // d) + m, e)
-    return Fraction(n, d)
+    m, e = rest.as_integer_ratio()
+    return Fraction(n + m * (d // e), d) if d >= e else Fraction(n * (e // d) + m, e)
 
 
 def _split(integers: Array) -> tuple[Array, Array]:

@@ -178,7 +178,13 @@ def refuse_specials(array: Array, what: str) -> None:
 
 @in_exact_state
 def _refuse_specials(array: Array, what: str) -> None:
-    if array.size and array.dtype.kind in "biuf" and array.dtype.isnative:
+    is_plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+    if is_plain and array.dtype.name in ("float32", "float64") and what == "NaN":
+        from lowprec.kernels.specials import has_nan  # imports Numba
+
+        if not has_nan(array):
+            return
+    elif array.size and array.dtype.kind in "biuf" and array.dtype.isnative:
         with np.errstate(invalid="ignore"):
             least = array.min()  # NaN if there is one
         if least >= 0 or (least < 0 and "negative" not in what):

@@ -20,6 +20,7 @@ from lowprec.kernels.compiler import (
     cgutils,
     cpu_target,
     from_dtype,
+    get_or_insert_function,
     intrinsic,
     ir,
     numba,
@@ -39,6 +40,7 @@ kernel = functools.partial(numba.njit, nogil=True, error_model="numpy")
 _CACHE_LINE = 64  # bytes
 _STREAMING_FROM = 48 << 20  # bytes read and written: more than most caches hold
 _PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
+_AHEAD = 64 * _CACHE_LINE  # the next page, which the processor does not fetch by itself
 _FIELDS = len(Constants._fields)
 
 # Numba's cache looks at the time stamp of one file, but a loop depends on all of these.
@@ -153,6 +155,17 @@ class Elements:
         vector = ir.VectorType(element, count) if count > 1 else element
         return self.builder.bitcast(address, vector.as_pointer())
 
+    def prefetch(self, index: Any, count: int) -> None:
+        """Have the elements a page beyond a vector fetched into the caches."""
+        size = self.kind.dtype.bitwidth // 8
+        byte, word = ir.IntType(8), ir.IntType(32)
+        signature = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), word, word, word])
+        function = get_or_insert_function(self.builder.module, signature, "llvm.prefetch.p0")
+        start = self.builder.bitcast(self.builder.gep(self.data, [index]), byte.as_pointer())
+        for line in range(0, max(size * count, 1), _CACHE_LINE):
+            place = self.builder.gep(start, [ir.Constant(ir.IntType(64), _AHEAD + line)])
+            self.builder.call(function, [place, word(0), word(3), word(1)])  # to be read, soon
+
     def load(self, index: Any, count: int) -> Lanes:
         """Read so many elements."""
         pointer = self._pointer(index, count)
@@ -178,10 +191,11 @@ def apply_plan(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -
     c = Constants(*(scalar.resized(plan.word).splat(x.count) for scalar in scalars))
     if plan.mode == "decode":
         return decode(x, plan, c)
-    if random is None:
-        return convert(x, plan, c, c.emin)  # a deterministic mode looks at no random bits
-    drawn = 16 if draws_halves(plan) else 32
-    return convert(x, plan, c, (random >> (drawn - plan.random_bits)).resized(plan.word))
+    R = c.emin  # a deterministic mode looks at no random bits
+    if random is not None:
+        R = (random >> ((16 if draws_halves(plan) else 32) - plan.random_bits)).resized(plan.word)
+    y = convert(x, plan, c, R)
+    return y if plan.is_encoding else y.float_resized(64 if plan.target == "float64" else 32)
 
 
 def constants_loader(count: int) -> Any:
@@ -213,6 +227,8 @@ def apply_rule(_: Any, x: Any, out: Any, i: Any, constants: Any, plan: Any, coun
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source = Elements(context, builder, signature.args[0], args[0])
         target = Elements(context, builder, signature.args[1], args[1])
+        if lanes > 1:
+            source.prefetch(args[2], lanes)
         result = apply_plan(source.load(args[2], lanes), work, args[3])
         target.store(result, args[2], bool(work.streaming))
         return context.get_dummy_value()

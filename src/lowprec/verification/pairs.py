@@ -1,4 +1,4 @@
-"""Checks of functions of two operands: atan2 against mpmath, hypot against integers."""
+"""Checks of functions of two operands: atan2, power by mpmath, hypot by integers."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ _BLOCK = 1 << 10  # pairs between two reports of progress
 _BITS = (120, 320, 800)  # of mpmath; what follows y/x in atan2 needs 560
 _ROOT_BITS = 60  # and more, of an integer square root
 _KEPT = 40  # bits of a root that is cut off
+_FAR = 600  # octaves from 1: no format of 16 bits can tell
 _MOST = 1 << 16  # pairs of a full run
 
 
@@ -158,5 +159,49 @@ def _cut_angle(y: float, x: float, is_pi: bool) -> Truth:
     raise ArithmeticError(f"atan2({y!r}, {x!r}) is too near to a short number to be cut off")
 
 
-_TRUTHS: dict[str, Callable[[float, float], Truth]] = {"atan2": _angle, "hypot": _hypotenuse}
+def _power(x: float, y: float) -> Truth:
+    """Return x**y with the special cases of IEEE 754-2019, section 9.2.1."""
+    if y == 0 or x == 1:
+        return Truth(False, 1)
+    if math.isnan(x) or math.isnan(y):
+        return Truth(special=math.nan)
+    is_whole = y.is_integer()
+    if x < 0 and math.isfinite(x) and math.isfinite(y) and not is_whole:
+        return Truth(special=math.nan, events=1)
+    negative = math.copysign(1.0, x) < 0 and is_whole and y % 2 == 1
+    x = abs(x)
+    if x == 1:
+        return Truth(negative, 1)
+    if x == 0 or math.isinf(x) or math.isinf(y):
+        size = math.inf if (x > 1) == (y > 0) else 0.0
+        is_pole = x == 0 and y < 0 and math.isfinite(y)
+        return Truth(special=-size if negative else size, events=2 * is_pole)
+    octaves = y * math.log2(x)
+    if abs(octaves) > _FAR:
+        return Truth(negative, 3, int(math.copysign(_FAR, octaves)))
+    return _cut_power(x, y)._replace(negative=negative)
+
+
+def _cut_power(x: float, y: float) -> Truth:
+    """Return a power of a positive number, proved in fractions where it is a short number."""
+    mpmath = importlib.import_module("mpmath")
+    for bits in _BITS:
+        with mpmath.workprec(bits):
+            _, significand, exponent, _ = mpmath.power(mpmath.mpf(x), mpmath.mpf(y))._mpf_
+        found = cut(int(significand), int(exponent), bits)
+        if found is not None:
+            return Truth(False, *found)
+    lost = max(int(significand).bit_length() - _KEPT, 0)
+    kept, place = int(significand) + (1 << lost >> 1) >> lost, int(exponent) + lost
+    n, k = y.as_integer_ratio()
+    if (kept * Fraction(2) ** place) ** k != Fraction(x) ** n:
+        raise ArithmeticError(f"power({x!r}, {y!r}) is too near to a short number to be cut off")
+    return Truth(False, kept, place)
+
+
+_TRUTHS: dict[str, Callable[[float, float], Truth]] = {
+    "atan2": _angle,
+    "hypot": _hypotenuse,
+    "power": _power,
+}
 PAIRED_FUNCTIONS = tuple(_TRUTHS)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.arithmetic.elementary.decimals import atan2_side, power_side, side
+from lowprec.kernels.operations.undecided import make_marker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ _MARGIN = np.uint64(256)  # 2**-45 relative, in units of the last place
 # What stands in for results too large or too small for float64: no number of 25 bits either
 _HUGE = math.ldexp(1 + 2.0**-25, 1000)
 _TINY = math.ldexp(1 + 2.0**-25, -1000)
+_BOUNDS = np.array([_TINY, _HUGE]).view(np.uint64)
 
 
 class StandIns(NamedTuple):
@@ -195,13 +197,15 @@ def unary(name: str, x: Array) -> StandIns:
 
 
 @np.errstate(all="ignore")
-def power(x: Array, y: Array) -> StandIns:
+def power(x: Array, y: Array, out: Array | None = None) -> StandIns:
     """Return stand-ins for x**y, with the special cases of IEEE 754-2019, section 9.2.1.
 
     Parameters
     ----------
     x, y : numpy.ndarray of float64, shape (n,)
         As for `unary`.
+    out : numpy.ndarray of float64, shape (n,), optional
+        Memory for the stand-ins.
 
     Returns
     -------
@@ -214,6 +218,17 @@ def power(x: Array, y: Array) -> StandIns:
     >>> found.values, found.invalid, found.divide_by_zero
     (array([-0.125,    inf,  3.   ,    nan]), array([False, False, False,  True]), array([False,  True, False, False]))
     """  # noqa: E501
+    z, marks = np.power(x, y, out=out), np.empty(x.shape, np.bool_)
+    invalid, divide_by_zero = np.zeros((2, *x.shape), np.bool_)
+    if make_marker()(x, y, z, marks, _LOW, _MARGIN, *_BOUNDS):
+        at = np.flatnonzero(marks)
+        found = _special_powers(x[at], y[at])
+        z[at], invalid[at], divide_by_zero[at] = found
+    return StandIns(z, invalid, divide_by_zero)
+
+
+def _special_powers(x: Array, y: Array) -> StandIns:
+    """Return stand-ins for powers that float64 does not decide, or of special operands."""
     z = np.power(x, y)
     divide_by_zero = (x == 0) & (y < 0) & np.isfinite(y)
     invalid = np.isnan(z) & ~np.isnan(x) & ~np.isnan(y)
@@ -249,7 +264,7 @@ def _positive_power(x: Array, y: Array, z: Array) -> Array:
 
 
 @np.errstate(all="ignore")
-def hypot(x: Array, y: Array) -> StandIns:
+def hypot(x: Array, y: Array, out: Array | None = None) -> StandIns:
     """Return stand-ins for sqrt(x² + y²), infinite where an operand is, beside NaN too.
 
     Squares are exact, and so is what their sum leaves out: its sign beside the square of a number
@@ -259,6 +274,8 @@ def hypot(x: Array, y: Array) -> StandIns:
     ----------
     x, y : numpy.ndarray of float64, shape (n,)
         As for `unary`.
+    out : numpy.ndarray of float64, shape (n,), optional
+        Memory for the stand-ins.
 
     Returns
     -------
@@ -274,7 +291,7 @@ def hypot(x: Array, y: Array) -> StandIns:
     larger, smaller = np.maximum(x, y) ** 2, np.minimum(x, y) ** 2
     total = larger + smaller
     left = smaller - (total - larger)
-    z = np.sqrt(total)
+    z = np.sqrt(total, out=out)
     z[np.isnan(z)] = np.nan
     hard = np.flatnonzero(np.isfinite(z) & _is_near_grid(z))
     nearest = _nearest_on_grid(z[hard])
@@ -285,13 +302,15 @@ def hypot(x: Array, y: Array) -> StandIns:
 
 
 @np.errstate(all="ignore")
-def atan2(y: Array, x: Array) -> StandIns:
+def atan2(y: Array, x: Array, out: Array | None = None) -> StandIns:
     """Return stand-ins for the angle of the point (x, y), as IEEE 754-2019, section 9.2.1, has it.
 
     Parameters
     ----------
     y, x : numpy.ndarray of float64, shape (n,)
         As for `unary`.
+    out : numpy.ndarray of float64, shape (n,), optional
+        Memory for the stand-ins.
 
     Returns
     -------
@@ -304,7 +323,7 @@ def atan2(y: Array, x: Array) -> StandIns:
     >>> [angle.hex() for angle in angles.tolist()]
     ['0x1.921fb54442d18p-1', '-0x0.0p+0', '0x1.fffffffffffffp-41']
     """
-    z = np.arctan2(y, x)
+    z = np.arctan2(y, x, out=out)
     z[np.isnan(z)] = np.nan
     between = np.isfinite(x) & np.isfinite(y) & (x != 0) & (y != 0)
     hard = np.flatnonzero(between & _is_near_grid(z))
@@ -331,7 +350,7 @@ def _angles_beside_grid(y: Array, x: Array, nearest: Array) -> Array:
     return _beside(nearest, sides)
 
 
-BINARY: dict[str, Callable[[Array, Array], StandIns]] = {
+BINARY: dict[str, Callable[..., StandIns]] = {
     "power": power,
     "atan2": atan2,
     "hypot": hypot,

@@ -10,13 +10,13 @@ import numpy as np
 from lowprec.arithmetic.elementary.rounding_equivalents import BINARY, StandIns, unary
 from lowprec.arithmetic.flags import Events
 from lowprec.common.processor_state import in_exact_state
-from lowprec.formats import Format, Specials, float32
+from lowprec.formats import Format, float32
 from lowprec.kernels.operations.lookup import KINDS, LOW_BITS, make_lookup, pack
+from lowprec.kernels.operations.loops import operation_kernel
 from lowprec.kernels.plans import (
     conversion_kernel,
     decoding_kernel,
     overflow_thresholds,
-    result_random_bits,
     tiny_thresholds,
 )
 from lowprec.kernels.threads import thread_count
@@ -43,6 +43,8 @@ _EVENTS_OF_KIND = np.array(
         Events(divide_by_zero=1),
     ]
 )
+_INVALID_EVENT = Events._fields.index("invalid")
+_POLE_EVENT = Events._fields.index("divide_by_zero")
 
 
 class ElementaryPlan(NamedTuple):
@@ -94,18 +96,29 @@ class ElementaryKernel:
     array([1.       , 1.0078125,       inf], dtype=float32)
     """
 
-    __slots__ = ("_codes", "_encode", "_table", "how")
+    __slots__ = ("_convert", "_round", "_table", "how")
 
     def __init__(self, how: ElementaryPlan) -> None:
         self.how = how
-        fmt, self._codes = how.fmt, how.fmt.code_dtype
+        fmt, is_binary = how.fmt, how.function in BINARY
         # values stay what they are in every mode; this one draws nothing
         rounding = Rounding.TIES_TO_EVEN if how.operands_are_values else how.rounding
-        self._encode = conversion_kernel(fmt, how.source, self._codes.name, rounding, how.overflow)
+        target = "float64" if is_binary else fmt.code_dtype.name
+        self._convert = conversion_kernel(fmt, how.source, target, rounding, how.overflow)
         self._table = None
-        is_unary = how.function not in BINARY
-        if is_unary and not how.rounding.is_stochastic and _suits_table(fmt):
+        if not is_binary and not how.rounding.is_stochastic and _suits_table(fmt):
             self._table = _packed_results(how._replace(source="", operands_are_values=False))
+            return
+        self._round = operation_kernel(
+            "round",
+            fmt,
+            "float64",
+            how.rounding,
+            how.overflow,
+            operands_are_values=True,
+            flush_to_zero=how.flush_to_zero,
+            tiny_after_rounding=how.tiny_after_rounding,
+        )
 
     @in_exact_state
     def __call__(self, operands: Sequence[Any], out: Any, key: int = 0, first: int = 0) -> Array:
@@ -130,40 +143,56 @@ class ElementaryKernel:
         is_shared = self._table is not None and out.size >= _PARALLEL_FROM
         threads = thread_count() if is_shared else 1
         length = _BLOCK if threads == 1 else _SHARED_BLOCK
+        dtype = self._convert.plan.target
+        count = len(operands) + (self.how.function in BINARY)  # the last is for the result
+        buffers = [np.empty(min(out.size, length), dtype) for _ in range(count)]
         counts = np.zeros((threads, KINDS), np.int64)
-        buffers = [np.empty(min(out.size, length), self._codes) for _ in operands]
+        events = np.zeros(len(Events._fields), np.int64)
         for begin in range(0, out.size, length):
             target = out[begin : begin + length]
-            codes = [buffer[: target.size] for buffer in buffers]
-            for x, into in zip(operands, codes, strict=True):
-                self._encode(x[begin : begin + length], into)
+            converted = [buffer[: target.size] for buffer in buffers]
+            for x, into in zip(operands, converted, strict=False):
+                self._convert(x[begin : begin + length], into)
             if self._table is not None:
-                look_up = make_lookup(self._codes, threads > 1)
-                look_up(self._table, codes[0], target.view(np.uint32), counts, threads)
+                look_up = make_lookup(converted[0].dtype, threads > 1)
+                look_up(self._table, converted[0], target.view(np.uint32), counts, threads)
             else:
-                target[...], kinds = _round(self._stand_ins(codes), self.how, key, first + begin)
-                counts += np.bincount(kinds, minlength=KINDS)
-        total = counts[0] if threads == 1 else counts.sum(axis=0)
-        events: Array = total @ _EVENTS_OF_KIND
-        return events
+                found = self._stand_ins(converted)
+                events += self._round([found.values], target, key, first + begin)
+                events[_INVALID_EVENT] += np.count_nonzero(found.invalid)
+                poles = found.values[found.divide_by_zero]
+                events[_POLE_EVENT] += np.count_nonzero(~_has_no_place(poles, self.how.fmt))
+        total: Array = counts.sum(axis=0) @ _EVENTS_OF_KIND + events
+        return total
 
-    def _stand_ins(self, codes: list[Array]) -> StandIns:
+    def _stand_ins(self, operands: list[Array]) -> StandIns:
+        """Return stand-ins for the results of values, or of one operand's codes."""
         how = self.how
-        if how.function not in BINARY and how.fmt.bits <= 16:
+        if how.function in BINARY:
+            *values, into = operands
+            if how.denormals_are_zero:
+                values = [_flushed(x, how.fmt) for x in values]
+            return BINARY[how.function](*values, into)
+        if how.fmt.bits <= 16:
             every = _every_stand_in(how.function, how.fmt, how.denormals_are_zero)
-            return StandIns(*(part[codes[0]] for part in every))
-        values = [_values(code, how.fmt, how.denormals_are_zero) for code in codes]
-        binary = BINARY.get(how.function)
-        return unary(how.function, *values) if binary is None else binary(*values)
+            return StandIns(*(part[operands[0]] for part in every))
+        return unary(how.function, _values(operands[0], how.fmt, how.denormals_are_zero))
 
 
 def _values(codes: Array, fmt: Format, denormals_are_zero: bool) -> Array:
     values = np.empty(codes.shape)
     decoding_kernel(fmt, "float64")(codes, values)
-    if denormals_are_zero:
-        zero = np.copysign(0.0, values) if fmt.has_negative_zero else np.zeros_like(values)
-        return np.where(np.abs(values) < fmt.smallest_normal, zero, values)
-    return values
+    return _flushed(values, fmt) if denormals_are_zero else values
+
+
+def _flushed(values: Array, fmt: Format) -> Array:
+    zero = np.copysign(0.0, values) if fmt.has_negative_zero else np.zeros_like(values)
+    return np.where(np.abs(values) < fmt.smallest_normal, zero, values)
+
+
+def _has_no_place(values: Array, fmt: Format) -> Any:
+    """Return where a result has a sign, or is a zero, that the format has not."""
+    return ((values < 0) & (not fmt.signed)) | ((values == 0) & (not fmt.has_zero))
 
 
 # Tables ------------------------------------------------------------------------------------------
@@ -194,19 +223,15 @@ def _packed_results(how: ElementaryPlan) -> Array:
     return pack(results.astype(np.float32), kinds)
 
 
-# Rounding ----------------------------------------------------------------------------------------
-
-
-def _round(
-    found: StandIns, how: ElementaryPlan, key: int = 0, first: int = 0
-) -> tuple[Array, Array]:
-    """Return results, as float64, and their kinds."""
+def _round(found: StandIns, how: ElementaryPlan) -> tuple[Array, Array]:
+    """Return results, as float64, and their kinds, in a deterministic mode."""
     fmt, exact = how.fmt, found.values
-    has_no_place = ((exact < 0) & (not fmt.signed)) | ((exact == 0) & (not fmt.has_zero))
+    has_no_place = _has_no_place(exact, fmt)
     exact = np.where(has_no_place, np.nan, exact)
-    result = _converted(exact, fmt, how, key, first)
+    result = np.empty_like(exact)
+    conversion_kernel(fmt, "float64", "float64", how.rounding, how.overflow)(exact, result)
     result = np.where(np.isnan(exact), np.nan, result)
-    is_tiny, overflows = _range_events(exact, how, key, first)
+    is_tiny, overflows = _range_events(exact, how)
     if how.flush_to_zero:
         zero = np.copysign(0.0, exact) if fmt.has_negative_zero else np.zeros_like(exact)
         result = np.where(is_tiny, zero, result)
@@ -218,24 +243,10 @@ def _round(
     return result, kinds
 
 
-def _converted(x: Array, fmt: Format, how: ElementaryPlan, key: int, first: int) -> Array:
-    """Round float64 numbers with the plan's mode, and with the same random bits for any format."""
-    result = np.empty_like(x)
-    r = result_random_bits(fmt, how.rounding)
-    mode = (how.rounding, how.overflow)
-    conversion_kernel(fmt, "float64", "float64", *mode, r)(x, result, key, first)
-    return result
-
-
-def _range_events(exact: Array, how: ElementaryPlan, key: int, first: int) -> tuple[Array, Array]:
+def _range_events(exact: Array, how: ElementaryPlan) -> tuple[Array, Array]:
     """Return where results are tiny, and where they overflow."""
     fmt, size = how.fmt, np.abs(exact)
     is_tiny = (exact != 0) & (size < fmt.smallest_normal)
-    if how.rounding.is_stochastic:  # the same random bits decide
-        unbounded = np.abs(_converted(exact, _unbounded(fmt.precision), how, key, first))
-        if how.tiny_after_rounding:
-            is_tiny = (exact != 0) & (unbounded < fmt.smallest_normal)
-        return is_tiny, np.isfinite(exact) & ~(unbounded <= fmt.max)
     bits, negative = size.view(np.uint64), np.signbit(exact)
     beyond = overflow_thresholds(fmt, how.rounding, 64)
     if how.tiny_after_rounding:
@@ -244,13 +255,3 @@ def _range_events(exact: Array, how: ElementaryPlan, key: int, first: int) -> tu
         is_tiny = (exact != 0) & (bits < least)
     least = np.where(negative, np.uint64(beyond.negative), np.uint64(beyond.positive))
     return is_tiny, np.isfinite(exact) & (bits >= least)
-
-
-@functools.cache
-def _unbounded(precision: int) -> Format:
-    """Return a format of this precision, whose exponents go far beyond on either side.
-
-    It rounds by the same kernel as most formats; what is too large for it becomes infinite or NaN.
-    """
-    specials = Specials.IEEE if precision > 1 else Specials.FN
-    return Format(f"unbounded, p={precision}", 10, precision, specials)

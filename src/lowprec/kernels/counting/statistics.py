@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.kernels.compiler import from_dtype, types
+from lowprec.kernels.counting.vectors import LANES as LANES
+from lowprec.kernels.counting.vectors import tally_vectors
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kernel, swap_float_state
 
 if TYPE_CHECKING:
@@ -30,12 +32,10 @@ COUNTS = ("zeros", "new_zeros", "subnormals", "overflows", "nans", "infs", "meas
 EXTREMA = ("max_abs", "min_abs", "max_relative_error", "max_ulp_error")
 LOWEST_EXPONENT = -1074  # of the smallest float64
 EXPONENTS = 1023 - LOWEST_EXPONENT + 1
-LANES = 16
 
 SCALE = 600  # tiny numbers are squared times 2**600, huge ones times 2**-600
 _TINY, _HUGE = 2.0**-500, 2.0**500
 _UP, _DOWN = 2.0**SCALE, 2.0**-SCALE
-_INFINITY, _TWICE_BIAS = 2047 << 52, 2046 << 52  # bits of float64
 _SMALLEST_NORMAL = 2.0**-126  # of float32
 _LARGEST = 2.0**900  # relative errors beyond are told as this, so that no sum overflows
 
@@ -154,6 +154,14 @@ def _tally(
     swap_float_state(state)
 
 
+@kernel
+def _least_bits(limit: float, is_included: bool) -> Any:
+    """Return the bits of the least float32 beyond a limit, or the limit's own."""
+    nearest = np.float32(limit)
+    is_beyond = nearest > limit or (nearest == limit and is_included)
+    return np.uint32(np.float32(nearest).view(np.uint32) + np.uint32(not is_beyond))
+
+
 def _tally_lanes(
     values: Array,
     rounded: Array,
@@ -163,62 +171,32 @@ def _tally_lanes(
     sums: Array,
     exponents: Array,
 ) -> None:
-    """Do what `_tally` does with a multiple of `LANES` float32, without a branch: in vectors.
+    """Do what `_tally` does with a multiple of `LANES` float32, in vectors.
 
-    No float32 has a square or a quotient that float64 cannot hold. Each lane is summed plainly: at
-    most 1,024 terms of a block, so that the sums are good to 1024 * 2**-53, about 1e-13. Magnitudes
-    are compared as integers, which order them alike.
+    Each lane is summed plainly: at most 1,024 terms of a block, so that the sums are good to
+    1024 * 2**-53, about 1e-13. Magnitudes are compared as integers, which order them alike.
     """
     state = swap_float_state(EXACT_FLOATS)
-    maximum, smallest_normal, per_floor = limits[0], limits[1], 1.0 / limits[2]
-    above, above_is_lost = limits[3], limits[4] != 0.0
-    below, below_is_lost = limits[5], limits[6] != 0.0
-    zeros = new_zeros = subnormals = overflows = nans = infs = measured = np.int64(0)
-    max_bits, min_bits = np.int64(0), np.int64(_INFINITY)
-    relative_bits = ulp_bits = np.int64(0)
-    lanes = np.zeros((3, LANES))
-    for i in range(0, values.size, LANES):
-        for j in range(LANES):
-            x, y = np.float64(values[i + j]), np.float64(rounded[i + j])
-            a, z = abs(x), abs(y)
-            bits = np.float64(a).view(np.int64)
-            is_finite = a < np.inf
-            excess = (a - maximum) - (below if x < 0.0 else above)
-            edge_is_lost = below_is_lost if x < 0.0 else above_is_lost
-            lost = (not z < np.inf) | (excess > 0.0) | ((excess == 0.0) & edge_is_lost)
-            counted = is_finite & (a > 0.0)
-            kept = counted & (not lost)
-            nans += x != x
-            infs += a == np.inf
-            zeros += a == 0.0
-            overflows += is_finite & lost
-            measured += kept
-            new_zeros += kept & (z == 0.0)
-            subnormals += kept & (z > 0.0) & (z < smallest_normal)
-            max_bits = max(max_bits, bits if is_finite else np.int64(0))
-            min_bits = min(min_bits, bits if counted else np.int64(_INFINITY))
-            error = abs(x - y)
-            relative, square, noise = error / a, a * a, error * error
-            reciprocal = np.int64(_TWICE_BIAS - (bits & _INFINITY)).view(np.float64)
-            ulps = error * (reciprocal if a >= smallest_normal else per_floor)
-            relative = relative if kept else np.float64(0.0)
-            ulps = ulps if kept else np.float64(0.0)
-            relative_bits = max(relative_bits, np.float64(relative).view(np.int64))
-            ulp_bits = max(ulp_bits, np.float64(ulps).view(np.int64))
-            lanes[0, j] += relative
-            lanes[1, j] += square if kept else 0.0
-            lanes[2, j] += noise if kept else 0.0
+    known = np.empty(3, np.uint32)
+    known[0] = _least_bits(limits[0] + limits[3], limits[4] != 0.0)
+    known[1] = _least_bits(limits[0] + limits[5], limits[6] != 0.0)
+    known[2] = _least_bits(limits[1], True)
+    found, bits = np.empty(len(COUNTS), np.int64), np.empty((2, LANES), np.uint32)
+    lanes, errors = np.empty((3, LANES)), np.empty((2, LANES))
+    tally_vectors(values, rounded, known, 1.0 / limits[2], found, bits, lanes, errors)
     for row in range(3):
         for j in range(LANES):
             sums[row, 0], sums[row, 1] = _plus(sums[row, 0], sums[row, 1], lanes[row, j])
-    extrema[0] = max(extrema[0], np.int64(max_bits).view(np.float64))
-    extrema[1] = min(extrema[1], np.int64(min_bits).view(np.float64))
-    extrema[2] = max(extrema[2], np.int64(relative_bits).view(np.float64))
-    extrema[3] = max(extrema[3], np.int64(ulp_bits).view(np.float64))
-    found = (zeros, new_zeros, subnormals, overflows, nans, infs, measured)
-    for k in range(len(found)):
+    magnitudes = bits.view(np.float32)
+    for j in range(LANES):
+        extrema[0] = max(extrema[0], np.float64(magnitudes[0, j]))
+        extrema[1] = min(extrema[1], np.float64(magnitudes[1, j]))
+        extrema[2] = max(extrema[2], errors[0, j])
+        extrema[3] = max(extrema[3], errors[1, j])
+    found[6] = values.size - found[6]
+    for k in range(len(COUNTS)):
         counts[k] += found[k]
-    _add_exponents(values, zeros, exponents)
+    _add_exponents(values, found[0], exponents)
     swap_float_state(state)
 
 

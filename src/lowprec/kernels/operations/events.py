@@ -11,8 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lowprec.kernels.lanes import Lanes, select
-from lowprec.kernels.operations.rules import coded_bits, infinity, is_tiny, magnitude_bits
+from lowprec.kernels.lanes import Lanes
+from lowprec.kernels.operations.rules import (
+    coded_bits,
+    infinity,
+    is_tiny,
+    magnitude_bits,
+    side_of,
+)
 from lowprec.kernels.rules import convert
 
 if TYPE_CHECKING:
@@ -99,4 +105,4 @@ def overflows(
         above = bits.constant(infinity(x))
         c = c._replace(overflow_positive=above, overflow_negative=above)
         return magnitude_bits(convert(x, how.plan, c, R)).equals(infinity(x))
-    return bits >= select(x < 0.0, limits.overflow_negative, limits.overflow_positive)
+    return bits >= side_of(x, how, limits.overflow_positive, limits.overflow_negative)

@@ -354,6 +354,11 @@ def mod(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     return select(left.equals(0.0), zero, turned)
 
 
+def rounded(a: Lanes, how: OperationPlan) -> Lanes:
+    """Return a, which is an exact result, or stands for one."""
+    return a
+
+
 def absolute(a: Lanes, how: OperationPlan) -> Lanes:
     """Return |a|."""
     return magnitude(a)
@@ -393,6 +398,7 @@ OPERATIONS: dict[str, tuple[int, Callable[..., Lanes]]] = {
     "minimum": (2, minimum),
     "maximum": (2, maximum),
     "square": (1, square),
+    "round": (1, rounded),
     "abs": (1, absolute),
     "negative": (1, negative),
     "floor_divide": (2, floor_divide),
@@ -473,11 +479,18 @@ def is_tiny(x: Lanes, R: Lanes, how: OperationPlan, c: Constants, limits: Limits
     """
     bits = magnitude_bits(x)
     if not how.draws_tininess:
-        return bits < select(x < 0.0, limits.normal_negative, limits.normal_positive)
+        return bits < side_of(x, how, limits.normal_positive, limits.normal_negative)
     c = c._replace(max_code=c.max_code.constant((1 << (how.width - 1)) - 1))
     twice = magnitude_bits(convert(x + x, how.plan, c, R))
     least_normal = limits.smallest_normal + (1 << _TRAILING[how.width])
     return (bits < limits.smallest_normal) & (twice < least_normal)
+
+
+def side_of(x: Lanes, how: OperationPlan, positive: Lanes, negative: Lanes) -> Lanes:
+    """Return the limit for the sign of x; to nearest both are one number."""
+    if Rounding(how.plan.mode).is_nearest:
+        return positive
+    return select(x < 0.0, negative, positive)
 
 
 def flushed(x: Lanes, tiny: Lanes, how: OperationPlan) -> Lanes:
@@ -502,7 +515,11 @@ def round_result(x: Lanes, how: OperationPlan, c: Constants, limits: Limits, R: 
     """Return y, in a float as wide as x."""
     if how.flush_to_zero and not how.selects:
         x = flushed(x, is_tiny(x, R, how, c, limits), how)
-    return convert(x, how.plan, c, R, nan_is_canonical=True)
+    y = convert(x, how.plan, c, R, nan_is_canonical=True)
+    if not how.plan.variant.is_fnuz:
+        return y
+    # conversion gives the one NaN the sign of its code; that of an operation has none
+    return select(x.is_nan(), x.as_integers(), y.as_integers()).as_floats()
 
 
 def is_inexact(operands: list[Lanes], x: Lanes, y: Lanes, how: OperationPlan) -> Lanes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowprec.kernels.compiler import cgutils, get_or_insert_function, intrinsic, ir, types
 from lowprec.kernels.lanes import Lanes
-from lowprec.kernels.loops import constants_loader, keep, kept, spell
+from lowprec.kernels.loops import Elements, constants_loader, keep, kept, spell
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.operations.events import (
     EVENTS,
@@ -129,6 +129,9 @@ def _compute_vector(
     def elements(n: int) -> _Elements:
         return _Elements(context, builder, kinds[n], args[n], i, how.lanes, mask)
 
+    if mask is None:
+        for n in range(arity):
+            Elements(context, builder, kinds[n], args[n]).prefetch(i, how.lanes)
     loaded = [elements(n).load() for n in range(arity)]
     operands = read_operands(loaded, how, constants, limits)
     x = compute(operands, how)

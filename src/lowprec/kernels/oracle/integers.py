@@ -354,7 +354,7 @@ def _floor_divide(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
 
 @_inlined
 def _power_of_two_modulo(exponent: int, y: int) -> int:
-    """Return 2**exponent modulo y, of at most 11 bits, by squaring."""
+    """Return 2**exponent modulo y, of at most 12 bits, by squaring."""
     power, factor = 1 % y, 2 % y
     for place in range(9):
         power = power * factor % y if (exponent >> place) & 1 else power
@@ -383,6 +383,51 @@ def _mod(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
     return _special(code, events, infinite, t, first | (y == 0), unknown, f)
 
 
+@_inlined
+def _remainder(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
+    """Divide by twice b, which keeps whether the quotient by b is odd; then take the nearer of two.
+
+    What is left of a has the sign of a, or the other one where b goes once more into it.
+    """
+    s, x, e = _unpack(a, f)
+    _, y, h = _unpack(b, f)
+    first, second = _is_infinite(a, f), _is_infinite(b, f)
+    double, lowest = 2 * max(y, 1), min(e, h)
+    above = x * _power_of_two_modulo(max(e - h, 0), double) % double
+    up = min(max(h - e, 0), _SHORT)
+    below = x % (double << up)
+    size = (double << (0 if e >= h else up)) >> 1
+    left = above if e >= h else below
+    odd = left >= size
+    left = left - size if odd else left
+    is_more = (2 * left > size) | ((2 * left == size) & odd)
+    code, events = round_number(s ^ is_more, size - left if is_more else left, lowest, f, rule)
+    is_kept = second | (left == 0)
+    zero_or_a = a if second else (s << f.width)
+    code, events = (zero_or_a if is_kept else code), (0 if is_kept else events)
+    unknown = _is_nan(a, f) | _is_nan(b, f)
+    return _special(code, events, False, s, first | (y == 0), unknown, f)
+
+
+@_inlined
+def _place(code: int, f: Any) -> Any:
+    """Return where a number stands in the order of all; -0 comes before +0."""
+    magnitude = code & ((1 << f.width) - 1)
+    return ~magnitude if code >> f.width else magnitude
+
+
+@_inlined
+def _minimum(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
+    unknown = _is_nan(a, f) | _is_nan(b, f)
+    return (f.nan if unknown else a if _place(a, f) < _place(b, f) else b), 0
+
+
+@_inlined
+def _maximum(a: int, b: int, c: int, f: Any, rule: int) -> tuple[int, int]:
+    unknown = _is_nan(a, f) | _is_nan(b, f)
+    return (f.nan if unknown else b if _place(a, f) < _place(b, f) else a), 0
+
+
 #: by name: the number of operands, and the rule ``f(a, b, c, layout, rule) -> code, events``
 OPERATIONS: dict[str, tuple[int, Any]] = {
     "add": (2, _add),
@@ -391,6 +436,9 @@ OPERATIONS: dict[str, tuple[int, Any]] = {
     "divide": (2, _divide),
     "fma": (3, _fma),
     "sqrt": (1, _sqrt),
+    "remainder": (2, _remainder),
+    "minimum": (2, _minimum),
+    "maximum": (2, _maximum),
     "square": (1, _square),
     "abs": (1, _abs),
     "negative": (1, _negative),
