@@ -33,12 +33,6 @@ def check_is_array(out: Any) -> None:
         raise TypeError(f"out is a {type(out).__name__}; pass a numpy.ndarray")
 
 
-def is_numpys_own(out: Array) -> bool:
-    """Whether NumPy alone keeps an array's memory, so that nobody else can hold it unseen."""
-    base = out.base
-    return base is None or (type(base) is np.ndarray and base.base is None)
-
-
 def refuse_foreign_memory(out: Any, *operands: Array) -> None:
     """Raise if results written to `out` would change a torch tensor behind its back.
 

@@ -183,15 +183,6 @@ def _table(fmt: Format | IntegerFormat, is_offset: bool = False) -> Array:
     return np.asarray(decode(valid, fmt, dtype="float64"))
 
 
-def _scales(stored: Tensor, **more: Any) -> Scales:
-    """Return a grid of scales: of E8M0 codes where they are bytes, else of numbers."""
-    rows, columns = (1, *stored.shape)[-2:] if len(stored.shape) < 3 else _matrix(stored.shape)
-    if len(stored.shape) == 1:
-        rows, columns = stored.shape[0], 1
-    table = _table(float8_e8m0fnu) if stored.dtype in _BYTES else None
-    return Scales(stored, rows, columns, table, **more)
-
-
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1]
 
