@@ -701,7 +701,7 @@ class Sequential(Network):
             input_shape = self._seen_shape
         found = summarise(self, input_shape, None if policy is None else get_policy(policy))
         if is_a_statement(sys._getframe(1)):
-            print(found)
+            found.show()
         return found
 
     def build(self, input_shape: Sequence[int | None]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
+import shutil
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -98,6 +100,13 @@ class Summary:
 
         return as_text(self.__rich__())
 
+    def show(self) -> None:
+        """Print the table: at most as wide as the terminal, if stdout is one."""
+        from lowprec.show.text import as_text
+
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
+        print(as_text(self.__rich__(), min(width, _WIDTH)))
+
     def _repr_html_(self) -> str:
         head = "".join(
             f'<th style="text-align:{side}">{heading}</th>' for heading, side in _HEADINGS.items()
@@ -115,6 +124,7 @@ class Summary:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{totals}</p>"
 
 
+_WIDTH = 100  # columns
 _HEADINGS = {"#": "right", "Layer": "left", "Output shape": "left", "Parameters": "right"}
 
 
