@@ -114,7 +114,8 @@ def plan_formats(
     if spent() > bits * total * (1 + 1e-12):
         raise ValueError(
             f"{bits:g} bits a value are not enough: the cheapest formats take "
-            f"{spent() / total:.4g}; allow more, or compare cheaper formats"
+            f"{spent() / total:.4g} (block formats hold matrices of whole blocks alone); allow "
+            "more, or compare cheaper formats"
         )
     chosen = {name: choices[name][i] for name, i in taken.items() if i is not None}
     return FormatPlan(
