@@ -84,6 +84,12 @@ def decode_tensor(codes: torch.Tensor, fmt: str, dtype: torch.dtype) -> torch.Te
 @in_exact_state
 def as_array(x: torch.Tensor) -> Array:
     """Return the numbers of a CPU tensor as a contiguous array, float32 or wider."""
+    return np.ascontiguousarray(as_it_lies(x))
+
+
+@in_exact_state
+def as_it_lies(x: torch.Tensor) -> Array:
+    """Return the numbers of a CPU tensor as an array with its strides, float32 or wider."""
     if not x.is_cpu:
         raise NotImplementedError(
             f"a tensor is on {x.device}, where lowprec cannot do this; pass x.cpu() and move the "
@@ -92,4 +98,5 @@ def as_array(x: torch.Tensor) -> Array:
     x = x.detach().resolve_neg()
     if x.dtype in NARROW:
         x = decode_tensor(x.view(VIEW[x.dtype.itemsize]), spell(FORMAT_OF[x.dtype]), torch.float32)
-    return np.ascontiguousarray(x.numpy())
+    numbers: Array = x.numpy()
+    return numbers

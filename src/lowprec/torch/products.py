@@ -9,6 +9,7 @@ dx = ○gradients(Σ g·W), dW = ○gradients(Σ gᵀ·x) and db = ○gradients(
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from lowprec.accumulation import Accumulator, matmul
 from lowprec.blocks import BlockFormat
 from lowprec.formats import Format, float32, named_formats
 from lowprec.torch import operators
-from lowprec.torch.cpu import as_array
+from lowprec.torch.cpu import as_array, as_it_lies
 from lowprec.torch.door import round_to
 from lowprec.train.numerics import numerics_of
 
@@ -151,6 +152,7 @@ def rounded_both_ways(x: torch.Tensor, how: How) -> torch.Tensor:
 _KNOWN: dict[str, Accumulator] = {}
 
 
+@functools.lru_cache(256)
 def _spell(sums: Accumulator) -> str:
     text = repr(sums)
     _KNOWN.setdefault(text, sums)
@@ -161,7 +163,7 @@ def _multiply(a: torch.Tensor, b: torch.Tensor, left: str, right: str, sums: str
     how = _KNOWN[sums]
     if how.rng is None and _is_stochastic(how):
         how = dataclasses.replace(how, rng=operators.draw())
-    product = matmul(as_array(a), as_array(b), inputs=(left, right), accumulator=how)
+    product = matmul(as_it_lies(a), as_it_lies(b), inputs=(left, right), accumulator=how)
     return torch.from_numpy(np.ascontiguousarray(product, np.float32))
 
 
