@@ -59,6 +59,16 @@ def test_arrays_of_numpy_beside_tensors_are_read(is_archive, tmp_path):
     np.testing.assert_array_equal(found["mean"].read(), X)
 
 
+def test_an_archive_of_a_version_to_come_is_torchs_to_judge(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"w": torch.ones(2)}, tmp_path / "a.pt")
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    entry = content.rindex(b"PK\1\2")
+    content[entry + 6] = 228  # the version that is needed to unpack
+    (tmp_path / "a.pt").write_bytes(content)
+    assert open_tensors(tmp_path / "a.pt")["w"].shape == (2,)  # torch does not ask for it
+
+
 def test_what_is_not_torchs_is_refused_in_one_line(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "weights.bin").write_bytes(bytes([21, 0, 1, 2]) * 50)

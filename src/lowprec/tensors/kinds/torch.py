@@ -82,7 +82,7 @@ def _is_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, NotImplementedError, OSError):
         return True  # torch says what is wrong
     if any(name.endswith("/constants.pkl") for name in names):
         raise ValueError(
