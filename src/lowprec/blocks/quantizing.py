@@ -289,13 +289,29 @@ def _flat_pieces(x: Array) -> Any:
 
 def _run(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> None:
     """Write the elements, as codes or values, and where asked for the scales."""
-    if x.size and run_vectors(work, x, layout, out, scales):
+    if not x.size or run_vectors(work, x, layout, out, scales):
         return
     limit = _PIECE * (4 * work.threads if work.threads > 1 else 1)
-    if x.size:
-        for piece in layout.pieces(limit):
+    for piece in layout.pieces(limit):
+        part = None if scales is None else scales[layout.scales_of(piece)]
+        if not _run_copied(work, x[piece], layout, out[piece], part):
             where = [layout.place_of(piece), *layout.steps]
             _run_piece(work, x[piece], layout, where, piece, out[piece], scales)
+
+
+def _run_copied(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> bool:
+    """Convert a piece of other strides, or of narrower floats, through copies that vectors read."""
+    if work.mode != 0 or kernel_dtype(x.dtype) != np.float32:
+        return False
+    target = np.empty(out.shape, out.dtype.newbyteorder("="))
+    found = None if scales is None else np.empty(scales.shape, scales.dtype)
+    source = np.ascontiguousarray(x, np.float32)
+    if not run_vectors(work, source, layout._replace(shape=x.shape), target, found):
+        return False
+    out[...] = target
+    if scales is not None:
+        scales[...] = found
+    return True
 
 
 def run_vectors(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> bool:
