@@ -247,7 +247,14 @@ def test_values_of_pairs_are_those_that_mpmath_gives_with_more_bits(function):
     mpmath = pytest.importorskip("mpmath", reason="mpmath is not installed")
     rng = np.random.default_rng(13)
     x, y = np.ldexp(rng.uniform(1, 2, (2, 60)), rng.integers(-9, 6, (2, 60)))
-    short = [(9.0, 0.5), (2.25, -1.5), (2.0, -133.0), (3.0, 4.0), (1 + 2.0**-7, 2.0**-133)]
+    short = [
+        (9.0, 0.5),
+        (2.25, -1.5),
+        (2.0, -133.0),
+        (3.0, 4.0),
+        (0.21875, 15.0),
+        (1 + 2.0**-7, 2.0**-133),
+    ]
     for a, b in [*zip(x.tolist(), y.tolist(), strict=True), *short]:
         truth = true_pair_value(function, a, b)
         with mpmath.workprec(1500):

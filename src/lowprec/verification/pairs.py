@@ -183,7 +183,7 @@ def _power(x: float, y: float) -> Truth:
 
 
 def _cut_power(x: float, y: float) -> Truth:
-    """Return a power of a positive number, proved in fractions where it is a short number."""
+    """Return a power of a positive number, proved in fractions where mpmath cannot cut it."""
     mpmath = importlib.import_module("mpmath")
     for bits in _BITS:
         with mpmath.workprec(bits):
@@ -191,12 +191,14 @@ def _cut_power(x: float, y: float) -> Truth:
         found = cut(int(significand), int(exponent), bits)
         if found is not None:
             return Truth(False, *found)
-    lost = max(int(significand).bit_length() - _KEPT, 0)
-    kept, place = int(significand) + (1 << lost >> 1) >> lost, int(exponent) + lost
     n, k = y.as_integer_ratio()
-    if (kept * Fraction(2) ** place) ** k != Fraction(x) ** n:
+    whole, place = int(significand), int(exponent)
+    if (whole * Fraction(2) ** place) ** k != Fraction(x) ** n:
         raise ArithmeticError(f"power({x!r}, {y!r}) is too near to a short number to be cut off")
-    return Truth(False, kept, place)
+    lost = max(whole.bit_length() - _KEPT, 0)
+    if whole % (1 << lost) == 0:
+        return Truth(False, whole >> lost, place + lost)
+    return Truth(False, whole >> lost << 1 | 1, place + lost - 1)
 
 
 _TRUTHS: dict[str, Callable[[float, float], Truth]] = {
