@@ -233,3 +233,21 @@ def test_compressed_tensors_reads_the_same_values(fmt, tmp_path):
         np.testing.assert_allclose(theirs, ours, rtol=2.0**-7)
     else:
         np.testing.assert_array_equal(theirs, ours)
+
+
+def test_transformers_reads_the_same_values_of_tiles(tmp_path):
+    pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    from transformers.integrations.finegrained_fp8 import Fp8Dequantize
+
+    weights = {"experts.gate_up_proj": RNG.normal(size=(3, 256, 128)).astype("f4")}
+    weights["q.weight"] = RNG.normal(size=(256, 384)).astype("f4")
+    write_tensors(tmp_path / "a.safetensors", weights)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "fp8_128x128")
+    stored = safetensors.load_file(tmp_path / "b.safetensors")
+    read = Fp8Dequantize(None)._dequantize_one
+    for name in weights:
+        theirs = read(stored[name], stored[f"{name}_scale_inv"], output_dtype=torch.float32)
+        ours = open_tensors(tmp_path / "b.safetensors")[name].read()
+        np.testing.assert_array_equal(theirs.numpy(), ours)
