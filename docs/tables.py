@@ -211,6 +211,53 @@ def block_orders():
     return table([*heads, "theirs"], rows)
 
 
+# In some of the versions of NumPy that serve, and not in others.
+_OF_SOME_VERSIONS = """
+    concat cumulative_prod cumulative_sum in1d matvec row_stack trapz unstack vecdot vecmat
+"""
+
+
+def traced():
+    """Return what NumPy's functions are in a traced program."""
+    from lowprec.trace import operations
+    from lowprec.trace.functions import FUNCTIONS
+    from lowprec.trace.functions.table import EXACTLY, MARKED
+
+    def own(name, f):
+        return f.__name__ if isinstance(f, np.ufunc) else name  # `abs` is `absolute`
+
+    spaces = {"": np, "linalg.": np.linalg, "fft.": np.fft}
+    found = {
+        start + own(name, getattr(space, name)): getattr(space, name)
+        for start, space in spaces.items()
+        for name in space.__all__
+        if name not in _OF_SOME_VERSIONS.split() and callable(getattr(space, name))
+    }
+    ufuncs = {
+        name
+        for name, f in found.items()
+        if isinstance(f, np.ufunc) and f not in FUNCTIONS and f.nin <= 2 and f.nout == 1
+        and any(kinds[0] == "d" and kinds[-1] in "d?" for kinds in f.types)
+    }  # fmt: skip
+    dispatched = {name for name, f in found.items() if isinstance(f, type(np.sum))}
+    handled = {name for name, f in found.items() if f in FUNCTIONS}
+    exact = (EXACTLY & handled) | (ufuncs & operations.EXACT)
+    exact |= ufuncs & (operations.COMPARISONS | operations.QUESTIONS)
+    rounded = {name for name in ufuncs - exact if operations.method_of(name)}
+    kinds = {
+        "moved, chosen, compared: nothing is rounded": exact,
+        "the exact result, rounded once": rounded,
+        "sums, products, formulas: every step rounded": handled - exact - MARKED,
+        "the same, by pure NumPy for LAPACK; marked": handled & MARKED,
+        "float64's result, rounded once; marked": ufuncs - exact - rounded,
+        'refused, or rounded once by `leaks="round"`': dispatched - handled,
+    }
+    rows = [
+        [kind, " ".join(f"`{name}`" for name in sorted(names))] for kind, names in kinds.items()
+    ]
+    return table(["in a format", "NumPy's functions"], rows).replace("| --: |", "| :-- |")
+
+
 TABLES = {
     "block-formats": block_formats,
     "block-noise": block_noise,
@@ -221,6 +268,7 @@ TABLES = {
     "choices": choices,
     "roundings": roundings,
     "overflows": overflows,
+    "traced": traced,
 }
 
 

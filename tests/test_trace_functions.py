@@ -74,6 +74,8 @@ np.trapezoid(y, x); np.polyval(x[:3], y); np.vander(y[:3]); np.percentile(x, 30)
 np.cov(x, y); np.cov(t[0]); np.corrcoef(x, y); np.sinc(x); np.linspace(x[0], v, 5); np.logspace(0, v, 4)
 np.apply_along_axis(np.sum, 0, a); np.add.reduce(a); np.add.reduceat(x, [0, 3, 5]); math.fsum(x); math.dist(x, y)
 math.prod(y); math.erf(v); math.gamma(v); math.log(v, 2); np.nanstd(x); np.nanmax(x); np.multiply.reduce(a)
+np.nanprod(y); np.linalg.trace(t); np.linalg.matmul(a, s); np.linalg.tensordot(t, a, axes=1)
+np.fft.fftshift(x); np.fft.ifftshift(x); np.linalg.diagonal(t); np.linalg.outer(x, y)
 np.logaddexp2(x, y); np.maximum.reduce(a, axis=1); np.float_power(y, x); np.median(t, axis=0); np.spacing(v) * 0
 """
 # They compute in float64 without a counterpart here, and say so.

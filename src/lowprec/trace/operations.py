@@ -80,7 +80,6 @@ EXACT = frozenset(
         "fmax",
         "fmod",
         "nextafter",
-        "remainder",
         "heaviside",
         "conjugate",
     ]
@@ -108,11 +107,6 @@ def method_of(name: str) -> str | None:
     """Return the method of `Arithmetic` that a function of NumPy is, None if there is none."""
     method = METHODS.get(name)
     return method if method in _HAS else None
-
-
-def is_rounded_float64(name: str) -> bool:
-    """Whether a function is float64's result rounded once, correct but for float64's own error."""
-    return method_of(name) is None and name not in EXACT and name not in ("square", "hypot")
 
 
 class ErrorPass(NamedTuple):

@@ -38,8 +38,11 @@ for _name in _MOVES.split():
     if hasattr(np, _name):
         FUNCTIONS[getattr(np, _name)] = _moves(getattr(np, _name))
         EXACTLY.add(_name)
-if hasattr(np.linalg, "matrix_transpose"):
-    FUNCTIONS[np.linalg.matrix_transpose] = _moves(np.linalg.matrix_transpose)
+for _function in (
+    *(np.linalg.matrix_transpose, np.linalg.diagonal),
+    *(np.fft.fftshift, np.fft.ifftshift),
+):
+    FUNCTIONS[_function] = _moves(_function)
 
 
 def gathered(
@@ -113,7 +116,10 @@ _OTHERS = """
     argsort argpartition searchsorted digitize count_nonzero nonzero flatnonzero argwhere
     any all array_equal array_equiv allclose isclose shape ndim size real imag nan_to_num
     zeros_like ones_like empty_like full_like clip isnan isfinite isinf signbit sign floor
-    ceil trunc rint copysign histogram bincount
+    ceil trunc rint copysign histogram bincount array2string array_repr array_str astype
+    common_type fix iscomplex iscomplexobj isin isneginf isposinf isreal isrealobj lexsort
+    linalg.diagonal linalg.matrix_transpose fft.fftshift fft.ifftshift may_share_memory
+    nanargmax nanargmin nanmax nanmin piecewise real_if_close result_type shares_memory
 """
 EXACTLY.update(_OTHERS.split())
 
@@ -346,3 +352,7 @@ def _nan_to_num(
     result = np.where(np.isposinf(values), high if posinf is None else posinf, result)
     result = np.where(np.isneginf(values), -high if neginf is None else neginf, result)
     return engine.lowered(result)
+
+
+if hasattr(np, "astype"):
+    FUNCTIONS[np.astype] = lambda engine, x, dtype, **options: engine.astype(engine.array(x), dtype)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.trace.functions.table import implements, into
+from lowprec.trace.functions.table import FUNCTIONS, implements, into
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,3 +198,11 @@ def _cross(engine: Engine, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
         return engine.refuse(np.cross, (a, b, *args), kwargs)
     first, second = [1, 2, 0], [2, 0, 1]
     return x[..., first] * y[..., second] - x[..., second] * y[..., first]
+
+
+# `linalg` of the array API has the same under its own names, of the last two axes.
+FUNCTIONS[np.linalg.matmul], FUNCTIONS[np.linalg.outer] = _matmul, _outer_product
+FUNCTIONS[np.linalg.tensordot], FUNCTIONS[np.linalg.cross] = _tensordot, _cross
+FUNCTIONS[np.linalg.trace] = lambda engine, x, *, offset=0, dtype=None: _trace(
+    engine, x, offset, -2, -1
+)

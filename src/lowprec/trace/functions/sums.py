@@ -201,6 +201,9 @@ def _cumprod(engine: Engine, a: Any, axis: Any = None, dtype: Any = None, out: A
     return result if out is None else into(engine, out, result)
 
 
+FUNCTIONS[np.nanprod] = _without_nan(product)
+
+
 def _reduce(
     engine: Engine, ufunc: Any, site: Site, array: Any, axis: Any = 0, dtype: Any = None,
     keepdims: Any = False, initial: Any = None, where: Any = True, **kwargs: Any,
