@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lowprec.accumulation.accumulator import Accumulator
 from lowprec.arithmetic.arithmetic import Arithmetic
-from lowprec.arithmetic.flags import Events, Flags
+from lowprec.arithmetic.flags import Events
 from lowprec.conversion.door import round_to
 from lowprec.exact.limits import finfo
 from lowprec.formats import Format, float32, float64
@@ -26,25 +27,19 @@ Array = np.ndarray[Any, Any]
 _NOTHING = np.zeros(len(Events._fields), np.int64)
 
 
-class _Latest(Flags):
-    """The events of the latest operation alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Any = _NOTHING
-
-    def record(self, operation: str, counts: Any) -> None:
-        """Keep these counts."""
-        self.counts = counts
-
-
 class _Watched(Arithmetic):
     """An arithmetic that tells the events of its latest operation without adding them up."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.latest = _Latest()
-        self._flags = self.latest
+        self._latest: deque[tuple[str, Any]] = deque(maxlen=1)
+        assert self._flags is not None
+        self._flags.recorded = self._latest
+
+    @property
+    def latest(self) -> Any:
+        """The counts of `Events` of the latest operation."""
+        return self._latest[0][1] if self._latest else _NOTHING
 
 
 class Kit:
@@ -120,7 +115,7 @@ class Kit:
 
     def events(self) -> Any:
         """Return the counts of `Events` of the latest operation."""
-        return _NOTHING if self.arithmetic is None else self.arithmetic.latest.counts
+        return _NOTHING if self.arithmetic is None else self.arithmetic.latest
 
     def finfo(self) -> Any:
         """Return what `numpy.finfo` would say of the format."""
