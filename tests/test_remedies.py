@@ -5,6 +5,8 @@ is taken out of the message where it is code; a message that no longer prints it
 """
 
 import argparse
+import gc
+import itertools
 
 import ml_dtypes
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 import lowprec as lp
 from lowprec import tensors, train
+from lowprec.arrays.direct import Work
 from lowprec.cli import main
 
 BF16_BYTES = np.array([0x3F80, 0x4000], "u2").view("V2")
@@ -221,12 +224,10 @@ def test_a_list_is_no_format_and_no_mode(wrong):
 
 
 def test_what_is_kept_of_calls_is_bounded():
-    from lowprec.conversion import requests
-
-    for bias in range(1, 1000):
-        fmt = lp.Format(f"mine{bias}", 5, 6, bias=bias)
-        assert lp.encode(np.float64([0.0]), fmt).tolist() == [0]
-    assert len(requests.known) <= requests._MOST_KEPT
+    for bias, precision, overflow in itertools.product(range(1, 600), (6, 7), lp.Overflow):
+        fmt = lp.Format(f"mine{bias}", 5, precision, bias=bias)
+        assert lp.encode(np.float64([0.0]), fmt, overflow=overflow) == [0]
+    assert 100 < sum(isinstance(each, Work) for each in gc.get_objects()) <= 4096
 
 
 # Files -------------------------------------------------------------------------------------------
