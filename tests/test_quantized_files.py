@@ -12,7 +12,7 @@ import pytest
 import lowprec as lp
 from lowprec.cli import main
 from lowprec.tensors import convert, open_tensors, remote, write_tensors
-from lowprec.tensors.request import Request
+from lowprec.tensors.request import ConversionRequest
 
 DATA = Path(__file__).parent / "data" / "quantized"
 VALUES = np.load(DATA / "values.npz")
@@ -434,7 +434,7 @@ def test_a_large_checkpoint_needs_no_more_memory_than_a_small_one(tmp_path):
     assert [str(tensor.fmt) for tensor in tensors.values()] == [
         *("nvfp4", "fp8_128x128", "mxfp4", "bfloat16")
     ]
-    how = Request(lp.mxfp4, ("", ""), None, False, ("*",), ())
+    how = ConversionRequest(lp.mxfp4, ("", ""), None, False, ("*",), ())
     for tensor in tensors.values():
         assert len(how.planned(tensor)) == (2 if len(tensor.shape) == 2 else 1)
         for i, block in enumerate(tensor.values()):
