@@ -17,8 +17,7 @@ import lowprec
 
 ROOT = Path(lowprec.__file__).parent
 
-# A room imports from itself and from rooms before it. `testing` stands behind `verification`, whose
-# judgement its assertions tell.
+# A room imports from itself and from rooms before it.
 ORDER = [
     *(
         "common",
@@ -32,7 +31,7 @@ ORDER = [
         "blocks",
     ),
     *("arithmetic", "accumulation", "linalg", "analysis", "tensors", "train", "trace"),
-    *("torch", "jax", "verification", "testing", "report", "explorer", "cli"),
+    *("torch", "jax", "testing", "verification", "report", "explorer", "cli"),
     *("__main__", "__init__"),
 ]
 
@@ -40,9 +39,8 @@ ORDER = [
 HEAVY = {
     "numba": ("kernels/",),
     "llvmlite": ("kernels/",),
-    # verification/targets.py holds other libraries' conversions to the right values
-    "torch": ("torch/", "tensors/kinds/torch.py", "arrays/sources.py", "verification/targets.py"),
-    "jax": ("jax/", "verification/targets.py"),
+    "torch": ("torch/", "tensors/kinds/torch.py", "arrays/sources.py"),
+    "jax": ("jax/",),
 }
 
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from lowprec.analysis.conformance import conformance
 from lowprec.analysis.difference import diff
 from lowprec.analysis.difference_figures import roundings
 from lowprec.trace.tracing import trace
-from lowprec.verification.conformance import conformance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lowprec.analysis.conformance import Conversion
     from lowprec.analysis.difference_figures import Element
     from lowprec.blocks.formats import AnyFormatLike
     from lowprec.formats import FormatLike
     from lowprec.rounding import OverflowLike, RoundingLike
-    from lowprec.verification.conformance import Conversion
 
 __all__ = ["assert_close", "assert_conforms", "assert_holds"]
 

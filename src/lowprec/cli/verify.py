@@ -148,8 +148,8 @@ def _verify_target(options: argparse.Namespace) -> None:
     """Hold other people's conversions to the right values."""
     import json
 
+    from lowprec.analysis.conformance import conformance_page, junit
     from lowprec.common.outputs import check_outputs, write_output
-    from lowprec.verification.conformance import conformance_page, junit
     from lowprec.verification.targets import targets
 
     if options.output:

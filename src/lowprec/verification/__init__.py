@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
+from lowprec.analysis.conformance import Conformance, Difference, conformance
 from lowprec.verification.checks import Check, Mismatch, Part
-from lowprec.verification.conformance import Conformance, Difference, conformance
 from lowprec.verification.listing import OPERATIONS, checks
 from lowprec.verification.results import Report, Result
 from lowprec.verification.running import verify

@@ -13,11 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.blocks import quantize
-from lowprec.blocks.formats import BlockFormat, ScaleRule
-from lowprec.conversion import round_to
-from lowprec.formats import Format
-from lowprec.verification.conformance import (
+from lowprec.analysis.conformance import (
     OTHER,
     Cases,
     Conformance,
@@ -25,11 +21,15 @@ from lowprec.verification.conformance import (
     Judged,
     by_cause,
 )
+from lowprec.blocks import quantize
+from lowprec.blocks.formats import BlockFormat, ScaleRule
+from lowprec.conversion import round_to
+from lowprec.formats import Format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lowprec.verification.conformance import Conversion
+    from lowprec.analysis.conformance import Conversion
 
     Array = np.ndarray[Any, Any]
 

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.blocks.formats import ScaleRule
-from lowprec.conversion import decode
+from lowprec.analysis.conformance import conformance
 from lowprec.formats import NAMED, Format, Specials
 from lowprec.verification.block_conformance import block_conformance
-from lowprec.verification.conformance import conformance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lowprec.blocks.formats import AnyFormat, BlockFormat
-    from lowprec.verification.conformance import Conformance, Conversion
+    from lowprec.analysis.conformance import Conformance, Conversion
+    from lowprec.blocks.formats import AnyFormat
 
     Array = np.ndarray[Any, Any]
 
@@ -58,22 +56,21 @@ def _quietly(x: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _torch(fmt: Format) -> Conversion | None:
-    import torch
+    from lowprec.torch.own_conversions import torch_conversion
 
-    dtype = getattr(torch, fmt.name, None)
-    if not isinstance(dtype, torch.dtype) or fmt.name in ("float4_e2m1fn_x2", "float32", "float64"):
-        return None
-    codes = {8: torch.uint8, 16: torch.int16}[fmt.bits]
-    return lambda x: torch.from_numpy(x).to(dtype).view(codes).numpy()
+    return torch_conversion(fmt)
+
+
+def _torchao(fmt: AnyFormat) -> Conversion | None:
+    from lowprec.torch.own_conversions import torchao_conversion
+
+    return torchao_conversion(fmt)
 
 
 def _jax(fmt: Format) -> Conversion | None:
-    import jax.numpy as jnp
+    from lowprec.jax.own_conversions import jax_conversion
 
-    dtype = getattr(jnp, fmt.name, None)
-    if dtype is None or fmt.name in ("float32", "float64"):
-        return None
-    return lambda x: np.asarray(jnp.asarray(x, jnp.float32).astype(dtype))
+    return jax_conversion(fmt)
 
 
 def _gfloat(fmt: Format) -> Conversion | None:
@@ -105,57 +102,6 @@ def _mlx(fmt: Format) -> Conversion | None:
     if dtype is None:
         return None
     return lambda x: np.array(mx.array(x).astype(dtype).astype(mx.float32))
-
-
-def _torchao(fmt: AnyFormat) -> Conversion | None:
-    import torch
-
-    if not isinstance(fmt, Format):
-        return _torchao_blocks(fmt)
-    from torchao.prototype.custom_fp_utils import _f32_to_floatx_unpacked
-
-    sizes = {"float6_e3m2fn": (3, 2), "float6_e2m3fn": (2, 3), "float4_e2m1fn": (2, 1)}
-    size = sizes.get(fmt.name)
-    if size is None:
-        return None
-    return lambda x: _f32_to_floatx_unpacked(torch.from_numpy(x), *size).numpy()
-
-
-def _torchao_blocks(fmt: BlockFormat) -> Conversion | None:
-    import torch
-    from torchao.prototype.mx_formats import mx_tensor as mx
-
-    elements: dict[str, Any] = {
-        "float8_e4m3fn": torch.float8_e4m3fn,
-        "float8_e5m2": torch.float8_e5m2,
-        "float6_e2m3fn": "fp6_e2m3",
-        "float6_e3m2fn": "fp6_e3m2",
-        "float4_e2m1fn": torch.float4_e2m1fn_x2,
-    }
-    inner = fmt.element
-    element = elements.get(inner.name)
-    if (
-        element is None
-        or not isinstance(inner, Format)
-        or fmt.block != 32
-        or fmt.rule is ScaleRule.AMAX
-        or fmt.tensor_scale
-    ):
-        return None
-    mode = mx.ScaleCalculationMode(fmt.rule.value)
-
-    def convert(x: Array) -> Array:
-        scales, codes = mx.to_mx(torch.from_numpy(x), element, 32, mode)
-        codes = codes.view(torch.uint8)
-        if fmt.element.name == "float4_e2m1fn":
-            codes = mx.unpack_uint4(codes)
-        values = decode(codes.numpy().reshape(x.shape), inner, dtype="float64")
-        stored = scales.view(torch.uint8).numpy().reshape(-1, 1)
-        steps: Array = decode(stored, fmt.scale, dtype="float64")
-        with np.errstate(invalid="ignore"):
-            return np.asarray(values * steps)
-
-    return convert
 
 
 class _Adapter(NamedTuple):
