@@ -117,10 +117,3 @@ def test_a_command_is_found_everywhere(changed):
     assert run(changed, None, "ulps", "1.0").strip() == "0.0078125"
     assert "show the spacing of a format" in run(changed, None, "--help")
     assert "example: lowprec ulps" in run(changed, None, "ulps", "--help")
-
-
-def test_the_page_has_the_order_that_the_test_of_the_house_holds():
-    from test_house import ORDER
-
-    shown = re.search(r"```\n(common.*?)```", PAGE, re.DOTALL)[1]
-    assert re.findall(r"\w+", shown) == [room for room in ORDER if room.isalpha()]

@@ -18,14 +18,14 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SOURCE = ROOT / "src" / "lowprec"
-ROW, NAMES, CELL, TOP, MOST = 22, 118, 15, 96, 68
+ROW, NAMES, CELL, TOP, MOST = 36, 96, 12, 84, 62
 
 sys.path.insert(0, str(ROOT / "tests"))
 
 import test_house  # noqa: E402
 
 STYLE = """
-text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+text { font-family: system-ui, sans-serif; font-size: 12px; fill: #1f2328 }
 .room { font-weight: 600 } .says { fill: #59636e } .own { fill: #1f2328 }
 .needs { fill: #0969da } .row { fill: #f6f8fa }
 @media (prefers-color-scheme: dark) {
@@ -56,8 +56,8 @@ def says(room: str) -> str:
 def svg() -> str:
     """Return the picture: a row for each room, a dot under each room that it imports from."""
     needs = rooms()
-    names, texts = list(needs), NAMES + CELL * len(needs) + 12
-    width, height = texts + 470, TOP + ROW * len(names) + 8
+    names = list(needs)
+    width, height = NAMES + CELL * len(names) + 24, TOP + ROW * len(names)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
         "<title>The rooms of lowprec: each imports only from rooms above it</title>",
@@ -75,14 +75,12 @@ def svg() -> str:
         for column, other in enumerate(names):
             x = NAMES + CELL * column + 7
             if other in needs[room]:
-                parts.append(f'<circle class="needs" cx="{x}" cy="{y + 11}" r="4.5"/>')
+                parts.append(f'<circle class="needs" cx="{x}" cy="{y + 11}" r="4"/>')
             elif other == room:
                 parts.append(
                     f'<rect class="own" x="{x - 4}" y="{y + 7}" width="8" height="8" rx="1"/>'
                 )
-        parts.append(
-            f'<text class="says" x="{texts}" y="{y + 16}">{html.escape(says(room))}</text>'
-        )
+        parts.append(f'<text class="says" x="4" y="{y + 31}">{html.escape(says(room))}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
