@@ -227,7 +227,7 @@ def test_what_is_kept_of_calls_is_bounded():
     for bias, precision, overflow in itertools.product(range(1, 600), (6, 7), lp.Overflow):
         fmt = lp.Format(f"mine{bias}", 5, precision, bias=bias)
         assert lp.encode(np.float64([0.0]), fmt, overflow=overflow) == [0]
-    assert 100 < sum(isinstance(each, Work) for each in gc.get_objects()) <= 4096
+    assert 100 < sum(type(each) is Work for each in gc.get_objects()) <= 4096
 
 
 # Files -------------------------------------------------------------------------------------------
