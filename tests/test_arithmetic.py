@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 
@@ -128,8 +129,15 @@ def test_so_are_the_results_that_are_exact_or_like_those_of_others(operation, ro
         check(fmt, operation, rounding)
 
 
-@pytest.mark.parametrize("fmt", OTHERS, ids=name)
-@pytest.mark.parametrize("operation", ["add", "divide", "fma", "floor_divide", "mod", "negative"])
+SOME = ["add", "divide", "fma", "floor_divide", "mod", "negative"]
+USUAL = [fmt for fmt in OTHERS if fmt not in RARE]
+
+
+@pytest.mark.parametrize(
+    ("fmt", "operation"),
+    [*itertools.product(USUAL, SOME), *covering([f for f in OTHERS if f in RARE], SOME)],
+    ids=name,
+)
 def test_the_exact_result_is_rounded_once_in_every_format(fmt, operation):
     check(fmt, operation, "ties_to_even", count=200)
 

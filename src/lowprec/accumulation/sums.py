@@ -62,7 +62,7 @@ class _Reduction(Protocol):
         axis: int | tuple[int, ...] | None = None,
         *,
         keepdims: Literal[True],
-    ) -> Array: ...
+    ) -> np.ndarray[Any, np.dtype[Any]]: ...
     @overload
     def __call__(
         self,
