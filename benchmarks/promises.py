@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from measures import Measure
     from timing import Quartiles
 
-SIZES = {"10⁶": 10**6, "10⁷": 10**7}
+SIZES = {"10⁵": 10**5, "10⁶": 10**6, "10⁷": 10**7}  # all columns
+OUT_OF_CACHE = {"10⁶": 10**6, "10⁷": 10**7}
 LARGE, MILLION = {"10⁷": 10**7}, {"10⁶": 10**6}
 ONCE = {"measured": 10}
 DIRECTED = ("toward_zero", "away_from_zero", "toward_positive", "toward_negative")
@@ -56,7 +57,7 @@ class Promise(NamedTuple):
     limit: float
     unit: str
     measure: Measure
-    sizes: dict[str, int] = SIZES
+    sizes: dict[str, int] = OUT_OF_CACHE
     at_least: bool = False
     needs: tuple[str, ...] = ()
 

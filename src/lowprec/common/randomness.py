@@ -9,6 +9,7 @@ training that is run again is the same.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,10 @@ import numpy as np
 if TYPE_CHECKING:
     RNGLike = np.random.Generator | np.random.SeedSequence | int | None
 
-_OF_64_BITS = (np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64)
+
+@functools.cache  # numpy.random is imported where it is first needed
+def _of_64_bits() -> tuple[type, ...]:
+    return np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64
 
 
 def as_generator(rng: RNGLike) -> np.random.Generator:
@@ -48,6 +52,6 @@ def as_generator(rng: RNGLike) -> np.random.Generator:
 def draw_key(rng: RNGLike) -> int:
     """Draw the key of one stochastic call."""
     generator = rng if type(rng) is np.random.Generator else as_generator(rng)
-    if type(generator.bit_generator) in _OF_64_BITS:  # the same number in a tenth of the time
+    if type(generator.bit_generator) in _of_64_bits():  # the same number in a tenth of the time
         return int(generator.bit_generator.random_raw())
     return int(generator.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
