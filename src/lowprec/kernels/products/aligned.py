@@ -31,11 +31,12 @@ from lowprec.kernels.compiler import types
 from lowprec.kernels.loops import (
     EXACT_FLOATS,
     compile_as,
+    kept,
     kernel,
     load_constants,
     swap_float_state,
 )
-from lowprec.kernels.sums.orders import rounded
+from lowprec.kernels.sums.orders import NATIVE, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -268,6 +269,7 @@ def make_aligned(width: Width, plan: str) -> Callable[..., None]:
     """
     real, integer, of_exponents = width.float, width.integer, width.exponent
     exponent, is_narrow = of_exponents.type, integer.itemsize == 4
+    is_cut = is_narrow and plan != NATIVE and kept(plan).mode == "toward_zero"
     find_highest = _finding_highest(width)
     add_terms = _adding_values(width) if width.has_values else _adding_significands(width)
 
@@ -282,6 +284,10 @@ def make_aligned(width: Width, plan: str) -> Callable[..., None]:
         specials = np.zeros(COLUMNS, np.float64)
         accumulators = np.empty(COLUMNS, np.float64)
         exponents = accumulators.view(np.int64)  # the same memory, read as integers
+        results = np.empty(COLUMNS, np.int64)
+        shift = 52 - np.int64(constants[0])  # bits that the format does not have
+        least = np.int64(constants[1]) << 52
+        most = (np.int64(constants[2]) << shift) + least - (1 << 52)
         for i in range(rows):
             for j in range(columns):
                 accumulators[j] = c[i, j]
@@ -294,6 +300,21 @@ def make_aligned(width: Width, plan: str) -> Callable[..., None]:
                     sums[j] = integer.type(0)
                 find_highest(ea, eb, highest, i, first, last)
                 add_terms(sa, ea, sb, eb, highest, scales, sums, i, first, last, k)
+                if is_cut and not xa.shape[0]:  # normal results have bits cut off, no more
+                    others = 0
+                    for j in range(columns):
+                        m = np.int64(highest[j])
+                        power = power_of((k - m + 1023) << 52)
+                        total = np.float64(sums[j]) + np.trunc(accumulators[j] * power)
+                        value = np.float64(total * power_of((m - k + 1023) << 52))
+                        bits = value.view(np.int64)
+                        magnitude = bits & 0x7FFFFFFFFFFFFFFF
+                        others |= ((magnitude < least) | (magnitude > most)) & (magnitude != 0)
+                        results[j] = 0 if magnitude == 0 else bits >> shift << shift
+                    if others == 0:
+                        for j in range(columns):
+                            exponents[j] = results[j]
+                        continue
                 if xa.shape[0]:
                     for j in range(columns):
                         specials[j] = 0.0
