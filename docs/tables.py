@@ -123,11 +123,18 @@ def speed():
     guide = (DOCS / "guides" / "benchmarks.md").read_text(encoding="utf-8")
     measured = re.search(r"<!-- python benchmarks/speed_table.*?<!-- end of the", guide, re.DOTALL)
     lines = measured[0].splitlines()[1:-1]
-    heads, rule, *rows = (line for line in lines if line.startswith("|"))
-    chosen = [row for row in rows if row.split("|")[1].strip() in SHOWN]
+    heads, rule, *rows = (_cells(line) for line in lines if line.startswith("|"))
+    rows = [row for row in rows if row[0] in SHOWN]
+    kept = [column for column in range(len(heads)) if {row[column] for row in rows} != {"–"}]
+    chosen = [[row[column] for column in kept] for row in (heads, rule, *rows)]
     date = re.search(r"On the machine named below, on ([\d-]+)", guide)[1]
     machine = next(line for line in reversed(lines) if line.strip())
-    return "\n".join([heads, rule, *chosen, "", f"{date}, {machine}", ""])
+    table_lines = [f"| {' | '.join(row)} |" for row in chosen]
+    return "\n".join([*table_lines, "", f"{date}, {machine}", ""])
+
+
+def _cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def block_formats():
