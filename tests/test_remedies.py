@@ -224,10 +224,12 @@ def test_a_list_is_no_format_and_no_mode(wrong):
 
 
 def test_what_is_kept_of_calls_is_bounded():
-    for bias, precision, overflow in itertools.product(range(1, 600), (6, 7), lp.Overflow):
+    calls = [*itertools.product(range(1, 1000), (6, 7), lp.Overflow)]
+    for bias, precision, overflow in calls:
         fmt = lp.Format(f"mine{bias}", 5, precision, bias=bias)
         assert lp.encode(np.float64([0.0]), fmt, overflow=overflow) == [0]
-    assert 100 < sum(type(each) is Work for each in gc.get_objects()) <= 4096
+    kept = sum(type(each) is Work for each in gc.get_objects())
+    assert 100 < kept < len(calls) * 5 / 8
 
 
 # Files -------------------------------------------------------------------------------------------
