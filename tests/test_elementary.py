@@ -25,7 +25,7 @@ import numba
 import numpy as np
 import oracle
 import pytest
-from table import DETERMINISTIC, POLICIES, STOCHASTIC, assert_same, name, policies
+from table import DETERMINISTIC, POLICIES, STOCHASTIC, assert_same, covering, name, policies
 
 import lowprec as lp
 from lowprec import Format, Overflow, Rounding
@@ -211,8 +211,7 @@ def check(function, fmt, x, truth, rounding, overflow):
 # Every code --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("function", UNARY)
-@pytest.mark.parametrize("fmt", SMALL, ids=name)
+@pytest.mark.parametrize(("function", "fmt"), covering(UNARY, SMALL), ids=name)
 def test_every_code_of_a_small_format_is_rounded_correctly(fmt, function):
     x = values_of(np.arange(1 << fmt.bits), fmt)
     truth = truths(function, x, remembered_value)

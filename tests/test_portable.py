@@ -63,7 +63,11 @@ def test_torch_gets_the_kernels_bits(fmt):
         same_bits(ours.numpy(), kernel(x, fmt, mode, "ieee"), x)
 
 
-@pytest.mark.parametrize("fmt", HELD, ids=name)
+@pytest.mark.parametrize(
+    "fmt",
+    [pytest.param(f, marks=pytest.mark.slow if i % 3 else ()) for i, f in enumerate(HELD)],
+    ids=name,
+)
 def test_jax_gets_the_kernels_bits(fmt):
     jnp = pytest.importorskip("jax.numpy", reason="jax is not installed")
     x, i = numbers(fmt), HELD.index(fmt)
