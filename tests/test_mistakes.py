@@ -68,6 +68,10 @@ MISTAKES = {
         "fit(data=(IRIS.x_train, list('abcabc')))",
         ("'a' is not a number", "np.unique(x, return_inverse=True)[1]"),
     ),
+    "digits as labels that are text": (
+        "fit(data=(IRIS.x_train, list('010101')))",
+        ("text such as 0", "np.unique(x, return_inverse=True)[1]"),
+    ),
     "a policy for everything": (
         "train.set_global_policy('mixed_bfloat16')",
         ("'set_global_policy'", "pass policy="),
@@ -216,6 +220,9 @@ REMEDIES = {
     ),
     "strings as labels": (
         "fit(data=(IRIS.x_train, np.unique(list('abcabc'), return_inverse=True)[1]))"
+    ),
+    "digits as labels that are text": (
+        "fit(data=(IRIS.x_train, np.unique(list('010101'), return_inverse=True)[1]))"
     ),
     "a policy for everything": "compiled('adam', 'mse', policy='mixed_bfloat16')",
     "a file's name for an array": 'lp.compare(lp.tensors.open_tensors("weights.npy"))',

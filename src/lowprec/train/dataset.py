@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from typing import Any, NamedTuple
@@ -277,6 +278,8 @@ def array_of(field: str, values: Any) -> Array:
     """Return what a user gives as an array, pandas' tables with their dtypes' names too."""
     kinds = getattr(values, "dtypes", None)  # of a DataFrame or a Series of pandas
     if kinds is None or not hasattr(values, "to_numpy") or isinstance(values, np.ndarray):
+        if field.startswith("y") and isinstance(values, list | tuple | np.ndarray):
+            _refuse_digits_as_text(field, np.asarray(values))
         return as_array(values)
     array = np.asarray(values)
     if array.dtype.kind in "biuf":
@@ -291,6 +294,18 @@ def array_of(field: str, values: Any) -> Array:
             "pandas.get_dummies(table, dtype=float), for labels pandas.factorize(column)[0]"
         )
     return as_array(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _refuse_digits_as_text(field: str, values: Array) -> None:
+    if values.dtype.kind not in "SU" or not values.size:
+        return
+    with contextlib.suppress(ValueError):  # words: `as_array` says what to do
+        values.astype(np.float64)
+        raise TypeError(
+            f"{field} holds text such as {values.flat[0]!s:.20}; for labels pass "
+            "np.unique(x, return_inverse=True)[1], which numbers them, for numbers "
+            "x.astype('float64')"
+        )
 
 
 def _is_number(kind: str) -> bool:
