@@ -162,7 +162,7 @@ class RandomUniform:
 
 
 @dataclasses.dataclass(frozen=True)
-class TruncatedNormal:
+class TruncatedNormal(RandomNormal):
     """Normal weights, redrawn beyond two standard deviations.
 
     Parameters
@@ -174,14 +174,6 @@ class TruncatedNormal:
     seed : int, optional
         As for `VarianceScaling`.
     """
-
-    stddev: float = 0.05
-    mean: float = 0.0
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.stddev >= 0:
-            raise ValueError(f"stddev is {self.stddev}; use 0 or more")
 
     @in_exact_state
     def __call__(self, shape: Shape, rng: np.random.Generator) -> Array:

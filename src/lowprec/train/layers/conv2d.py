@@ -53,7 +53,7 @@ class Conv2D(Activated):
     Raises
     ------
     ValueError
-        If a number or a name is none that serves.
+        If a number or a name does not serve.
 
     Examples
     --------

@@ -44,7 +44,7 @@ class Dense(Activated):
     Raises
     ------
     ValueError
-        If a number or a name is none that serves.
+        If a number or a name does not serve.
 
     Examples
     --------

@@ -92,7 +92,7 @@ class BatchNormalization(_Normalization):
     Raises
     ------
     ValueError
-        If a number or a name is none that serves.
+        If a number or a name does not serve.
 
     Examples
     --------
@@ -173,7 +173,7 @@ class LayerNormalization(_Normalization):
     Raises
     ------
     ValueError
-        If a number or a name is none that serves.
+        If a number or a name does not serve.
 
     Examples
     --------

@@ -69,7 +69,7 @@ class MaxPooling2D(_Pooling2D):
     Raises
     ------
     ValueError
-        If a number or a name is none that serves.
+        If a number or a name does not serve.
 
     Examples
     --------
@@ -124,7 +124,7 @@ class AveragePooling2D(_Pooling2D):
     Raises
     ------
     ValueError
-        If a number or a name is none that serves.
+        If a number or a name does not serve.
 
     Examples
     --------
