@@ -52,12 +52,17 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, **_):
-    """Lead links to notebooks to their pages, and put each command's help where it is asked for."""
+    """Lead links to notebooks to their pages, and put each command's help where it is asked for.
+
+    The word that stands for an empty line in examples that are run becomes one.
+    """
     here = "../" * page.file.src_uri.count("/")
     linked = re.sub(
         r"\]\((?:\.\./)+notebooks/(\w+)\.ipynb\)", rf"]({here}notebooks/\1.md)", markdown
     )
-    return re.sub(r"<!-- help: (\w*) -->", lambda found: _help(found[1]), linked)
+    return re.sub(r"<!-- help: (\w*) -->", lambda found: _help(found[1]), linked).replace(
+        "\n<BLANKLINE>\n", "\n\n"
+    )
 
 
 def page_of(notebook, stem):
