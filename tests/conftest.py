@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from hypothesis import settings
@@ -165,6 +167,15 @@ def built_site(once):
         return folder
 
     return once("site", build)
+
+
+@pytest.fixture(autouse=True)
+def _same_draws_in_every_run():
+    """Let what is drawn without a seed (by Keras, torch, snippets) be the same in every run."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (courses' snippets draw from it)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture

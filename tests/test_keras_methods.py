@@ -494,12 +494,16 @@ def test_schedules_and_initializers_with_kerass_names_are_kerass(keras):
         ours = getattr(train.schedules, name)(*words)
         rates = [[float(one(step)) for step in range(40)] for one in (theirs, ours)]
         np.testing.assert_allclose(rates[1], rates[0], rtol=1e-5)
+    # Keras' "truncated" draws may lie outside two deviations (it gives up after four tries: 1 of
+    # 20,000 at 2.27 for TruncatedNormal(0, 1, seed=9)), ours never; so quantiles are compared
     rng = np.random.default_rng(0)
     for name in ("RandomUniform", "TruncatedNormal", "HeNormal", "GlorotUniform", "Zeros", "Ones"):
         theirs = np.asarray(getattr(keras.initializers, name)()((200, 100)).detach())
         ours = getattr(train.initializers, name)()((200, 100), rng)
-        bounds = theirs.std(), theirs.min(), theirs.max()
-        np.testing.assert_allclose((ours.std(), ours.min(), ours.max()), bounds, rtol=0.05)
+        spreads = [[drawn.std(), *np.quantile(drawn, (0.01, 0.99))] for drawn in (ours, theirs)]
+        np.testing.assert_allclose(*spreads, rtol=0.05)
+    edge = 2 * np.sqrt(2 / 200) / 0.87962566103423978
+    assert 0.99 * edge < np.abs(train.initializers.HeNormal()((200, 100), rng)).max() <= edge
 
 
 @keras_warns
