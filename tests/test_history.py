@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import json
+import pickle
 import zipfile
 
 import numpy as np
@@ -62,6 +64,21 @@ def test_a_saved_history_loads_bit_for_bit(tmp_path):
     for name in ("loss_scales", "skipped_steps", "skip_reasons", "epoch", "facts"):
         assert getattr(loaded, name) == getattr(saved, name)
     assert loaded.recorder is None
+
+
+def test_the_state_knows_what_each_array_is(tmp_path):
+    saved = example()
+    saved.save(tmp_path / "h.npz")
+    copies = (
+        copy.deepcopy(saved),
+        pickle.loads(pickle.dumps(saved)),
+        History.load(tmp_path / "h.npz"),
+    )
+    for history in (saved, *copies):
+        told = [(slot, slot.kind, slot.parameter) for slot in history.state]
+        name = "first_moment/0/kernel"
+        assert told == [(name, "first_moment", "0/kernel"), ("step", "step", "")]
+        assert history.state[name] is history.state[told[0][0]]
 
 
 def test_nan_in_a_curve_keeps_its_bits(tmp_path):

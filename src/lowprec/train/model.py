@@ -19,6 +19,7 @@ from lowprec.train.callbacks import Callback
 from lowprec.train.dataset import array_of
 from lowprec.train.layers.input import Input
 from lowprec.train.network import Network, Params
+from lowprec.train.optimizing.state import KAHAN
 from lowprec.train.policy import get_policy
 from lowprec.train.running import loop, passes, prediction
 from lowprec.train.running.feeding import inputs_of
@@ -581,7 +582,7 @@ class Sequential(Network):
             return
         self._params = TrainedParams(kept, target_scale_of(params))
         if self._earlier is not None:  # what Kahan's sums kept belonged to the parameters before
-            state = {n: s for n, s in self._earlier.state.items() if not n.startswith("kahan/")}
+            state = {n: s for n, s in self._earlier.state.items() if n.kind != KAHAN}
             self._earlier = dataclasses.replace(self._earlier, state=state)
 
     def get_weights(self) -> list[Array]:

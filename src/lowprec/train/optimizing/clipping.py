@@ -13,7 +13,8 @@ from lowprec.train.optimizing.transforms import Transform, each
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lowprec.train.optimizing.transforms import Params, State, Step, Store
+    from lowprec.train.optimizing.state import State
+    from lowprec.train.optimizing.transforms import Params, Step, Store
 
 Array = np.ndarray[Any, Any]
 

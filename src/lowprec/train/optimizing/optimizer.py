@@ -17,7 +17,8 @@ from lowprec.train.optimizing.transforms import as_it_is, chain
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lowprec.train.optimizing.transforms import Params, State, Store, Transform
+    from lowprec.train.optimizing.state import State
+    from lowprec.train.optimizing.transforms import Params, Store, Transform
 
 Rate = float | Callable[[int], float]
 """A learning rate: a number, or a schedule, a function of the finished steps."""
@@ -79,7 +80,7 @@ class Optimizer:
         return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in numbers.items())})"
 
     def init(self, params: Params) -> State:
-        """Return the state before the first step: ``"first_moment/0/kernel"``, …, flat."""
+        """Return the state before the first step, by `Slot`: ``"first_moment/0/kernel"``, …."""
         return self.transform.init(params)
 
     @in_exact_state
@@ -98,7 +99,7 @@ class Optimizer:
         ----------
         gradients : dict of str to ndarray
             Unscaled gradients of the loss, some or all parameters'; overwritten.
-        state : dict of str to ndarray
+        state : dict of Slot to ndarray
             What `init` or the last step gave; overwritten.
         params : dict of str to ndarray
             The parameters, which are only read.
@@ -112,7 +113,7 @@ class Optimizer:
 
         Returns
         -------
-        updates, state : dict of str to ndarray
+        updates, state : dict of str to ndarray, dict of Slot to ndarray
             Infinite or NaN where the arithmetic, that of the arrays' dtype, makes it so.
         """
         with np.errstate(all="ignore"):

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.train.optimizing.state import Slot, State
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
-State = dict[str, Array]
 Store = Callable[[Array], Array]
+_slot = functools.lru_cache(4096)(Slot)  # every step asks for the same ones
 
 
 def as_it_is(array: Array) -> Array:
@@ -30,7 +32,7 @@ class Transform(NamedTuple):
     Attributes
     ----------
     init : callable
-        ``init(params) -> state``: flat, keys such as ``"first_moment/0/kernel"``, arrays of the
+        ``init(params) -> state``: by `Slot`, such as ``"first_moment/0/kernel"``, arrays of the
         parameters' shapes and dtypes.
     update : callable
         ``update(gradients, state, params, step, rate, store) -> (updates, state)``: `step` counts
@@ -135,7 +137,7 @@ def each(rule: Callable[..., None], **kept: float) -> Transform:
 
 def _fill(kept: Mapping[str, float], params: Params) -> State:
     return {
-        f"{kind}/{name}": np.full_like(parameter, first)
+        _slot(kind, name): np.full_like(parameter, first)
         for kind, first in kept.items()
         for name, parameter in params.items()
     }
@@ -153,7 +155,7 @@ def _apply(
 ) -> tuple[Params, State]:
     for name, g in gradients.items():
         at = Step(step, rate, params[name], store)
-        rule(g, at, *(state[f"{kind}/{name}"] for kind in kinds))
+        rule(g, at, *(state[_slot(kind, name)] for kind in kinds))
     return gradients, state
 
 

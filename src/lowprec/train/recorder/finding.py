@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from lowprec.train.optimizing.state import Slot
+
 if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
 
@@ -15,6 +17,7 @@ _WORDS = {
     "weight_gradient": "weight gradients",
     "moment": "moments",
 }
+_STATES = {"sum_of_squares": "sums of squares"}  # more than one, where an s does not say it
 
 
 class Finding(NamedTuple):
@@ -50,15 +53,14 @@ class Finding(NamedTuple):
 def name_of(recorder: Record, kind: str, name: str) -> str:
     """Return what to call a tensor in a sentence: ``Dense 2's weight gradients (1/kernel)``."""
     words = _WORDS.get(kind, f"{kind}s")
-    prefix, _, rest = name.partition("/") if kind == "moment" else ("", "", name)
-    layer, _, short = rest.partition("/")
+    if kind == "moment":
+        slot = Slot.of(name)
+        words, name = _STATES.get(slot.kind) or f"{slot.kind.replace('_', ' ')}s", slot.parameter
+    layer, _, short = name.partition("/")
     label = recorder.labels.get(layer)
-    if prefix:
-        words = f"{prefix.replace('_', ' ')}"
-        words = words.replace("sum of", "sums of") if words.startswith("sum") else f"{words}s"
     if label is None:
-        return f"the {words} of {rest}"
-    place = f" ({rest})" if short else ""
+        return f"the {words} of {name}"
+    place = f" ({name})" if short else ""
     return f"{label}'s {words}{place}" if layer.isdecimal() else f"the {words} of {label}"
 
 

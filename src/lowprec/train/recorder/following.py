@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.formats import float32
+from lowprec.train.optimizing.state import Slot
 from lowprec.train.recorder.kinds import Event, largest, made_by
 from lowprec.train.running.json_values import plain
 
 Array = np.ndarray[Any, Any]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.watching import Inquest
@@ -90,7 +91,8 @@ def first_not_finite(
         kind, name, before, _ = inquest.found
         made = [made_by(before), inquest.operation]
         return Event(training.seen, skipped, kind, name, largest(before)), made
-    unheard = {  # such as the gradients of penalties, and what the optimizer made
+    # such as the gradients of penalties, and what the optimizer made
+    unheard: dict[str, Mapping[Any, Array]] = {
         "weight_gradient": found.gradients,
         "moment": training.state,
         "update": training.params,
@@ -110,7 +112,7 @@ def _has_left_its_range(training: Training, kind: str, name: str, array: Array) 
     A number that is NaN in a format with infinities was not too large.
     """
     part = {"moment": "state", "update": "params"}.get(kind)
-    parameter = name.partition("/")[2] if kind == "moment" else name
+    parameter = Slot.of(name).parameter if kind == "moment" else name
     if part is None or "/" not in parameter:
         return False
     policy = training.policy if training.places is None else training.places.of(parameter)

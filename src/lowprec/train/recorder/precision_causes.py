@@ -137,10 +137,10 @@ def _betas(recorder: Record, numbers: dict[str, Any], state: Format) -> Iterator
         beta = numbers.get(word)
         if beta is None or beta >= 1 or _rounded(beta, state) != 1:
             continue
-        tracks = [t for t in recorder.of_kind("moment") if t.name.startswith(tuple(averages))]
+        tracks = [t for t in recorder.of_kind("moment") if t.slot.kind in averages]
         if not tracks:
             continue
-        kind = averages[tracks[0].name.partition("/")[0]]
+        kind = averages[tracks[0].slot.kind]
         changes = sum(track.whole["changes"] for track in tracks)
         stuck = sum(track.whole["lost"] for track in tracks) / changes if changes else 0.0
         yield Finding(
@@ -208,7 +208,7 @@ def _starving(recorder: Record) -> Track | None:
 
 def _divisors(recorder: Record, state: Format) -> str:
     """Say what an optimizer divides by, and that it is zero."""
-    kinds = {track.name.partition("/")[0] for track in recorder.of_kind("moment")}
+    kinds = {track.slot.kind for track in recorder.of_kind("moment")}
     if "first_moment" in kinds or not kinds:
         return f"the second moments are zero in {state} where the first are not"
     names = "sums of squares" if "sum_of_squares" in kinds else "mean squares"

@@ -7,6 +7,7 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 from lowprec.formats import Format, get_format
+from lowprec.train.optimizing.state import Slot
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.kinds import KINDS, Event, account_of_reference, losses_of
 from lowprec.train.recorder.tracks import Track
@@ -92,7 +93,7 @@ class Record:
         if self.places is None:
             return self.policy
         if kind == "moment":
-            name = name.partition("/")[2]
+            name = Slot.of(name).parameter
         layer = name.partition("/")[0]
         if name == "input":
             return self.places.inputs

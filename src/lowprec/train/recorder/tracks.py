@@ -23,6 +23,7 @@ from lowprec.common.recorded_rows import (
     empty_row,
     merge_rows,
 )
+from lowprec.train.optimizing.state import Slot
 
 if TYPE_CHECKING:
     from lowprec.formats import Format
@@ -261,6 +262,11 @@ class Track:
         self.length, self.each = half, 2 * self.each
 
     # Reading -------------------------------------------------------------------------------------
+
+    @property
+    def slot(self) -> Slot:
+        """Of a moment: what is kept, and for which parameter."""
+        return Slot.of(self.name)
 
     @property
     def rows(self) -> list[Tally]:

@@ -162,8 +162,7 @@ def _table(recorder: Record) -> RenderableType:
 def short_label(recorder: Record, track: Track) -> str:
     """Return a tensor's name for a table: ``Dense 2 (1/kernel)``."""
     if track.kind == "moment":
-        moment, _, rest = track.name.partition("/")
-        return f"{moment.replace('_', ' ')}, {recorder.label(rest)}"
+        return f"{track.slot.kind.replace('_', ' ')}, {recorder.label(track.slot.parameter)}"
     return recorder.label(track.name)
 
 

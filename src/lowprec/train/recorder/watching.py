@@ -12,6 +12,7 @@ import numpy as np
 from lowprec.conversion.door import round_to
 from lowprec.formats import float32
 from lowprec.train.numerics import tensor_exponent
+from lowprec.train.optimizing.state import Slot
 from lowprec.train.running.listening import Heard
 from lowprec.train.running.watch import StepWatch, Watch
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from lowprec.formats import Format
     from lowprec.train.numerics import Numerics
+    from lowprec.train.optimizing.state import State
     from lowprec.train.recorder.record import Record
     from lowprec.train.running.listening import Listening
 
@@ -56,8 +58,8 @@ class Recording(StepWatch):
     def __init__(self, numerics: Listening, recorder: Record, step: int, scale: float) -> None:
         super().__init__(numerics)
         self.recorder, self.step, self.scale = recorder, step, scale
-        self._names: dict[int, str] = {}
-        self._old: Params = {}
+        self._slots: dict[int, Slot] = {}
+        self._old: State = {}
         self._rounds_state = False
         self._at: Callable[[str], Numerics] = lambda name: self.numerics
         self._is_scaled = numerics.policy.tensor_scales
@@ -100,28 +102,27 @@ class Recording(StepWatch):
     # The update ----------------------------------------------------------------------------------
 
     def store(
-        self, state: Params, at: Callable[[str], Numerics] | None = None
+        self, state: State, at: Callable[[str], Numerics] | None = None
     ) -> Callable[[Array], Array]:
         """Return what rounds the optimizer's state, which is now as it was before the update.
 
         `at` gives the numerics of a parameter, where they are not those of the policy.
         """
         self._at = at or (lambda name: self.numerics)
-        self._names = {id(array): name for name, array in state.items()}
-        formats = (self.recorder.format_of("moment", name) for name in state)
+        self._slots = {id(array): slot for slot, array in state.items()}
+        formats = (self.recorder.format_of("moment", slot) for slot in state)
         self._rounds_state = any(fmt != float32 for fmt in formats)
         if self._rounds_state:
-            self._old = {name: array.copy() for name, array in state.items()}
+            self._old = {slot: array.copy() for slot, array in state.items()}
         return self._store
 
     def _store(self, array: Array) -> Array:
-        name = self._names.get(id(array))
-        parameter = (name or "").partition("/")[2]
-        stored = (self._at(parameter) if parameter else self.numerics).state(array)
-        if name is not None:
-            self.see(Heard("moment", name, array, stored))
+        slot = self._slots.get(id(array))
+        stored = (self.numerics if slot is None else self._at(slot.parameter)).state(array)
+        if slot is not None:
+            self.see(Heard("moment", slot, array, stored))
             if self._old:
-                old, track = self._old[name], self.recorder.track("moment", name)
+                old, track = self._old[slot], self.recorder.track("moment", slot)
                 track.add_changes(self.step, old, array - old, stored, with_gaps=False)
         return stored
 
@@ -129,7 +130,7 @@ class Recording(StepWatch):
         self,
         updates: Params,
         params: Params,
-        state: Params,
+        state: State,
         at: Callable[[str], Numerics] | None = None,
     ) -> None:
         """Look at an update and at the weights as they were before it."""
@@ -281,16 +282,16 @@ def _offset(x: Array) -> dict[str, float]:
 _SQUARES = ("second_moment", "sum_of_squares", "infinity_norm")  # what an optimizer divides by
 
 
-def _starved(state: Params, updates: Params) -> tuple[int, int]:
+def _starved(state: State, updates: Params) -> tuple[int, int]:
     """Count the numbers whose gradient is not zero, and how many of them are divided by zero.
 
     A gradient is not zero where the first moment is not, or the update where there is no moment.
     """
     moving = starved = 0
     for name, update in updates.items():
-        first = state.get(f"first_moment/{name}", update)
+        first = state.get(Slot("first_moment", name), update)
         for kind in _SQUARES:
-            squares = state.get(f"{kind}/{name}")
+            squares = state.get(Slot(kind, name))
             if squares is not None:
                 moving += int(np.count_nonzero(first))
                 if np.count_nonzero(squares) < squares.size:

@@ -88,7 +88,7 @@ def _sureness(recorder: Record, found: list[Prediction]) -> str:
 
 def _predict(recorder: Record, policy: Policy) -> Prediction:
     formats = policy.formats
-    states = len({t.name.partition("/")[0] for t in recorder.of_kind("moment")})
+    states = len({t.slot.kind for t in recorder.of_kind("moment")})
     return Prediction(
         policy,
         _forward(recorder, policy),
@@ -192,6 +192,6 @@ def _state(recorder: Record, fmt: Format) -> float:
         told = forecast(track.whole, fmt)
         if told.headroom_bits < 0:
             return math.inf
-        if track.name.startswith("second_moment") and told.new_zeros > _STARVED:
+        if track.slot.kind == "second_moment" and told.new_zeros > _STARVED:
             return math.inf
     return damage

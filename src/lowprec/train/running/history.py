@@ -11,6 +11,7 @@ import numpy as np
 
 from lowprec.common.outputs import Output, check_outputs
 from lowprec.train.dataset import TargetScale
+from lowprec.train.optimizing.state import Slot, State
 from lowprec.train.running.archive import archive_kind, read_archive, write_archive
 
 if TYPE_CHECKING:
@@ -102,8 +103,9 @@ class History:
         The epochs trained, from 0.
     facts : dict
         What was trained how: policy, optimizer, seed, … as JSON holds it.
-    state : dict of str to ndarray
-        What `fit` needs to go on from here, beside the parameters; may be empty.
+    state : dict of Slot to ndarray
+        What `fit` needs to go on from here, beside the parameters; may be empty. A slot is the
+        name ``"first_moment/0/kernel"``, which has a ``kind`` and a ``parameter``.
     recorder : object
         The recorder that was given to `fit`; it is not saved.
     step_losses : list of float
@@ -123,7 +125,7 @@ class History:
     skip_reasons: list[str] = dataclasses.field(default_factory=list)
     epoch: list[int] = dataclasses.field(default_factory=list)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-    state: dict[str, Array] = dataclasses.field(default_factory=dict)
+    state: State = dataclasses.field(default_factory=dict)
     recorder: Any = None
     step_losses: list[float] = dataclasses.field(default_factory=list)
 
@@ -133,6 +135,7 @@ class History:
         if self.facts and self.facts.get("loss_scale") is None:
             constants["loss_scale"] = 1.0
         self.history = Curves(self.history, constants)
+        self.state = {Slot.of(name): array for name, array in self.state.items()}
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write everything but the recorder to an .npz file, whole or not at all.
@@ -195,7 +198,7 @@ class History:
         return cls(
             history={name: array.tolist() for name, array in _below("history/", arrays)},
             params=TrainedParams(dict(_below("params/", arrays)), units),
-            state=dict(_below("state/", arrays)),
+            state={Slot.of(name): array for name, array in _below("state/", arrays)},
             loss_scales=arrays["loss_scales"].tolist(),
             step_losses=arrays.get("step_losses", np.zeros(0)).tolist(),  # older files have none
             skipped_steps=arrays["skipped_steps"].tolist(),

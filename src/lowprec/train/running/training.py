@@ -17,6 +17,7 @@ from lowprec.train.layer_policies import policies_of
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.numerics import Numerics, numerics_of
 from lowprec.train.optimizing.optimizer import counts_epochs
+from lowprec.train.optimizing.state import KAHAN, Slot, State
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.running import baselines, passes
 from lowprec.train.running.feeding import OfArrays, feed_of
@@ -145,7 +146,8 @@ class Training:
             raise TypeError(f"recorder is {recorder!r}; pass one, such as train.Recorder(every=10)")
         self.recorder = recorder
         self.params: Params = {}
-        self.state: Params = {}
+        self.state: State = {}  # the optimizer's
+        self.lost: Params = {}  # by updates, as Kahan's sum keeps it for the next step
         self.loss_scale: LossScale | None = _scale_of(self.policy)
         self.epoch = self.step = self.seen = 0
         self.history = History(recorder=recorder)
@@ -211,11 +213,8 @@ class Training:
         self.params |= {name: self._at(name).params(w) for name, w in self._trained().items()}
         trained = self._trained()
         self.state = self.optimizer.at(0).init(trained)
-        self.state |= {
-            f"kahan/{name}": np.zeros_like(w)
-            for name, w in trained.items()
-            if self._update_of(name) == "kahan"
-        }
+        compensated = [name for name in trained if self._update_of(name) == "kahan"]
+        self.lost = {name: np.zeros_like(trained[name]) for name in compensated}
 
     def _learn_what_is_known(self) -> None:
         """Note the losses that a run must fall below to have learnt anything."""
@@ -276,15 +275,18 @@ class Training:
         The optimizer's state, the loss scale and the counts of steps are the earlier run's.
         """
         self.start(params)
-        fresh = self.state
+        state, lost = self.state, self.lost
         self._take_up(earlier)
-        self.state = fresh | {name: x for name, x in self.state.items() if name in fresh}
+        self.state = state | {slot: x for slot, x in self.state.items() if slot in state}
+        self.lost = lost | {name: x for name, x in self.lost.items() if name in lost}
         self.before = (self.epoch, self.seen)
 
     def _take_up(self, earlier: History) -> None:
         its = earlier.facts
         self.known, self._initial = its.get("outcome", self.known), None
-        self.state = {name: np.array(values) for name, values in earlier.state.items()}
+        kept = {slot: np.array(values) for slot, values in earlier.state.items()}
+        self.state = {slot: x for slot, x in kept.items() if slot.kind != KAHAN}
+        self.lost = {slot.parameter: x for slot, x in kept.items() if slot.kind == KAHAN}
         self.epoch, self.step, self.seen = its["epoch"], its["step"], its["seen"]
         self.loss_scale = None if its["loss_scale"] is None else LossScale(**its["loss_scale"])
         for metric in its["observed"]:
@@ -338,7 +340,8 @@ class Training:
                 {name: values.copy() for name, values in self.params.items()}, self.units
             ),
             facts=self.facts(),
-            state={name: values.copy() for name, values in self.state.items()},
+            state={slot: x.copy() for slot, x in self.state.items()}
+            | {Slot(KAHAN, name): x.copy() for name, x in self.lost.items()},
         )
 
     def facts(self) -> dict[str, Any]:
@@ -474,9 +477,7 @@ class Training:
         self, result: passes.Pass, gradients: Params, watch: StepWatch | None = None
     ) -> None:
         """Apply the optimizer's updates and the new moving statistics."""
-        kept = self.state
-        trained = self._trained()
-        state = {name: value for name, value in kept.items() if not name.startswith("kahan/")}
+        trained, state = self._trained(), self.state
         rate, optimizer = self._last_rate, self.optimizer.at(self._position)
         self.step += 1
         store = self._store(state) if watch is None else watch.store(state, self._at)
@@ -484,22 +485,22 @@ class Training:
         if watch is not None:
             watch.update(updates, trained, self.state, self._at)
         with np.errstate(all="ignore"):
-            self._add(updates, kept)
+            self._add(updates)
             self._constrain(updates)
         self.params |= result.updates  # statistics are float32 whatever the parameters are
 
-    def _store(self, state: Params) -> Callable[[Array], Array]:
+    def _store(self, state: State) -> Callable[[Array], Array]:
         """Return what rounds an array of the state to the format of its parameter's state."""
         if self.places is None:
             return self.numerics.state
-        numerics = {id(x): self._at(name.partition("/")[2]) for name, x in state.items()}
+        numerics = {id(x): self._at(slot.parameter) for slot, x in state.items()}
 
         def store(array: Array) -> Array:
             return numerics.get(id(array), self.numerics).state(array)
 
         return store
 
-    def _add(self, updates: Params, kept: Params) -> None:
+    def _add(self, updates: Params) -> None:
         """Add updates to the parameters, each rounded as its policy says."""
         keys: list[int] = []
         if any(self._update_of(name) == "stochastic" for name in updates):
@@ -509,19 +510,19 @@ class Training:
             numerics, w = self._at(name), self.params[name]
             match numerics.policy.update:
                 case "kahan":
-                    self.params[name] = self._compensated(numerics, name, update, kept)
+                    self.params[name] = self._compensated(numerics, name, update)
                 case "stochastic":
                     self.params[name] = numerics.updated_at_random(w, update, keys[place])
                 case _:
                     self.params[name] = numerics.updated(w, update)
 
-    def _compensated(self, numerics: Numerics, name: str, update: Array, kept: Params) -> Array:
+    def _compensated(self, numerics: Numerics, name: str, update: Array) -> Array:
         """Add an update as Kahan's sum adds a term; what was lost is kept for the next step."""
         rounded = numerics.params
-        w, c = self.params[name], kept[f"kahan/{name}"]
-        y = rounded(update - c)
+        w = self.params[name]
+        y = rounded(update - self.lost[name])
         total = rounded(w + y)
-        self.state[f"kahan/{name}"] = rounded(rounded(total - w) - y)
+        self.lost[name] = rounded(rounded(total - w) - y)
         return total
 
     def _constrain(self, updates: Params) -> None:
@@ -533,7 +534,7 @@ class Training:
                     constrained = self.numerics.array(constraint(free))
                     self.params[name] = self._at(name).params(constrained)
                     if self._update_of(name) == "kahan":  # what was lost belonged to the free ones
-                        self.state[f"kahan/{name}"][self.params[name] != free] = 0
+                        self.lost[name][self.params[name] != free] = 0
 
     def _trained(self) -> Params:
         return {

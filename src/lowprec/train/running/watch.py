@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from lowprec.train.numerics import Numerics
+    from lowprec.train.optimizing.state import State
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
@@ -68,7 +69,7 @@ class StepWatch(Watch):
 
     @abc.abstractmethod
     def store(
-        self, state: Params, at: Callable[[str], Numerics] | None = None
+        self, state: State, at: Callable[[str], Numerics] | None = None
     ) -> Callable[[Array], Array]:
         """Return what rounds the optimizer's state, which is now as it was before the update.
 
@@ -80,7 +81,7 @@ class StepWatch(Watch):
         self,
         updates: Params,
         params: Params,
-        state: Params,
+        state: State,
         at: Callable[[str], Numerics] | None = None,
     ) -> None:
         """Look at an update and at the weights as they were before it."""
