@@ -241,6 +241,7 @@ TENSOR_CORES = (
     ("h100", "float8_e4m3fn"),
     ("a100", "bfloat16"),
     ("h100", "tfloat32"),
+    ("a100", "tfloat32"),
     ("v100", "float16"),
 )
 BLAS = ("threadpoolctl",)  # holds NumPy's products to one thread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import random
 from fractions import Fraction
@@ -301,18 +302,37 @@ def test_an_addend_broadcasts_and_serves_vectors_stacks_and_empty_products():
         lp.matmul([[1.0]], [[1.0]], c=1.0, accumulator=lp.Accumulator("float32", order="blas"))
 
 
-def test_sums_are_products_with_one():
+@pytest.mark.parametrize(
+    ("dtype", "emin"), [("float32", -126), ("float16", -14), ("float64", -1022)]
+)
+def test_sums_are_products_with_one(dtype, emin):
     rng = np.random.default_rng(3)
-    x = (rng.standard_normal((7, 1000)) * np.exp(rng.standard_normal((7, 1000)) * 5)).astype(
-        np.float32
-    )
+    x = rng.standard_normal((6, 300)) * np.exp(rng.standard_normal((6, 300)) * 5)
+    x[::2] *= 2.0**-40  # all below 1, and of float16 subnormal
+    x = np.clip(x, -65504, 65504).astype(dtype)
     how = lp.Accumulator("float32", order="aligned", block=8, fraction_bits=24, rounding="RZ")
     got = lp.sum(x, how, axis=1)
     for row, total in zip(x, got, strict=True):
-        expected = oracle(row, np.ones(len(row)), 0.0, how, (-126, 0))
+        expected = oracle(row, np.ones(len(row)), 0.0, how, (emin, 0))
         assert bits(total) == bits(expected)
     assert lp.sum(np.ones(200_000), how) == 200_000
     assert lp.sum(np.ones((0,)), how) == 0
+
+
+@pytest.mark.parametrize(("unit", "fmt"), [("a100", "bfloat16"), ("v100", "float16")])
+def test_an_output_is_the_same_among_others(unit, fmt):
+    """Rows whose results float32 cannot hold in passing are computed again, the others are not."""
+    how, rng = lp.tensor_core(unit, inputs=fmt), np.random.default_rng(5)
+    a = lp.round_to(rng.standard_normal((7, 300)).astype(np.float32), fmt)
+    b = lp.round_to(rng.standard_normal((300, 70)).astype(np.float32), fmt)
+    a[1], a[3, 5], b[7, 60] = lp.round_to(a[1] * np.float32(2.0**-60), fmt), np.inf, np.nan
+    b[:, 8] *= np.float32(2.0**-70) if fmt == "bfloat16" else 0
+    c = np.zeros((7, 70), np.float32)
+    c[2, :3] = np.inf, np.nan, 2e-39
+    got = lp.matmul(a, b, c=c, accumulator=how)
+    for i, j in itertools.product(range(7), (0, 1, 2, 8, 31, 32, 60, 69)):
+        alone = lp.matmul(a[i : i + 1], b[:, j : j + 1], c=c[i, j], accumulator=how)
+        assert got[i, j].tobytes() == alone.tobytes(), (i, j)
 
 
 def test_pairs_of_formats():

@@ -1,4 +1,4 @@
-"""Aligned sums: the loops of `lowprec.kernels.products.aligned`, made ready for an accumulator."""
+"""Aligned sums: the loops of `lowprec.kernels.products`, made ready for an accumulator."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.accumulation.accumulator import result_dtype
 from lowprec.conversion.door import round_to
 from lowprec.formats import Format, float16, float32, float64
 from lowprec.rounding import Overflow, Rounding
@@ -16,80 +17,127 @@ if TYPE_CHECKING:
     from lowprec.accumulation.accumulator import Accumulator
 
     Array = np.ndarray[Any, Any]
+    Rule = tuple[str, Array]  # a plan of the last rounding, and its constants
 
-_SIDE = 512  # rows of an operand that are taken apart at once
+_SIDE, _DEPTH = 512, 128  # rows or columns, and terms, that are taken apart at once
 
 
 class Aligned(NamedTuple):
     """An aligned accumulator and its loops."""
 
     how: Accumulator
-    emins: tuple[int, int]  # of the factors
-    width: Any
-    loop: Callable[..., None]
-    constants: Array
+    inputs: tuple[Format, Format]
+    general: Rule
+    on_vectors: Rule | None  # where float32 holds what a group needs
+    has_values: bool  # whether it holds products of the operands themselves
 
     @classmethod
     def of(cls, how: Accumulator, formats: tuple[Format, Format]) -> Aligned:
         """Prepare for products of these two formats."""
-        from lowprec.kernels.products import aligned as kernels  # imports Numba
+        from lowprec.kernels.products import aligned_groups as kernels  # imports Numba
         from lowprec.kernels.sums.orders import rounding_plan
 
         assert isinstance(how.rounding, Rounding)
         assert isinstance(how.overflow, Overflow)
         assert how.block is not None
         assert how.fraction_bits is not None
-        first, second = formats
-        plan, constants = rounding_plan(how.formats[0], how.rounding, how.overflow)
-        width = kernels.width_of(formats, how.block, how.fraction_bits)
-        loop = kernels.make_aligned(width, plan)
-        return cls(how, (first.emin, second.emin), width, loop, constants)
+        fmt, modes = how.formats[0], (how.rounding, how.overflow)
+        on_vectors = None
+        if fmt.fits(float32) and kernels.has_exact_terms(*formats, how.block, how.fraction_bits):
+            on_vectors = kernels.group_plan(fmt, *modes)
+        has_values = kernels.has_exact_values(*formats)
+        return cls(how, formats, rounding_plan(fmt, *modes), on_vectors, has_values)
 
     def addend(self, c: Array) -> Array:
         """Return addends as they enter: of float32 as they are, of float16 rounded to it."""
         fmt = self.how.formats[0]
         if not fmt.fits(float32):
-            return widened(np.asarray(round_to(c, float64 if c.dtype == np.float64 else float32)))
-        return widened(np.asarray(round_to(c, float16 if fmt == float16 else float32)))
+            return np.asarray(round_to(c, float64 if c.dtype == np.float64 else float32))
+        return np.asarray(round_to(c, float16 if fmt == float16 else float32))
 
-    def multiply(self, a: Array, b: Array, c: Array | None, out: Array) -> None:
-        """Set `out`, of float64, to the sums of products of two matrices, which begin with c.
+    def multiply(
+        self, a: Array, b: Array, c: Array | None, out: Array, read: Callable[..., Array]
+    ) -> None:
+        """Set `out` to the sums of products of two matrices, which begin with c.
 
-        The operands hold values of the two formats, in float32 or float64.
+        ``read(part, fmt)`` gives values of the two formats, in float32 or float64.
         """
-        from lowprec.kernels.products.aligned import COLUMNS
+        assert self.how.block is not None
+        from lowprec.kernels.products.aligned_groups import WIDTH
 
-        rows, columns = out.shape
-        for j in range(0, columns, COLUMNS):
-            right = b[:, j : j + COLUMNS]
-            sb, eb = self._split(right, self.emins[1])
-            for i in range(0, rows, _SIDE):
-                left, target = a[i : i + _SIDE], out[i : i + _SIDE, j : j + COLUMNS]
-                sa, ea = self._split(left, self.emins[0])
-                start = np.zeros(target.shape) if c is None else c[i : i + _SIDE, j : j + COLUMNS]
-                self._run((sa, ea, sb, eb), left, right, start, target)
+        length = max(1, min(self.how.block, a.shape[1]))
+        depth = max(1, _DEPTH // length) * length
+        dtype = result_dtype(self.how.formats[0])
+        for j in range(0, out.shape[1], _SIDE):
+            for i in range(0, out.shape[0], _SIDE):
+                target = out[i : i + _SIDE, j : j + _SIDE]
+                rows, columns = target.shape
+                sums = np.zeros((rows + rows % 2, -(-columns // WIDTH) * WIDTH), dtype)
+                filled = sums[:rows, :columns]
+                if c is not None:
+                    filled[...] = c[i : i + _SIDE, j : j + _SIDE]
+                for k in range(0, a.shape[1], depth):
+                    left = read(a[i : i + _SIDE, k : k + depth], self.inputs[0])
+                    right = read(b[k : k + depth, j : j + _SIDE], self.inputs[1])
+                    self._add(left, right, sums, filled, length)
+                target[...] = filled
 
-    def _run(self, parts: tuple[Array, ...], a: Array, b: Array, c: Array, out: Array) -> None:
-        how, empty = self.how, np.empty((0, 0))
-        specials = (empty, empty)
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            specials = (widened(a), widened(b))
-        limits = (how.block, how.fraction_bits, how.lowest_exponent, how.formats[0].emin)
-        self.loop(*parts, *specials, c, out, *limits, self.constants)
+    def _add(self, a: Array, b: Array, sums: Array, filled: Array, length: int) -> None:
+        """Add products to the sums, which have room for whole vectors."""
+        is_finite = bool(np.isfinite(a).all() and np.isfinite(b).all())
+        if self.on_vectors is None or not is_finite:
+            self._add_generally(a, b, filled, filled, is_finite)
+            return
+        before = filled.copy()
+        doubts = self._add_on_vectors(a, b, sums, length)
+        if doubts.any():
+            rows = np.repeat(doubts.any(axis=1), 2)[: len(a)]
+            again = np.empty((np.count_nonzero(rows), b.shape[1]), filled.dtype)
+            self._add_generally(a[rows], b, before[rows], again, is_finite)
+            filled[rows] = again
 
-    def _split(self, x: Array, emin: int) -> tuple[Array, Array]:
-        from lowprec.kernels.products.aligned import make_split
+    def _add_on_vectors(self, a: Array, b: Array, sums: Array, length: int) -> Array:
+        """Return what is in doubt, by pairs of rows and panels of columns."""
+        from lowprec.kernels.products.aligned_groups import HEIGHT, WIDTH, make_groups
 
-        s = np.empty(x.shape, self.width.float)
-        e = np.empty(x.shape, self.width.exponent)
-        make_split(x.dtype.name, self.width)(x, emin, s, e)
+        assert self.on_vectors is not None
+        plan, constants = self.on_vectors
+        terms = -(-a.shape[1] // length) * length
+        left = self._split(a, 0, (1, len(sums), terms), np.float32)
+        right = self._split(b, 1, (sums.shape[1] // WIDTH, terms, WIDTH), np.float32)
+        doubts = np.zeros((len(sums) // HEIGHT, len(right[0])), np.bool_)
+        parts = (left[0][0], left[1][0], *right)
+        make_groups(plan, self.has_values)(*parts, sums, doubts, length, *self._limits, constants)
+        return doubts
+
+    def _add_generally(self, a: Array, b: Array, c: Array, out: Array, is_finite: bool) -> None:
+        from lowprec.kernels.products.aligned import COLUMNS, make_aligned
+
+        plan, constants = self.general
+        (sa,), (ea,) = self._split(a, 0, (1, *a.shape), np.float64)
+        factors = [np.empty((0, 0))] * 2 if is_finite else [a.astype(float), b.astype(float)]
+        begin, sums = c.astype(float), np.empty(out.shape)
+        for j in range(0, b.shape[1], COLUMNS):
+            part = slice(j, j + COLUMNS)
+            (sb,), (eb,) = self._split(b[:, part], 1, (1, *b[:, part].shape), np.float64)
+            operands = sa, ea, sb, eb, factors[0], factors[1][:, part]
+            limits = self.how.block, *self._limits, constants
+            make_aligned(plan)(*operands, begin[:, part], sums[:, part], *limits)
+        out[...] = sums
+
+    @property
+    def _limits(self) -> tuple[Any, ...]:
+        return self.how.fraction_bits, self.how.lowest_exponent, self.how.formats[0].emin
+
+    def _split(
+        self, x: Array, which: int, shape: tuple[int, ...], dtype: type[np.floating[Any]]
+    ) -> tuple[Array, Array]:
+        """Return significands, or values, and exponents of an operand, in panels."""
+        from lowprec.kernels.products.aligned import NO_EXPONENT, make_split
+
+        is_single = dtype is np.float32
+        s = np.zeros(shape, dtype)
+        e = np.full(shape, NO_EXPONENT, np.int32 if is_single else np.int64)
+        split = make_split(x.dtype.name, s.dtype.name, is_single and self.has_values)
+        split(x, self.inputs[which].emin, s, e)
         return s, e
-
-
-def widened(x: Array) -> Array:
-    """Return a matrix of float32 or float64 as contiguous float64, subnormal numbers kept."""
-    from lowprec.kernels.products.aligned import make_widen
-
-    out = np.empty(x.shape)
-    make_widen(x.dtype.name)(x.reshape(x.shape), out)
-    return out

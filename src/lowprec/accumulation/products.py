@@ -14,8 +14,8 @@ from lowprec.accumulation.accumulator import (
     as_accumulator,
     result_dtype,
 )
-from lowprec.accumulation.aligned import Aligned, widened
-from lowprec.accumulation.sums import PRODUCT_KEY, RunningSums, inner_at, outer_sums
+from lowprec.accumulation.aligned import Aligned
+from lowprec.accumulation.sums import PRODUCT_KEY, RunningSums, exactly, inner_at, outer_sums
 from lowprec.accumulation.tiled_products import Tiles, as_inputs
 from lowprec.arrays.sources import as_array, kernel_dtype
 from lowprec.blocks.formats import AnyFormat, AnyFormatLike, BlockFormat
@@ -281,7 +281,7 @@ class _Plan(NamedTuple):
                 as_inputs(a, first), as_inputs(b, second), out=result
             )
         if how.order == "aligned":
-            return functools.partial(_multiply_aligned, self.inputs, Aligned.of(how, self.inputs))
+            return functools.partial(_multiply_aligned, Aligned.of(how, self.inputs))
         if how.is_nested or (has_addend and how.order == "blocked"):
             return functools.partial(_multiply_nested, self.inputs, _nested(how))
         sums = RunningSums.of(how, terms + has_addend, products=True)
@@ -386,7 +386,6 @@ def _check_products(pair: tuple[Format, Format], how: Accumulator) -> None:
 
 
 def _multiply_aligned(
-    inputs: tuple[Format, Format],
     aligned: Aligned,
     a: Array,
     b: Array,
@@ -394,11 +393,8 @@ def _multiply_aligned(
     c: Array | None,
     first: int,
 ) -> None:
-    sums = np.empty(result.shape)
     start = None if c is None else aligned.addend(c)
-    aligned.multiply(as_inputs(a, inputs[0]), as_inputs(b, inputs[1]), start, sums)
-    with np.errstate(over="ignore"):
-        result[...] = sums
+    aligned.multiply(a, b, start, result, as_inputs)
 
 
 def _nested(how: Accumulator) -> Accumulator:
@@ -432,13 +428,13 @@ def _multiply_nested(
     def products() -> Iterator[tuple[Array, Array]]:
         one = np.ones((1, 1))
         if c is not None:
-            yield one, widened(np.asarray(c, np.float64).reshape(1, -1))
+            yield one, exactly(c).reshape(1, -1)
         for number, k in enumerate(range(0, terms, how.block or 1)):
             rows = slice(k, k + (how.block or 1))
             part = np.empty(result.shape, result_dtype(how.formats[1]))
             inner = _plan(inputs, inner_at(how, key, number, first), None)
             inner.multiply(a[:, rows], b[rows], part)
-            yield one, widened(part.reshape(1, -1))
+            yield one, exactly(part).reshape(1, -1)
 
     sums = RunningSums.of(outer, -(-terms // how.block) + (c is not None))
     totals = sums.run(products(), np.array([first]), result.size)
@@ -470,7 +466,7 @@ def multiply_generally(
                 for k in range(0, terms, _TERMS)
             )
             target = result[i : i + _ROWS, j : j + _ROWS]
-            start = None if c is None else widened(c[i : i + _ROWS, j : j + _ROWS])
+            start = None if c is None else exactly(c[i : i + _ROWS, j : j + _ROWS])
             target[...] = sums.run(blocks, outputs + j, target.shape[1], start)
             target[np.isnan(target)] = np.nan  # without a sign, as everywhere
 

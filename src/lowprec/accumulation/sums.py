@@ -282,10 +282,10 @@ def _sum_blocks(x: Array, terms: int, how: Accumulator, result: Array, key: Any)
 def _sum_rows_aligned(
     elements: Any, dtype: np.dtype[Any], terms: int, how: Accumulator, result: Array
 ) -> None:
-    """Sum as products with 1, whose first factors have the exponents of the array's format."""
+    """Sum as products with 1, whose other factors have the exponents of the array's format."""
     assert how.block is not None
     own = get_format(dtype) if dtype.kind == "f" or dtype.kind == "V" else float64
-    work = Aligned.of(how, (own, _ONE))
+    work = Aligned.of(how, (_ONE, own))
     step = max(1, _ELEMENTS // how.block) * how.block  # whole groups
     for start in range(0, result.size, rows := max(1, _ELEMENTS // min(terms, step))):
         stop = min(start + rows, result.size)
@@ -295,7 +295,8 @@ def _sum_rows_aligned(
             end = stop * terms if terms <= step else start * terms + last
             block = exactly(elements[start * terms + k : end]).reshape(stop - start, -1)
             sums, before = np.empty((1, stop - start)), sums
-            work.multiply(np.ones((1, block.shape[1])), block.T, before, sums)
+            ones = np.ones((1, block.shape[1]))
+            work.multiply(ones, block.T, before, sums, lambda part, _: part)
         result[start:stop] = np.asarray(sums)[0]
 
 

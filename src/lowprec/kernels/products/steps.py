@@ -146,7 +146,7 @@ def step(
         wide = [lanes.float_resized(64) for lanes in (x, y, z)]
         return sum_wide(wide[0] * wide[1], wide[2], kept(plan), _known(c)).float_resized(32)
     s = x.fused(y, z) if given.steps_are_safe else fma_to_odd(x, y, z, given.are_exact)
-    return _rounded(s, plan, c)
+    return rounded_step(s, plan, c)
 
 
 def product_step(
@@ -162,11 +162,11 @@ def product_step(
         product = round_wide(wide, kept(plan), _known(c))
         return sum_wide(product, z.float_resized(64), kept(plan), _known(c)).float_resized(32)
     if given.are_exact:
-        product = _rounded(x * y, plan, c)
+        product = rounded_step(x * y, plan, c)
     else:
         product = step(x, y, x.constant(-0.0), plan, c, given)
     if given.sums_are_safe:
-        return _rounded(product + z, plan, c)
+        return rounded_step(product + z, plan, c)
     return step(product, x.constant(1.0), z, plan, c, Operands(given.are_exact))
 
 
@@ -175,7 +175,7 @@ def _known(c: Constants | None) -> Constants:
     return c
 
 
-def _rounded(s: Lanes, plan: str, c: Constants | None) -> Lanes:
+def rounded_step(s: Lanes, plan: str, c: Constants | None) -> Lanes:
     """Return float32 lanes rounded to the plan's format; a NaN must not have all its bits set."""
     if plan == "float16":
         return s.float_resized(16).float_resized(32)
