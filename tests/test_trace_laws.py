@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import re
@@ -316,6 +317,20 @@ def test_views_alias_as_in_numpy():
     for k in range(4):
         total = sum(unit.born[k] for unit in [*t.lines.values(), *t.inputs.values()])
         assert np.allclose(total, t.result[k] - t.shadow[k], rtol=1e-12, atol=1e-18)
+
+
+def test_what_a_program_returns_is_looked_into():
+    def f(x):
+        yield {p * 1.1 for p in x}
+        yield collections.deque([x[0] * 1.1], maxlen=2)
+
+    t = lp.trace(f, X)
+    expected = [
+        float(lp.Arithmetic("bfloat16").multiply(lp.round_to(p, "bfloat16"), 1.1)) for p in X
+    ]
+    assert t.result == [set(expected), collections.deque(expected[:1])]
+    assert len(t.outputs) == 4
+    assert all(0 < output.error < 0.01 for output in t.outputs)
 
 
 def test_programs_see_arrays_and_floats():

@@ -8,6 +8,7 @@ module: what they return enters the format. For another thread the stand-in is t
 from __future__ import annotations
 
 import math
+import re
 import sys
 import threading
 from types import ModuleType
@@ -94,14 +95,63 @@ class Doors:
 def _entering(doors: Doors, function: Any) -> Callable[..., Any]:
     """Return a function whose float arrays enter the format."""
     name = getattr(function, "__name__", "function")
+    handler = doors.engine.functions.get(function)
+    drawing = _DRAWING.get(name) if hasattr(function, "__self__") else None
 
     def enter(*args: Any, **kwargs: Any) -> Any:
-        made = function(*args, **kwargs)
-        return doors.entered(made, name) if doors.is_here() else made
+        if not doors.is_here():
+            return function(*args, **kwargs)
+        if handler is not None and has_traced([*args, *kwargs.values()]):
+            return doors.engine.function(function, args, kwargs)
+        if drawing is not None and has_traced([*args, *kwargs.values()]):
+            return drawing(doors, function, *args, **kwargs)
+        return doors.entered(function(*args, **kwargs), name)
 
     enter.__name__ = enter.__qualname__ = name
     enter.__doc__ = getattr(function, "__doc__", None)
+    owner = type(getattr(function, "__self__", None))
+    enter.__module__ = getattr(function, "__module__", None) or owner.__module__
     return enter
+
+
+def _chosen(doors: Doors, function: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Return the elements, along the first axis, that a generator would take from an array."""
+    array = doors.engine.array(x)
+    places = np.arange(len(array))
+    made = function(places, *args, **kwargs)
+    if function.__name__ != "shuffle":
+        return array[made]
+    x[:] = array[places]
+    return None
+
+
+def _drawn(standard: str, doors: Doors, function: Any, low: Any, high: Any, size: Any) -> Any:
+    """Return low + high · z for standard numbers z that enter the format."""
+    if size is None:
+        size = np.broadcast_shapes(np.shape(low), np.shape(high)) or None
+    z = doors.entered(getattr(function.__self__, standard)(size), standard)
+    return low + high * z
+
+
+def _normal(doors: Doors, f: Any, loc: Any = 0.0, scale: Any = 1.0, size: Any = None) -> Any:
+    return _drawn("standard_normal", doors, f, loc, scale, size)
+
+
+def _uniform(doors: Doors, f: Any, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+    return _drawn("random", doors, f, low, high - low, size)
+
+
+def _exponential(doors: Doors, f: Any, scale: Any = 1.0, size: Any = None) -> Any:
+    return _drawn("standard_exponential", doors, f, 0.0, scale, size)
+
+
+# What a generator of random numbers does with traced values.
+_DRAWING: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("choice", "permutation", "shuffle"), _chosen),
+    "normal": _normal,
+    "uniform": _uniform,
+    "exponential": _exponential,
+}
 
 
 class _Ufunc:
@@ -204,26 +254,66 @@ def _array_maker(copies: bool) -> Callable[[Doors], Callable[..., Any]]:
 
 
 def _vectorize(doors: Doors) -> Any:
-    def vectorize(pyfunc: Any = None, **options: Any) -> Any:
-        real = np.vectorize(pyfunc, **options)
+    def vectorize(pyfunc: Any = None, *args: Any, **options: Any) -> Any:
+        if not callable(pyfunc):  # a decorator with options
+            return lambda f: vectorize(f, *args, **options)
+        real = np.vectorize(pyfunc, *args, **options)
+        cores = [] if real.signature is None else [  # how many dimensions a call takes of each
+            len(names.split(",")) if names else 0
+            for names in re.findall(r"\(([^)]*)\)", real.signature.partition("->")[0])
+        ]  # fmt: skip
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            if not doors.is_here() or not any(has_traced(a) for a in args) or options or kwargs:
+            given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+            looped = {
+                key: doors.engine.array(x) if has_traced(x) else np.asarray(x)
+                for key, x in given.items()
+                if key not in real.excluded
+            }
+            own = dict(enumerate(cores))
+            outer = {key: x.shape[: x.ndim - own.get(key, 0)] for key, x in looped.items()}
+            shape = np.broadcast_shapes(*outer.values())
+            if not doors.is_here() or 0 in shape:
                 return doors.entered(real(*args, **kwargs), "vectorize")
-            engine = doors.engine
-            shape = np.broadcast_shapes(*(np.shape(a) for a in args))
-            flat = [
-                np.ravel(np.broadcast_to(engine.array(a) if has_traced(a) else a, shape))
-                for a in args
+            spread = {
+                key: np.broadcast_to(
+                    x if type(x) is Traced or own.get(key) else x.astype(object),
+                    shape + x.shape[len(outer[key]) :],
+                )
+                for key, x in looped.items()
+            }
+            rows = [
+                pyfunc(
+                    *(spread[k][place] if k in spread else a for k, a in enumerate(args)),
+                    **{k: spread[k][place] if k in spread else a for k, a in kwargs.items()},
+                )
+                for place in np.ndindex(*shape)
             ]
-            made = [pyfunc(*row) for row in zip(*flat, strict=True)]
-            if not has_traced(made):
-                return np.reshape(made, shape)
-            return np.reshape(engine.stacked(made, engine.site("vectorize")), shape)
+            kinds = real.otypes
+            if isinstance(rows[0], tuple):
+                columns = zip(*rows, strict=True)
+                return tuple(
+                    _joined(doors.engine, list(column), shape, kinds[k] if kinds else None)
+                    for k, column in enumerate(columns)
+                )
+            return _joined(doors.engine, rows, shape, kinds[0] if kinds else None)
 
         return call
 
     return vectorize
+
+
+def _joined(engine: Engine, items: list[Any], shape: tuple[int, ...], kind: Any) -> Any:
+    """Return results of calls as an array; the first says of which kind, unless that is given."""
+    if kind is None:
+        kind = "d" if has_traced(items[0]) else np.asarray(items[0]).dtype
+    whole: Any = engine.array(items) if has_traced(items) else np.asarray(items)
+    if np.dtype(kind).kind != "f":
+        whole = whole.astype(kind)
+    whole = np.reshape(whole, shape + whole.shape[1:])
+    if np.dtype(kind).kind == "f":
+        return engine.lowered(engine.array(whole))
+    return whole
 
 
 def _finfo(doors: Doors) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
 import math
 import sys
 from typing import TYPE_CHECKING, Any
@@ -191,7 +193,7 @@ class Engine:
             site = self.site("constant")
         if isinstance(x, list | tuple) and has_traced(x):
             return self.stacked(x, site)
-        return self.array_from(_numeric(x), site.unit, site.kit)
+        return self.array_from(_numeric(x, site), site.unit, site.kit)
 
     def _as_array(self, x: Scalar) -> Traced:
         shadow = np.array(x.shadow)
@@ -255,7 +257,7 @@ class Engine:
             return self.dtype.type(value), shadow, None
         if isinstance(x, list | tuple) and has_traced(x):
             return self.operand(self.stacked(x, site), site)
-        numbers = _numeric(x)
+        numbers = _numeric(x, site)
         value = self._stored(kit.enter(numbers))
         shadow = np.asarray(numbers, np.float64)
         if not is_finite(value):
@@ -1189,9 +1191,18 @@ class Engine:
         if isinstance(function, np.ufunc):
             return self.ufunc(function, "__call__", args, kwargs)
         handler = self.functions.get(function)
-        if handler is not None:
+        if handler is None:
+            return self.refuse(function, args, kwargs)
+        place = _place_of_out(function)
+        out = kwargs.get("out")
+        if place is not None and len(args) > place:
+            out, args = args[place], (*args[:place], *args[place + 1 :])
+        if out is None:
+            kwargs.pop("out", None)
             return handler(self, *args, **kwargs)
-        return self.refuse(function, args, kwargs)
+        target = out[0] if isinstance(out, tuple) else out
+        target[...] = handler(self, *args, **{k: v for k, v in kwargs.items() if k != "out"})
+        return target
 
     def refuse(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Refuse a function that would compute in float64, or round its result once."""
@@ -1229,13 +1240,9 @@ class Engine:
 
     def leak_message(self, origin: str, name: str, site: Site) -> str:
         """Return what is wrong with values that leave, and the ways out."""
-        unit = site.unit
-        where = f"{short(unit.file)}:{unit.number}"
-        text = expression(unit.file, site.span)
-        source = f" (`{text}`)" if text else ""
         near = _nearby(name, self.functions)
         return (
-            f"{origin}: {name} received values of {site.kit.fmt} at {where}{source} and would "
+            f"{origin}: {name} received values of {site.kit.fmt} at {_place(site)} and would "
             f"compute in float64; rewrite the line{near}, add the module to modules=, or "
             'leaks="round" to round its result once'
         )
@@ -1368,6 +1375,17 @@ _SCALAR_COMPARISONS: dict[Any, Callable[[Any, Any, Any, Any], tuple[bool, bool]]
 }
 
 
+@functools.cache
+def _place_of_out(function: Any) -> int | None:
+    """Return where among a function's arguments `out` stands."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    places = [k for k, p in enumerate(parameters) if p.name == "out" and p.kind != p.KEYWORD_ONLY]
+    return places[0] if places else None
+
+
 def has_traced(x: Any) -> bool:
     """Whether nested lists hold a traced number."""
     if isinstance(x, list | tuple):
@@ -1383,18 +1401,24 @@ def _is_operand(x: Any) -> bool:
     return isinstance(x, bool | np.ndarray | np.generic | list | tuple | int | float | complex)
 
 
-def _numeric(x: Any) -> Any:
+def _numeric(x: Any, site: Site) -> Any:
     """Return what enters: real numbers; the rest is refused as `round_to` refuses it."""
     if hasattr(x, "values") and not isinstance(x, np.ndarray | dict):
         x = x.values
     array = np.asarray(x)
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        name = array.dtype.name
         raise TypeError(
-            f"{name} does not enter a format: pass real numbers of at most 64 bits, as round_to "
-            "takes"
+            f"{array.dtype.name} at {_place(site)} does not enter a format: pass real numbers of "
+            "at most 64 bits, as round_to takes"
         )
     return array
+
+
+def _place(site: Site) -> str:
+    """Return where a site is, in words: model.py:14 (`gamma(x)`)."""
+    unit = site.unit
+    text = expression(unit.file, site.span)
+    return f"{short(unit.file)}:{unit.number}" + (f" (`{text}`)" if text else "")
 
 
 def _parts(source: Source, which: str) -> dict[int, Any]:
@@ -1500,7 +1524,8 @@ def _through(slope: Any, part: Any, shape: tuple[int, ...]) -> Any:
     share = slope(part) if callable(slope) else slope * part
     if np.shape(share) != shape:
         return np.array(np.broadcast_to(share, shape), np.float64)
-    return share if type(share) is np.ndarray and not callable(slope) else np.array(share)
+    is_fresh = type(share) is np.ndarray and not callable(slope) and share.flags.c_contiguous
+    return share if is_fresh else np.array(share, order="C")
 
 
 def _ratio(a: Any, b: Any) -> Any:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import io
 import threading
+from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -221,7 +224,7 @@ def run(
             args.append(copied(argument, _entering(engine, unit, kit), memo))
         f = own_copy(request.f, constant(engine.raw), memo)
         try:
-            returned = f(*args)
+            returned = _run_out(f(*args))
         except StepLimit as limit:
             limit.places = places  # type: ignore[attr-defined]
             limit.engine = engine  # type: ignore[attr-defined]
@@ -274,6 +277,11 @@ def _returned(
             first.update({key: pair[0] for key, pair in pairs.items()})
             second.update({key: pair[1] for key, pair in pairs.items()})
             return first, second
+        if isinstance(x, set | frozenset):
+            return tuple(kind(part) for part in zip(*map(walk, _in_order(x)), strict=True))
+        if isinstance(x, deque):
+            pairs_ = [walk(item) for item in x]
+            return deque((a for a, _ in pairs_), x.maxlen), deque((b for _, b in pairs_), x.maxlen)
         if isinstance(x, tuple | list):
             made = [walk(item) for item in x]
             parts = [pair[0] for pair in made], [pair[1] for pair in made]
@@ -351,8 +359,23 @@ def plain(request: TraceRequest) -> Any:
         args = [copied(argument, enter, memo) for argument in request.args]
         f = own_copy(request.f, constant(same), memo)
         with np.errstate(all="ignore"):
-            returned = f(*args)
+            returned = _run_out(f(*args))
         return _detached(returned)
+
+
+def _run_out(returned: Any) -> Any:
+    """Return the items of a generator or another iterator, which computes while it is asked."""
+    if isinstance(returned, Iterator) and not isinstance(returned, io.IOBase):
+        return list(returned)
+    return returned
+
+
+def _in_order(items: Any) -> list[Any]:
+    """Return the items of a set by size, so that two sets are compared item by item."""
+    try:
+        return sorted(items, key=lambda x: x.value if type(x) is Scalar else x)
+    except TypeError:
+        return list(items)
 
 
 def _detached(x: Any) -> Any:
@@ -367,8 +390,9 @@ def numbers(x: Any) -> list[Any]:
     """Return the arrays and numbers of a result, in order."""
     if isinstance(x, dict):
         return [leaf for value in x.values() for leaf in numbers(value)]
-    if isinstance(x, tuple | list):
-        return [leaf for item in x for leaf in numbers(item)]
+    if isinstance(x, tuple | list | deque | set | frozenset):
+        items = _in_order(x) if isinstance(x, set | frozenset) else x
+        return [leaf for item in items for leaf in numbers(item)]
     if isinstance(x, bool | int | float | np.generic | np.ndarray):
         return [x]
     fields = getattr(x, "__dict__", None)

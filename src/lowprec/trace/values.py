@@ -348,6 +348,10 @@ class Scalar(TracedNumber):
         """Return the number, or the integer that it becomes."""
         return self.run.astype(self, dtype)
 
+    def as_integer_ratio(self) -> tuple[int, int]:
+        """Return the value as a fraction: it leaves."""
+        return float(self).as_integer_ratio()
+
     def is_integer(self) -> bool:
         """Whether the value is an integer."""
         return bool(self.run.compare(np.equal, self, self.run.function(np.rint, (self,), {})))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.trace.functions.table import FUNCTIONS, implements, into
+from lowprec.trace.functions.table import FUNCTIONS, implements
 from lowprec.trace.values import Scalar, Traced
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ def _decided(function: Any) -> Callable[..., Any]:
 
     def handler(engine: Engine, *args: Any, **kwargs: Any) -> Any:
         site = engine.site(function.__name__)
-        kwargs.pop("out", None)
         engine._count(site, 1)
         sources = [x for x in args if type(x) in (Traced, Scalar)]
         answer = function(
@@ -136,10 +135,19 @@ def _histogram(engine: Engine, a: Any, bins: Any = 10, range: Any = None, **kwar
     site = engine.site("histogram")
     if kwargs:
         return engine.refuse(np.histogram, (a, bins, range), kwargs)
-    x, xs, source = engine.operand(a, site)
-    edges = np.histogram_bin_edges(np.asarray(x, np.float64), bins, range)
-    counts = np.histogram(x, edges)[0]
-    engine._decide(counts != np.histogram(xs, edges)[0], site, (source,))
+    array = engine.array(a, site)
+    if isinstance(bins, str):
+        return engine.refuse(np.histogram, (a, bins, range), kwargs)
+    if isinstance(bins, list | tuple | np.ndarray):
+        edges = engine.array(bins, site)
+    else:
+        first, last = (smallest(engine, array), largest(engine, array)) if range is None else range
+        if first == last:
+            first, last = first - 0.5, last + 0.5
+        edges = engine.function(np.linspace, (first, last, int(bins) + 1), {})
+    (x, xs, source), (at, at_s, _) = engine.operand(array, site), engine.operand(edges, site)
+    counts = np.histogram(x, at)[0]
+    engine._decide(counts != np.histogram(xs, at_s)[0], site, (source,))
     return counts, edges
 
 
@@ -175,8 +183,8 @@ def _partition(engine: Engine, a: Any, kth: Any, axis: Any = -1, **kwargs: Any) 
 
 def _extreme(function: Any, choose: Any) -> Callable[..., Any]:
     def handler(
-        engine: Engine, a: Any, axis: Any = None, out: Any = None, keepdims: Any = False,
-        initial: Any = None, where: Any = True,
+        engine: Engine, a: Any, axis: Any = None, keepdims: Any = False, initial: Any = None,
+        where: Any = True,
     ) -> Any:  # fmt: skip
         array = engine.array(a)
         site = engine.site(function.__name__)
@@ -214,8 +222,7 @@ def _extreme(function: Any, choose: Any) -> Callable[..., Any]:
         if initial is not None and where is True:
             ufunc = np.maximum if choose is np.argmax else np.minimum
             result = engine.elementwise(ufunc, (result, initial), site)
-        result = engine.lowered(result)
-        return result if out is None else into(engine, out, result)
+        return engine.lowered(result)
 
     return handler
 
@@ -236,8 +243,19 @@ def _nanmin(engine: Engine, a: Any, axis: Any = None, **kwargs: Any) -> Any:
 
 
 @implements(np.ptp)
-def _ptp(engine: Engine, a: Any, axis: Any = None, out: Any = None, keepdims: Any = False) -> Any:
-    return largest(engine, a, axis, None, keepdims) - smallest(engine, a, axis, None, keepdims)
+def _ptp(engine: Engine, a: Any, axis: Any = None, keepdims: Any = False) -> Any:
+    return largest(engine, a, axis, keepdims) - smallest(engine, a, axis, keepdims)
+
+
+@implements(np.union1d)
+def _union1d(engine: Engine, ar1: Any, ar2: Any) -> Any:
+    return _unique(engine, np.append(engine.array(ar1), ar2))
+
+
+@implements(np.setdiff1d)
+def _setdiff1d(engine: Engine, ar1: Any, ar2: Any, assume_unique: bool = False) -> Any:
+    kept = np.ravel(engine.array(ar1)) if assume_unique else _unique(engine, ar1)
+    return kept[np.isin(kept, ar2, invert=True)]
 
 
 @implements(np.unique)

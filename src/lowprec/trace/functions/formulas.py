@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.trace.functions.table import FUNCTIONS, implements, into
+from lowprec.trace.functions.table import FUNCTIONS, implements
 
 if TYPE_CHECKING:
     from lowprec.trace.engine import Engine
@@ -14,10 +14,17 @@ if TYPE_CHECKING:
 
 
 @implements(np.diff)
-def _diff(engine: Engine, a: Any, n: int = 1, axis: int = -1, **kwargs: Any) -> Any:
-    if kwargs:
-        return engine.refuse(np.diff, (a, n, axis), kwargs)
-    array = engine.array(a)
+def _diff(
+    engine: Engine, a: Any, n: int = 1, axis: int = -1, prepend: Any = np._NoValue,
+    append: Any = np._NoValue,
+) -> Any:  # fmt: skip
+    array: Any = engine.array(a)
+    if prepend is not np._NoValue or append is not np._NoValue:
+        thin = [1 if d == axis % array.ndim else size for d, size in enumerate(array.shape)]
+        ends = [None if e is np._NoValue else engine.array(e) for e in (prepend, append)]
+        before, after = (e if e is None or e.ndim else np.broadcast_to(e, thin) for e in ends)
+        parts = [part for part in (before, array, after) if part is not None]
+        array = np.concatenate(parts, axis=axis)
     for _ in range(n):
         rows = engine.moved(array, lambda v: np.moveaxis(v, axis, 0))
         steps = rows[1:] - rows[:-1]
@@ -27,7 +34,9 @@ def _diff(engine: Engine, a: Any, n: int = 1, axis: int = -1, **kwargs: Any) -> 
 
 @implements(np.ediff1d)
 def _ediff1d(engine: Engine, ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
-    return _diff(engine, engine.reshaped(engine.array(ary), (-1,)))
+    steps = _diff(engine, engine.reshaped(engine.array(ary), (-1,)))
+    parts = [to_begin, steps, to_end]
+    return np.concatenate([np.ravel(engine.array(p)) for p in parts if p is not None])
 
 
 @implements(np.gradient)
@@ -133,8 +142,8 @@ def _vander(engine: Engine, x: Any, N: Any = None, increasing: bool = False) -> 
 
 @implements(np.clip)
 def _clip(
-    engine: Engine, a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *,
-    min: Any = None, max: Any = None, **kwargs: Any,  # noqa: A002
+    engine: Engine, a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None,  # noqa: A002
+    max: Any = None, **kwargs: Any,  # noqa: A002
 ) -> Any:  # fmt: skip
     low = min if a_min is None else a_min
     high = max if a_max is None else a_max
@@ -143,8 +152,7 @@ def _clip(
         result = np.maximum(result, low)
     if high is not None:
         result = np.minimum(result, high)
-    result = engine.lowered(result)
-    return result if out is None else into(engine, out, result)
+    return engine.lowered(result)
 
 
 if hasattr(np._core.umath, "clip"):  # type: ignore[attr-defined]
@@ -154,7 +162,7 @@ if hasattr(np._core.umath, "clip"):  # type: ignore[attr-defined]
 
 
 @implements(np.round, np.around)
-def _round(engine: Engine, a: Any, decimals: int = 0, out: Any = None) -> Any:
+def _round(engine: Engine, a: Any, decimals: int = 0) -> Any:
     array = engine.array(a)
     scale = 10.0 ** abs(decimals)
     if decimals == 0:
@@ -163,12 +171,11 @@ def _round(engine: Engine, a: Any, decimals: int = 0, out: Any = None) -> Any:
         result = np.rint(array * scale) / scale
     else:
         result = np.rint(array / scale) * scale
-    result = engine.lowered(result)
-    return result if out is None else into(engine, out, result)
+    return engine.lowered(result)
 
 
 @implements(np.fix)
-def _fix(engine: Engine, x: Any, out: Any = None) -> Any:
+def _fix(engine: Engine, x: Any) -> Any:
     return np.trunc(x)
 
 
@@ -231,6 +238,18 @@ def _linspace(
     if endpoint and num > 1:
         made[-1] = stop
     return (made, step) if retstep else made
+
+
+@implements(np.geomspace)
+def _geomspace(
+    engine: Engine, start: Any, stop: Any, num: int = 50, endpoint: bool = True,
+    dtype: Any = None, axis: int = 0,
+) -> Any:  # fmt: skip
+    ratio = np.log10(engine.array(stop) / start)
+    made = np.power(10.0, _linspace(engine, 0.0, ratio, num, endpoint)) * start
+    if endpoint and num > 1:
+        made[-1] = stop
+    return made
 
 
 @implements(np.logspace)

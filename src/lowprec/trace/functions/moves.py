@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.trace.functions.table import EXACTLY, FUNCTIONS, implements, into
+from lowprec.trace.functions.table import EXACTLY, FUNCTIONS, implements
 from lowprec.trace.values import Scalar, Traced, is_number
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ for _name in _MOVES.split():
         FUNCTIONS[getattr(np, _name)] = _moves(getattr(np, _name))
         EXACTLY.add(_name)
 for _function in (
-    *(np.linalg.matrix_transpose, np.linalg.diagonal),
+    *(np.linalg.matrix_transpose, np.linalg.diagonal, np.lib.stride_tricks.sliding_window_view),
     *(np.fft.fftshift, np.fft.ifftshift),
 ):
     FUNCTIONS[_function] = _moves(_function)
@@ -95,11 +95,8 @@ def gathered(
 def _joins(function: Any) -> Callable[..., Any]:
     def handler(engine: Engine, arrays: Any, *args: Any, **kwargs: Any) -> Any:
         kwargs.pop("dtype", None)
-        out = kwargs.pop("out", None)
         site = engine.site(function.__name__)
-        rows = list(arrays)
-        result = gathered(engine, rows, lambda *n: function(n, *args, **kwargs), site)
-        return result if out is None else into(engine, out, result)
+        return gathered(engine, list(arrays), lambda *n: function(n, *args, **kwargs), site)
 
     return handler
 
@@ -119,7 +116,8 @@ _OTHERS = """
     ceil trunc rint copysign histogram bincount array2string array_repr array_str astype
     common_type fix iscomplex iscomplexobj isin isneginf isposinf isreal isrealobj lexsort
     linalg.diagonal linalg.matrix_transpose fft.fftshift fft.ifftshift may_share_memory
-    nanargmax nanargmin nanmax nanmin piecewise real_if_close result_type shares_memory
+    nanargmax nanargmin nanmax nanmin piecewise put_along_axis real_if_close result_type
+    setdiff1d shares_memory union1d lib.stride_tricks.sliding_window_view
 """
 EXACTLY.update(_OTHERS.split())
 
@@ -186,7 +184,7 @@ def _piecewise(engine: Engine, x: Any, condlist: Any, funclist: Any, *args: Any,
 
 
 @implements(np.choose)
-def _choose(engine: Engine, a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
+def _choose(engine: Engine, a: Any, choices: Any, mode: str = "raise") -> Any:
     site = engine.site("choose")
     return gathered(engine, list(choices), lambda *n: np.choose(a, n, mode=mode), site)  # type: ignore[call-overload]
 
@@ -286,11 +284,27 @@ def _copyto(
 
 @implements(np.put)
 def _put(engine: Engine, a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
-    places = np.unravel_index(np.asarray(ind), a.shape)
-    a[places] = v
+    flat = np.ravel(ind)
+    places = np.take(np.arange(a.size), flat, mode=mode)  # type: ignore[call-overload]
+    a[np.unravel_index(places, a.shape)] = engine.moved(
+        engine.array(v), lambda w: np.resize(w, flat.shape)
+    )
 
 
-@implements(np.putmask, np.place)
+@implements(np.place)
+def _place(engine: Engine, arr: Any, mask: Any, vals: Any) -> None:
+    _put(engine, arr, np.flatnonzero(mask), vals)
+
+
+@implements(np.put_along_axis)
+def _put_along_axis(engine: Engine, arr: Any, indices: Any, values: Any, axis: Any = -1) -> None:
+    target, axis = (arr, axis) if axis is not None else (engine.reshaped(arr, (-1,)), 0)
+    numbers = np.arange(target.size).reshape(target.shape)
+    places = np.unravel_index(np.take_along_axis(numbers, indices, axis), target.shape)
+    target[places] = values
+
+
+@implements(np.putmask)
 def _putmask(engine: Engine, a: Any, mask: Any, values: Any) -> None:
     new = engine.array(values)
     mask = np.asarray(mask, bool)
@@ -307,7 +321,7 @@ def _fill_diagonal(engine: Engine, a: Any, val: Any, wrap: bool = False) -> None
 
 
 @implements(np.compress)
-def _compress(engine: Engine, condition: Any, a: Any, axis: Any = None, out: Any = None) -> Any:
+def _compress(engine: Engine, condition: Any, a: Any, axis: Any = None) -> Any:
     return engine.moved(engine.array(a), lambda v: np.compress(condition, v, axis))
 
 
@@ -351,6 +365,9 @@ def _nan_to_num(
     result = np.where(np.isnan(values), nan, array)
     result = np.where(np.isposinf(values), high if posinf is None else posinf, result)
     result = np.where(np.isneginf(values), -high if neginf is None else neginf, result)
+    if not copy and type(x) is Traced:
+        x[...] = result
+        return x
     return engine.lowered(result)
 
 

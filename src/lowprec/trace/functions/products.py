@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.trace.functions.table import FUNCTIONS, implements, into
+from lowprec.trace.functions.table import FUNCTIONS, implements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,16 +23,14 @@ def _matmul(engine: Engine, a: Any, b: Any, *, site: Site | None = None, **kwarg
 
 
 @implements(np.dot)
-def _dot(engine: Engine, a: Any, b: Any, out: Any = None) -> Any:
+def _dot(engine: Engine, a: Any, b: Any) -> Any:
     x, y = engine.array(a), engine.array(b)
     site = engine.site("dot")
     if x.ndim == 0 or y.ndim == 0:
-        result = engine.elementwise(np.multiply, (x, y), site)
-    elif x.ndim <= 2 and y.ndim <= 2:
-        result = engine.matmul(x, y, site)
-    else:
-        result = _tensordot(engine, x, y, ((x.ndim - 1,), (max(y.ndim - 2, 0),)))
-    return result if out is None else into(engine, out, result)
+        return engine.elementwise(np.multiply, (x, y), site)
+    if x.ndim <= 2 and y.ndim <= 2:
+        return engine.matmul(x, y, site)
+    return _tensordot(engine, x, y, ((x.ndim - 1,), (max(y.ndim - 2, 0),)))
 
 
 @implements(np.vdot)
@@ -51,7 +49,7 @@ def _inner(engine: Engine, a: Any, b: Any) -> Any:
 
 
 @implements(np.outer)
-def _outer_product(engine: Engine, a: Any, b: Any, out: Any = None) -> Any:
+def _outer_product(engine: Engine, a: Any, b: Any) -> Any:
     x, y = engine.reshaped(engine.array(a), (-1, 1)), engine.reshaped(engine.array(b), (1, -1))
     return x * y
 
@@ -76,30 +74,65 @@ def _tensordot(engine: Engine, a: Any, b: Any, axes: Any = 2) -> Any:
 @implements(np.einsum)
 def _einsum(engine: Engine, *operands: Any, **kwargs: Any) -> Any:
     """Return a sum of products: two operands at a time, products exact within a sum."""
-    out = kwargs.get("out")
-    if not isinstance(operands[0], str):
-        return engine.refuse(np.einsum, operands, kwargs)
-    subscripts = operands[0].replace(" ", "")
-    arrays = [engine.array(x) for x in operands[1:]]
-    inputs, _, output = subscripts.partition("->")
-    names = inputs.split(",")
-    if "." in subscripts:
-        return engine.refuse(np.einsum, operands, kwargs)
-    if "->" not in subscripts:
-        letters = sorted(set(inputs) - {","})
-        output = "".join(c for c in letters if inputs.count(c) == 1)
+    names, arrays, output = _subscripts(engine, operands)
     while len(arrays) > 2:
         rest = set("".join(names[2:])) | set(output)
         kept = "".join(c for c in dict.fromkeys(names[0] + names[1]) if c in rest)
         pair = _pair(engine, names[0], arrays[0], names[1], arrays[1], kept)
         names, arrays = [kept, *names[2:]], [engine.array(pair), *arrays[2:]]
     if len(arrays) == 2:
-        result = _pair(engine, names[0], arrays[0], names[1], arrays[1], output)
+        return _pair(engine, names[0], arrays[0], names[1], arrays[1], output)
+    single = _diagonals(engine, arrays[0], names[0])
+    return _summed_over(engine, single, "".join(dict.fromkeys(names[0])), output)
+
+
+def _subscripts(engine: Engine, operands: Any) -> tuple[list[str], list[Traced], str]:
+    """Return a letter for each dimension of the operands, the operands, and the result's letters.
+
+    An ellipsis gets letters of its own; a dimension of length 1 that is spread over another
+    operand's is left out.
+    """
+    if isinstance(operands[0], str):
+        inputs, arrow, output = operands[0].replace(" ", "").partition("->")
+        names, arrays = inputs.split(","), [engine.array(x) for x in operands[1:]]
+    else:  # arrays, each with the numbers of its dimensions
+        arrays = [engine.array(x) for x in operands[: len(operands) // 2 * 2 : 2]]
+        names = [_lettered(numbers) for numbers in operands[1::2]]
+        arrow = "->" if len(operands) % 2 else ""
+        output = _lettered(operands[-1]) if arrow else ""
+    if len(names) != len(arrays):
+        raise ValueError(f"einsum has subscripts for {len(names)} operands of {len(arrays)}")
+    spare = [chr(0x100 + k) for k in range(64)]
+    rest = ""
+    for k, (name, array) in enumerate(zip(names, arrays, strict=True)):
+        if "..." in name:
+            own = "".join(spare[: array.ndim - len(name) + 3][::-1])
+            names[k] = name.replace("...", own)
+            rest = max(rest, own, key=len)
+        if len(names[k]) != array.ndim:
+            raise ValueError(
+                f"einsum has subscripts {name!r} for an operand of {array.ndim} dimensions"
+            )
+    if arrow:
+        output = output.replace("...", rest)
     else:
-        single = _diagonals(engine, arrays[0], names[0])
-        unique = "".join(dict.fromkeys(names[0]))
-        result = _summed_over(engine, single, unique, output)
-    return result if out is None else into(engine, out, result)
+        every = "".join(names)
+        output = rest + "".join(c for c in sorted(set(every) - set(rest)) if every.count(c) == 1)
+    sizes: dict[str, int] = {}
+    for name, array in zip(names, arrays, strict=True):
+        for c, n in zip(name, array.shape, strict=True):
+            sizes[c] = n if sizes.get(c, 1) == 1 else sizes[c]
+    for k, (name, array) in enumerate(zip(names, arrays, strict=True)):
+        thin = tuple(d for d, c in enumerate(name) if array.shape[d] == 1 and sizes[c] != 1)
+        if thin:
+            names[k] = "".join(c for d, c in enumerate(name) if d not in thin)
+            arrays[k] = engine.array(engine.moved(array, lambda v, thin=thin: np.squeeze(v, thin)))  # type: ignore[misc]
+    return names, arrays, output
+
+
+def _lettered(numbers: Any) -> str:
+    """Return the numbers of dimensions as letters, an ellipsis as dots."""
+    return "".join("..." if n is Ellipsis else chr(ord("A") + n) for n in numbers)
 
 
 def _diagonals(engine: Engine, x: Traced, names: str) -> Traced:
@@ -172,9 +205,8 @@ def _pair(engine: Engine, nx: str, x: Traced, ny: str, y: Traced, output: str) -
 
 @implements(np.trace)
 def _trace(
-    engine: Engine, a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None,
-    out: Any = None,
-) -> Any:  # fmt: skip
+    engine: Engine, a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None
+) -> Any:
     diagonal = engine.moved(engine.array(a), lambda v: np.diagonal(v, offset, axis1, axis2))
     return engine.sum(diagonal, engine.site("trace"), -1)
 

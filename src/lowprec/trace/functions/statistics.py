@@ -18,25 +18,24 @@ if TYPE_CHECKING:
 
 @implements(np.median)
 def _median(
-    engine: Engine, a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False,
-    keepdims: bool = False,
-) -> Any:  # fmt: skip
+    engine: Engine, a: Any, axis: Any = None, overwrite_input: bool = False, keepdims: bool = False
+) -> Any:
     return _quantile(engine, a, 0.5, axis, keepdims=keepdims)
 
 
 @implements(np.percentile)
-def _percentile(engine: Engine, a: Any, q: Any, axis: Any = None, **kwargs: Any) -> Any:
-    return _quantile(engine, a, np.true_divide(q, 100), axis, **kwargs)
+def _percentile(engine: Engine, a: Any, q: Any, *args: Any, **kwargs: Any) -> Any:
+    return _quantile(engine, a, np.true_divide(q, 100), *args, **kwargs)
 
 
 @implements(np.quantile)
 def _quantile(
-    engine: Engine, a: Any, q: Any, axis: Any = None, out: Any = None, method: str = "linear",
-    keepdims: bool = False, **kwargs: Any,
+    engine: Engine, a: Any, q: Any, axis: Any = None, overwrite_input: bool = False,
+    method: str = "linear", keepdims: bool = False, **kwargs: Any,
 ) -> Any:  # fmt: skip
     array = engine.array(a)
-    if method != "linear" or has_traced(q) or isinstance(axis, tuple):
-        return engine.refuse(np.quantile, (a, q), {})
+    if method != "linear" or has_traced(q) or any(v is not None for v in kwargs.values()):
+        return engine.refuse(np.quantile, (a, q), {"method": method, **kwargs})
     rows = rows_of(engine, array, axis)
     ordered = in_order(engine, rows, 0)
     made = []
@@ -51,8 +50,8 @@ def _quantile(
             made.append(below + (above - below) * rest if rest else below)
     result: Any = made[0] if np.ndim(q) == 0 else np.stack([engine.array(m) for m in made])
     if keepdims:
-        axes = list(range(array.ndim)) if axis is None else [axis % array.ndim]
-        shape = [1 if d in axes else n for d, n in enumerate(array.shape)]
+        axes = range(array.ndim) if axis is None else np.atleast_1d(axis) % array.ndim
+        shape = [1 if d in list(axes) else n for d, n in enumerate(array.shape)]
         result = np.reshape(engine.array(result), [*np.shape(q), *shape])
     return result
 
@@ -75,7 +74,7 @@ def _cov(
 
 
 @implements(np.corrcoef)
-def _corrcoef(engine: Engine, x: Any, y: Any = None, rowvar: bool = True, **kwargs: Any) -> Any:
+def _corrcoef(engine: Engine, x: Any, y: Any = None, rowvar: bool = True) -> Any:
     c = _cov(engine, x, y, rowvar)
     if np.ndim(c) == 0:
         return c / c

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.trace.functions.choices import axis_last, largest, smallest
-from lowprec.trace.functions.table import FUNCTIONS, implements, into
+from lowprec.trace.functions.table import FUNCTIONS, implements
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @implements(np.sum)
 def _sum(
-    engine: Engine, a: Any, axis: Any = None, dtype: Any = None, out: Any = None,
+    engine: Engine, a: Any, axis: Any = None, dtype: Any = None,
     keepdims: Any = False, initial: Any = None, where: Any = True,
 ) -> Any:  # fmt: skip
     array = engine.array(a)
@@ -28,9 +28,7 @@ def _sum(
     if where is not True:
         array = engine.array(np.where(where, array, 0.0))
     result = engine.sum(array, engine.site("sum"), _axis(axis), bool(keepdims))
-    if initial is not None:
-        result = result + initial
-    return result if out is None else into(engine, out, result)
+    return result if initial is None else result + initial
 
 
 def _axis(axis: Any) -> Any:
@@ -53,18 +51,16 @@ def _terms(array: Traced, axis: Any) -> int:
 
 @implements(np.mean)
 def _mean(
-    engine: Engine, a: Any, axis: Any = None, dtype: Any = None, out: Any = None,
+    engine: Engine, a: Any, axis: Any = None, dtype: Any = None,
     keepdims: Any = False, where: Any = True,
 ) -> Any:  # fmt: skip
     array = engine.array(a)
     axis = _axis(axis)
     _check_dtype(dtype)
     if where is True:
-        result = engine.mean(array, engine.site("mean"), axis, bool(keepdims))
-    else:
-        count = np.sum(np.broadcast_to(where, array.shape), axis=axis, keepdims=keepdims)
-        result = _sum(engine, array, axis, dtype, None, keepdims, None, where) / count
-    return result if out is None else into(engine, out, result)
+        return engine.mean(array, engine.site("mean"), axis, bool(keepdims))
+    count = np.sum(np.broadcast_to(where, array.shape), axis=axis, keepdims=keepdims)
+    return _sum(engine, array, axis, dtype, keepdims, None, where) / count
 
 
 @implements(np.average)
@@ -88,31 +84,27 @@ def _average(
 
 @implements(np.var)
 def _var(
-    engine: Engine, a: Any, axis: Any = None, dtype: Any = None, out: Any = None, ddof: Any = 0,
+    engine: Engine, a: Any, axis: Any = None, dtype: Any = None, ddof: Any = 0,
     keepdims: Any = False, where: Any = True, mean: Any = None, correction: Any = None,
 ) -> Any:  # fmt: skip
     array = engine.array(a)
     axis = _axis(axis)
-    middle = _mean(engine, array, axis, dtype, None, True, where) if mean is None else mean
+    middle = _mean(engine, array, axis, dtype, True, where) if mean is None else mean
     deviations = array - middle
     squares = deviations * deviations
     less = ddof if correction is None else correction
     if where is True and not less:
-        result = _mean(engine, squares, axis, dtype, None, keepdims)
-        return result if out is None else into(engine, out, result)
-    total = _sum(engine, squares, axis, dtype, None, keepdims, None, where)
+        return _mean(engine, squares, axis, dtype, keepdims)
+    total = _sum(engine, squares, axis, dtype, keepdims, None, where)
     count: Any = _terms(array, axis)
     if where is not True:
         count = np.sum(np.broadcast_to(where, array.shape), axis=axis, keepdims=keepdims)
-    result = total / np.maximum(count - less, 0)
-    return result if out is None else into(engine, out, result)
+    return total / np.maximum(count - less, 0)
 
 
 @implements(np.std)
 def _std(engine: Engine, a: Any, *args: Any, **kwargs: Any) -> Any:
-    out = kwargs.pop("out", None)
-    result = np.sqrt(_var(engine, a, *args, **kwargs))
-    return result if out is None else into(engine, out, result)
+    return np.sqrt(_var(engine, a, *args, **kwargs))
 
 
 def _without_nan(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -131,7 +123,7 @@ FUNCTIONS[np.nanstd] = _without_nan(_std)
 
 @implements(np.prod)
 def product(
-    engine: Engine, a: Any, axis: Any = None, dtype: Any = None, out: Any = None,
+    engine: Engine, a: Any, axis: Any = None, dtype: Any = None,
     keepdims: Any = False, initial: Any = None, where: Any = True,
 ) -> Any:  # fmt: skip
     """Return the product of elements, in order, every step rounded: `numpy.prod`."""
@@ -139,9 +131,7 @@ def product(
     if where is not True:
         array = engine.array(np.where(where, array, 1.0))
     result = _folded(engine, np.multiply, array, axis, keepdims)
-    if initial is not None:
-        result = result * initial
-    return result if out is None else into(engine, out, result)
+    return result if initial is None else result * initial
 
 
 def rows_of(engine: Engine, array: Traced, axis: Any) -> Any:
@@ -188,20 +178,28 @@ def _accumulated(engine: Engine, ufunc: Any, array: Traced, axis: int) -> Any:
 
 
 @implements(np.cumsum, *([np.cumulative_sum] if hasattr(np, "cumulative_sum") else []))
-def _cumsum(engine: Engine, a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+def _cumsum(engine: Engine, a: Any, axis: Any = None, dtype: Any = None) -> Any:
     _check_dtype(dtype)
-    result = engine.cumsum(a, engine.site("cumsum"), axis)
-    return result if out is None else into(engine, out, result)
+    return engine.cumsum(a, engine.site("cumsum"), axis)
 
 
 @implements(np.cumprod, *([np.cumulative_prod] if hasattr(np, "cumulative_prod") else []))
-def _cumprod(engine: Engine, a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+def _cumprod(engine: Engine, a: Any, axis: Any = None, dtype: Any = None) -> Any:
     array, axis = axis_last(engine.array(a), axis, engine)
-    result = _accumulated(engine, np.multiply, array, axis)
-    return result if out is None else into(engine, out, result)
+    return _accumulated(engine, np.multiply, array, axis)
+
+
+def _filling_nan(function: Callable[..., Any], fill: float) -> Callable[..., Any]:
+    def handler(engine: Engine, a: Any, *args: Any, **kwargs: Any) -> Any:
+        array = engine.array(a)
+        return function(engine, np.where(np.isnan(array.value), fill, array), *args, **kwargs)
+
+    return handler
 
 
 FUNCTIONS[np.nanprod] = _without_nan(product)
+FUNCTIONS[np.nancumsum] = _filling_nan(_cumsum, 0.0)
+FUNCTIONS[np.nancumprod] = _filling_nan(_cumprod, 1.0)
 
 
 def _reduce(
@@ -210,9 +208,9 @@ def _reduce(
 ) -> Any:  # fmt: skip
     own = {np.add: _sum, np.multiply: product, np.maximum: largest, np.minimum: smallest}.get(ufunc)
     if own is _sum or own is product:
-        return own(engine, array, axis, dtype, None, keepdims, initial, where)
+        return own(engine, array, axis, dtype, keepdims, initial, where)
     if own is not None:
-        return own(engine, array, axis, None, keepdims, initial, where)
+        return own(engine, array, axis, keepdims, initial, where)
     if where is not True or initial is not None:
         return engine.refuse(ufunc, (array,), {})
     return _folded(engine, ufunc, engine.array(array), axis, keepdims)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lowprec.trace.engine import Engine
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 EXACTLY: set[str] = set()  # functions that move or choose, and round nothing
@@ -23,11 +22,3 @@ def implements(*functions: Any) -> Callable[[Callable[..., Any]], Callable[..., 
         return handler
 
     return enter
-
-
-def into(engine: Engine, out: Any, result: Any) -> Any:
-    """Write a result where `out=` asks for it, and return that."""
-    if isinstance(out, tuple):
-        out = out[0]
-    out[...] = result
-    return out
