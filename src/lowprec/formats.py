@@ -438,11 +438,8 @@ FormatLike = Format | str | np.dtype[Any] | type
 def checked_overflow(overflow: OverflowLike, fmt: Format) -> Overflow:
     """Return the overflow policy that is meant, if the format can follow it.
 
-    Raises
-    ------
-    ValueError
-        If there is no such policy, or it is ``infinite`` and the format has neither infinities nor
-        NaN.
+    Raises ValueError if there is no such policy, or it is ``infinite`` and the format has neither
+        infinities nor NaN.
     """
     policy = Overflow(overflow)
     if policy is Overflow.INFINITE and not (fmt.has_infinity or fmt.has_nan):

@@ -234,19 +234,10 @@ class OverflowRule(NamedTuple):
 def overflow_rule(rounding: Rounding, *, negative: bool, is_odd: bool) -> OverflowRule:
     """Return where a mode begins to overflow: the only place that says so.
 
-    Parameters
-    ----------
-    rounding : Rounding
-        The mode.
-    negative : bool
-        Whether the overflowing number is negative.
-    is_odd : bool
-        Whether the largest finite value is odd; the value after it is then even, and conversely.
-
-    Returns
-    -------
-    OverflowRule
-        The same rule tells where magnitudes are rounded to the larger of any two neighbours of
+    negative: Whether the overflowing number is negative.
+    is_odd: Whether the largest finite value is odd; the value after it is then even, and
+        conversely.
+    Returns: The same rule tells where magnitudes are rounded to the larger of any two neighbours of
         which the smaller one is odd or is not.
 
     Examples

@@ -32,10 +32,7 @@ def columns_of(x: Any) -> Mapping[str, Any]:
 
     Tensors of files that are left (`Tensor.left`) are no data to be judged.
 
-    Raises
-    ------
-    ValueError
-        If two columns have one name.
+    Raises ValueError if two columns have one name.
     """
     if isinstance(x, Mapping):
         return {name: one for name, one in x.items() if not getattr(one, "left", "")}

@@ -170,16 +170,9 @@ def comparison_table(
 ) -> RenderableType:
     """Return the comparison for a terminal: a line for each array and format.
 
-    Parameters
-    ----------
-    rows : mapping of str to mapping of str to Measurement
-        By tensor, then by format: the `measurements` of a `Comparison`.
-
-    Returns
-    -------
-    rich renderable
-        Losses are red. A terminal of fewer than 80 columns is shown the columns that decide, and
-        told which are left out. Of many arrays the worst are shown.
+    rows: By tensor, then by format: the `measurements` of a `Comparison`.
+    Returns: Losses are red. A terminal of fewer than 80 columns is shown the columns that decide,
+        and told which are left out. Of many arrays the worst are shown.
     """
     return _Table(rows, left_out, tolerance)
 
@@ -309,15 +302,8 @@ def comparison_fragment(
 ) -> str:
     """Return the comparison as an HTML table with its own style, for Jupyter.
 
-    Parameters
-    ----------
-    rows : mapping of str to mapping of str to Measurement
-        By tensor, then by format: the `measurements` of a `Comparison`.
-
-    Returns
-    -------
-    str
-        A ``div`` that scrolls sideways where the page is narrower than the table.
+    rows: By tensor, then by format: the `measurements` of a `Comparison`.
+    Returns: A ``div`` that scrolls sideways where the page is narrower than the table.
     """
     table = comparison_table_html(rows, tolerance)
     return f"<style>{stylesheet('comparison.css')}</style>{table}{_left_html(left_out)}"
@@ -326,15 +312,8 @@ def comparison_fragment(
 def comparison_page(rows: Rows, left_out: LeftOut = _NONE, tolerance: float | None = None) -> str:
     """Return the comparison as a whole page that refers to nothing outside itself.
 
-    Parameters
-    ----------
-    rows : mapping of str to mapping of str to Measurement
-        By tensor, then by format: the `measurements` of a `Comparison`.
-
-    Returns
-    -------
-    str
-        HTML.
+    rows: By tensor, then by format: the `measurements` of a `Comparison`.
+    Returns: HTML.
     """
     style = stylesheet("page.css", "comparison.css")
     return (

@@ -49,19 +49,9 @@ def measure_blocks(
 ) -> list[Measurement]:
     """Measure arrays, as though they were one after the other, in several formats.
 
-    Parameters
-    ----------
-    blocks : iterable of ndarray
-        The numbers, looked at once.
-    formats : sequence of Format
-        The formats.
-    rounding, overflow, rng
-        As in `lowprec.measure`.
-
-    Returns
-    -------
-    list of Measurement
-        In the order of the formats.
+    blocks: The numbers, looked at once.
+    rounding, overflow, rng: As in `lowprec.measure`.
+    Returns: In the order of the formats.
     """
     variations = Variations([] if rounding.is_stochastic else formats)
     pieces = ((block, None) for block in variations.seen(blocks))

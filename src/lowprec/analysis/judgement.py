@@ -92,15 +92,8 @@ def cell_lines(advice: FormatAdvice) -> list[str]:
 def advice_in_words(advice: Sequence[FormatAdvice]) -> list[str]:
     """Return the verdict on one tensor: a paragraph on 16 bits, another on 8.
 
-    Parameters
-    ----------
-    advice : sequence of FormatAdvice
-        What `advise` said of the tensor in each format.
-
-    Returns
-    -------
-    list of str
-        Paragraphs of a few sentences.
+    advice: What `advise` said of the tensor in each format.
+    Returns: Paragraphs of a few sentences.
     """
     sixteen = [one for one in advice if one.fmt.bits == 16]
     eight = [one for one in advice if one.fmt.bits < 16]

@@ -31,14 +31,9 @@ _SHARE = 8  # values collapse where less than this part of a binade's values are
 class Variation(NamedTuple):
     """How numbers vary, and what of it a format that collapses them leaves.
 
-    Attributes
-    ----------
-    distinct, left : int
-        Distinct values before and after rounding, of up to 65536 elements of each part.
-    mean, deviation : float
-        Of these elements.
-    max_error : float
-        The largest ``|y - x|`` among them, in the data's own units.
+    distinct, left: Distinct values before and after rounding, of up to 65536 elements of each part.
+    mean, deviation: Of these elements.
+    max_error: The largest ``|y - x|`` among them, in the data's own units.
     """
 
     distinct: int

@@ -27,28 +27,13 @@ def map_chunks(
 ) -> Any:
     """Return the lazy array of ``convert(chunk, **options)``.
 
-    Parameters
-    ----------
-    convert : callable
-        A function that can be pickled.
-    x : dask.array.Array
-        What to convert.
-    dtype : numpy.dtype
-        Of the result.
-    with_place : bool
-        Whether `convert` is told ``start`` and ``shape``: the chunk's first index and the whole
-        array's shape.
-    **options
-        What else it is told.
-
-    Returns
-    -------
-    dask.array.Array
-
-    Raises
-    ------
-    ValueError
-        If the place of chunks matters and is not known.
+    convert: A function that can be pickled.
+    x (dask.array.Array): What to convert.
+    dtype: Of the result.
+    with_place: Whether `convert` is told ``start`` and ``shape``: the chunk's first index and the
+        whole array's shape.
+    **options: What else it is told.
+    Raises ValueError if the place of chunks matters and is not known.
     """
     import dask.array
 
@@ -83,25 +68,12 @@ def reduce_chunks(
 ) -> Any:
     """Return what computes ``merge([measure(pieces, **options) of each chunk])``.
 
-    Parameters
-    ----------
-    measure : callable
-        Takes a list of (array, place): parts of a chunk and where each lies in the whole array.
-    merge : callable
-        Takes the list of what `measure` returned, in the order of the chunks.
-    x : dask.array.Array
-        The whole array.
-    **options
-        What else `measure` is told.
-
-    Returns
-    -------
-    dask.delayed.Delayed
-
-    Raises
-    ------
-    ValueError
-        If the place of chunks is not known.
+    measure: Takes a list of (array, place): parts of a chunk and where each lies in the whole
+        array.
+    merge: Takes the list of what `measure` returned, in the order of the chunks.
+    x (dask.array.Array): The whole array.
+    **options: What else `measure` is told.
+    Raises ValueError if the place of chunks is not known.
     """
     import dask
 
@@ -153,17 +125,10 @@ def pieces_in_c_order(
 ) -> list[tuple[int, int, int]]:
     """Cut a chunk where its elements stop being neighbours in the whole array.
 
-    Parameters
-    ----------
-    shape, start : tuple of int
-        The chunk's shape, and its first index in the whole array.
-    whole : tuple of int
-        The whole array's shape.
-
-    Returns
-    -------
-    list of (first, last, place)
-        Elements ``first:last`` of the chunk, in C order, lie at ``place`` and after in the whole.
+    shape, start: The chunk's shape, and its first index in the whole array.
+    whole: The whole array's shape.
+    Returns: Elements ``first:last`` of the chunk, in C order, lie at ``place`` and after in the
+        whole.
 
     Examples
     --------

@@ -103,20 +103,11 @@ def lies_flat(x: Array, dtype: np.dtype[Any] | None = None) -> bool:
 def place_for(operands: tuple[Any, ...], out: Any, dtype: np.dtype[Any]) -> Array | None:
     """Return where a kernel may write what it makes of operands, or None if they must be looked at.
 
-    Parameters
-    ----------
-    operands : tuple of ndarray
-        What is read; the first is an array of the dtype that the kernel reads.
-    out : ndarray or None
-        Where the caller wants results; a new array by default.
-    dtype : numpy.dtype
-        Of the results.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        `out` or a new array, if every operand has the shape and dtype of the first, lies in C order
-        and shares no memory with `out` unless it is `out`.
+    operands: What is read; the first is an array of the dtype that the kernel reads.
+    out (ndarray or None): Where the caller wants results; a new array by default.
+    dtype: Of the results.
+    Returns: `out` or a new array, if every operand has the shape and dtype of the first, lies in C
+        order and shares no memory with `out` unless it is `out`.
     """
     first = operands[0]
     shape, kind = first.shape, first.dtype
@@ -159,16 +150,10 @@ def parts_in_c_order(
 ) -> Iterator[tuple[Sequence[Array], Array, int]]:
     """Yield flat operands for a kernel, where it writes, and how many elements came before.
 
-    Parameters
-    ----------
-    operands : sequence of ndarray
-        What is read, of any layout and dtype; they broadcast to `out` and may overlap with it.
-    out : ndarray
-        What is written.
-    source : numpy.dtype
-        What the kernel reads.
-    elements : int
-        The most that a block has where arrays cannot go as they lie.
+    operands: What is read, of any layout and dtype; they broadcast to `out` and may overlap with
+        it.
+    source: What the kernel reads.
+    elements: The most that a block has where arrays cannot go as they lie.
     """
     if out.flags.carray and all(_is_readable(x, source, out) for x in operands):
         yield [x.reshape(-1) for x in operands], out.reshape(-1), 0

@@ -39,17 +39,9 @@ def refuse_foreign_memory(out: Any, *operands: Array) -> None:
     Torch counts the changes of a tensor to know whether what backward has saved is still valid; one
     that NumPy makes is not counted. Memory that came through DLPack may be a tensor's too.
 
-    Parameters
-    ----------
-    out : ndarray
-        What will be written.
-    *operands : ndarray
-        What is read; of those that are a tensor's memory `out` must not share any.
-
-    Raises
-    ------
-    ValueError
-        If `out` is a tensor's memory.
+    out (ndarray): What will be written.
+    *operands: What is read; of those that are a tensor's memory `out` must not share any.
+    Raises ValueError if `out` is a tensor's memory.
     """
     if not isinstance(out, np.ndarray):
         return
@@ -86,22 +78,11 @@ def blocks_in_c_order(
 ) -> Any:
     """Return what iterates over blocks of arrays that broadcast to `out`, buffered if need be.
 
-    Parameters
-    ----------
-    arrays : sequence of ndarray
-        What is read, of any layout and dtype; may overlap with `out`.
-    out : ndarray
-        What is written.
-    source : dtype
-        What `arrays` are read as.
-    elements : int
-        The most that a block has.
-
-    Returns
-    -------
-    numpy.nditer
-        To be used in a `with` statement. It yields contiguous blocks of the arrays and, last, the
-        block to write before the next are asked for.
+    arrays: What is read, of any layout and dtype; may overlap with `out`.
+    source: What `arrays` are read as.
+    elements: The most that a block has.
+    Returns: To be used in a `with` statement. It yields contiguous blocks of the arrays and, last,
+        the block to write before the next are asked for.
     """
     return np.nditer(
         [*arrays, out],

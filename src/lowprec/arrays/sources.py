@@ -38,20 +38,9 @@ class InBlocks(Protocol):
 def kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which a kernel reads such elements: one that holds them all exactly.
 
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        What the caller's array has.
-
-    Returns
-    -------
-    numpy.dtype
-        float32, float64, int64 or uint64.
-
-    Raises
-    ------
-    TypeError
-        If elements are not real numbers of at most 64 bits.
+    dtype: What the caller's array has.
+    Returns: float32, float64, int64 or uint64.
+    Raises TypeError if elements are not real numbers of at most 64 bits.
     """
     native = dtype.newbyteorder("=")
     if native.name in _KERNEL_KINDS:
@@ -85,12 +74,8 @@ def is_scalar(x: Any) -> bool:
 def as_array(x: Any) -> np.ndarray[Any, Any]:
     """Return an array-like as an array, without a copy where it is one already.
 
-    Raises
-    ------
-    TypeError
-        If it holds something other than real numbers of at most 64 bits.
-    ValueError
-        If it is a masked array with masked entries.
+    Raises TypeError if it holds something other than real numbers of at most 64 bits.
+    Raises ValueError if it is a masked array with masked entries.
     """
     array = x if type(x) is np.ndarray else to_array(x)
     try:
@@ -134,13 +119,10 @@ def _are_numbers(texts: np.ndarray[Any, Any]) -> bool:
 def to_array(x: Any) -> np.ndarray[Any, Any]:
     """Return an array-like of any kind as an array.
 
-    Raises
-    ------
-    TypeError
-        If it is a tensor that NumPy cannot see: one that requires grad, that is elsewhere than on
-        the CPU, sparse, or traced by JAX; or if it holds integers that NumPy rounded.
-    ValueError
-        If it is a masked array with masked entries.
+    Raises TypeError if it is a tensor that NumPy cannot see: one that requires grad, that is
+        elsewhere than on the CPU, sparse, or traced by JAX; or if it holds integers that NumPy
+        rounded.
+    Raises ValueError if it is a masked array with masked entries.
     """
     if isinstance(x, np.ma.MaskedArray):
         masked = int(np.ma.getmaskarray(x).sum())

@@ -32,10 +32,8 @@ class Place(NamedTuple):
 def check_chunks(x: Any, fmt: BlockFormat, axis: Any, tensor_amax: Any) -> None:
     """Raise unless every chunk of a dask array holds whole blocks.
 
-    Raises
-    ------
-    ValueError
-        If a block would lie in two chunks, sizes are unknown, or a tensor scale has no amax.
+    Raises ValueError if a block would lie in two chunks, sizes are unknown, or a tensor scale has
+        no amax.
     """
     if any(size != size for sizes in x.chunks for size in sizes):
         raise ValueError("the sizes of the chunks are unknown; call x.compute_chunk_sizes() first")

@@ -447,10 +447,8 @@ def _spelling_of(fmt: BlockFormat) -> str | None:
 def find_block_format(fmt: object) -> BlockFormat | None:
     """Return the block format that is meant, or None where something else is.
 
-    Raises
-    ------
-    ValueError
-        If a colon follows what is not a block format, or is followed by what is not a rule for it.
+    Raises ValueError if a colon follows what is not a block format, or is followed by what is not a
+        rule for it.
     """
     if isinstance(fmt, BlockFormat):
         return _CANONICAL.get(fmt, fmt)

@@ -19,16 +19,10 @@ if TYPE_CHECKING:
 class Layout(NamedTuple):
     """How the blocks of a format lie in an array of one shape.
 
-    Attributes
-    ----------
-    shape : tuple of int
-        The array's.
-    axis : int
-        The axis of blocks, or the first of the two of tiles; not negative.
-    tile : tuple of int
-        Rows and columns of a block of the array seen as (outer, rows, columns).
-    is_tiled : bool
-        Whether blocks are tiles of the last two axes.
+    shape: The array's.
+    axis: The axis of blocks, or the first of the two of tiles; not negative.
+    tile: Rows and columns of a block of the array seen as (outer, rows, columns).
+    is_tiled: Whether blocks are tiles of the last two axes.
     """
 
     shape: tuple[int, ...]
@@ -84,11 +78,8 @@ class Layout(NamedTuple):
     ) -> Iterator[tuple[tuple[slice, ...], list[int]]]:
         """Cut a chunk of a larger array where its elements stop being evenly spaced there.
 
-        Yields
-        ------
-        piece, [place, outer, rows, columns]
-            The index in C order in the whole array of a piece's first element, and by how much it
-            grows along the three axes.
+        Yields: The index in C order in the whole array of a piece's first element, and by how much
+            it grows along the three axes.
         """
         strides = [math.prod(whole[i + 1 :]) for i in range(len(whole))]
         last = len(whole) - 1
@@ -143,10 +134,8 @@ def _cut(
 def layout_of(fmt: BlockFormat, shape: tuple[int, ...], axis: Any) -> Layout:
     """Return how blocks lie, or raise where they cannot.
 
-    Raises
-    ------
-    ValueError
-        If the array has no axis for blocks, or another axis than -1 is given with tiles.
+    Raises ValueError if the array has no axis for blocks, or another axis than -1 is given with
+        tiles.
     """
     axis = operator.index(axis)
     if not shape:

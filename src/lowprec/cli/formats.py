@@ -56,18 +56,9 @@ _COLUMNS: dict[str, tuple[int, Callable[[Format], str]]] = {
 def formats_table(formats: Iterable[Format], width: int = 80) -> Table:
     """Return the family as a table, one format a line.
 
-    Parameters
-    ----------
-    formats : iterable of Format
-        What to list.
-    width : int
-        Columns of the terminal; a narrow one is spared some of the table's.
-
-    Returns
-    -------
-    rich.table.Table
-        `w` is the width of the exponent field, `p` the precision with the leading bit, and decades
-        the dynamic range ``log10(max / smallest_subnormal)``.
+    width: Columns of the terminal; a narrow one is spared some of the table's.
+    Returns: `w` is the width of the exponent field, `p` the precision with the leading bit, and
+        decades the dynamic range ``log10(max / smallest_subnormal)``.
     """
     shown = {heading: text for heading, (room, text) in _COLUMNS.items() if width >= room}
     padding = (0, 1 if width >= 110 else 0)
@@ -97,17 +88,9 @@ _BLOCK_COLUMNS: dict[str, tuple[int, Callable[[BlockFormat], str]]] = {
 def block_formats_table(formats: Iterable[BlockFormat], width: int = 80) -> Table:
     """Return block formats as a table, one a line.
 
-    Parameters
-    ----------
-    formats : iterable of BlockFormat
-        What to list.
-    width : int
-        Columns of the terminal; a narrow one is spared some of the table's.
-
-    Returns
-    -------
-    rich.table.Table
-        Bits are those of a value with its share of the scale; tensor is the tensor's own scale.
+    width: Columns of the terminal; a narrow one is spared some of the table's.
+    Returns: Bits are those of a value with its share of the scale; tensor is the tensor's own
+        scale.
     """
     shown = {heading: text for heading, (room, text) in _BLOCK_COLUMNS.items() if width >= room}
     padding = (0, 1 if width >= 110 else 0)

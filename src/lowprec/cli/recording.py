@@ -17,14 +17,9 @@ _RECORDED = 200  # steps, about: a short run is recorded more closely than a lon
 def recorder_for(policy: Policy, steps: int, fit: Callable[..., History]) -> Recorder:
     """Return a recorder that knows how the same training ends in float32.
 
-    Parameters
-    ----------
-    policy : Policy
-        Of the run that is to be recorded.
-    steps : int
-        How many steps it takes.
-    fit : callable
-        Trains, given a policy.
+    policy: Of the run that is to be recorded.
+    steps: How many steps it takes.
+    fit: Trains, given a policy.
     """
     from lowprec import train
 

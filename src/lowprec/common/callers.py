@@ -15,10 +15,7 @@ def is_a_statement(frame: FrameType) -> bool:
     An interactive session, and a notebook's last line, show the result themselves: it is not thrown
     away there.
 
-    Parameters
-    ----------
-    frame : frame
-        Of the caller.
+    frame: Of the caller.
 
     Examples
     --------

@@ -27,12 +27,8 @@ PathLike = str | os.PathLike[str]
 class Kind(NamedTuple):
     """A kind of result.
 
-    Attributes
-    ----------
-    words : str
-        What a file of this kind is, with its article: "a page of lowprec report".
-    wrote : callable
-        Whether lowprec wrote this file, which exists, as such a result.
+    words: What a file of this kind is, with its article: "a page of lowprec report".
+    wrote: Whether lowprec wrote this file, which exists, as such a result.
     """
 
     words: str
@@ -62,22 +58,13 @@ def check_outputs(
 ) -> None:
     """Raise unless every output may be written; nothing is written here.
 
-    Parameters
-    ----------
-    outputs : iterable of Output
-        The files to be written. What is not a regular file, as ``/dev/stdout``, may always be.
-    inputs : iterable of str or path
-        The files that are read. None of them may be an output, also not under another name or
+    outputs: The files to be written. What is not a regular file, as ``/dev/stdout``, may always be.
+    inputs: The files that are read. None of them may be an output, also not under another name or
         through a symbolic or a hard link.
-    overwrite : bool
-        Whether a file that exists may be replaced although lowprec did not write it as such.
-
-    Raises
-    ------
-    ValueError
-        If an output is an input, or two outputs are one file.
-    OSError
-        If a file exists that may not be replaced; if a folder does not exist or cannot be written.
+    overwrite: Whether a file that exists may be replaced although lowprec did not write it as such.
+    Raises ValueError if an output is an input, or two outputs are one file.
+    Raises OSError if a file exists that may not be replaced; if a folder does not exist or cannot
+        be written.
     """
     read, earlier = list(inputs), list[Output]()
     for output in outputs:
@@ -142,19 +129,10 @@ def _check_place(path: Path) -> None:
 def write_output(output: Output, text: str, *, overwrite: bool = False) -> None:
     """Write a text (UTF-8) to an output that may be written, whole or not at all.
 
-    Parameters
-    ----------
-    output : Output
-        Where to; `check_outputs` is asked again, as time has passed.
-    text : str
-        All of its content.
-    overwrite : bool
-        As for `check_outputs`.
-
-    Raises
-    ------
-    OSError
-        As for `check_outputs`.
+    output: Where to; `check_outputs` is asked again, as time has passed.
+    text: All of its content.
+    overwrite: As for `check_outputs`.
+    Raises OSError: As for `check_outputs`.
     """
     check_outputs([output], overwrite=overwrite)
     write_atomically(output.path, text)
@@ -188,12 +166,8 @@ def page_kind(of: str) -> Kind:
 def json_kind(words: str, has_its_shape: Callable[[Any], bool]) -> Kind:
     """Return the kind of the JSON files whose content has a shape.
 
-    Parameters
-    ----------
-    words : str
-        What such a file is, with its article.
-    has_its_shape : callable
-        Whether a content, read by `json.loads`, is one that lowprec writes; it may raise
+    words: What such a file is, with its article.
+    has_its_shape: Whether a content, read by `json.loads`, is one that lowprec writes; it may raise
         LookupError, TypeError, ValueError or AttributeError for one that is not.
     """
 

@@ -26,12 +26,8 @@ def _of_64_bits() -> tuple[type, ...]:
 def as_generator(rng: RNGLike) -> np.random.Generator:
     """Return the generator that `rng` stands for.
 
-    Raises
-    ------
-    TypeError
-        If it is not None, an int, a SeedSequence or a Generator, such as a key of JAX.
-    ValueError
-        If it is negative.
+    Raises TypeError if it is not None, an int, a SeedSequence or a Generator, such as a key of JAX.
+    Raises ValueError if it is negative.
     """
     try:
         return np.random.default_rng(rng)

@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Give a temporary file to write, which takes the name once it is complete and on the disk.
 
-    Parameters
-    ----------
-    path : str or path
-        The file; one that exists is replaced. It gets exactly this name, and a link is followed.
-
-    Raises
-    ------
-    OSError
-        If the folder does not exist or cannot be written.
+    path: The file; one that exists is replaced. It gets exactly this name, and a link is followed.
+    Raises OSError if the folder does not exist or cannot be written.
     """
     target = target_of(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -56,17 +49,9 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
 
     What is not a regular file, such as ``/dev/stdout``, is written directly.
 
-    Parameters
-    ----------
-    path : str or path
-        The file to write; one that exists is replaced.
-    text : str
-        All of its content.
-
-    Raises
-    ------
-    OSError
-        If the folder does not exist or cannot be written.
+    path: The file to write; one that exists is replaced.
+    text: All of its content.
+    Raises OSError if the folder does not exist or cannot be written.
     """
     target = Path(path)
     if target.exists() and not target.is_file():

@@ -69,23 +69,11 @@ class Number(NamedTuple):
 def read_number(x: object) -> Number:
     """Read a Python or NumPy number or a string without rounding it.
 
-    Parameters
-    ----------
-    x : int, float, Fraction, Decimal, str or NumPy scalar
-        A string is what it says: ``"0.1"`` is 1/10, where the float 0.1 is the double nearest to
-        it. Decimal, hexadecimal (``"0x1.8p-3"``), ``"1/3"``, ``"nan"`` and ``"-inf"`` are read.
-
-    Returns
-    -------
-    Number
-        The exact value with its sign.
-
-    Raises
-    ------
-    ValueError
-        If a string is not a number, or an exponent is beyond ±5000.
-    TypeError
-        If `x` is not a real number.
+    x: A string is what it says: ``"0.1"`` is 1/10, where the float 0.1 is the double nearest to it.
+        Decimal, hexadecimal (``"0x1.8p-3"``), ``"1/3"``, ``"nan"`` and ``"-inf"`` are read.
+    Returns: The exact value with its sign.
+    Raises ValueError if a string is not a number, or an exponent is beyond ±5000.
+    Raises TypeError if `x` is not a real number.
 
     Examples
     --------

@@ -31,26 +31,10 @@ def spacing(magnitude: Fraction, fmt: Format) -> Fraction:
 def round_exact(number: Number, fmt: Format, rounding: Rounding, overflow: Overflow) -> int:
     """Return the code of a number rounded once to `fmt`.
 
-    Parameters
-    ----------
-    number : Number
-        What to round.
-    fmt : Format
-        The format to round to.
-    rounding : Rounding
-        A deterministic mode.
-    overflow : Overflow
-        What becomes of values beyond ``fmt.max``.
-
-    Returns
-    -------
-    int
-        The code, right-aligned.
-
-    Raises
-    ------
-    ValueError
-        If the result is NaN, which `fmt` has not.
+    fmt: The format to round to.
+    overflow: What becomes of values beyond ``fmt.max``.
+    Returns: The code, right-aligned.
+    Raises ValueError if the result is NaN, which `fmt` has not.
 
     Examples
     --------

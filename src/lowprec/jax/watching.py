@@ -16,11 +16,6 @@ class Watching:
 
     JAX has no modules to hook on: the training calls it. Every tensor of a recorded step is copied
     to the host by `jax.debug.callback`.
-
-    Parameters
-    ----------
-    recorder : lowprec.train.Recorder
-        Where to.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -30,12 +25,7 @@ class Watching:
     def activation(self, name: str, x: jax.Array) -> jax.Array:
         """Record an activation, and its gradient where there is one; return it.
 
-        Parameters
-        ----------
-        name : str
-            What to call it.
-        x : jax.Array
-            The activation.
+        name: What to call it.
         """
         watching = self
 
@@ -59,14 +49,8 @@ class Watching:
     def observe(self, kind: str, name: str, x: jax.Array) -> None:
         """Record a tensor of this step.
 
-        Parameters
-        ----------
-        kind : str
-            As for `Recorder.observe`.
-        name : str
-            What to call it.
-        x : jax.Array
-            The tensor.
+        kind: As for `Recorder.observe`.
+        name: What to call it.
         """
 
         def hear(array: Any) -> None:
@@ -78,10 +62,7 @@ class Watching:
     def step(self, params: Any, gradients: Any, updates: Any = None) -> None:
         """Record weights, their gradients and updates, and go on to the next step.
 
-        Parameters
-        ----------
-        params, gradients, updates : pytrees of arrays
-            As they are before the updates are added; names are their paths.
+        params, gradients, updates: As they are before the updates are added; names are their paths.
         """
         jax.effects_barrier()
         if self._step % self.recorder.every == 0:

@@ -40,28 +40,15 @@ def write_report(
 ) -> ReportSummary:
     """Measure scikit-learn's bundled data and this machine, and write one HTML file.
 
-    Parameters
-    ----------
-    path : str or path
-        The page to write, whole or not at all. It refers to nothing outside itself. The page of an
-        earlier report is replaced.
-    progress : callable, optional
-        Called as ``progress(description, done, total)``.
-    overwrite : bool
-        Whether a file that is not such a page may be replaced.
-
-    Returns
-    -------
-    ReportSummary
-        What the page says, in short.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib, Jinja2 or scikit-learn, naming the extra to install.
-    OSError
-        If the page cannot be written, or the file exists and is not the page of a report; nothing
-        has been measured then.
+    path: The page to write, whole or not at all. It refers to nothing outside itself. The page of
+        an earlier report is replaced.
+    progress: Called as ``progress(description, done, total)``.
+    overwrite: Whether a file that is not such a page may be replaced.
+    Returns: What the page says, in short.
+    Raises ModuleNotFoundError without matplotlib, Jinja2 or scikit-learn, naming the extra to
+        install.
+    Raises OSError if the page cannot be written, or the file exists and is not the page of a
+        report; nothing has been measured then.
     """
     from lowprec.report.datasets import load
     from lowprec.report.throughput import OPERATIONS, measure_throughput

@@ -30,18 +30,9 @@ _STYLES = {
 class ReportSummary:
     """What the report found, as data; it prints as tables of at most 80 columns.
 
-    Attributes
-    ----------
-    path : str
-        The page written.
-    seconds : float
-        How long that took.
-    advice : dict of str to Advice
-        What each format does to each tensor.
-    timings : list of Timing
-        What conversions cost.
-    training : PolicyComparison
-        How far each policy comes with the digits.
+    seconds: How long that took.
+    advice: What each format does to each tensor.
+    training: How far each policy comes with the digits.
     """
 
     path: str
@@ -59,15 +50,8 @@ def summary_view(summary: ReportSummary) -> RenderableType:
 
     It fits 80 columns.
 
-    Parameters
-    ----------
-    summary : ReportSummary
-        What `write_report` returned.
-
-    Returns
-    -------
-    rich renderable
-        Three tables and where the page is.
+    summary: What `write_report` returned.
+    Returns: Three tables and where the page is.
     """
     from rich.console import Group
     from rich.text import Text

@@ -34,21 +34,12 @@ BUSY = 0.9
 class Timing:
     """One operation into or out of one format.
 
-    Attributes
-    ----------
-    operation : str
-        ``round_to``, ``encode`` or ``decode``.
-    fmt : Format
-        The format.
-    seconds : float
-        Median processor time for `ELEMENTS` float32 numbers on one thread.
-    ratio : float
-        That time over the time of ``numpy.copyto`` between float32 arrays of the same size,
+    operation: ``round_to``, ``encode`` or ``decode``.
+    seconds: Median processor time for `ELEMENTS` float32 numbers on one thread.
+    ratio: That time over the time of ``numpy.copyto`` between float32 arrays of the same size,
         measured in turns with it.
-    peer_ratio : float or None
-        The same for ml_dtypes' or NumPy's own conversion, where there is one.
-    share : float
-        Processor time over elapsed time while this was measured: below 1 where other programs,
+    peer_ratio: The same for ml_dtypes' or NumPy's own conversion, where there is one.
+    share: Processor time over elapsed time while this was measured: below 1 where other programs,
         or the machine's host, had the processor as well.
     """
 
@@ -100,17 +91,9 @@ def measure_throughput(
     Times are the processor's, in this thread: what other programs do meanwhile does not count,
     though it costs all of them some of the caches.
 
-    Parameters
-    ----------
-    formats : sequence of Format
-        The formats; those with a NumPy or ml_dtypes dtype are timed with ``astype`` as well.
-    progress : callable, optional
-        Called before each operation and format.
-
-    Returns
-    -------
-    list of Timing
-        By operation, then format.
+    formats: The formats; those with a NumPy or ml_dtypes dtype are timed with ``astype`` as well.
+    progress: Called before each operation and format.
+    Returns: By operation, then format.
     """
     from lowprec.kernels.compiler import numba
 

@@ -27,10 +27,7 @@ SEEDS = 5
 def train_policies(step: Callable[[str], None]) -> PolicyComparison:
     """Train a small network on the digits under the policies.
 
-    Parameters
-    ----------
-    step : callable
-        Called with a description after each run: ``len(POLICIES) * SEEDS`` times.
+    step: Called with a description after each run: ``len(POLICIES) * SEEDS`` times.
     """
     layers = [train.Dense(100, activation="relu"), train.Dense(100, activation="relu")]
     return compare_policies(

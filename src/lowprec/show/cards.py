@@ -19,15 +19,8 @@ _NAMES = {"trailing": "trailing significand"}
 def bits_html(fields: dict[str, str]) -> str:
     """Return bits as coloured cells, one group a field, each named with its width below.
 
-    Parameters
-    ----------
-    fields : dict of str to str
-        What stands in the cells, a character each, by field: sign, exponent, trailing.
-
-    Returns
-    -------
-    str
-        HTML.
+    fields: What stands in the cells, a character each, by field: sign, exponent, trailing.
+    Returns: HTML.
     """
     groups = []
     for name, cells in fields.items():
@@ -48,10 +41,7 @@ def bits_html(fields: dict[str, str]) -> str:
 def card(heading: str, note: str, bits: str, lines: Iterable[tuple[str, str]]) -> str:
     """Return a heading, a note, the HTML of bits, and lines of a label and a text each.
 
-    Returns
-    -------
-    str
-        A ``div`` that needs nothing from outside.
+    Returns: A ``div`` that needs nothing from outside.
     """
     cell = (
         "padding:.1em 1em .1em 0;text-align:left;vertical-align:top;border:none;"

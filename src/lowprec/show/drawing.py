@@ -91,16 +91,10 @@ def draw_once(
 ) -> str:
     """Return a drawing as an SVG element for a page: no header, no fixed size, its own ids.
 
-    Parameters
-    ----------
-    name : str
-        Unique on the page; ids begin with it.
-    alternative : str
-        What the drawing shows, in words.
-    width : float
-        In inches.
-    draw : callable
-        Called as ``draw(width, *arguments)``.
+    name: Unique on the page; ids begin with it.
+    alternative: What the drawing shows, in words.
+    width: In inches.
+    draw: Called as ``draw(width, *arguments)``.
     """
     from matplotlib import rc_context
 

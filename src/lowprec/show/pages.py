@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 def needs_report_extra() -> Iterator[None]:
     """Turn the failed import of an optional package into an error that says what to install.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        With the package's name and the command that installs it.
+    Raises ModuleNotFoundError: With the package's name and the command that installs it.
     """
     try:
         yield
@@ -34,15 +31,8 @@ def needs_report_extra() -> Iterator[None]:
 def page_environment(room: str) -> jinja2.Environment:
     """Return the templates of a room's pages, once everything that pages are made with is there.
 
-    Parameters
-    ----------
-    room : str
-        The package whose folder ``templates`` has them, such as ``"lowprec.report"``.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib or Jinja2, naming the extra to install.
+    room: The package whose folder ``templates`` has them, such as ``"lowprec.report"``.
+    Raises ModuleNotFoundError without matplotlib or Jinja2, naming the extra to install.
     """
     with needs_report_extra():
         import jinja2

@@ -46,10 +46,7 @@ _STYLE: Any = drawing.style(INK, MUTED, LINE) | {
 def light_figure(height: float) -> Iterator[Figure]:
     """Give an empty figure, its height in inches, and the style to draw on it with.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib, naming the extra to install.
+    Raises ModuleNotFoundError without matplotlib, naming the extra to install.
     """
     with needs_report_extra():
         from matplotlib import rc_context

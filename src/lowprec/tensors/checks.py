@@ -18,10 +18,8 @@ _MOST_RATIO = 2000  # elements' bytes to stored ones: what gzip of zeros reaches
 def checked_name(name: Any) -> str:
     """Return a tensor's name.
 
-    Raises
-    ------
-    ValueError
-        If it would lead out of a folder as a file's name, or a terminal could not show it.
+    Raises ValueError if it would lead out of a folder as a file's name, or a terminal could not
+        show it.
     """
     if not isinstance(name, str) or not name.isprintable():
         raise ValueError(f"a name has characters that cannot be printed: {name!a:.100}")
@@ -33,10 +31,7 @@ def checked_name(name: Any) -> str:
 def checked_size(name: str, shape: Any, itemsize: int) -> int:
     """Return how many elements a shape has.
 
-    Raises
-    ------
-    ValueError
-        If the shape is not a list of integers from 0 on, or no array can have it.
+    Raises ValueError if the shape is not a list of integers from 0 on, or no array can have it.
     """
     if not isinstance(shape, list | tuple) or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError(f"{name!r:.100} has shape {shape!r:.100}; use integers from 0 on")

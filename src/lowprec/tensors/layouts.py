@@ -47,10 +47,7 @@ class _Layout(NamedTuple):
 def layout_for(fmt: BlockFormat) -> _Layout:
     """Return the layout of a block format, whatever rule finds its scales.
 
-    Raises
-    ------
-    ValueError
-        If other programs read none.
+    Raises ValueError if other programs read none.
     """
     for named, layout in _LAYOUTS:
         fields = (named.element, named.block, named.scale, named.tensor_scale)
@@ -87,16 +84,10 @@ def quantized_parts(
 ) -> list[Tensor]:
     """Return the tensors in which a tensor is written, quantized while they are read.
 
-    Parameters
-    ----------
-    tensor : Tensor
-        A matrix, or several in tiles.
-    fmt : BlockFormat
-        The format, of a layout.
-    rounding : Rounding
-        How elements are rounded; a deterministic mode.
-    is_plan : bool
-        Whether names, shapes and dtypes alone are asked for: nothing is read then.
+    tensor: A matrix, or several in tiles.
+    fmt: The format, of a layout.
+    rounding: How elements are rounded; a deterministic mode.
+    is_plan: Whether names, shapes and dtypes alone are asked for: nothing is read then.
     """
     layout = layout_for(fmt)
     *outer, rows, columns = tensor.shape
@@ -204,17 +195,9 @@ def quantization_config_of(
 ) -> dict[str, Any]:
     """Return the ``quantization_config`` of a model that was written in layouts.
 
-    Parameters
-    ----------
-    formats : mapping of BlockFormat to sequence of str
-        The layers whose weights were quantized, by format.
-    left : sequence of str
-        The layers whose weights were not.
-
-    Raises
-    ------
-    ValueError
-        If DeepSeek's layout is mixed with others, which no program reads.
+    formats: The layers whose weights were quantized, by format.
+    left: The layers whose weights were not.
+    Raises ValueError if DeepSeek's layout is mixed with others, which no program reads.
     """
     layouts = {fmt: layout_for(fmt) for fmt in formats}
     if any(layout.name == "fp8" for layout in layouts.values()):

@@ -37,26 +37,14 @@ class Named(dict[str, Tensor]):
 def name_tensors(paths: Iterable[str], raw: Raw | None = None) -> Named:
     """Open the tensors of files under names that tell them apart; no element is read yet.
 
-    Parameters
-    ----------
-    paths : iterable of str
-        What `lowprec.tensors.open_tensors` takes. Nothing in a file is executed. What
-        no conversion touches, integers for example, is left out of models, not of NumPy's files.
-    raw : Raw, optional
-        What bare codes are.
-
-    Returns
-    -------
-    Named
-        A dictionary: ``weights.npy``, ``grads.npz:name`` or, of a model's only file or set of
+    paths: What `lowprec.tensors.open_tensors` takes. Nothing in a file is executed. What no
+        conversion touches, integers for example, is left out of models, not of NumPy's files.
+    raw: What bare codes are.
+    Returns: A dictionary: ``weights.npy``, ``grads.npz:name`` or, of a model's only file or set of
         shards, the name alone; with the folder where two files have one name.
-
-    Raises
-    ------
-    OSError
-        If a file does not exist.
-    ValueError
-        If a file is damaged or of another kind, holds no array, or one that is not of real numbers.
+    Raises OSError if a file does not exist.
+    Raises ValueError if a file is damaged or of another kind, holds no array, or one that is not of
+        real numbers.
     """
     opened = [tensors for path in dict.fromkeys(paths) for tensors in _sets(path, raw)]
     files = [file for tensors in opened for file in tensors.files]
@@ -87,22 +75,10 @@ def paired_tensors(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Open the tensors of two models, or of two files of one array each, under common names.
 
-    Parameters
-    ----------
-    one, other : str
-        What `lowprec.tensors.open_tensors` takes.
-    include, exclude : iterable of str
-        Patterns of names to take, and of those of them to leave.
-
-    Returns
-    -------
-    two dicts of str to Tensor
-        A file of a single array is paired with another whatever their names are.
-
-    Raises
-    ------
-    OSError, ValueError
-        As for `name_tensors`; if a pattern matches no name.
+    one, other: What `lowprec.tensors.open_tensors` takes.
+    include, exclude: Patterns of names to take, and of those of them to leave.
+    Returns: A file of a single array is paired with another whatever their names are.
+    Raises OSError, ValueError: As for `name_tensors`; if a pattern matches no name.
     """
     sides = [dict(open_quietly(path, raw)) for path in (one, other)]
     if raw is not None or all(Path(path).suffix.lower() == ".npy" for path in (one, other)):

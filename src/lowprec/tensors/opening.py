@@ -195,12 +195,8 @@ def model_config(folder: Path) -> dict[str, Any]:
 def find_files(path: Any) -> tuple[list[Path], Path | None]:
     """Return the files that a path, a pattern or a folder stands for, and their index if any.
 
-    Raises
-    ------
-    OSError
-        If nothing is there.
-    ValueError
-        If shards are missing.
+    Raises OSError if nothing is there.
+    Raises ValueError if shards are missing.
     """
     if not isinstance(path, str | os.PathLike):
         files = [file for one in path for file in find_files(one)[0]]
@@ -373,12 +369,8 @@ def _read_named(reader: Callable[[Path], TensorFile], path: Path) -> TensorFile:
 def write_index(index: Path, target: Path, targets: dict[Path, Path]) -> None:
     """Write the index of converted shards: that of the old ones, with new names and sizes.
 
-    Parameters
-    ----------
-    index, target : Path
-        The old index and the new one.
-    targets : dict of Path to Path
-        The new shard of each old one.
+    index, target: The old index and the new one.
+    targets: The new shard of each old one.
     """
     content = json.loads(index.read_text(encoding="utf-8"))
     total = sum(tensor.nbytes for new in targets.values() for tensor in read_file(new).tensors)

@@ -30,16 +30,10 @@ PLAN = json_kind("a plan of lowprec compare", lambda content: "formats" in conte
 class FormatPlan:
     """Which format each tensor is to be converted to; made by `plan_formats`.
 
-    Attributes
-    ----------
-    budget : float
-        The bits a value that were allowed, on average.
-    bits : float
-        Those that the plan takes; tensors that it leaves as they are count.
-    formats : dict of str to format
-        By the tensor's name.
-    not_held : tuple of str
-        Tensors whose format loses something that matters, or is too coarse for the tolerance.
+    budget: The bits a value that were allowed, on average.
+    bits: Those that the plan takes; tensors that it leaves as they are count.
+    formats: By the tensor's name.
+    not_held: Tensors whose format loses something that matters, or is too coarse for the tolerance.
     """
 
     budget: float
@@ -74,21 +68,11 @@ def plan_formats(
     Where those together exceed the budget, tensors take cheaper formats, one step at a time: the
     step that adds the least noise, relative to the tensor, for the bits that it saves.
 
-    Parameters
-    ----------
-    rows : mapping of str to mapping of str to Measurement
-        The `measurements` of a comparison of the formats to choose from.
-    tensors : mapping of str to Tensor
-        The same tensors. Block formats are for those that a layout holds.
-    bits : float
-        The budget: bits a value, on average over all tensors.
-    tolerance : float, optional
-        The largest relative error that holds, as for `compare`.
-
-    Raises
-    ------
-    ValueError
-        If no choice stays within the budget.
+    rows: The `measurements` of a comparison of the formats to choose from.
+    tensors: The same tensors. Block formats are for those that a layout holds.
+    bits: The budget: bits a value, on average over all tensors.
+    tolerance: The largest relative error that holds, as for `compare`.
+    Raises ValueError if no choice stays within the budget.
     """
     choices = {name: _choices(row, tensors[name]) for name, row in rows.items()}
     sizes = {name: tensors[name].size for name in rows}
@@ -165,10 +149,7 @@ def _step(
 def read_plan(path: Path) -> dict[str, AnyFormat]:
     """Read the formats of a plan, or of the figures of a comparison that has one.
 
-    Raises
-    ------
-    ValueError
-        If the file is no plan.
+    Raises ValueError if the file is no plan.
     """
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for a plan")

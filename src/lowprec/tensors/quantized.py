@@ -41,20 +41,12 @@ def rows_of(tensor: Tensor, first: int, count: int) -> Array:
 class Codes(NamedTuple):
     """Elements of a few bits, in rows of whole bytes.
 
-    Attributes
-    ----------
-    stored : Tensor
-        The bytes, or integers whose bytes they are.
-    rows, columns : int
-        How many elements there are.
-    bits : int
-        The width of an element: a row is a stream of bits, the first element in the lowest ones.
-    row_bytes : int
-        The bytes of a row.
-    is_high_first : bool
-        Whether the first of two elements of 4 bits lies in the upper half of a byte.
-    offset : int
-        What is subtracted from the bits to be the integer they stand for.
+    stored: The bytes, or integers whose bytes they are.
+    rows, columns: How many elements there are.
+    bits: The width of an element: a row is a stream of bits, the first element in the lowest ones.
+    row_bytes: The bytes of a row.
+    is_high_first: Whether the first of two elements of 4 bits lies in the upper half of a byte.
+    offset: What is subtracted from the bits to be the integer they stand for.
     """
 
     stored: Tensor
@@ -131,18 +123,10 @@ class Scales(NamedTuple):
 class Grid:
     """A matrix of elements in tiles that share a scale; outer axes are rows like others.
 
-    Attributes
-    ----------
-    codes, scales
-        Where they are.
-    values : ndarray
-        The value of each code, float64.
-    tile : tuple of int
-        Rows and columns that share a scale.
-    period : int
-        The rows of one matrix, at whose end a tile ends too.
-    is_transposed : bool
-        Whether the tensor is each matrix' transpose.
+    values: The value of each code, float64.
+    tile: Rows and columns that share a scale.
+    period: The rows of one matrix, at whose end a tile ends too.
+    is_transposed: Whether the tensor is each matrix' transpose.
     """
 
     codes: Codes

@@ -54,37 +54,20 @@ def measure_remotely(
 ) -> dict[str, list[Measurement]]:
     """Measure the tensors of files on a cluster, rounded with ties to even.
 
-    Parameters
-    ----------
-    tensors : mapping of str to Tensor
-        What to measure. The workers open the files under the same absolute paths, so they must
+    tensors: What to measure. The workers open the files under the same absolute paths, so they must
         share a file system with this machine. Tensors that are arrays in memory, as those of
         torch's own files, are measured here meanwhile.
-    formats : sequence of Format
-        The formats.
-    address : str
-        Of the scheduler, such as ``tcp://127.0.0.1:8786``.
-    part_bytes : int
-        About how much a task reads. A tensor in an ``.npz`` archive, in Fortran's order or of four
-        bits is read by one task.
-    progress : callable, optional
-        Called as ``progress("comparing", bytes_done, bytes_in_all)``.
-
-    Returns
-    -------
-    dict of str to list of Measurement
-        By name, in the order of the formats: what `lowprec.measure` gives, but for the means of a
-        tensor that was cut, which agree to 1e-12.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without dask's distributed.
-    OSError
-        If no scheduler answers or it has no worker, if a worker does not see a file, or if the
-        cluster gives up.
-    ValueError
-        If a file is damaged or has changed since it was opened, or the address is none.
+    address: Of the scheduler, such as ``tcp://127.0.0.1:8786``.
+    part_bytes: About how much a task reads. A tensor in an ``.npz`` archive, in Fortran's order or
+        of four bits is read by one task.
+    progress: Called as ``progress("comparing", bytes_done, bytes_in_all)``.
+    Returns: By name, in the order of the formats: what `lowprec.measure` gives, but for the means
+        of a tensor that was cut, which agree to 1e-12.
+    Raises ModuleNotFoundError without dask's distributed.
+    Raises OSError if no scheduler answers or it has no worker, if a worker does not see a file, or
+        if the cluster gives up.
+    Raises ValueError if a file is damaged or has changed since it was opened, or the address is
+        none.
     """
     parts, kept = divide(tensors, part_bytes)
     total, done = sum(tensor.nbytes for tensor in tensors.values()), 0

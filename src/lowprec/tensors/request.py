@@ -31,22 +31,13 @@ if TYPE_CHECKING:
 class ConversionRequest:
     """Which tensors are converted, to what, and with which random bits.
 
-    Attributes
-    ----------
-    fmt : Format, BlockFormat or None
-        What they are converted to; None where a plan says it of each.
-    modes : tuple of Rounding and Overflow
-        How they are rounded.
-    seed : SeedSequence
-        Where the random bits of each tensor come from.
-    scale : bool
-        Whether each tensor is multiplied by a power of two before it is rounded.
-    include, exclude : tuple of str
-        Patterns of names that are converted, and of those of them that are not.
-    raw : Raw or None
-        What bare codes are.
-    plan : mapping of str to format, or None
-        The format of each tensor by its name; those that it does not name pass unchanged.
+    fmt: What they are converted to; None where a plan says it of each.
+    modes: How they are rounded.
+    seed: Where the random bits of each tensor come from.
+    scale: Whether each tensor is multiplied by a power of two before it is rounded.
+    include, exclude: Patterns of names that are converted, and of those of them that are not.
+    raw: What bare codes are.
+    plan: The format of each tensor by its name; those that it does not name pass unchanged.
     """
 
     fmt: AnyFormat | None
@@ -80,10 +71,7 @@ class ConversionRequest:
     def check_patterns(self, tensors: Sequence[Tensor]) -> None:
         """Raise unless every pattern matches a name, and something is left to convert.
 
-        Raises
-        ------
-        ValueError
-            It names the pattern and the names that come near.
+        Raises ValueError: It names the pattern and the names that come near.
         """
         check_patterns([tensor.name for tensor in tensors], self.include, self.exclude)
         if (self.include != ("*",) or self.exclude) and not any(map(self.selects, tensors)):

@@ -24,10 +24,7 @@ def selected_names(
 ) -> list[str]:
     """Return the names that are selected.
 
-    Raises
-    ------
-    ValueError
-        If a pattern matches no name, or nothing is left.
+    Raises ValueError if a pattern matches no name, or nothing is left.
     """
     check_patterns(names, include, exclude)
     chosen = [name for name in names if is_selected(name, include, exclude)]

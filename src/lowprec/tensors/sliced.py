@@ -23,14 +23,9 @@ if TYPE_CHECKING:
 class Sliced:
     """Elements that are read by ``read(index)``, a tuple of integers and slices.
 
-    Attributes
-    ----------
-    read : callable
-        Returns the elements of an index as an array.
-    shape : tuple of int
-        Of all elements.
-    dtype : numpy.dtype
-        Of what is read.
+    read: Returns the elements of an index as an array.
+    shape: Of all elements.
+    dtype: Of what is read.
     """
 
     read: Callable[[tuple[Any, ...]], Any]

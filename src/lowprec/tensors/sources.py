@@ -178,10 +178,7 @@ def bytes_of(block: Any) -> memoryview:
 def fill(file: Any, block: Array) -> None:
     """Read a whole block from a file or stream.
 
-    Raises
-    ------
-    ValueError
-        If the data end before.
+    Raises ValueError if the data end before.
     """
     rest = bytes_of(block)
     while rest:

@@ -25,16 +25,7 @@ _VERSION = 1
 def with_notes(metadata: Mapping[str, str], tensors: Iterable[Tensor]) -> dict[str, str]:
     """Return a file's metadata with the note of its tensors; without one where none needs it.
 
-    Parameters
-    ----------
-    metadata : mapping of str to str
-        What the file keeps besides.
-    tensors : iterable of Tensor
-        What it holds.
-
-    Returns
-    -------
-    dict of str to str
+    metadata: What the file keeps besides.
     """
     notes = {tensor.name: _note(tensor) for tensor in tensors if tensor.is_coded}
     kept = {key: text for key, text in metadata.items() if key != KEY}
@@ -61,10 +52,7 @@ def _spell(fmt: Format) -> str | dict[str, Any]:
 def apply_notes(metadata: Mapping[str, str], tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
     """Return tensors with the formats and scales that the file's note gives them.
 
-    Raises
-    ------
-    ValueError
-        If the note is damaged, or of a version to come.
+    Raises ValueError if the note is damaged, or of a version to come.
     """
     notes = _read_notes(metadata[KEY]) if KEY in metadata else {}
     noted = tuple(_apply(notes.pop(tensor.name, None), tensor) for tensor in tensors)

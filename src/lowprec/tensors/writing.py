@@ -97,12 +97,8 @@ def checked_file(
 ) -> list[Tensor]:
     """Return tensors as a file of this name holds them; nothing is read or written.
 
-    Raises
-    ------
-    ValueError
-        If the file cannot hold them; it names the file.
-    TypeError
-        If the metadata are not texts.
+    Raises ValueError if the file cannot hold them; it names the file.
+    Raises TypeError if the metadata are not texts.
     """
     suffix = path.suffix.lower()
     try:
@@ -161,10 +157,7 @@ class _Codes:
 def storable(tensor: Tensor, suffix: str) -> Tensor:
     """Return a tensor as this kind of file holds it: under its dtype, or as codes.
 
-    Raises
-    ------
-    ValueError
-        If the file can hold neither.
+    Raises ValueError if the file can hold neither.
     """
     has_dtype = tensor.dtype in _NAMES
     if suffix != ".safetensors":
@@ -244,12 +237,8 @@ def replacing(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     Until then it is called ``.NAME.partial``. A process that is killed leaves that behind, and the
     next one that writes the same file begins it anew.
 
-    Raises
-    ------
-    FileExistsError
-        If the file exists and may not be replaced.
-    BlockingIOError
-        If another process is writing it.
+    Raises FileExistsError if the file exists and may not be replaced.
+    Raises BlockingIOError if another process is writing it.
     """
     target = target_of(path)
     _check_free(target, overwrite)

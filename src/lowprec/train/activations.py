@@ -86,12 +86,8 @@ class ActivationFunction:
     def __call__(self, z: npt.ArrayLike, **numbers: float) -> Array:
         """Return the activation of an array: its `forward`.
 
-        Parameters
-        ----------
-        z : array_like
-            Integers become float64.
-        **numbers
-            Of leaky_relu its `negative_slope`, of elu its `alpha`.
+        z: Integers become float64.
+        **numbers: Of leaky_relu its `negative_slope`, of elu its `alpha`.
 
         Examples
         --------

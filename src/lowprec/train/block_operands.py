@@ -23,10 +23,7 @@ _INPUTS, _KERNEL, _TRANSFORM = range(3)  #: what a layer draws a key for, in thi
 class BlockOperands:
     """What a policy with block formats does to the operands of a layer's three products.
 
-    Parameters
-    ----------
-    policy : Policy
-        Its `compute` or `gradients` is a block format.
+    policy: Its `compute` or `gradients` is a block format.
     """
 
     def __init__(self, policy: Policy) -> None:

@@ -319,19 +319,10 @@ def _kind(y: Array) -> str:
 def checked_array(field: str, values: Any, name: str) -> Array:
     """Return what a user gives in the dtype that training takes.
 
-    Parameters
-    ----------
-    field : str
-        What it is checked as: ``"x_train"`` or ``"y_train"``.
-    values : array_like
-        The samples or the targets.
-    name : str
-        What errors call them.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `Dataset` does.
+    field: What it is checked as: ``"x_train"`` or ``"y_train"``.
+    values (array_like): The samples or the targets.
+    name: What errors call them.
+    Raises TypeError, ValueError: As `Dataset` does.
     """
     try:
         return _checked(field, array_of(field, values))
@@ -389,21 +380,11 @@ def _standard(x: Array, axes: tuple[int, ...] | None) -> tuple[Array, Array]:
 def split_samples(x: Array, y: Array, fraction: float, rng: Any, name: str) -> Dataset:
     """Return samples as a training and a test set, each in the order given.
 
-    Parameters
-    ----------
-    x, y : ndarray
-        Features and targets.
-    fraction : float
-        How much becomes the test set; of each class its share.
-    rng : None, int, SeedSequence or Generator
-        Which samples do.
-    name : str
-        The data set's name.
-
-    Raises
-    ------
-    ValueError
-        If a part would be empty.
+    x, y: Features and targets.
+    fraction: How much becomes the test set; of each class its share.
+    rng (None, int, SeedSequence or Generator): Which samples do.
+    name: The data set's name.
+    Raises ValueError if a part would be empty.
     """
     in_test = np.zeros(len(x), bool)
     in_test[_choose(y, fraction, as_generator(rng))] = True

@@ -266,10 +266,7 @@ def get(initializer: str | Initializer) -> Initializer:
 def fans(shape: Shape) -> tuple[float, float]:
     """Return how many inputs a unit has and how many units an input reaches, as Keras counts.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of a kernel: ``(inputs, units)``, or ``(height, width, inputs, units)``.
+    shape: Of a kernel: ``(inputs, units)``, or ``(height, width, inputs, units)``.
 
     Examples
     --------

@@ -22,14 +22,9 @@ if TYPE_CHECKING:
 class LayerPolicies(NamedTuple):
     """The policies of the places of a network; none of them has `Policy.layers`.
 
-    Attributes
-    ----------
-    inputs : Policy
-        Of the network's inputs: its `compute` counts.
-    layers : tuple of Policy
-        One a layer.
-    parameters : dict of str to Policy
-        Of the parameters that follow another than their layer, by name: ``"1/bias"``.
+    inputs: Of the network's inputs: its `compute` counts.
+    layers: One a layer.
+    parameters: Of the parameters that follow another than their layer, by name: ``"1/bias"``.
     """
 
     inputs: Policy
@@ -63,17 +58,9 @@ def layer_labels(layers: Sequence[Layer]) -> list[str]:
 def policies_of(policy: Policy, layers: Sequence[Layer]) -> LayerPolicies | None:
     """Return the policies of a network's places; None where one holds for all.
 
-    Parameters
-    ----------
-    policy : Policy
-        The network's.
-    layers : sequence of Layer
-        Its layers.
-
-    Raises
-    ------
-    ValueError
-        If a key of `Policy.layers` names no place of the network, or a layer's policy is unknown.
+    policy: The network's.
+    Raises ValueError if a key of `Policy.layers` names no place of the network, or a layer's policy
+        is unknown.
 
     Examples
     --------

@@ -408,18 +408,10 @@ class KerasLoss:
     def __call__(self, *arguments: Any, name: str | None = None, **options: Any) -> Loss:
         """Return the function.
 
-        Parameters
-        ----------
-        *arguments, **options
-            ``delta`` of Huber's loss; ``from_logits`` of a cross-entropy, which has no influence:
-            a softmax or sigmoid at the model's end is trained through its logits.
-        name : str, optional
-            Taken for Keras' sake.
-
-        Raises
-        ------
-        TypeError
-            For other options of Keras'.
+        *arguments, **options: ``delta`` of Huber's loss; ``from_logits`` of a cross-entropy, which
+            has no influence: a softmax or sigmoid at the model's end is trained through its logits.
+        name: Taken for Keras' sake.
+        Raises TypeError: For other options of Keras'.
         """
         options |= dict(zip(self._options, arguments, strict=False))
         if len(arguments) > len(self._options) or isinstance(

@@ -21,14 +21,8 @@ class BytesPerParameter(NamedTuple):
     Gradients and activations are not counted: they live for a step, and the latter depend on the
     batch. They are kept in the policy's 16 or 8 bits, which is where mixed precision saves.
 
-    Attributes
-    ----------
-    params : int
-        The stored parameter.
-    state : float
-        The optimizer's state: Adam has two moments; what Kahan's update keeps is state too.
-    copy : int
-        The parameter in the compute format, 0 where that is the stored one.
+    state: The optimizer's state: Adam has two moments; what Kahan's update keeps is state too.
+    copy: The parameter in the compute format, 0 where that is the stored one.
     """
 
     params: int

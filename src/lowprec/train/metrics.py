@@ -441,14 +441,9 @@ class KerasMetric:
     ) -> str | NamedMetric:
         """Return what `compile` takes.
 
-        Parameters
-        ----------
-        k : int
-            Of the top k.
-        name : str, optional
-            Its key in the history.
-        threshold : float, optional
-            A half: above it is a yes.
+        k: Of the top k.
+        name: Its key in the history.
+        threshold: A half: above it is a yes.
         """
         if threshold not in (None, 0.5):
             raise ValueError(

@@ -863,14 +863,8 @@ _PREDICT_WORDS = ("policy", "training", "samples", "rng")
 class _Following(Callback):
     """What lets the model of a running `fit` show the training: the first of the callbacks.
 
-    Parameters
-    ----------
-    model : Sequential
-        The model.
-    callbacks : sequence of Callback
-        Those of the user; one that is written as for Keras has the model as its ``model``.
-    params : dict
-        What such a callback's ``params`` say.
+    callbacks: Those of the user; one that is written as for Keras has the model as its ``model``.
+    params: What such a callback's ``params`` say.
     """
 
     def __init__(self, model: Sequential, callbacks: Sequence[Any], params: dict[str, Any]) -> None:

@@ -32,10 +32,6 @@ class Numerics:
     Arrays are float32, or float64 under a policy whose formats are all float64. Every rounding is
     to nearest with ties to even, but for stochastic updates. NaN stays NaN in every format.
 
-    Parameters
-    ----------
-    policy : Policy
-        The formats.
 
     Examples
     --------

@@ -81,20 +81,10 @@ class Compiled(NamedTuple):
 class Saved(NamedTuple):
     """What a file of a model holds.
 
-    Attributes
-    ----------
-    layers : tuple of Layer
-        The layers.
-    input_shape : tuple of int or None
-        What an `Input` says.
-    seen_shape : tuple of int or None
-        The shape of the samples of `fit`.
-    params : dict of str to ndarray, or None
-        The parameters.
-    compiled : Compiled or None
-        What `compile` was told.
-    history : History or None
-        What `fit` goes on from.
+    input_shape: What an `Input` says.
+    seen_shape: The shape of the samples of `fit`.
+    compiled: What `compile` was told.
+    history: What `fit` goes on from.
     """
 
     layers: tuple[Layer, ...]
@@ -113,12 +103,8 @@ class Saved(NamedTuple):
 def write_model(path: str | os.PathLike[str], model: Saved, *, overwrite: bool = False) -> None:
     """Write a model to a file that is complete or not there; a saved model is replaced.
 
-    Raises
-    ------
-    OSError
-        If the file cannot be written, or exists and is not a saved model.
-    TypeError
-        If a value has no name by which it could be found again, such as a lambda.
+    Raises OSError if the file cannot be written, or exists and is not a saved model.
+    Raises TypeError if a value has no name by which it could be found again, such as a lambda.
     """
     check_outputs([Output(path, MODEL)], overwrite=overwrite)
     arrays: dict[str, Array] = {}
@@ -147,21 +133,10 @@ def read_model(
 ) -> Saved:
     """Return what `write_model` wrote, every number bit for bit.
 
-    Parameters
-    ----------
-    path : str or path
-        The file.
-    objects : mapping of str to anything
-        What the user defined: layers' classes, losses, metrics, optimizers, by name.
-    is_compiled : bool
-        Whether to read what `compile` was told.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, holds something else, or names what is not among `objects`.
+    objects: What the user defined: layers' classes, losses, metrics, optimizers, by name.
+    is_compiled: Whether to read what `compile` was told.
+    Raises FileNotFoundError if there is no such file.
+    Raises ValueError if it is damaged, holds something else, or names what is not among `objects`.
     """
     arrays, header = _opened(path)
     params = _params_of(arrays, header)
@@ -183,10 +158,7 @@ def read_model(
 def read_params(path: str | os.PathLike[str]) -> TrainedParams:
     """Return the parameters in a file of `write_model`, whatever the layers; errors as for those.
 
-    Raises
-    ------
-    ValueError
-        If the file holds none.
+    Raises ValueError if the file holds none.
     """
     arrays, header = _opened(path)
     found = _params_of(arrays, header)

@@ -133,19 +133,9 @@ def summarise(
 ) -> Summary:
     """Return a model's summary.
 
-    Parameters
-    ----------
-    model : Sequential
-        The model.
-    input_shape : tuple of int, optional
-        One sample's shape, where the model has no Input.
-    policy : Policy, optional
-        Whose bytes to tell; without one those of float32 and of 16 bits.
-
-    Raises
-    ------
-    ValueError
-        If the shape of the inputs is not known.
+    input_shape: One sample's shape, where the model has no Input.
+    policy: Whose bytes to tell; without one those of float32 and of 16 bits.
+    Raises ValueError if the shape of the inputs is not known.
     """
     shapes = model.shapes(input_shape)
     lines = []

@@ -42,26 +42,14 @@ def block_conformance(
 ) -> Conformance:
     """Hold a conversion to a block format to the right values.
 
-    Parameters
-    ----------
-    function : callable
-        Takes a float32 array of shape (blocks, elements of a block) and returns as many values.
-    fmt : BlockFormat
-        The format; its blocks lie along one axis, without a scale of the whole tensor.
-    target : str, optional
-        What to call it; the function's name by default.
-
-    Returns
-    -------
-    Conformance
-        By cause: how many blocks differ; a counter-example is the element that differs of the block
-        with the smallest amax.
-
-    Raises
-    ------
-    ValueError
-        If the format has tiles, whole axes or a tensor's scale, or the function returns another
-        shape.
+    function: Takes a float32 array of shape (blocks, elements of a block) and returns as many
+        values.
+    fmt: The format; its blocks lie along one axis, without a scale of the whole tensor.
+    target: What to call it; the function's name by default.
+    Returns: By cause: how many blocks differ; a counter-example is the element that differs of the
+        block with the smallest amax.
+    Raises ValueError if the format has tiles, whole axes or a tensor's scale, or the function
+        returns another shape.
     """
     if not isinstance(fmt.block, int) or fmt.tensor_scale:
         raise ValueError(

@@ -30,19 +30,10 @@ _PATTERNS = 1 << 32
 def encoding_check(fmt: Format, roundings: Sequence[Rounding], sample: int | None) -> Check:
     """Return the check of `encode` from float32.
 
-    Parameters
-    ----------
-    fmt : Format
-        A format that the integer oracle knows.
-    roundings : sequence of Rounding
-        Deterministic modes.
-    sample : int or None
-        How many patterns to draw for each mode, besides those around the values and midpoints of
-        the format; None for all there are.
-
-    Returns
-    -------
-    Check
+    fmt: A format that the integer oracle knows.
+    roundings: Deterministic modes.
+    sample: How many patterns to draw for each mode, besides those around the values and midpoints
+        of the format; None for all there are.
     """
     if sample is None:
         count, extent, run = _PATTERNS, f"all {_PATTERNS:,} patterns", _run_every

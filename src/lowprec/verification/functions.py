@@ -105,20 +105,10 @@ def function_check(
 ) -> Check:
     """Return the check of functions of one operand.
 
-    Parameters
-    ----------
-    fmt : Format
-        A format that the integer oracle knows.
-    functions : sequence of str
-        Some of `FUNCTIONS`.
-    roundings : sequence of Rounding
-        Deterministic modes.
-    sample : int or None
-        How many codes to draw, besides the edges of the format; None for all.
-
-    Returns
-    -------
-    Check
+    fmt: A format that the integer oracle knows.
+    functions: Some of `FUNCTIONS`.
+    roundings: Deterministic modes.
+    sample: How many codes to draw, besides the edges of the format; None for all.
     """
     codes = np.arange(1 << fmt.bits)
     if sample is not None and sample < codes.size:

@@ -71,16 +71,8 @@ def presets(fmt: Format) -> list[Preset]:
 def tensor_core_check(preset: Preset, groups: int) -> Check:
     """Return the check of a preset.
 
-    Parameters
-    ----------
-    preset : Preset
-        Of `presets`.
-    groups : int
-        How many sums to draw; rounded up to whole batches of 1,024.
-
-    Returns
-    -------
-    Check
+    preset: Of `presets`.
+    groups: How many sums to draw; rounded up to whole batches of 1,024.
     """
     batches = -(-groups // _BATCH)
     alike = ", ".join(preset.architectures)
@@ -138,23 +130,13 @@ def expected_sums(
 ) -> Array:
     """Return the bits of every sum of products of a row with a column, by integers.
 
-    Parameters
-    ----------
-    a, b : numpy.ndarray of float32, shapes (m, n) and (n, p)
-        Factors.
-    c : numpy.ndarray of float32, shape (m, p)
-        What the sums begin with.
-    how : Accumulator
-        Whose parameters: ``block``, ``fraction_bits``, ``lowest_exponent``, ``rounding`` and the
+    a, b (numpy.ndarray of float32, shapes (m, n) and (n, p)): Factors.
+    c (numpy.ndarray of float32, shape (m, p)): What the sums begin with.
+    how: Whose parameters: ``block``, ``fraction_bits``, ``lowest_exponent``, ``rounding`` and the
         precision and exponents of ``fmt``. Overflow gives infinity.
-    emins : tuple of int
-        The least exponents of the factors' formats.
-    output : Format
-        float32 or float16, to which c is rounded first.
-
-    Returns
-    -------
-    numpy.ndarray of uint32, shape (m, p)
+    emins: The least exponents of the factors' formats.
+    output: float32 or float16, to which c is rounded first.
+    Returns: numpy.ndarray of uint32, shape (m, p).
     """
     assert how.block is not None
     sums = c if output.name == "float32" else _as_float16(c)

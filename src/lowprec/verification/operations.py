@@ -48,20 +48,11 @@ class Judge:
     ) -> Part:
         """Compare the library's results with the expected codes, bit by bit, and the events.
 
-        Parameters
-        ----------
-        codes : sequence of numpy.ndarray of uint16, shape (n,)
-            The operands as codes, to tell them by.
-        operands : sequence of numpy.ndarray of float32, shape (n,)
-            The operands.
-        expected : numpy.ndarray of uint16, shape (n,)
-            The codes of the results.
-        events : numpy.ndarray of int64, shape (5,)
-            How often each event happens.
-
-        Returns
-        -------
-        Part
+        codes (sequence of numpy.ndarray of uint16, shape (n,)): The operands as codes, to tell them
+            by.
+        operands (sequence of numpy.ndarray of float32, shape (n,)): The operands.
+        expected (numpy.ndarray of uint16, shape (n,)): The codes of the results.
+        events (numpy.ndarray of int64, shape (5,)): How often each event happens.
         """
         self.arithmetic.flags.clear()
         compute = getattr(self.arithmetic, self.operation)
@@ -104,21 +95,11 @@ def operation_check(
 ) -> Check:
     """Return the check of an operation in all these modes.
 
-    Parameters
-    ----------
-    fmt : Format
-        A format that the integer oracle knows.
-    operation : str
-        One of `lowprec.kernels.oracle.integers.OPERATIONS`.
-    roundings : sequence of Rounding
-        Deterministic modes.
-    sample : int or None
-        How many operands to draw for each mode; None for all there are. Where there are no more
+    fmt: A format that the integer oracle knows.
+    operation: One of `lowprec.kernels.oracle.integers.OPERATIONS`.
+    roundings: Deterministic modes.
+    sample: How many operands to draw for each mode; None for all there are. Where there are no more
         than 65,536, all are taken.
-
-    Returns
-    -------
-    Check
     """
     arity = OPERATIONS[operation][0]
     every = 1 << arity * fmt.bits

@@ -38,20 +38,10 @@ def pair_check(
 ) -> Check:
     """Return the check of functions of two operands.
 
-    Parameters
-    ----------
-    fmt : Format
-        A format that the integer oracle knows.
-    functions : sequence of str
-        Some of `PAIRED_FUNCTIONS`.
-    roundings : sequence of Rounding
-        Deterministic modes.
-    sample : int or None
-        How many pairs to draw; None for 65,536, which are all of a format of 8 bits.
-
-    Returns
-    -------
-    Check
+    fmt: A format that the integer oracle knows.
+    functions: Some of `PAIRED_FUNCTIONS`.
+    roundings: Deterministic modes.
+    sample: How many pairs to draw; None for 65,536, which are all of a format of 8 bits.
     """
     every = 1 << 2 * fmt.bits
     count = min(_MOST if sample is None else -(-sample // 4) * 4, every)

@@ -124,21 +124,14 @@ class ElementaryKernel:
     def __call__(self, operands: Sequence[Any], out: Any, key: int = 0, first: int = 0) -> Array:
         """Compute `out`; return how often each of `Events` happened.
 
-        Parameters
-        ----------
-        operands : sequence of numpy.ndarray of the source dtype, shape (n,)
-            One, or two for the functions of `BINARY`; for stochastic modes values of the format.
-            They are converted to the format first, which counts no events.
-        out : numpy.ndarray, shape (n,)
-            Where to write: float32 where that holds every value of the format, else float64. It may
-            be the memory of an operand.
-        key, first : int
-            For stochastic modes: the key, and the index of ``out[0]`` in the caller's array.
-
-        Returns
-        -------
-        numpy.ndarray of int64, shape (5,)
-            Counts in the order of `Events`.
+        operands (sequence of numpy.ndarray of the source dtype, shape (n,)): One, or two for the
+            functions of `BINARY`; for stochastic modes values of the format. They are converted to
+            the format first, which counts no events.
+        out (numpy.ndarray, shape (n,)): Where to write: float32 where that holds every value of the
+            format, else float64. It may be the memory of an operand.
+        key, first: For stochastic modes: the key, and the index of ``out[0]`` in the caller's
+            array.
+        Returns (numpy.ndarray of int64, shape (5,)): Counts in the order of `Events`.
         """
         is_shared = self._table is not None and out.size >= _PARALLEL_FROM
         threads = thread_count() if is_shared else 1

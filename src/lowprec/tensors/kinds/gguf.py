@@ -37,12 +37,8 @@ _DEEPEST, _MOST = 8, 10_000_000
 def read_gguf(path: Path) -> TensorFile:
     """Read the header of a file; its quantized tensors are read as float32 values.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without gguf.
-    ValueError
-        If the file is damaged or was made to deceive.
+    Raises ModuleNotFoundError without gguf.
+    Raises ValueError if the file is damaged or was made to deceive.
     """
     with path.open("rb") as file:
         stamp = Stamp.of(file)

@@ -20,12 +20,8 @@ _MOST_BYTES = 8 << 30
 def read_hdf5(path: Path) -> TensorFile:
     """Read which data sets a file has; their elements are read by slice.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without h5py.
-    ValueError
-        If the file is damaged, or refers to other files.
+    Raises ModuleNotFoundError without h5py.
+    Raises ValueError if the file is damaged, or refers to other files.
     """
     path.open("rb").close()
     return _read(path, path)

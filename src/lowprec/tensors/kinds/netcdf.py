@@ -22,12 +22,8 @@ _CLASSIC_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 
 def read_netcdf(path: Path) -> TensorFile:
     """Read which variables a file has; packed ones (scale_factor, add_offset) mean their values.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without netCDF4.
-    ValueError
-        If the file is damaged.
+    Raises ModuleNotFoundError without netCDF4.
+    Raises ValueError if the file is damaged.
     """
     with path.open("rb") as file:
         stored = Stamp.of(file).size

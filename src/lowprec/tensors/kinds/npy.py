@@ -71,10 +71,7 @@ class FortranRange:
 def read_npy(path: Path) -> TensorFile:
     """Read the header of a file and check it against the file's size.
 
-    Raises
-    ------
-    ValueError
-        If the file is damaged or was made to deceive, or holds objects.
+    Raises ValueError if the file is damaged or was made to deceive, or holds objects.
     """
     with path.open("rb") as file:
         stamp = Stamp.of(file)
@@ -97,10 +94,7 @@ def read_npy(path: Path) -> TensorFile:
 def read_header(stream: IO[bytes]) -> Header:
     """Read a header from where a stream stands.
 
-    Raises
-    ------
-    ValueError
-        If it is damaged, or tells of a dtype that is not of plain elements.
+    Raises ValueError if it is damaged, or tells of a dtype that is not of plain elements.
     """
     magic = stream.read(8)
     if len(magic) < 8 or magic[:6] != b"\x93NUMPY" or magic[6] not in (1, 2, 3):

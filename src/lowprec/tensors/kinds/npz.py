@@ -83,10 +83,7 @@ class Member:
 def read_npz(path: Path) -> TensorFile:
     """Read the headers of all members, and check them against what the archive says.
 
-    Raises
-    ------
-    ValueError
-        If the file is damaged or was made to deceive, or holds objects or nothing.
+    Raises ValueError if the file is damaged or was made to deceive, or holds objects or nothing.
     """
     with path.open("rb") as file:
         size = Stamp.of(file).size

@@ -20,12 +20,8 @@ _MOST_BYTES = 2 << 30  # of a protocol buffer
 def read_onnx(path: Path) -> TensorFile:
     """Read all initializers; those that lie in files beside it are read by block.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without onnx.
-    ValueError
-        If the file is damaged or was made to deceive.
+    Raises ModuleNotFoundError without onnx.
+    Raises ValueError if the file is damaged or was made to deceive.
     """
     try:
         import onnx

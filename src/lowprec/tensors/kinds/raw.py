@@ -30,14 +30,9 @@ _MOST_TEXT = 1 << 28
 class Raw(NamedTuple):
     """What the numbers of a file are.
 
-    Attributes
-    ----------
-    fmt : Format
-        The format of the codes.
-    shape : tuple of int or None
-        The tensor's shape; None for a row.
-    byteorder : str
-        ``"little"`` or ``"big"``.
+    fmt: The format of the codes.
+    shape: The tensor's shape; None for a row.
+    byteorder: ``"little"`` or ``"big"``.
     """
 
     fmt: Format
@@ -61,10 +56,7 @@ def read_raw(path: Path, raw: Raw) -> TensorFile:
     ``0x3f80``), in .csv without ``0x`` in decimal ones. What follows ``#`` or ``//`` in a line is
     a comment.
 
-    Raises
-    ------
-    ValueError
-        If the length is not that of the shape, or an entry is no code.
+    Raises ValueError if the length is not that of the shape, or an entry is no code.
     """
     is_text = path.suffix.lower() in _TEXTS
     tensor = _from_text(path, raw) if is_text else _from_bytes(path, raw)

@@ -88,10 +88,7 @@ class PackedBits:
 def read_safetensors(path: Path) -> TensorFile:
     """Read the header of a file and check it against the file's size.
 
-    Raises
-    ------
-    ValueError
-        If the file is damaged or was made to deceive.
+    Raises ValueError if the file is damaged or was made to deceive.
     """
     with path.open("rb") as file:
         stamp = Stamp.of(file)

@@ -28,14 +28,9 @@ def read_torch(path: Path) -> TensorFile:
 
     Dictionaries and lists within it give names with points between, as in ``model.layer.weight``.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without torch.
-    OSError
-        If the file is not there.
-    ValueError
-        If torch refuses the file, or it holds no tensors.
+    Raises ModuleNotFoundError without torch.
+    Raises OSError if the file is not there.
+    Raises ValueError if torch refuses the file, or it holds no tensors.
     """
     try:
         import torch

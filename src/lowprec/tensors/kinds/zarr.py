@@ -41,12 +41,8 @@ def is_zarr(path: Path) -> bool:
 def read_zarr(path: Path) -> TensorFile:
     """Read which arrays a folder has; only codecs that unpack numbers are run.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without zarr.
-    ValueError
-        If it is damaged, or asks for a codec that could run a program.
+    Raises ModuleNotFoundError without zarr.
+    Raises ValueError if it is damaged, or asks for a codec that could run a program.
     """
     try:
         import zarr

@@ -21,20 +21,10 @@ if TYPE_CHECKING:
 class Demonstration:
     """What a demonstration found; it prints as text.
 
-    Attributes
-    ----------
-    title : str
-        What it shows.
-    number : float
-        What was measured.
-    text : str
-        What that number is, with it.
-    cause : str
-        The rule of `lowprec.train.recorder.rules` that names the cause.
-    recorder : Recorder
-        The run that goes wrong.
-    cured : Recorder or None
-        The same with the cure.
+    text: What that number is, with it.
+    cause: The rule of `lowprec.train.recorder.rules` that names the cause.
+    recorder: The run that goes wrong.
+    cured: The same with the cure.
     """
 
     title: str

@@ -87,16 +87,10 @@ def train(asked: FitArguments) -> Run:
 class Bench:
     """Runs experiments, keeps what they came to, and knows how much time is left.
 
-    Parameters
-    ----------
-    model, data, how
-        The arguments of `fit` of the training that is diagnosed.
-    budget : float or None
-        Seconds for everything; None for no limit.
-    executor : concurrent.futures.Executor, optional
-        What trainings are submitted to.
-    progress : callable, optional
-        Called as ``progress(description, done)`` after each training.
+    model, data, how: The arguments of `fit` of the training that is diagnosed.
+    budget: Seconds for everything; None for no limit.
+    executor: What trainings are submitted to.
+    progress: Called as ``progress(description, done)`` after each training.
     """
 
     def __init__(
@@ -144,14 +138,9 @@ class Bench:
     ) -> list[Run | None]:
         """Return what trainings came to, in the order given; None for those without time.
 
-        Parameters
-        ----------
-        wanted : sequence of (str, dict)
-            A name for each, and the arguments of `fit` that it changes.
-        must : bool
-            Whether to run them whatever the time.
-        every : int
-            Record one step in so many.
+        wanted: A name for each, and the arguments of `fit` that it changes.
+        must: Whether to run them whatever the time.
+        every: Record one step in so many.
         """
         jobs: list[Any] = []
         for name, changes in wanted:
@@ -199,19 +188,10 @@ class Bench:
 def gap_of(account: Account | None, reference: Account, measure: str) -> float:
     """Return how much is lost beside the reference, in the measure in which the loss was seen.
 
-    Parameters
-    ----------
-    account : Account or None
-        Of the run.
-    reference : Account
-        Of float32 on the same data.
-    measure : str
-        ``ratio`` for the logarithm of the loss, else the share of the progress.
-
-    Returns
-    -------
-    float
-        0 for no loss; in progress 1 is all there is, and more counts as 1.
+    account: Of the run.
+    reference: Of float32 on the same data.
+    measure: ``ratio`` for the logarithm of the loss, else the share of the progress.
+    Returns: 0 for no loss; in progress 1 is all there is, and more counts as 1.
     """
     if account is None:
         return 1.0

@@ -32,16 +32,10 @@ _OPTIONS_OF_NAMES = {"Nesterov": ("nesterov",)}  # what the name says already
 class Candidate(NamedTuple):
     """A change that may cure.
 
-    Attributes
-    ----------
-    code : str
-        The argument of `fit`, to paste.
-    changes : dict
-        The same as values.
-    changes_data : bool
-        Whether it is held against float32 on the changed data.
-    place : str, optional
-        What it changes of a training that fails in float32 as well.
+    code: The argument of `fit`, to paste.
+    changes: The same as values.
+    changes_data: Whether it is held against float32 on the changed data.
+    place: What it changes of a training that fails in float32 as well.
     """
 
     code: str

@@ -51,14 +51,8 @@ class _Found(Exception):
 def find_fault(model: Sequential, data: Any, how: Mapping[str, Any]) -> Fault | None:
     """Return the first fault of a function of the user's in a float32 training.
 
-    Parameters
-    ----------
-    model : Sequential
-        The network.
-    data : Dataset
-        What it is trained on.
-    how : dict
-        The arguments of `fit`; its policy is set to float32.
+    data (Dataset): What it is trained on.
+    how: The arguments of `fit`; its policy is set to float32.
     """
     loss = losses.get(how["loss"])
     is_ours = in_its_state(loss) is loss

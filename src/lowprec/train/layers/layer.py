@@ -379,15 +379,8 @@ def column_sums(x: Array) -> Array:
 
     Two short sums lose less than a long one, and neither depends on the number of threads.
 
-    Parameters
-    ----------
-    x : array, shape (samples, ..., columns)
-        Terms.
-
-    Returns
-    -------
-    array, shape (columns,)
-        Sums in x's dtype.
+    x (array, shape (samples, ..., columns)): Terms.
+    Returns (array, shape (columns,)): Sums in x's dtype.
     """
     if x.ndim > 2:
         x = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1]).sum(axis=1)

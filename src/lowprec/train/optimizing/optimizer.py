@@ -169,25 +169,13 @@ def compose(
 ) -> Optimizer:
     """Return the optimizer that clips, then applies the parts.
 
-    Parameters
-    ----------
-    name, learning_rate
-        Those of `Optimizer`.
-    numbers : dict
-        Its hyperparameters but for the clip.
-    clipping : dict
-        The keywords that say how to clip: ``clipvalue``, ``clipnorm``, ``global_clipnorm``.
-    *parts : Transform
-        All that follows, ``scale_by_rate()`` included.
-    with_momentum : callable, optional
-        Returns the parts with another momentum.
-
-    Raises
-    ------
-    ValueError
-        If the rate or a limit is out of its range, or two limits are given.
-    TypeError
-        If there is another keyword.
+    name, learning_rate: Those of `Optimizer`.
+    numbers: Its hyperparameters but for the clip.
+    clipping: The keywords that say how to clip: ``clipvalue``, ``clipnorm``, ``global_clipnorm``.
+    *parts: All that follows, ``scale_by_rate()`` included.
+    with_momentum: Returns the parts with another momentum.
+    Raises ValueError if the rate or a limit is out of its range, or two limits are given.
+    Raises TypeError if there is another keyword.
     """
     if not callable(learning_rate):
         require_not_negative(learning_rate=learning_rate)

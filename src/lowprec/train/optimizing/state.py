@@ -15,12 +15,8 @@ KAHAN = "kahan"
 class Slot(str):
     """The name of an array of the state, ``"first_moment/0/kernel"``, and the parts it has.
 
-    Attributes
-    ----------
-    kind : str
-        What is kept, such as ``first_moment``.
-    parameter : str
-        For which parameter, such as ``0/kernel``.
+    kind: What is kept, such as ``first_moment``.
+    parameter: For which parameter, such as ``0/kernel``.
 
     Examples
     --------

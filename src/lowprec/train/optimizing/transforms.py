@@ -29,16 +29,13 @@ class Transform(NamedTuple):
 
     The parts here are made of named functions and numbers, so that they can be pickled.
 
-    Attributes
-    ----------
-    init : callable
-        ``init(params) -> state``: by `Slot`, such as ``"first_moment/0/kernel"``, arrays of the
+    init: ``init(params) -> state``: by `Slot`, such as ``"first_moment/0/kernel"``, arrays of the
         parameters' shapes and dtypes.
-    update : callable
-        ``update(gradients, state, params, step, rate, store) -> (updates, state)``: `step` counts
-        from 1, `rate` is this step's learning rate, `store` rounds an array to the format of the
-        state. It works in place: the updates take the arrays of the gradients, and the new state
-        those of the state; `params` stay as they are. Parameters without a gradient are left out.
+    update: ``update(gradients, state, params, step, rate, store) -> (updates, state)``: `step`
+        counts from 1, `rate` is this step's learning rate, `store` rounds an array to the format of
+        the state. It works in place: the updates take the arrays of the gradients, and the new
+        state those of the state; `params` stay as they are. Parameters without a gradient are left
+        out.
 
     Notes
     -----

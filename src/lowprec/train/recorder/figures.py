@@ -165,19 +165,8 @@ def _draw_range(axes: Axes, track: Track, recorder: Record, low: int, high: int)
 def lead(recorder: Record, track: Track, column: str) -> tuple[str, str] | None:
     """Return words and picture of one tensor: its size by step beside the limits of its format.
 
-    Parameters
-    ----------
-    recorder : Record
-        What was recorded.
-    track : Track
-        The tensor.
-    column : str
-        ``range``, ``noise`` for its rounding errors, or ``lost`` for the share of lost changes.
-
-    Returns
-    -------
-    tuple of (str, str), or None
-        None where there is nothing to draw.
+    column: ``range``, ``noise`` for its rounding errors, or ``lost`` for the share of lost changes.
+    Returns: None where there is nothing to draw.
     """
     if column == "lost":
         words = "Share of the changes that rounding leaves without effect, by step."

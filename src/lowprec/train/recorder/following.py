@@ -75,16 +75,10 @@ def first_not_finite(
 
     With it comes what made it so (`made_by`), and the operation as far as that is known.
 
-    Parameters
-    ----------
-    training : Training
-        After the step.
-    repeat : callable
-        Runs the step's passes under a watch.
-    inquest : Inquest
-        The watch: it finds what layers round.
-    skipped : bool
-        Whether the step was skipped.
+    training: After the step.
+    repeat: Runs the step's passes under a watch.
+    inquest: The watch: it finds what layers round.
+    skipped: Whether the step was skipped.
     """
     found = repeat(inquest)
     if inquest.found is not None:

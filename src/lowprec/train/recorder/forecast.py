@@ -26,14 +26,10 @@ _MEAN_SQUARE = 1.5 / math.log(2)  # of numbers in [1, 2) whose logarithms are un
 class Forecast(NamedTuple):
     """What a format would do to a tensor.
 
-    Attributes
-    ----------
-    new_zeros, subnormals, overflows : float
-        Shares of the nonzero finite numbers.
-    noise : float
-        The root of noise over signal, of what does not overflow: the relative error of the whole.
-    headroom_bits : float
-        Doublings between the largest number and the format's maximum.
+    new_zeros, subnormals, overflows: Shares of the nonzero finite numbers.
+    noise: The root of noise over signal, of what does not overflow: the relative error of the
+        whole.
+    headroom_bits: Doublings between the largest number and the format's maximum.
     """
 
     new_zeros: float
@@ -46,14 +42,8 @@ class Forecast(NamedTuple):
 def forecast(tally: Tally, fmt: Format, scale: int = 0) -> Forecast:
     """Tell what a format would do to a tensor, multiplied by a power of two.
 
-    Parameters
-    ----------
-    tally : Tally
-        The tensor; its exponents count.
-    fmt : Format
-        The format.
-    scale : int
-        The exponent of the power of two.
+    tally: The tensor; its exponents count.
+    scale: The exponent of the power of two.
 
     Examples
     --------

@@ -43,16 +43,10 @@ KIND_WORDS = {
 class Event(NamedTuple):
     """A step that was skipped, or the first after which the weights were not finite.
 
-    Attributes
-    ----------
-    step : int
-        Which, counted from 0.
-    skipped : bool
-        Whether it was skipped: then it did no harm.
-    kind, name : str
-        The first tensor of the step that was not finite.
-    value : float
-        The magnitude that was too large for the format; infinity where arithmetic made it, not
+    step: Which, counted from 0.
+    skipped: Whether it was skipped: then it did no harm.
+    kind, name: The first tensor of the step that was not finite.
+    value: The magnitude that was too large for the format; infinity where arithmetic made it, not
         rounding.
     """
 

@@ -80,26 +80,11 @@ def recorder_page(
 ) -> str:
     """Return the page.
 
-    Parameters
-    ----------
-    recorder : Record
-        What was recorded.
-    verdict : sequence of (level, sentence), optional
-        What stands first; by default the recorder's own verdict.
-    cures : sequence of str
-        Code to paste: cures that were tried.
-    experiments : sequence of Experiment
-        The trainings of a diagnosis.
-
-    Returns
-    -------
-    str
-        HTML that refers to nothing outside itself.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib or Jinja2, naming the extra to install.
+    verdict: What stands first; by default the recorder's own verdict.
+    cures: Code to paste: cures that were tried.
+    experiments: The trainings of a diagnosis.
+    Returns: HTML that refers to nothing outside itself.
+    Raises ModuleNotFoundError without matplotlib or Jinja2, naming the extra to install.
     """
     from lowprec.train.recorder.rules import RULES
 

@@ -26,25 +26,9 @@ if TYPE_CHECKING:
 def histogram_figure(recorder: Record, kind: str, fmt: Format) -> Figure:
     """Draw the exponents of all tensors of a kind, with what a format cannot hold shaded.
 
-    Parameters
-    ----------
-    recorder : Record
-        What was recorded.
-    kind : str
-        The kind of tensors.
-    fmt : Format
-        The format.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib, naming the extra to install.
-    ValueError
-        If no number of this kind that is not zero was recorded.
+    kind: The kind of tensors.
+    Raises ModuleNotFoundError without matplotlib, naming the extra to install.
+    Raises ValueError if no number of this kind that is not zero was recorded.
     """
     tallies = [track.whole for track in recorder.of_kind(kind) if track.exponents.any()]
     if not tallies:
@@ -84,17 +68,9 @@ def _draw_histogram(axes: Axes, whole: Tally, fmt: Format, kind: str) -> None:
 def starts_figure(found: Mapping[str, Mapping[str, Record]], kind: str = "activation") -> Figure:
     """Draw how large tensors are from layer to layer, for each start and format.
 
-    Parameters
-    ----------
-    found : mapping of str to mapping of str to Record
-        By the initializer, then the format: what `lowprec.train.recorder.starts.record_starts`
+    found: By the initializer, then the format: what `lowprec.train.recorder.starts.record_starts`
         returns.
-    kind : str
-        The kind of tensors.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    kind: The kind of tensors.
     """
     formats = list(next(iter(found.values())))
     every = [recorder for by_format in found.values() for recorder in by_format.values()]

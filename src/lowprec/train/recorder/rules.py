@@ -19,18 +19,11 @@ _WITHOUT_ROUNDING = ("not finite", "no learning")
 class Rule(NamedTuple):
     """When to say what, and why.
 
-    Attributes
-    ----------
-    name : str
-        What goes wrong, in a few words.
-    threshold : str
-        From where on it is told.
-    reason : str
-        Why there.
-    source : str
-        Where this is known from.
-    find : callable
-        Returns the findings in a recorder.
+    name: What goes wrong, in a few words.
+    threshold: From where on it is told.
+    reason: Why there.
+    source: Where this is known from.
+    find: Returns the findings in a recorder.
     """
 
     name: str

@@ -121,17 +121,8 @@ def advise_scale(record: Record, fmt: FormatLike) -> ScaleAdvice:
 
     The verdict on gradients that vanish prints what this returns.
 
-    Parameters
-    ----------
-    record : Record
-        The run.
-    fmt : Format, str or dtype
-        The format of its gradients.
-
-    Raises
-    ------
-    ValueError
-        If no gradient was recorded that a scale could be told from.
+    fmt: The format of its gradients.
+    Raises ValueError if no gradient was recorded that a scale could be told from.
     """
     chosen = get_format(fmt)
     tracks = record.of_kind(*GRADIENTS)

@@ -45,23 +45,11 @@ def record_starts(
 
     Inputs are 128 samples of a standard normal distribution; the loss is the mean square.
 
-    Parameters
-    ----------
-    formats : sequence of Format, str or dtype
-        Of the forward and the backward pass.
-    starts : mapping of str to initializer
-        What kernels start from.
-    layers, units : int
-        Hidden layers, and the width of each and of the inputs.
-    activation : str
-        The activation.
-    rng : int
-        The seed, the same for every start and format.
-
-    Returns
-    -------
-    dict of str to dict of str to Recorder
-        By start, then by format; `lowprec.train.recorder.plots.starts_figure` draws it.
+    formats: Of the forward and the backward pass.
+    starts: What kernels start from.
+    layers, units: Hidden layers, and the width of each and of the inputs.
+    rng (int): The seed, the same for every start and format.
+    Returns: By start, then by format; `lowprec.train.recorder.plots.starts_figure` draws it.
 
     Examples
     --------

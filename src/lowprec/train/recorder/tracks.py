@@ -46,14 +46,11 @@ class Tally:
 
     Magnitudes and exponents are without the loss scale, by which gradients were multiplied.
 
-    Attributes
-    ----------
-    fmt : Format
-        What it was rounded to.
-    numbers : array of float64
-        One for each of `lowprec.common.recorded_rows.FIELDS`; ``tally["new_zeros"]`` reads one.
-    exponents : array of int64
-        Nonzero finite numbers by exponent, from `lowprec.common.recorded_rows.LOWEST_EXPONENT` on.
+    fmt: What it was rounded to.
+    numbers (array of float64): One for each of `lowprec.common.recorded_rows.FIELDS`;
+        ``tally["new_zeros"]`` reads one.
+    exponents (array of int64): Nonzero finite numbers by exponent, from
+        `lowprec.common.recorded_rows.LOWEST_EXPONENT` on.
 
     Examples
     --------
@@ -173,14 +170,9 @@ def _share(part: float, whole: float) -> float:
 class Track:
     """The tallies of one tensor over a run.
 
-    Parameters
-    ----------
-    kind : str
-        Such as ``weight_gradient``.
-    name : str
-        Such as ``0/kernel``.
-    fmt : Format
-        What it is rounded to.
+    kind: Such as ``weight_gradient``.
+    name: Such as ``0/kernel``.
+    fmt: What it is rounded to.
     """
 
     def __init__(self, kind: str, name: str, fmt: Format) -> None:
@@ -208,16 +200,11 @@ class Track:
     ) -> None:
         """Add the tensor of a step.
 
-        Parameters
-        ----------
-        step : int
-            Not before the last one added; several tensors of one step are taken together.
-        before, after : array of float32
-            Before and after rounding, both multiplied by `scale`.
-        scale : float
-            A power of two, for exponents to be exact.
-        smallest_normal : float, optional
-            Where the format's own does not serve: it was rounded under a scale of its own.
+        step: Not before the last one added; several tensors of one step are taken together.
+        before, after (array of float32): Before and after rounding, both multiplied by `scale`.
+        scale: A power of two, for exponents to be exact.
+        smallest_normal: Where the format's own does not serve: it was rounded under a scale of its
+            own.
         """
         if step != self._open:
             self._open_row(step)

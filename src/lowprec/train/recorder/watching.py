@@ -43,16 +43,7 @@ _SCALED = ("activation_gradient", "weight_gradient")  # which carry the loss sca
 class Recording(StepWatch):
     """Adds all that a step rounds to a recorder.
 
-    Parameters
-    ----------
-    numerics : Listening
-        What layers compute with.
-    recorder : Record
-        Where to.
-    step : int
-        Which step.
-    scale : float
-        The loss scale.
+    numerics: What layers compute with.
     """
 
     def __init__(self, numerics: Listening, recorder: Record, step: int, scale: float) -> None:
@@ -147,12 +138,8 @@ class Recording(StepWatch):
 class Inquest(Watch):
     """Finds the first tensor of a step that is not finite.
 
-    Attributes
-    ----------
-    found : Heard or None
-        That tensor.
-    operation : str
-        What arithmetic made it, such as ``log of 0``; empty where that is not known.
+    found (Heard or None): That tensor.
+    operation (str): What arithmetic made it, such as ``log of 0``; empty where that is not known.
     """
 
     def __init__(self, numerics: Listening) -> None:

@@ -33,21 +33,11 @@ def write_archive(path: PathLike, arrays: Mapping[str, Array], header: Mapping[s
 
     The same content gives the same bytes.
 
-    Parameters
-    ----------
-    path : str or path
-        The file; one that exists is replaced. It gets exactly this name.
-    arrays : mapping of str to ndarray
-        Arrays of NumPy's own dtypes, of any shape.
-    header : mapping
-        What JSON holds: text, numbers (NaN and infinity too), lists, dictionaries.
-
-    Raises
-    ------
-    TypeError
-        If JSON cannot hold the header or .npy an array.
-    OSError
-        If the folder does not exist or cannot be written.
+    path: The file; one that exists is replaced. It gets exactly this name.
+    arrays: Arrays of NumPy's own dtypes, of any shape.
+    header: What JSON holds: text, numbers (NaN and infinity too), lists, dictionaries.
+    Raises TypeError if JSON cannot hold the header or .npy an array.
+    Raises OSError if the folder does not exist or cannot be written.
 
     Examples
     --------
@@ -81,24 +71,11 @@ def write_archive(path: PathLike, arrays: Mapping[str, Array], header: Mapping[s
 def read_archive(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return the arrays and the header of a file that `write_archive` wrote, bit for bit.
 
-    Parameters
-    ----------
-    path : str or path
-        The file.
-
-    Returns
-    -------
-    arrays : dict of str to ndarray
-        In the order written.
-    header : dict
-        The header, with lists where there were tuples.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged, was not written by `write_archive`, or by a newer version of it.
+    Returns arrays: In the order written.
+    Returns header: The header, with lists where there were tuples.
+    Raises FileNotFoundError if there is no such file.
+    Raises ValueError if the file is damaged, was not written by `write_archive`, or by a newer
+        version of it.
     """
     with Path(path).open("rb") as file:  # what fails from here on is not for want of a file
         try:

@@ -40,21 +40,10 @@ def start_loss(
 
     Normalisation uses each batch's own statistics, for moving ones are not trained yet.
 
-    Parameters
-    ----------
-    model : Network
-        The network.
-    params : dict of str to ndarray
-        Its parameters, before any policy rounds them.
-    batches : iterable of (x, y, loss)
-        The mean is taken over these.
-    is_float64 : bool
-        Whether to compute in float64 instead, as the run does.
-
-    Returns
-    -------
-    float
-        With the regularizers' penalties; NaN or infinite where a batch's loss is.
+    params: Its parameters, before any policy rounds them.
+    batches: The mean is taken over these.
+    is_float64: Whether to compute in float64 instead, as the run does.
+    Returns: With the regularizers' penalties; NaN or infinite where a batch's loss is.
     """
     numerics = numerics_of(get_policy("float64" if is_float64 else "float32"))
     params = {name: numerics.array(w) for name, w in params.items()}
@@ -76,17 +65,9 @@ def constant_loss(loss: Loss, targets: Array) -> float | None:
     That is the class frequencies for a cross-entropy, the mean for a mean square, the median for a
     mean absolute error; for Huber's loss it is found by bisection.
 
-    Parameters
-    ----------
-    loss : callable
-        One of `lowprec.train.losses`.
-    targets : ndarray
-        What is trained on.
-
-    Returns
-    -------
-    float or None
-        None for a loss of the user's, of which nothing is known.
+    loss: One of `lowprec.train.losses`.
+    targets: What is trained on.
+    Returns: None for a loss of the user's, of which nothing is known.
 
     Examples
     --------

@@ -21,26 +21,14 @@ def history_figure(
 ) -> Figure:
     """Draw the loss and the first metric by epoch, and the loss scale by step if there is one.
 
-    Parameters
-    ----------
-    curves : mapping of str to sequence of float
-        A value an epoch by name, that of validation under ``val_`` and the name.
-    loss_scales : sequence of float
-        The loss scale of each step, 1 without one.
-    skipped : sequence of int
-        The steps that were skipped.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Training and validation in one panel for each; skipped steps are marked on the loss scale.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib, naming the extra to install.
-    ValueError
-        If no epoch was trained.
+    curves (mapping of str to sequence of float): A value an epoch by name, that of validation under
+        ``val_`` and the name.
+    loss_scales (sequence of float): The loss scale of each step, 1 without one.
+    skipped: The steps that were skipped.
+    Returns: Training and validation in one panel for each; skipped steps are marked on the loss
+        scale.
+    Raises ModuleNotFoundError without matplotlib, naming the extra to install.
+    Raises ValueError if no epoch was trained.
     """
     if not any(curves.values()):
         raise ValueError("no epoch was trained, so there are no curves; train at least one")

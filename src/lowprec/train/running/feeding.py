@@ -66,16 +66,10 @@ class Feed(Protocol):
 class OfArrays:
     """A training set in memory, in an order that a seed draws for each epoch.
 
-    Parameters
-    ----------
-    data : Dataset
-        Of which the training part is used.
-    batch_size : int
-        Samples a step.
-    order : callable
-        ``order(epoch, samples)`` returns the rows in the order of an epoch.
-    weights : array, optional
-        How much each sample counts.
+    data: Of which the training part is used.
+    batch_size: Samples a step.
+    order: ``order(epoch, samples)`` returns the rows in the order of an epoch.
+    weights: How much each sample counts.
     """
 
     def __init__(
@@ -117,17 +111,12 @@ class OfArrays:
 class OfBatches:
     """Batches from an iterable: of a loader's, or a generator's, one in memory at a time.
 
-    Parameters
-    ----------
-    source : iterable of (x, y) or (x, y, sample weights), or a function that returns one
-        Iterated once an epoch, so that a loader shuffles as it does elsewhere. A generator gives
-        its batches once.
-    steps : int, optional
-        How many batches an epoch takes; by default all.
-    numbers : bool
-        Whether integer targets are numbers, and not labels.
-    what : str
-        What an error calls them.
+    source (iterable of (x, y) or (x, y, sample weights), or a function that returns one): Iterated
+        once an epoch, so that a loader shuffles as it does elsewhere. A generator gives its batches
+        once.
+    steps: How many batches an epoch takes; by default all.
+    numbers: Whether integer targets are numbers, and not labels.
+    what: What an error calls them.
     """
 
     target_scale: TargetScale | None = None
@@ -260,12 +249,8 @@ def _is_maker(source: Any) -> bool:
 class Validation:
     """What is validated on after each epoch: arrays, or batches that are read again each time.
 
-    Attributes
-    ----------
-    arrays : tuple of (x, y, weights), or None
-        All samples, their targets, and perhaps their weights.
-    feed : OfBatches or None
-        Where batches come from instead.
+    arrays: All samples, their targets, and perhaps their weights.
+    feed: Where batches come from instead.
     """
 
     arrays: Batch | None = None
@@ -293,10 +278,7 @@ class Validation:
 def check_epochs(data: Any, epochs: int, steps: int | None) -> None:
     """Refuse more epochs than a generator that is given once has batches for, before it is read.
 
-    Raises
-    ------
-    ValueError
-        If nothing says how many of its batches make an epoch.
+    Raises ValueError if nothing says how many of its batches make an epoch.
     """
     if isinstance(data, Iterator) and steps is None and epochs > 1:
         raise ValueError(
@@ -321,31 +303,17 @@ def feed_of(
 ) -> tuple[Feed, Validation]:
     """Return what is trained on, and what is validated on.
 
-    Parameters
-    ----------
-    model : Network
-        The network: where it has one feature, x may be a vector.
-    data : Dataset, pair of arrays, or iterable of batches
-        What `fit` was given.
-    validation_data : Dataset, pair or iterable, optional
-        In place of the test part.
-    loss : str or callable
-        Under one of regression integer targets are numbers.
-    batch_size : int
-        Samples a step; batches that are given have their own.
-    order : callable
-        As for `OfArrays`.
-    split : callable, optional
-        Takes a part of the training set to validate on.
-    steps, validation_steps : int, optional
-        How many batches make an epoch of an iterable, and how many of one are validated on.
-    weights : array_like, optional
-        How much each sample of arrays counts.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If something else is given, or it does not fit together.
+    model: The network: where it has one feature, x may be a vector.
+    data (Dataset, pair of arrays, or iterable of batches): What `fit` was given.
+    validation_data (Dataset, pair or iterable): In place of the test part.
+    loss: Under one of regression integer targets are numbers.
+    batch_size: Samples a step; batches that are given have their own.
+    order: As for `OfArrays`.
+    split: Takes a part of the training set to validate on.
+    steps, validation_steps: How many batches make an epoch of an iterable, and how many of one are
+        validated on.
+    weights (array_like): How much each sample of arrays counts.
+    Raises TypeError, ValueError if something else is given, or it does not fit together.
     """
     numbers = is_regression(loss)
     pair = _pair(data)

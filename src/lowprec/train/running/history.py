@@ -28,10 +28,7 @@ Array = np.ndarray[Any, Any]
 class Curves(dict[str, list[float]]):
     """A value an epoch by name; what did not vary is known too, though it is not listed.
 
-    Attributes
-    ----------
-    constants : dict of str to float
-        ``learning_rate`` and ``loss_scale`` of a training that kept them.
+    constants: ``learning_rate`` and ``loss_scale`` of a training that kept them.
     """
 
     def __init__(  # without constants: as dask remakes a mapping of its type
@@ -56,12 +53,7 @@ class Curves(dict[str, list[float]]):
 class TrainedParams(dict[str, Array]):
     """Parameters by name, and what the targets were scaled by that they predict.
 
-    Parameters
-    ----------
-    params : mapping of str to ndarray
-        The parameters.
-    target_scale : TargetScale, optional
-        What turns outputs into the targets' own units.
+    target_scale (TargetScale): What turns outputs into the targets' own units.
     """
 
     def __init__(

@@ -51,18 +51,10 @@ class _WithoutRun:
 def with_run(callback: Any, run: Any) -> Any:
     """Return a callback that is called with the run, whatever the user's own takes.
 
-    Parameters
-    ----------
-    callback : object
-        A callback. Where a hook takes no run, ``callback.model`` is set to it: it has
-        ``stop_training``, ``params``, ``learning_rate``.
-    run : Training
-        What hooks are given.
-
-    Raises
-    ------
-    TypeError
-        If it has a hook of Keras' that nothing calls.
+    callback (object): A callback. Where a hook takes no run, ``callback.model`` is set to it: it
+        has ``stop_training``, ``params``, ``learning_rate``.
+    run (Training): What hooks are given.
+    Raises TypeError if it has a hook of Keras' that nothing calls.
     """
     for name, other in _NOT_CALLED.items():
         if hasattr(callback, name):

@@ -29,17 +29,9 @@ class Heard(NamedTuple):
 class Listening(Numerics):
     """The numerics of a policy, bit for bit, with the arrays before and after each rounding.
 
-    Parameters
-    ----------
-    policy : Policy
-        The policy.
-
-    Attributes
-    ----------
-    rounded : list of tuple of array
-        What was rounded since the list was taken, in order: before and after.
-    longest : int
-        The most terms that a product summed up.
+    rounded (list of tuple of array): What was rounded since the list was taken, in order: before
+        and after.
+    longest (int): The most terms that a product summed up.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -98,16 +90,8 @@ def named_forward(
 ) -> Iterator[Heard]:
     """Yield what a layer rounded in its forward pass: weights, activations, the sums before those.
 
-    Parameters
-    ----------
-    rounded : list of tuple of array
-        From `Listening.take`.
-    layer : int
-        Its number.
-    own : mapping of str to array
-        Its parameters by short name.
-    outputs : array
-        What it returned.
+    rounded: From `Listening.take`.
+    own: Its parameters by short name.
     """
     for before, after in rounded:
         weights = [short for short, w in own.items() if _is_same(before, w)]
@@ -126,14 +110,9 @@ def named_backward(
 
     The gradient with respect to its inputs is that of the activations of the layer before.
 
-    Parameters
-    ----------
-    rounded, layer
-        As for `named_forward`.
-    dx : array, or None
-        The gradient with respect to its inputs.
-    grads : mapping of str to array
-        Those of its parameters by short name.
+    rounded, layer: As for `named_forward`.
+    dx: The gradient with respect to its inputs.
+    grads: Those of its parameters by short name.
     """
     for before, after in rounded:
         weights = [short for short, g in grads.items() if _is_same(after, g)]

@@ -33,14 +33,9 @@ _PARTNERS: dict[Loss, str] = {  # the activation that turns a loss' logits into 
 class Trained(NamedTuple):
     """What is run in training.
 
-    Attributes
-    ----------
-    network : Network
-        The model itself, or the model without its last activation.
-    policy : Policy
-        The policy, without what it says of a layer that is left out.
-    activation : ActivationFunction or None
-        What was left out.
+    network: The model itself, or the model without its last activation.
+    policy: The policy, without what it says of a layer that is left out.
+    activation: What was left out.
     """
 
     network: Network
@@ -53,19 +48,10 @@ def trained_network(model: Network, loss: str | Loss, policy: Policy) -> Trained
 
     Its parameters have the names of the model's.
 
-    Parameters
-    ----------
-    model : Network
-        The model.
-    loss : str or callable
-        A loss of one's own reads what the model gives, probabilities too.
-    policy : Policy
-        The model's.
-
-    Raises
-    ------
-    ValueError
-        If the activation does not belong to the loss, or is not the last thing that happens.
+    loss: A loss of one's own reads what the model gives, probabilities too.
+    policy: The model's.
+    Raises ValueError if the activation does not belong to the loss, or is not the last thing that
+        happens.
 
     Examples
     --------

@@ -178,23 +178,12 @@ def go_on(
 ) -> History:
     """Train some epochs, on any data, perhaps after others: what ``model.fit`` does.
 
-    Parameters
-    ----------
-    model, data, batch_size, callbacks, verbose, rng, **how
-        As for `fit`.
-    earlier : History, optional
-        Whose optimizer state, loss scale and count of steps go on.
-    params : dict of str to array, optional
-        Where to start; by default what `rng` draws.
-    epochs : int
-        The number of the last epoch, as callbacks and the history count them.
-    initial_epoch : int
-        The number of the first, from 0.
-
-    Returns
-    -------
-    History
-        Of this call; its state is that of both.
+    model, data, batch_size, callbacks, verbose, rng, **how: As for `fit`.
+    earlier: Whose optimizer state, loss scale and count of steps go on.
+    params: Where to start; by default what `rng` draws.
+    epochs: The number of the last epoch, as callbacks and the history count them.
+    initial_epoch: The number of the first, from 0.
+    Returns: Of this call; its state is that of both.
     """
     epochs, batch_size = _counts(epochs, batch_size)
     initial_epoch = operator.index(initial_epoch)

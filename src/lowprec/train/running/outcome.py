@@ -54,33 +54,18 @@ _LAST = 10  # the end is the mean of the last tenth of the steps
 class Account:
     """What one training came to: the numbers by which its outcome is judged.
 
-    Attributes
-    ----------
-    policy : str
-        Its policy.
-    loss : str
-        Its loss, by name.
-    end : float or None
-        The mean loss of the last tenth of the steps; NaN or infinite where one of them is; None
+    loss: Its loss, by name.
+    end: The mean loss of the last tenth of the steps; NaN or infinite where one of them is; None
         where no loss is known.
-    start : float or None
-        The float32 loss of the initial parameters, in training mode but without dropout.
-    constant : float or None
-        The loss of the best constant prediction, of the targets that are trained on.
-    epochs : tuple of float
-        The training loss by epoch.
-    metrics : dict of str to float
-        Accuracy or rmse of the last epoch, by their names in `History.history`.
-    steps, skipped : int
-        All steps, and how many of them were skipped.
-    is_finite : bool
-        Whether the parameters are finite at the end.
-    deviation : float or None
-        The standard deviation of real targets.
-    unit_roundoff : float
-        That of the format in which the outputs are computed.
-    error : float or None
-        The standard error of `end`: how far batches alone may move it.
+    start: The float32 loss of the initial parameters, in training mode but without dropout.
+    constant: The loss of the best constant prediction, of the targets that are trained on.
+    epochs (tuple of float): The training loss by epoch.
+    metrics: Accuracy or rmse of the last epoch, by their names in `History.history`.
+    steps, skipped: All steps, and how many of them were skipped.
+    is_finite: Whether the parameters are finite at the end.
+    deviation: The standard deviation of real targets.
+    unit_roundoff: That of the format in which the outputs are computed.
+    error: The standard error of `end`: how far batches alone may move it.
     """
 
     policy: str
@@ -101,10 +86,7 @@ class Account:
     def of(cls, history: History) -> Account:
         """Return the account of a finished training.
 
-        Parameters
-        ----------
-        history : History
-            What `fit` returned.
+        history: What `fit` returned.
         """
         facts = history.facts
         return cls.made(
@@ -327,12 +309,8 @@ def judge(mine: Account, reference: Account | None = None, tolerance: float = TO
 def within_noise(outcome: Outcome, spread: Sequence[float]) -> Outcome:
     """Return an outcome that is no more than what rounding the start makes of the reference.
 
-    Parameters
-    ----------
-    outcome : Outcome
-        Worse than the reference by a little.
-    spread : sequence of float
-        The ends of the reference and of its copies from moved starts.
+    outcome: Worse than the reference by a little.
+    spread (sequence of float): The ends of the reference and of its copies from moved starts.
     """
     ends = ", ".join(map(figure, spread))
     text = (

@@ -117,18 +117,10 @@ def evaluate_pieces(
 ) -> dict[str, float]:
     """Return the loss, penalties included, and the metrics of checked arguments.
 
-    Parameters
-    ----------
-    model, params, loss, policy
-        What is run: its outputs are what the loss reads.
-    pieces : iterable of (x, y, weights)
-        The samples, their targets in their own units, and how much each counts in the loss.
-    reported : tuple of Metric
-        The metrics.
-    reading : Reading
-        What becomes of outputs before a metric reads them.
-    in_loss : callable
-        What becomes of targets before the loss reads them.
+    model, params, loss, policy: What is run: its outputs are what the loss reads.
+    pieces: The samples, their targets in their own units, and how much each counts in the loss.
+    reading: What becomes of outputs before a metric reads them.
+    in_loss: What becomes of targets before the loss reads them.
     """
     numerics = numerics_of(policy)
     averages = _metrics.Averages(reported, reading)

@@ -22,16 +22,10 @@ class Progress:
     A terminal shows the running epoch, drawn at most ten times a second. Elsewhere, in Jupyter
     too, each epoch's line appears when it is finished.
 
-    Parameters
-    ----------
-    epochs : int
-        How many epochs there will be.
-    steps : int or None
-        How many steps each has; None where that is not known: the first epoch's end tells.
-    verbose : bool or "auto"
-        Whether to show anything; auto: where stdout is a terminal or a notebook.
-    console : rich.console.Console, optional
-        Where to; by default stdout.
+    epochs: How many epochs there will be.
+    steps: How many steps each has; None where that is not known: the first epoch's end tells.
+    verbose: Whether to show anything; auto: where stdout is a terminal or a notebook.
+    console: Where to; by default stdout.
 
     Examples
     --------

@@ -17,12 +17,8 @@ Array = np.ndarray[Any, Any]
 def checked_weights(weights: Any) -> dict[int, float] | None:
     """Return class weights as a dictionary of numbers; None for none.
 
-    Raises
-    ------
-    TypeError
-        If it is not a mapping of classes to weights.
-    ValueError
-        If a weight is negative or not finite.
+    Raises TypeError if it is not a mapping of classes to weights.
+    Raises ValueError if a weight is negative or not finite.
     """
     if weights is None:
         return None
@@ -45,10 +41,7 @@ def checked_weights(weights: Any) -> dict[int, float] | None:
 def sample_weights(weights: Any, samples: int) -> Array | None:
     """Return the weight of each sample in float32; None for none.
 
-    Raises
-    ------
-    ValueError
-        If their number is another, or one is negative or not finite.
+    Raises ValueError if their number is another, or one is negative or not finite.
     """
     if weights is None:
         return None
@@ -73,12 +66,8 @@ def by_class(loss: Loss, weights: Mapping[int, float]) -> Loss:
     A class that is not named counts once. The gradient is that of `loss`, each row multiplied by
     its weight: it has its bits where all weights are 1.
 
-    Parameters
-    ----------
-    loss : callable
-        A mean over samples.
-    weights : mapping of int to float
-        By class.
+    loss: A mean over samples.
+    weights: By class.
 
     Examples
     --------

@@ -63,10 +63,7 @@ def _new_curves(width: float, comparison: PolicyResults) -> Figure:
 def curves_figure(comparison: PolicyResults) -> Figure:
     """Return the learning curves as a figure of its own, in the colours of the light page.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib, naming the extra to install.
+    Raises ModuleNotFoundError without matplotlib, naming the extra to install.
     """
     with light_figure(2.8 * -(-len(_panels(comparison)) // 2) + 0.6) as figure:
         _draw_curves(figure, comparison, True, light)

@@ -29,12 +29,7 @@ JSON = json_kind(
 def training_body(comparison: PolicyResults, step: Callable[[str], None]) -> Any:
     """Return charts, table and verdict as HTML for a page that has the style.
 
-    Parameters
-    ----------
-    comparison : PolicyResults
-        What to show.
-    step : callable
-        Called with a description before each of the two figures.
+    step: Called with a description before each of the two figures.
     """
     from markupsafe import Markup
 
@@ -65,10 +60,7 @@ _MEMORY = (
 def training_page(comparison: PolicyResults) -> str:
     """Return a comparison of policies as a whole page that refers to nothing outside itself.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib or Jinja2, naming the extra to install.
+    Raises ModuleNotFoundError without matplotlib or Jinja2, naming the extra to install.
     """
     environment = page_environment("lowprec.train.studies")
     from markupsafe import Markup

@@ -200,10 +200,7 @@ def _batches(training: Training) -> Iterator[Array]:
 def _rates_figure(curve: RateCurve) -> Figure:
     """Return the loss against the learning rate as a figure of its own.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib, naming the extra to install.
+    Raises ModuleNotFoundError without matplotlib, naming the extra to install.
     """
     from lowprec.show.drawing import LINE, MUTED, colour
     from lowprec.show.standalone_figures import light, light_figure

@@ -178,15 +178,9 @@ def run_all(
 ) -> list[Run]:
     """Do tasks, in this process or through an executor; the runs come in the tasks' order.
 
-    Parameters
-    ----------
-    tasks : sequence of Task
-        What to do.
-    executor : concurrent.futures.Executor, optional
-        Of threads, processes or another machine: only its ``submit(function, argument)`` is used,
-        and the ``result()`` and ``cancel()`` of what it returns.
-    progress : callable, optional
-        Called as ``progress(description, done, total)`` after each run.
+    executor: Of threads, processes or another machine: only its ``submit(function, argument)`` is
+        used, and the ``result()`` and ``cancel()`` of what it returns.
+    progress: Called as ``progress(description, done, total)`` after each run.
     """
     jobs = [_Later(task) if executor is None else executor.submit(train, task) for task in tasks]
     runs = []
@@ -237,10 +231,8 @@ def choose_metric(
 ) -> str:
     """Return what runs will be judged by: the metric asked for, else the main one.
 
-    Raises
-    ------
-    ValueError
-        If there will be no such metric; or if the model does not fit the data or the loss.
+    Raises ValueError if there will be no such metric; or if the model does not fit the data or the
+        loss.
     """
     params = model.init(0, input_shape=data.input_shape)
     found = list(evaluate(model, params, data.x_train[:1], data.y_train[:1], loss=loss))

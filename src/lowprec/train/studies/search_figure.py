@@ -21,10 +21,7 @@ _COLUMNS = 3
 def search_figure(trials: Sequence[Trial], metric: str) -> Figure:
     """Draw the score of each trial against each of its settings.
 
-    Raises
-    ------
-    ModuleNotFoundError
-        Without matplotlib, naming the extra to install.
+    Raises ModuleNotFoundError without matplotlib, naming the extra to install.
     """
     settings = [_settings_of(trial) for trial in trials]
     names = list(settings[0])

@@ -68,10 +68,7 @@ _FIRST = (12.706, 4.303, 3.182, 2.776, 2.571)
 def student_quantile(freedom: int) -> float:
     """Return the 97.5 % quantile of Student's t to three digits.
 
-    Parameters
-    ----------
-    freedom : int
-        Degrees of freedom, 1 or more.
+    freedom: Degrees of freedom, 1 or more.
 
     Examples
     --------

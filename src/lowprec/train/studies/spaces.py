@@ -131,12 +131,8 @@ Dimension = Interval | list[Any]
 def checked_space(space: Mapping[str, Any]) -> dict[str, Dimension]:
     """Return a space as intervals and lists of choices.
 
-    Raises
-    ------
-    TypeError
-        If it is no mapping.
-    ValueError
-        If there is nothing to choose from.
+    Raises TypeError if it is no mapping.
+    Raises ValueError if there is nothing to choose from.
     """
     if not isinstance(space, Mapping):
         raise TypeError(

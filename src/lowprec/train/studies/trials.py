@@ -28,18 +28,11 @@ _HEADINGS = ("policy", "learning rate", "loss scale", "{metric}", "skipped")
 class Trial:
     """One setting that was tried.
 
-    Attributes
-    ----------
-    learning_rate : float
-        The optimizer's.
-    policy : Policy
-        With the loss scale of this trial, where scales were searched.
-    run : Run
-        What came of it.
-    score : float
-        The metric at the end, on the part of the training set that was held out.
-    settings : Settings
-        What was drawn from the space, by name; empty where none was given.
+    learning_rate: The optimizer's.
+    policy: With the loss scale of this trial, where scales were searched.
+    run: What came of it.
+    score: The metric at the end, on the part of the training set that was held out.
+    settings: What was drawn from the space, by name; empty where none was given.
     """
 
     learning_rate: float

@@ -24,11 +24,8 @@ TOLERATED_RISE = 0.03
 def grade(result: PolicyResult) -> str:
     """Return in a word what became of a policy beside float32.
 
-    Returns
-    -------
-    str
-        ``diverged`` with any seed; ``baseline`` for float32 itself; with a single seed, which does
-        not say what noise is, ``lagging`` where its outcome is red (`running.outcome`), else
+    Returns: ``diverged`` with any seed; ``baseline`` for float32 itself; with a single seed, which
+        does not say what noise is, ``lagging`` where its outcome is red (`running.outcome`), else
         ``unknown``; ``same`` where the paired differences may be noise; ``lagging`` where they may,
         but most outcomes are red or more of float32's progress is lacking than noise and 5 %; else
         ``better`` or ``worse``. Noise is `PolicyResult.noise`.
