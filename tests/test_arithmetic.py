@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import pickle
@@ -14,6 +15,8 @@ import pytest
 from exact_arithmetic import EVENTS, flushed, outcome
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from processor import STATES
+from processor import state as processor_in
 from softfloat_peer import ExceptionFlag, RoundingMode, softfloat
 from table import (
     DETERMINISTIC,
@@ -546,6 +549,32 @@ def test_scalars_give_scalars_and_arrays_arrays():
     assert type(arithmetic.sqrt(np.float16(4))) is np.float32
     assert arithmetic.add(np.array(1.0), 2).shape == ()
     assert type(arithmetic.add([1.0], 2)) is np.ndarray
+
+
+NUMBERS = [0.1, -3, 2**53 + 2, -0.0, np.float64(1 + 2.0**-9), np.float32(2.0**-140), True, math.nan]
+
+
+@pytest.mark.parametrize("state", ["usual", *STATES])
+def test_numbers_of_any_kind_give_the_same(state):
+    arithmetic = Arithmetic("bfloat16")
+    for a, b in itertools.product(NUMBERS, repeat=2):
+        expected = arithmetic.multiply(np.array([float(a)]), np.array([float(b)]))
+        before = arithmetic.flags["multiply"]
+        for _ in range(2):  # the second call finds what the first one made
+            with contextlib.nullcontext() if state == "usual" else processor_in(state):
+                found = arithmetic.multiply(a, b)
+            assert_same(np.array([found]), expected)
+        assert arithmetic.flags["multiply"].inexact - before.inexact in (0, 2)
+
+
+@pytest.mark.parametrize("size", [5, 20_000])  # above one block
+def test_numbers_beside_arrays_are_arrays_full_of_them(size):
+    x = np.linspace(-3, 5, size, dtype=np.float32)
+    arithmetic = Arithmetic("bfloat16")
+    for number in [*NUMBERS, 1 + 2.0**-8 + 2.0**-40, np.array(1 / 3)]:
+        full = np.full(size, float(number))
+        assert_same(arithmetic.divide(x, number), arithmetic.divide(x, full))
+        assert_same(arithmetic.divide(number, x), arithmetic.divide(full, x))
 
 
 @pytest.mark.parametrize(

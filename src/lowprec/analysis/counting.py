@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.analysis.measurement import Measurement
+from lowprec.analysis.measurement import Measurement, exact_sum
 from lowprec.analysis.variation import Variations
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
@@ -54,18 +54,18 @@ def measure_blocks(
     Returns: In the order of the formats.
     """
     variations = Variations([] if rounding.is_stochastic else formats)
-    pieces = ((block, None) for block in variations.seen(blocks))
-    found = measure_pieces(pieces, formats, rounding, overflow, draw_keys(formats, rounding, rng))
-    told = [variations.found(fmt) for fmt in formats]
+    keys = draw_keys(formats, rounding, rng)
+    found = measure_pieces(variations.seen(blocks), formats, rounding, overflow, keys)
+    told = map(variations.found, formats)
     return [
-        one if variation is None else dataclasses.replace(one, variation=variation)
+        dataclasses.replace(one, variation=variation) if variation else one
         for one, variation in zip(found, told, strict=True)
     ]
 
 
 def draw_keys(formats: Sequence[Format], rounding: Rounding, rng: Any) -> list[int]:
     """Draw the key of the random bits for each format; 0 where the mode is deterministic."""
-    return [draw_key(rng) if rounding.is_stochastic else 0 for _ in formats]
+    return [draw_key(rng) for _ in formats] if rounding.is_stochastic else [0] * len(formats)
 
 
 @in_exact_state
@@ -164,9 +164,7 @@ class FormatTally:
     """The arrays that the kernel adds to, and what they mean."""
 
     def __init__(self, fmt: Format, rounding: Rounding, overflow: Overflow, key: int) -> None:
-        from lowprec.kernels.counting import statistics
-
-        self.kernel = statistics
+        self.kernel = statistics = _kernel()
         self.fmt, self.rounding, self.overflow = fmt, rounding, overflow
         self.key, self.place = key, 0
         self.limits = _limits(fmt, rounding).copy()  # block formats put their own in its place
@@ -222,38 +220,36 @@ class FormatTally:
 
     def result(self) -> Measurement:
         """Return the measurement of all that was added."""
-        kernel = self.kernel
         sums = self.sums.tolist()
-        relative, signal, noise = map(_exact_sum, sums[:3])
+        fields = {"_pairs": sums[:3]}
         if any(map(any, sums[3:])):
-            scaled, unscale = [*map(_exact_sum, sums[3:])], Fraction(4) ** kernel.SCALE
-            signal += scaled[0] / unscale + scaled[1] * unscale
-            noise += scaled[2] / unscale + scaled[3] * unscale
-        zeros, new_zeros, subnormals, overflows, nans, infs, measured = self.counts.tolist()
+            fields = self._with_scaled(*map(exact_sum, sums))
         max_abs, min_abs, max_relative, max_ulps = self.extrema.tolist()
         lowest, beyond = self._occupied_range(min_abs, max_abs)
         numbers = self.exponents[lowest:beyond].tolist()
-        return Measurement(
-            self.fmt,
-            self.rounding,
-            self.overflow,
-            self.count,
-            zeros,
-            new_zeros,
-            subnormals,
-            overflows,
-            nans,
-            infs,
-            measured,
-            max_abs,
-            min_abs,
-            max_relative,
-            max_ulps * 2.0**self.fmt.trailing_bits,
-            relative,
-            signal,
-            noise,
-            {e: n for e, n in enumerate(numbers, lowest + kernel.LOWEST_EXPONENT) if n},
+        first = lowest + self.kernel.LOWEST_EXPONENT
+        return Measurement.of_tally(
+            fmt=self.fmt,
+            rounding=self.rounding,
+            overflow=self.overflow,
+            count=self.count,
+            max_abs=max_abs,
+            min_abs=min_abs,
+            max_relative_error=max_relative,
+            max_ulp_error=max_ulps * 2.0**self.fmt.trailing_bits,
+            exponent_histogram={e: n for e, n in enumerate(numbers, first) if n},
+            **dict(zip(self.kernel.COUNTS, self.counts.tolist(), strict=True)),
+            **fields,
         )
+
+    def _with_scaled(
+        self, relative: Fraction, signal: Fraction, noise: Fraction, *scaled: Fraction
+    ) -> dict[str, Any]:
+        """Add the squares of tiny and of huge numbers, which are scaled."""
+        unscale = Fraction(4) ** self.kernel.SCALE
+        signal += scaled[0] / unscale + scaled[1] * unscale
+        noise += scaled[2] / unscale + scaled[3] * unscale
+        return {"relative_error_sum": relative, "signal": signal, "noise": noise}
 
     def _occupied_range(self, min_abs: float, max_abs: float) -> tuple[int, int]:
         """Return from which place to which the histogram may hold something, by the extrema.
@@ -267,25 +263,19 @@ class FormatTally:
         return first, places[1] - self.kernel.LOWEST_EXPONENT
 
 
-_NOTHING = Fraction(0)
-
-
-def _exact_sum(pair: list[float]) -> Fraction:
-    """Return the sum of a number and of what it left out, mostly zero."""
-    total, rest = pair
-    if not rest:
-        return Fraction(total) if total else _NOTHING
-    n, d = total.as_integer_ratio()  # denominators are powers of two: one divides the other
-    m, e = rest.as_integer_ratio()
-    return Fraction(n + m * (d // e), d) if d >= e else Fraction(n * (e // d) + m, e)
-
-
 def _split(integers: Array) -> tuple[Array, Array]:
     """Return 64-bit integers as their nearest float64 and, exactly, what is left."""
     high = (integers >> 32).astype(np.float64) * 2.0**32
     low = (integers & 0xFFFFFFFF).astype(np.float64)
     nearest = high + low
     return nearest, low - (nearest - high)  # Dekker (1971): exact, for |high| > |low| or high = 0
+
+
+@functools.cache
+def _kernel() -> Any:
+    from lowprec.kernels.counting import statistics  # imports Numba
+
+    return statistics
 
 
 @functools.cache

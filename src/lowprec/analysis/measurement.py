@@ -91,6 +91,22 @@ class Measurement:
     clamped_blocks: int = 0
     variation: Variation | None = dataclasses.field(default=None, compare=False)
 
+    if not TYPE_CHECKING:  # every name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Add up the sums when one is asked for: for few numbers that is most of the work."""
+            if name not in _FRACTIONS or "_pairs" not in self.__dict__:
+                raise AttributeError(f"a Measurement has no attribute {name!r}")
+            self.__dict__.update(zip(_FRACTIONS, map(exact_sum, self._pairs), strict=True))
+            return self.__dict__[name]
+
+    @classmethod
+    def of_tally(cls, **fields: Any) -> Measurement:
+        """Return a measurement that makes its sums of ``_pairs`` when they are asked for."""
+        found = object.__new__(cls)
+        found.__dict__.update(_OF_NUMBERS, **fields)
+        return found
+
     @property
     def collapses(self) -> bool:
         """Whether distinct values become one another, so that what varies is lost."""
@@ -184,9 +200,17 @@ class Measurement:
         return data
 
 
+def exact_sum(pair: list[float]) -> Fraction:
+    """Return the sum of a number and of what it left out."""
+    total, rest = pair
+    return Fraction(total) + Fraction(rest) if rest else Fraction(total)
+
+
+_FRACTIONS = ("relative_error_sum", "signal", "noise")
+_OF_NUMBERS = {"clipped": 0, "blocks": 0, "clamped_blocks": 0, "variation": None}
 _COUNTS = ("zeros", "new_zeros", "subnormals", "overflows", "nans", "infs", "measured")
 _OF_BLOCKS = ("clipped", "blocks", "clamped_blocks")
-_SUMS = ("count", *_COUNTS, *_OF_BLOCKS, "relative_error_sum", "signal", "noise")
+_SUMS = ("count", *_COUNTS, *_OF_BLOCKS, *_FRACTIONS)
 _MAXIMA = ("max_abs", "max_relative_error", "max_ulp_error")
 _ERRORS = ("max_relative_error", "mean_relative_error", "max_ulp_error", "sqnr_db")
 _FIGURES = ("count", *_COUNTS, "max_abs", "min_abs", "headroom_bits", *_ERRORS)

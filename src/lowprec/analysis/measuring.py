@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -121,11 +121,11 @@ def measure(
         columns = columns_of(x)
         return ByColumn({name: measure_each(c, [get_format(fmt)], *how)[0]
                          for name, c in columns.items()})  # fmt: skip
-    return measure_each(cast("Any", x), [get_format(fmt)], *how)[0]
+    return measure_each(x, [get_format(fmt)], *how)[0]
 
 
 def measure_each(
-    x: npt.ArrayLike | InBlocks,
+    x: Any,
     formats: list[AnyFormat],
     rounding: RoundingLike = "ties_to_even",
     overflow: OverflowLike = "ieee",
@@ -138,24 +138,23 @@ def measure_each(
     single = [fmt for fmt in formats if not isinstance(fmt, BlockFormat)]
     for one in single:
         checked_overflow(policy, one)
-    found: dict[int, Measurement] = {}
+    alone: list[Any] = []
     if single and is_chunked(x):
         alone = _measure_chunks(x, single, mode, policy, rng)
     elif single:
-        if type(x) is not np.ndarray and isinstance(x, InBlocks):  # quicker than the latter alone
-            blocks = x.__lowprec_blocks__()
-        else:
-            blocks = iter([as_array(x)])
+        # the look at a type is quicker than the one at what it can do
+        in_blocks = type(x) is not np.ndarray and isinstance(x, InBlocks)
+        blocks = x.__lowprec_blocks__() if in_blocks else [as_array(x)]
         alone = measure_blocks(blocks, single, mode, policy, rng)
-    else:
-        alone = []
-    if len(single) < len(formats):
-        whole = x if is_chunked(x) else _whole(x)
-        for i, fmt in enumerate(formats):
-            if isinstance(fmt, BlockFormat):
-                found[i] = _measure_block_format(whole, fmt, mode, policy, rng, axis, tensor_amax)
-    rest = iter(alone)
-    return [found[i] if i in found else next(rest) for i in range(len(formats))]
+    if len(single) == len(formats):
+        return alone
+    whole, rest = x if is_chunked(x) else _whole(x), iter(alone)
+    return [
+        _measure_block_format(whole, fmt, mode, policy, rng, axis, tensor_amax)
+        if isinstance(fmt, BlockFormat)
+        else next(rest)
+        for fmt in formats
+    ]
 
 
 def _whole(x: Any) -> Any:

@@ -71,12 +71,12 @@ class Variations:
         self.samples: dict[Format, list[Array]] = {fmt: [] for fmt in self.formats}
         self.is_sound: set[Format] = set()
 
-    def seen(self, blocks: Iterable[Array]) -> Iterator[Array]:
-        """Yield the blocks, after a look at a few of their elements."""
+    def seen(self, blocks: Iterable[Array]) -> Iterator[tuple[Array, None]]:
+        """Yield the blocks, after a look at a few of their elements, without their places."""
         for block in blocks:
             if block.size >= _FEW and len(self.is_sound) < len(self.formats):
                 self._look(block)
-            yield block
+            yield block, None
 
     def _look(self, block: Array) -> None:
         glance = _sampled(block, _GLANCE)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.arithmetic.elementwise import refuse_nan, run
+from lowprec.arithmetic.elementwise import BLOCK, refuse_nan, run
 from lowprec.arithmetic.flags import MOST_RECORDED, Flags
 from lowprec.arithmetic.methods import Operations
-from lowprec.arrays.direct import as_ones, place_for
+from lowprec.arrays.direct import OnNumbers, place_for
 from lowprec.arrays.layouts import check_out, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, is_scalar, kernel_dtype
 from lowprec.common.names import one_of
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+_FLOAT64 = np.dtype(np.float64)
 _LONGEST = 24  # bits of a significand; of a product twice as many, which float64 holds
 _TININESS = ("before", "after")
 _LARGEST = 500  # exponent; products and quotients of all values are then normal in float64
@@ -120,8 +121,9 @@ class Arithmetic(Operations):
         self._flags = Flags() if flags else None
         self._generator = as_generator(rng) if self._rounding.is_stochastic else None
         self._result = np.dtype(np.float32 if self._format.fits(float32) else np.float64)
-        # kernels to which simple calls may go at once
-        self._ready: dict[tuple[str, np.dtype[Any] | type], ElementKernel] = {}
+        # kernels to which simple calls may go at once: arrays by their dtype, and numbers
+        self._ready: dict[tuple[str, np.dtype[Any]], ElementKernel] = {}
+        self._on_numbers: dict[str, OnNumbers] = {}
         _check_format(self._format)
         if flush_to_zero and not self._format.has_zero:
             raise ValueError(f"{self._format} has no zero; use flush_to_zero=False")
@@ -178,29 +180,26 @@ class Arithmetic(Operations):
         return f"Arithmetic({', '.join(words + ['flags=False'] * (self._flags is None))})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_ready": {}}  # compiled code stays behind
+        return self.__dict__ | {"_ready": {}, "_on_numbers": {}}  # compiled code stays behind
 
     # Computing -------------------------------------------------------------------------------
 
     def _compute(self, operation: str, operands: tuple[Any, ...], out: Any) -> Any:
         """Check everything, hand arrays to the kernel, and record the events."""
         first = operands[0]
-        is_array = type(first) is np.ndarray
-        kernel = self._ready.get((operation, first.dtype if is_array else type(first)))
-        arrays: tuple[Any, ...] | None = operands
-        if kernel is not None and not is_array:
-            arrays = as_ones(operands) if out is None else None
-        place = None
-        if kernel is not None and arrays is not None:
-            place = place_for(arrays, out, self._result)
-        if kernel is not None and arrays is not None and place is not None:
-            if place.ndim == 1:
-                events = kernel(arrays, place)
-            else:
-                events = kernel([x.reshape(-1) for x in arrays], place.reshape(-1))
-            result = place if is_array else place[0]
-        else:
-            result, events = self._compute_any(operation, operands, out)
+        place = found = None
+        if type(first) is np.ndarray:
+            kernel = self._ready.get((operation, first.dtype))
+            if kernel is not None:
+                place = place_for(operands, out, self._result)
+                if place is not None and place.ndim == 1:
+                    found = place, kernel(operands, place)
+                elif place is not None:
+                    flat = [x.reshape(-1) for x in operands]
+                    found = place, kernel(flat, place.reshape(-1))
+        elif out is None and operation in self._on_numbers:
+            found = self._on_numbers[operation](operands)
+        result, events = found or self._compute_any(operation, operands, out)
         if self._flags is not None:  # what `Flags.record` does, without a call
             recorded = self._flags.recorded
             recorded.append((operation, events))
@@ -218,7 +217,10 @@ class Arithmetic(Operations):
             refuse_foreign_memory(out, *arrays)
         key = 0 if self._generator is None else draw_key(self._generator)
         arrays = [self._prepared(array, key, place) for place, array in enumerate(arrays)]
-        kernel = self._kernel(operation, np.result_type(*map(_kernel_dtype, arrays)))
+        if shape:
+            arrays = [self._beside_arrays(array, shape) for array in arrays]
+        source = np.result_type(*map(_kernel_dtype, arrays)) if shape else _FLOAT64
+        kernel = self._ready.get((operation, source)) or self._kernel(operation, source)
         has_nan = self._format.has_nan
         result = out if out is not None and has_nan else np.empty(shape, self._result)
         events = run(kernel, arrays, result, key)
@@ -236,11 +238,25 @@ class Arithmetic(Operations):
         if not self._converts_beforehand and dtype.kind == "f":
             return array
         if dtype != self._result and dtype == np.float32:
-            array = _widened(array)
+            array = _resized(array, _FLOAT64)
         seed = np.random.SeedSequence([key, place]) if self._rounding.is_stochastic else None
-        return round_to(
-            array, self._format, rounding=self._rounding, overflow=self._overflow, rng=seed
-        )
+        return self._converted(array, seed)
+
+    def _converted(self, array: Array, seed: Any = None) -> Array:
+        how = {"rounding": self._rounding, "overflow": self._overflow, "rng": seed}
+        return round_to(array, self._format, **how)
+
+    def _beside_arrays(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """Return a number as a value of the results' dtype, and for small arrays in their shape.
+
+        Float32 arrays then stay what they are: a float64 number would have them all widened.
+        """
+        if array.ndim or array.dtype.kind != "f":
+            return array
+        if not self._converts_beforehand:
+            array = self._converted(array if array.dtype == _FLOAT64 else _resized(array, _FLOAT64))
+        array = _resized(array, self._result)
+        return np.full(shape, array) if math.prod(shape) <= BLOCK else array
 
     @property
     def _converts_beforehand(self) -> bool:
@@ -265,14 +281,14 @@ class Arithmetic(Operations):
             kernel = operation_kernel(operation, *mode, flags=self._flags is not None, **switches)
         if not self._converts_beforehand:
             self._ready[operation, source] = kernel
-            if source.kind == "f":  # which has a scalar, and float64 Python's
-                self._ready[operation, source.type if source.itemsize < 8 else float] = kernel
+            if source == _FLOAT64:
+                self._on_numbers[operation] = OnNumbers(kernel, self._result)
         return kernel
 
 
 @in_exact_state
-def _widened(array: Array) -> Array:
-    return array.astype(np.float64)
+def _resized(array: Array, dtype: np.dtype[Any]) -> Array:
+    return array.astype(dtype, copy=False)
 
 
 @in_exact_state

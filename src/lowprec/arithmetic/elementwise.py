@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_BLOCK = 1 << 14  # elements of a temporary
+BLOCK = 1 << 14  # elements of a temporary
 
 
 class ElementKernel(Protocol):
@@ -46,7 +46,7 @@ def refuse_nan(result: Array, operation: str, fmt: Format) -> None:
 def run(kernel: ElementKernel, arrays: Sequence[Array], out: Array, key: int) -> Array:
     """Hand contiguous arrays of the kernel's dtype over at once, others block by block."""
     events = np.zeros(len(Events._fields), np.int64)
-    parts = parts_in_c_order(arrays, out, np.dtype(kernel.how.source), _BLOCK)
+    parts = parts_in_c_order(arrays, out, np.dtype(kernel.how.source), BLOCK)
     for operands, target, first in parts:
         events += kernel(operands, target, key, first)
     return events

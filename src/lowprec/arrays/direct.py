@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.arrays.layouts import blocks_in_c_order, is_same_memory
-from lowprec.common.processor_state import exact_state
+from lowprec.arrays.sources import is_exact_integer
+from lowprec.common.processor_state import exact_state, is_exact
 from lowprec.common.randomness import draw_key
 
 if TYPE_CHECKING:
@@ -79,11 +80,11 @@ def run_kept(asked: tuple[Any, ...], x: Any, rng: RNGLike, out: Any) -> Any:
         if place is not None:
             work.kernel(x, place, draw_key(rng) if work.is_stochastic else 0)
         return place
-    ones = as_ones((x,)) if out is None else None
-    if ones is None:
+    source = as_one(x) if out is None else None
+    if source is None:
         return None
     one = np.empty(1, work.result)
-    work.kernel(ones[0], one, draw_key(rng) if work.is_stochastic else 0)
+    work.kernel(source, one, draw_key(rng) if work.is_stochastic else 0)
     return one[0]
 
 
@@ -110,15 +111,16 @@ def place_for(operands: tuple[Any, ...], out: Any, dtype: np.dtype[Any]) -> Arra
         order and shares no memory with `out` unless it is `out`.
     """
     first = operands[0]
-    shape, kind = first.shape, first.dtype
+    shape, kind, flags = first.shape, first.dtype, first.flags
+    if not (flags.c_contiguous and flags.aligned):
+        return None
     for x in operands:
-        if x is not first and (
-            type(x) is not np.ndarray or x.shape != shape or x.dtype is not kind
-        ):
-            return None
-        flags = x.flags
-        if not (flags.c_contiguous and flags.aligned):
-            return None
+        if x is not first:
+            if type(x) is not np.ndarray or x.shape != shape or x.dtype is not kind:
+                return None
+            flags = x.flags
+            if not (flags.c_contiguous and flags.aligned):
+                return None
     if out is None:
         return np.empty(shape, dtype)
     if type(out) is not np.ndarray or out.shape != shape or out.dtype != dtype:
@@ -132,17 +134,44 @@ def place_for(operands: tuple[Any, ...], out: Any, dtype: np.dtype[Any]) -> Arra
     return out
 
 
-def as_ones(numbers: tuple[Any, ...]) -> tuple[Array, ...] | None:
-    """Return Python's or NumPy's floats as arrays of one element, None if there are others."""
-    kind = type(numbers[0])
-    if kind is not float and kind is not np.float32:
-        return None
-    if len(numbers) == 1:
-        return (np.array(numbers),)
-    for x in numbers:
-        if type(x) is not kind:
-            return None
-    return tuple([np.array((x,)) for x in numbers])
+def as_one(number: Any) -> Array | None:
+    """Return a number as an array of one element; None of what needs another look."""
+    kind = type(number)
+    if kind is float or kind is np.float32 or kind is np.float64:
+        return np.array((number,))
+    return np.array((number,), np.float64) if is_exact_integer(number) else None
+
+
+class OnNumbers:
+    """A kernel that reads float64, to be called on numbers that are not arrays.
+
+    They are put into arrays of one element, which are kept for the next call; another thread finds
+    none there and makes its own.
+    """
+
+    def __init__(self, kernel: Callable[..., Any], result: np.dtype[Any]) -> None:
+        self.kernel, self.result = kernel, result
+        self._spare: list[tuple[list[Array], Array]] = []
+
+    def __call__(self, numbers: tuple[Any, ...]) -> tuple[Any, Any] | None:
+        """Return the result and what the kernel returns; None where more must be looked at."""
+        for x in numbers:
+            kind = type(x)
+            if kind is float or kind is np.float64 or is_exact_integer(x):
+                continue
+            if kind is not np.float32 or not is_exact():  # widening would flush it
+                return None
+        try:
+            kept = self._spare.pop()
+        except IndexError:
+            kept = [np.empty(1) for _ in numbers], np.empty(1, self.result)
+        ones, place = kept
+        for one, x in zip(ones, numbers, strict=True):
+            one[0] = x
+        told = self.kernel(ones, place)
+        result = place[0]
+        self._spare.append(kept)
+        return result, told
 
 
 def parts_in_c_order(

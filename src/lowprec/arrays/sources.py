@@ -71,13 +71,18 @@ def is_scalar(x: Any) -> bool:
     return isinstance(x, int | float | np.generic)
 
 
+def is_exact_integer(x: Any) -> bool:
+    """Whether x is a Python integer that float64 holds, as it holds all near it."""
+    return type(x) is int and -(1 << 53) <= x <= 1 << 53
+
+
 def as_array(x: Any) -> np.ndarray[Any, Any]:
     """Return an array-like as an array, without a copy where it is one already.
 
     Raises TypeError if it holds something other than real numbers of at most 64 bits.
     Raises ValueError if it is a masked array with masked entries.
     """
-    array = x if type(x) is np.ndarray else to_array(x)
+    array = x if type(x) is np.ndarray else to_array(float(x) if is_exact_integer(x) else x)
     try:
         kernel_dtype(array.dtype)
     except TypeError as error:

@@ -58,6 +58,7 @@ _CACHE_LINE = 64  # bytes
 _ALIGNED_FROM = 1024  # elements
 _PRECISION = {32: 24, 64: 53}
 _INEXACT = EVENTS.index("inexact")
+_EVENTS, _INT64 = len(EVENTS), np.dtype(np.int64)
 
 # Loops -------------------------------------------------------------------------------------------
 
@@ -131,11 +132,12 @@ def _make_random_loop(work: str, lanes: int) -> Callable[..., None]:
 class OperationKernel:
     """A compiled operation of a format, to be called on contiguous one-dimensional arrays."""
 
-    __slots__ = ("constants", "has_second", "how", "loop")
+    __slots__ = ("constants", "draws", "has_second", "how", "loop")
 
     def __init__(self, how: OperationPlan, constants: np.ndarray[Any, Any]) -> None:
         self.how = how
         self.has_second = OPERATIONS[how.operation][0] > 1
+        self.draws = how.plan.random_bits > 0
         self.constants = constants
         self.loop = _make_loop(how)
 
@@ -146,25 +148,21 @@ class OperationKernel:
 
         `first` is the index of ``out[0]`` in the caller's array.
         """
-        arrays = (operands[0], operands[self.has_second], operands[-1], out, self.constants)
+        a, b, c = operands[0], operands[self.has_second], operands[-1]
         threads = thread_count() if out.size >= _PARALLEL_FROM else 1
         if threads == 1:
-            counts = np.zeros(len(EVENTS), np.int64)
-            if self.how.plan.random_bits:
-                self._run(self.loop, (*arrays, counts, 1), key, first)
+            counts = np.zeros(_EVENTS, _INT64)
+            if self.draws:
+                self.loop(a, b, c, out, self.constants, counts, 1, np.uint64(key), first)
             else:
-                self.loop(*arrays, counts, 1)
+                self.loop(a, b, c, out, self.constants, counts, 1)
             return counts
         counts = np.zeros((threads, COUNTERS), np.int64)
-        loop = _make_loop(self.how, parallel=True)
-        self._run(loop, (*arrays, counts.reshape(-1), threads), key, first)
-        return counts.sum(axis=0)[: len(EVENTS)]
-
-    def _run(self, loop: Any, arguments: tuple[Any, ...], key: int, first: int) -> None:
-        if self.how.plan.random_bits:
-            loop(*arguments, np.uint64(key), first)
-        else:
-            loop(*arguments)
+        arguments: tuple[Any, ...] = (a, b, c, out, self.constants, counts.reshape(-1), threads)
+        if self.draws:
+            arguments += (np.uint64(key), first)
+        _make_loop(self.how, parallel=True)(*arguments)
+        return counts.sum(axis=0)[:_EVENTS]
 
 
 @functools.cache
