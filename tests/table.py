@@ -5,8 +5,9 @@ A new format is tested by being listed here.
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from functools import cache
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import lowprec as lp
 from lowprec import Format, Overflow, Rounding, Specials
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 CUSTOM = [
     Format("e6m9", 6, 10),
@@ -86,6 +87,40 @@ SOME = ["ties_to_even", "toward_negative", "stochastic"]
 CODED = [(fmt, mode) for fmt in FORMATS for mode in MODES if fmt not in RARE or mode in SOME]
 CODED_DETERMINISTIC = [(fmt, mode) for fmt, mode in CODED if mode in DETERMINISTIC]
 SMALL_PAIRS = [(fmt, dtype) for fmt, dtype in PAIRS if fmt.bits <= 16]
+
+
+def coded_modes(fmt: Format) -> list[str]:
+    """Return the modes in which a format is encoded here, see `CODED`."""
+    return [mode for coded, mode in CODED if coded == fmt]
+
+
+def coded_deterministic_modes(fmt: Format) -> list[str]:
+    """Return those of `coded_modes` that draw nothing."""
+    return [mode for mode in coded_modes(fmt) if mode in DETERMINISTIC]
+
+
+def each(argument: str, values: Sequence[Any] | Callable[[Format], Sequence[Any]]) -> Any:
+    """Run a test for each value of an argument, in one item: thousands of items take their time.
+
+    `values` may be a function of the test's `fmt`. A failure is told with the value.
+    """
+
+    def looped(test: Callable[..., None]) -> Callable[..., None]:
+        @wraps(test)
+        def run(**others: Any) -> None:
+            for value in values(others["fmt"]) if callable(values) else values:
+                try:
+                    test(**others, **{argument: value})
+                except BaseException as error:
+                    error.add_note(f"with {argument}={value!r}")
+                    raise
+
+        signature = inspect.signature(test)
+        kept = [one for one in signature.parameters.values() if one.name != argument]
+        run.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+        return run
+
+    return looped
 
 
 def covering(first: Sequence[Any], second: Sequence[Any]) -> list[Any]:

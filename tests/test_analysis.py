@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from table import CODED_DETERMINISTIC, CUSTOM, POLICIES, policies
+from table import CUSTOM, POLICIES, coded_deterministic_modes, each, policies
 
 import lowprec as lp
 from lowprec import Format
@@ -131,9 +131,8 @@ def edges(fmt: Format) -> np.ndarray[Any, Any]:
 # measure -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("fmt", "rounding"), [pair for pair in CODED_DETERMINISTIC if pair[0] in FORMATS], ids=str
-)
+@each("rounding", coded_deterministic_modes)
+@pytest.mark.parametrize("fmt", FORMATS, ids=str)
 def test_edges_are_measured_as_defined(fmt, rounding):
     x = edges(fmt)
     for overflow in policies(fmt):

@@ -109,8 +109,8 @@ def peer_nan_as_canonical(codes, fmt):
     return np.where(nan, fmt.nan_code | sign, codes)
 
 
+@table.each("rounding", table.DETERMINISTIC)
 @pytest.mark.parametrize("fmt", table.FORMATS, ids=table.name)
-@pytest.mark.parametrize("rounding", table.DETERMINISTIC)
 def test_every_mode_and_policy_agrees_with_the_oracle(fmt, rounding):
     x = table.points(fmt, np.dtype(np.float64))
     x = np.unique(np.concatenate([x[:6], x[-6:], np.random.default_rng(1).choice(x, 40)]))
@@ -121,7 +121,8 @@ def test_every_mode_and_policy_agrees_with_the_oracle(fmt, rounding):
             table.assert_same(as_floats([decode_exact(code, fmt)]), [expected], [value])
 
 
-@pytest.mark.parametrize(("fmt", "rounding"), table.CODED_DETERMINISTIC, ids=table.name)
+@table.each("rounding", table.coded_deterministic_modes)
+@pytest.mark.parametrize("fmt", table.FORMATS, ids=table.name)
 def test_the_kernels_agree_bit_for_bit(fmt, rounding):
     x = np.random.default_rng(2).choice(table.points(fmt, table.sources(fmt)[0]), 60)
     for overflow in map(Overflow, table.policies(fmt)):

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import oracle
 import pytest
+from table import DETERMINISTIC, each
 
 import lowprec as lp
 from lowprec import BlockFormat, Format, IntegerFormat, ScaleRule, Specials
@@ -242,13 +243,13 @@ def test_every_edge_is_as_the_oracle_says(fmt, dtype):
     check(edge_blocks(fmt, dtype), fmt)
 
 
-@pytest.mark.parametrize("rounding", [mode.value for mode in lp.Rounding if not mode.is_stochastic])
+@each("rounding", DETERMINISTIC)
 @pytest.mark.parametrize("fmt", ALL, ids=name)
 def test_every_mode_is_as_the_oracle_says(fmt, rounding):
     check(edge_blocks(fmt, np.float32, 1)[::7], fmt, rounding=rounding)
 
 
-@pytest.mark.parametrize("axis", [0, -1, -2])
+@each("axis", [0, -1, -2])
 @pytest.mark.parametrize("fmt", [fmt for fmt in ALL if not fmt.is_tiled], ids=name)
 def test_any_axis_and_short_blocks(fmt, axis):
     x = np.random.default_rng(2).standard_normal((3, 7, 9)).astype(np.float32)
@@ -263,7 +264,7 @@ def test_scales_that_elements_meet_halfway(fmt):
     check(x, fmt)
 
 
-@pytest.mark.parametrize("source", [np.int64, np.uint64, np.int32, np.int8, np.bool_, np.float16])
+@each("source", [np.int64, np.uint64, np.int32, np.int8, np.bool_, np.float16])
 @pytest.mark.parametrize("fmt", ALL, ids=name)
 def test_sources_are_read_exactly(fmt, source):
     rng = np.random.default_rng(4)
@@ -303,7 +304,7 @@ def draws(key, size):
     return low
 
 
-@pytest.mark.parametrize("rounding", ["stochastic", "stochastic_equal"])
+@each("rounding", ["stochastic", "stochastic_equal"])
 @pytest.mark.parametrize("fmt", ALL, ids=name)
 def test_stochastic_elements_follow_law_5_exactly(fmt, rounding):
     x = edge_blocks(fmt, np.float32, 5)[::4]
@@ -526,9 +527,7 @@ def test_law_3_powers_of_two_commute(fmt):
         assert_bits(lp.round_to(x * 2.0**j, fmt), lp.round_to(x, fmt) * 2.0**j)
 
 
-@pytest.mark.parametrize(
-    "rounding", ["RNE", "RNA", "RNZ", "RZ", "RA", "RO", "stochastic", "stochastic_equal"]
-)
+@each("rounding", ["RNE", "RNA", "RNZ", "RZ", "RA", "RO", "stochastic", "stochastic_equal"])
 @pytest.mark.parametrize("fmt", ALL, ids=name)
 def test_law_4_signs_are_symmetric(fmt, rounding):
     x = sample(fmt, 13)
@@ -638,8 +637,8 @@ def test_law_9_layouts_and_places_change_no_bit(fmt):
     assert_bits(lp.round_to(unaligned.reshape(x.shape), fmt), y)
 
 
+@each("axis", [0, 1, 2])
 @pytest.mark.parametrize("fmt", [f for f in ALL if not f.is_tiled], ids=name)
-@pytest.mark.parametrize("axis", [0, 1, 2])
 def test_law_9_large_arrays_are_cut_where_blocks_end(fmt, axis):
     x = np.random.default_rng(18).standard_normal((37, 70, 61)).astype(np.float32)
     y = lp.round_to(x, fmt, axis=axis, tensor_amax=5 if fmt.tensor_scale else None)
@@ -681,8 +680,8 @@ def test_shapes_of_codes_and_scales():
     assert lp.quantize(x, ODD[13]).codes.dtype == np.int16
 
 
+@each("shape", [(0, 5), (5, 0), (0, 0), (3, 0, 2)])
 @pytest.mark.parametrize("fmt", ALL, ids=name)
-@pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (3, 0, 2)])
 def test_empty_arrays_give_empty_results(fmt, shape):
     q = lp.quantize(np.zeros(shape, np.float32), fmt)
     assert q.codes.shape == shape == q.dequantize().shape == lp.round_to(np.zeros(shape), fmt).shape

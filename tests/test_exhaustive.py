@@ -22,9 +22,10 @@ import pytest
 from table import (
     CODED,
     DETERMINISTIC,
-    POLICIES,
     SMALL_PAIRS,
     assert_same,
+    coded_deterministic_modes,
+    each,
     name,
     policies,
     turning_points,
@@ -54,7 +55,7 @@ def found(fmt, dtype):
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("rounding", DETERMINISTIC)
+@each("rounding", DETERMINISTIC)
 @pytest.mark.parametrize(("fmt", "dtype"), SMALL_PAIRS, ids=name)
 def test_every_midpoint_and_value_and_their_neighbours(fmt, dtype, rounding):
     x = turning_points(fmt, dtype)
@@ -68,23 +69,13 @@ def test_every_midpoint_and_value_and_their_neighbours(fmt, dtype, rounding):
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("overflow", POLICIES[1:])
-@pytest.mark.parametrize(
-    ("fmt", "dtype", "rounding"),
-    [
-        (fmt, dtype, rounding)
-        for fmt, dtype in SMALL_PAIRS
-        for rounding in DETERMINISTIC
-        if (fmt, rounding) in CODED
-    ],
-    ids=name,
-)
-def test_every_turn_under_the_other_policies(fmt, dtype, rounding, overflow):
-    if overflow not in policies(fmt):
-        pytest.skip("the format has neither infinities nor NaN")
+@each("rounding", coded_deterministic_modes)
+@pytest.mark.parametrize(("fmt", "dtype"), SMALL_PAIRS, ids=name)
+def test_every_turn_under_the_other_policies(fmt, dtype, rounding):
     x = turning_points(fmt, dtype)
-    y = lp.round_to(x, fmt, rounding=rounding, overflow=overflow)
-    assert_same(y, found(fmt, dtype).pick(rounding, overflow), x)
+    for overflow in policies(fmt)[1:]:
+        y = lp.round_to(x, fmt, rounding=rounding, overflow=overflow)
+        assert_same(y, found(fmt, dtype).pick(rounding, overflow), x)
 
 
 def floats(start: int, stop: int, step: int = 1) -> np.ndarray:

@@ -23,6 +23,9 @@ from table import (
     STOCHASTIC,
     WIDE,
     assert_same,
+    coded_deterministic_modes,
+    coded_modes,
+    each,
     name,
     points,
     policies,
@@ -38,8 +41,8 @@ ODD_MODES = [mode for mode in DETERMINISTIC if mode not in ("toward_positive", "
 
 every_format = pytest.mark.parametrize("fmt", FORMATS, ids=name)
 every_pair = pytest.mark.parametrize(("fmt", "dtype"), PAIRS, ids=name)
-every_mode = pytest.mark.parametrize("rounding", MODES)
-every_deterministic_mode = pytest.mark.parametrize("rounding", DETERMINISTIC)
+every_mode = each("rounding", MODES)
+every_deterministic_mode = each("rounding", DETERMINISTIC)
 
 
 def some_codes(fmt):
@@ -135,7 +138,7 @@ def test_rounding_is_monotone(fmt, dtype, rounding):
     assert (inside[1:] >= inside[:-1]).all()
 
 
-@pytest.mark.parametrize("rounding", ODD_MODES)
+@each("rounding", ODD_MODES)
 @pytest.mark.parametrize(("fmt", "dtype"), [(f, d) for f, d in PAIRS if f.signed], ids=name)
 def test_rounding_is_odd(fmt, dtype, rounding):
     x = points(fmt, dtype)
@@ -174,7 +177,8 @@ def test_directed_modes_enclose(fmt):
 # Codes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("fmt", "rounding"), CODED, ids=name)
+@each("rounding", coded_modes)
+@every_format
 def test_decode_inverts_encode(fmt, rounding):
     for dtype in sources(fmt):
         x = points(fmt, dtype)
@@ -185,9 +189,8 @@ def test_decode_inverts_encode(fmt, rounding):
             assert_same(lp.decode(codes, fmt, dtype=dtype), lp.round_to(x, fmt, **how), x)
 
 
-@pytest.mark.parametrize(
-    ("fmt", "rounding"), [(f, m) for f, m in CODED if f in LISTED and m in DETERMINISTIC], ids=name
-)
+@each("rounding", coded_deterministic_modes)
+@pytest.mark.parametrize("fmt", LISTED, ids=name)
 def test_codes_are_the_oracles(fmt, rounding):
     x = points(fmt, FLOAT64)  # encode has no limit on its source
     found = oracle.Found(x, fmt)
@@ -239,7 +242,8 @@ def test_decode_gives_float32_where_it_holds_every_value(fmt):
     assert lp.decode(some_codes(fmt)[:4], fmt, dtype=np.float64).dtype == FLOAT64
 
 
-@pytest.mark.parametrize(("fmt", "rounding"), [(f, m) for f, m in CODED if f.dtype], ids=name)
+@each("rounding", coded_modes)
+@pytest.mark.parametrize("fmt", [f for f in FORMATS if f.dtype], ids=name)
 def test_cast_is_encode_seen_as_the_dtype(fmt, rounding):
     x = points(fmt, FLOAT64)
     y = lp.cast(x, fmt, rounding=rounding, rng=5)
@@ -251,7 +255,8 @@ def test_cast_is_encode_seen_as_the_dtype(fmt, rounding):
 # Specials ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("fmt", "rounding"), [(f, m) for f, m in CODED if f.has_nan], ids=name)
+@each("rounding", coded_modes)
+@pytest.mark.parametrize("fmt", [f for f in FORMATS if f.has_nan], ids=name)
 def test_nan_becomes_the_canonical_quiet_nan(fmt, rounding):
     patterns = np.array([0x7FF0000000000001, 0x7FF8000000000000, 0x7FFFFFFFFFFFFFFF], np.uint64)
     for sign in (0, 1):
@@ -457,7 +462,7 @@ def test_infinite_input_follows_the_policy(fmt, rounding):
         assert_same(got, expected, x)
 
 
-@pytest.mark.parametrize("rounding", STOCHASTIC)
+@each("rounding", STOCHASTIC)
 @pytest.mark.parametrize("fmt", [f for f in LISTED if f.emax < 1023], ids=name)
 def test_stochastic_overflow_begins_at_max_and_is_certain_from_the_next(fmt, rounding):
     following = float(oracle.table(fmt).values[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from table import DETERMINISTIC, FORMATS, LISTED, name, policies, turning_points
+from table import DETERMINISTIC, FORMATS, LISTED, each, name, policies, turning_points
 
 import lowprec as lp
 from lowprec.conversion import portable
@@ -44,7 +44,7 @@ def kernel(x, fmt, rounding, overflow):
     return out
 
 
-@pytest.mark.parametrize("mode", DETERMINISTIC)
+@each("mode", DETERMINISTIC)
 @pytest.mark.parametrize("fmt", HELD, ids=name)
 def test_numpy_gets_the_kernels_bits(fmt, mode):
     x = numbers(fmt)

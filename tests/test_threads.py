@@ -223,3 +223,26 @@ def test_threads_that_all_make_the_first_call_wait_for_the_compiler(attempt):
         timeout=LIMIT,
     )
     assert printed.stdout.strip() == str(24 - attempt), printed.stderr
+
+
+def test_a_second_process_compiles_nothing():
+    """Kernels made of other kernels are found in the cache too."""
+    program = """
+        from lowprec import train
+
+        x = np.ones((8, 4), np.float32)
+        for result in (
+            lp.matmul(x, x.T, accumulator=lp.tensor_core("h100", inputs="float16")),
+            lp.matmul(x, x.T, accumulator="bfloat16"),
+            lp.sum(x, accumulator="float16", axis=0),
+            lp.Arithmetic("float16").exp(x),
+            lp.round_to(x, "mxfp4"),
+        ):
+            assert result.shape
+        model = train.Sequential([train.Input((4,)), train.Dense(3, "relu"), train.Dense(1)])
+        data = train.Dataset(x, x[:, 0], x, x[:, 0])
+        how = {"loss": "mse", "optimizer": "adam", "policy": "mixed_bfloat16"}
+        train.fit(model, data, epochs=1, **how)
+    """
+    run(program)
+    assert "data saved" not in run(program, NUMBA_DEBUG_CACHE="1")

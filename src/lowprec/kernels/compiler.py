@@ -11,11 +11,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numba as numba
 from llvmlite import ir as ir
 from numba import types as types
 from numba.core import cgutils as cgutils
+from numba.core.caching import FunctionCache
 from numba.core.cgutils import get_or_insert_function as get_or_insert_function
 from numba.core.registry import cpu_target as cpu_target
 from numba.extending import intrinsic as intrinsic
@@ -27,6 +29,18 @@ def processor_has(feature: str) -> bool:
     """Whether Numba compiles for a processor with these instructions, and so may use them."""
     _, _, features = cpu_target.target_context.codegen().magic_tuple()
     return f"+{feature}" in features.split(",")
+
+
+class CacheByName(FunctionCache):  # type: ignore[misc]
+    """Numba's cache for a function whose name says all that decides its machine code.
+
+    Numba's own key holds a hash of the pickled closure too. A function that was compiled on the way
+    is pickled with a random number, and two strings differently from one string twice: such kernels
+    would be compiled, and kept, in every process anew.
+    """
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return sig, codegen.magic_tuple(), self._py_func.__qualname__
 
 
 _held: list[int] = []  # signals that came in the meantime

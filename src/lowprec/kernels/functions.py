@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import math
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -276,19 +275,16 @@ _RULES = {
 }
 
 
-def _apply(x, out):  # type: ignore[no-untyped-def]
-    state = swap_float_state(EXACT_FLOATS)
-    for i in range(x.size):
-        out[i] = real(rule(np.float64(x[i])))  # type: ignore[name-defined]  # noqa: F821
-    swap_float_state(state)
-
-
 @functools.cache
 def _loop(name: str, dtype: np.dtype[Any]) -> Any:
-    # Globals of the loop's own, for Numba's cache takes a closure of functions for a new one in
-    # every process.
-    names = globals() | {"rule": _RULES[name][dtype == np.float64], "real": dtype.type}
-    loop = FunctionType(_apply.__code__, names)
+    rule, real = _RULES[name][dtype == np.float64], dtype.type
+
+    def loop(x, out):  # type: ignore[no-untyped-def]
+        state = swap_float_state(EXACT_FLOATS)
+        for i in range(x.size):
+            out[i] = real(rule(np.float64(x[i])))
+        swap_float_state(state)
+
     element = from_dtype(dtype)
     signature = types.Array(element, 1, "C", readonly=True), types.Array(element, 1, "C")
     return compile_as(f"function|{name}|{dtype}", loop, types.void(*signature))

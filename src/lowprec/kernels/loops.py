@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lowprec.kernels.compiler import (
+    CacheByName,
     cgutils,
     cpu_target,
     from_dtype,
@@ -54,7 +55,8 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
     Numba keeps what it compiles in files named after the function, and numbers them when one
     function has several versions. Processes that compile at the same time would pick the same
     number for different versions; with one version a name, they write the same thing. Machines
-    of several kinds may share a folder, so the kind is part of the name.
+    of several kinds may share a folder, so the kind is part of the name. The name must say all that
+    the function reads from around it.
     """
     what = f"{name}|{parallel}|{_processor()}|{_FINGERPRINT}"
     digest = hashlib.sha256(what.encode()).hexdigest()[:16]
@@ -62,7 +64,11 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
     named = FunctionType(code, names, closure=closure)
     named.__qualname__ = re.sub(r"\W+", "_", f"{name[:80]}|{digest}")
     with undisturbed():
-        return kernel(signature, parallel=parallel, cache=True)(named)
+        compiled = kernel(parallel=parallel)(named)
+        compiled._cache = CacheByName(named)
+        compiled.compile(signature)
+        compiled.disable_compile()
+        return compiled
 
 
 @functools.cache
