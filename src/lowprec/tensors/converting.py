@@ -281,7 +281,7 @@ def _write_config(how: ConversionRequest, files: dict[Path, TensorFile], folder:
 
 def _keeps_packings(tensors: Sequence[Tensor]) -> bool:
     """Whether some quantized tensors are not converted."""
-    return any(tensor.left.startswith("a part of") for tensor in tensors)
+    return any(tensor.part_of for tensor in tensors)
 
 
 def _layer(tensor: Tensor) -> str:

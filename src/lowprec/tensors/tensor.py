@@ -59,6 +59,8 @@ class Tensor:
     left : str
         Why its numbers are not measured or converted, where that is so: it belongs to a packing
         that lowprec does not know, for example.
+    part_of : str
+        Of what is left: the quantized tensor that it is a part of, where that is known.
 
     Examples
     --------
@@ -78,6 +80,7 @@ class Tensor:
     fmt: AnyFormat | None = None
     scale: float = 1.0
     left: str = dataclasses.field(default="", repr=False)
+    part_of: str = dataclasses.field(default="", repr=False)
 
     @property
     def size(self) -> int:
