@@ -51,6 +51,7 @@ def test_numpy_gets_the_kernels_bits(fmt, mode):
     for overflow in policies(fmt):
         ours = portable.round_to(x, fmt, rounding=mode, overflow=overflow)
         same_bits(ours, kernel(x, fmt, mode, overflow), x)
+        x = x[~(np.abs(x) < fmt.max / 2)]  # nothing else depends on the policy
 
 
 @pytest.mark.parametrize("fmt", HELD, ids=name)
