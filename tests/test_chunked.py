@@ -17,7 +17,7 @@ from lowprec.arrays.dask_arrays import pieces_in_c_order
 da = pytest.importorskip("dask.array", reason="dask is not installed")
 
 X = np.random.default_rng(5).standard_normal((6, 10, 14)).astype(np.float32)
-CHUNKINGS = [(6, 10, 14), (1, 10, 14), (2, 3, 14), (6, 10, 5), (5, 7, 3), (1, 1, 1)]
+CHUNKINGS = [(6, 10, 14), (1, 10, 14), (2, 3, 14), (6, 10, 5), (5, 7, 3), (2, 1, 7)]
 FUNCTIONS = {"round_to": lp.round_to, "encode": lp.encode, "cast": lp.cast}
 MODES = ["ties_to_even", "toward_positive", "stochastic", "stochastic_equal"]
 
