@@ -57,7 +57,7 @@ np.isscalar(v); isinstance(v, float); isinstance(x, np.ndarray); x.shape; x.dtyp
 np.add(x, y, where=x > 0, out=np.zeros(8)); np.vectorize(lambda u: u * 2)(x); np.ediff1d(x); v > 0.5
 np.take_along_axis(x, np.argsort(x), 0); np.lexsort((x,)); np.digitize(x, [0.0, 0.5]); np.trace(a[:1, :1])
 np.histogram(x, 3)[0]; np.union1d(x, y); np.setdiff1d(x, x[:2]); np.select([x < 0], [1.0], v)
-np.lib.stride_tricks.sliding_window_view(x, 3); np.diff(x, prepend=0.0); np.diff(t, axis=1, append=t[:, :1])
+np.lib.stride_tricks.sliding_window_view(x, 3); np.lib.stride_tricks.as_strided(x[2:], (3, 2), (16, 8)); np.diff(x, prepend=0.0); np.diff(t, axis=1, append=t[:, :1])
 np.ediff1d(x, to_begin=v); np.nancumsum(x); np.nancumprod(y); np.nan_to_num(x, copy=False)
 np.vectorize(lambda u: u * v, otypes=[float])(x); np.vectorize(lambda u: (u, u + 1))(x)[1]
 np.vectorize(lambda r: r[0] * 2, signature="(n)->()")(a); np.vectorize(lambda u, k: u * k, excluded=[1])(x, 2)

@@ -21,8 +21,16 @@ from lowprec.trace.magic import run_cell
 
 X = np.array([1.3, 0.7, 2.1])
 WEIGHTS = np.array([0.1, 0.2, 0.3])
+HALF = np.float64(0.51)
 SEEN: list[int] = []
 STATE = {"calls": 0, "weights": WEIGHTS}
+
+
+def same_bits(x, y):
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    return x.shape == y.shape and np.where(np.isnan(x), np.nan, x).tobytes() == (
+        np.where(np.isnan(y), np.nan, y).tobytes()
+    )
 
 
 def line_of(f, offset=1):
@@ -317,6 +325,32 @@ def test_views_alias_as_in_numpy():
     for k in range(4):
         total = sum(unit.born[k] for unit in [*t.lines.values(), *t.inputs.values()])
         assert np.allclose(total, t.result[k] - t.shadow[k], rtol=1e-12, atol=1e-18)
+
+
+def test_numpys_floats_enter_wherever_they_come_from():
+    def f():
+        s = np.float64(0.1) * np.float64(0.7)
+        return s, np.sqrt(2.0) * HALF, np.mean([0.1, 0.2]), HALF * HALF
+
+    a = lp.Arithmetic("bfloat16")
+    made = [lp.round_to(v, "bfloat16") for v in (0.1, 0.7, math.sqrt(2), HALF, 0.15000000000000002)]
+    expected = a.multiply(*made[:2]), a.multiply(*made[2:4]), made[4], a.multiply(made[3], made[3])
+    assert lp.trace(f).result == expected
+
+
+@pytest.mark.parametrize("fmt", ["float8_e4m3fnuz", "float8_e8m0fnu", "float64"])
+def test_scalars_have_the_bits_of_arrays(fmt):
+    """Also where a format has no -0, no sign, or numbers whose square float64 does not hold."""
+    x = np.array([0.0, 1.0, 5e-324, 3.5])
+
+    def one_by_one(x):
+        return [[-a, abs(a), a / x[2], a - x[3], a * a] for a in x]
+
+    def at_once(x):
+        return np.stack([-x, abs(x), x / x[2], x - x[3], x * x], axis=1)
+
+    scalars, arrays = (lp.trace(f, x, format=fmt).result for f in (one_by_one, at_once))
+    assert same_bits(np.array(scalars), arrays)
 
 
 def test_what_a_program_returns_is_looked_into():

@@ -190,10 +190,10 @@ def _contents(function: FunctionType) -> list[Any]:
 
 
 def constant(enter: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return what becomes of a module's numbers: float arrays are entered, all else is copied."""
+    """Return what becomes of a module's numbers: NumPy's floats enter, all else is copied."""
 
     def entered(x: Any) -> Any:
-        if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.dtype.itemsize <= 8:
+        if isinstance(x, np.ndarray | np.floating) and x.dtype.kind == "f" and x.itemsize <= 8:
             return enter(x)
         return copy.copy(x)
 
@@ -261,13 +261,19 @@ def sandbox(
                     if isinstance(value, list | dict | set | np.ndarray) and field[:2] != "__":
                         setattr(kind, field, copied(value, entered, memo))
         if front_of is not None:
-            builtins.__import__ = _importing(real_import, space, modules, front_of)
             packages = tuple(
                 name if name.startswith("numpy") else name.partition(".")[0] for name in modules
             )
-            for module in _named(packages):
-                if module.__dict__ is not space:
-                    _stand(module, front_of, undo)
+            stood: set[int] = {id(space)}
+
+            def stand() -> None:
+                for module in _named(packages):
+                    if id(module.__dict__) not in stood:
+                        stood.add(id(module.__dict__))
+                        _stand(module, front_of, undo)
+
+            stand()
+            builtins.__import__ = _importing(real_import, space, modules, front_of, stand)
         for module in _neighbours(function, before):
             if front_of is not None:
                 _stand(module, front_of, undo)
@@ -300,12 +306,22 @@ def _restore(owner: Any, before: dict[str, Any]) -> None:
 
 
 def _importing(
-    real: Any, space: dict[str, Any], modules: tuple[str, ...], front_of: Callable[[Any], Any]
+    real: Any,
+    space: dict[str, Any],
+    modules: tuple[str, ...],
+    front_of: Callable[[Any], Any],
+    stand: Callable[[], None],
 ) -> Any:
-    """Return what imports for traced code, within functions and scripts too: stand-ins."""
+    """Return what imports for traced code, within functions and scripts too: stand-ins.
+
+    `stand` is called where modules have come, which may be of those that are traced.
+    """
 
     def importing(name: str, globals: Any = None, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
+        known = len(sys.modules)
         module = real(name, globals, *args, **kwargs)
+        if len(sys.modules) != known:
+            stand()
         if globals is None:
             return module
         owner = globals.get("__name__") or ""

@@ -11,6 +11,7 @@ import math
 import re
 import sys
 import threading
+from collections.abc import Hashable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class Doors:
         } | {id(real): _float_type(self, real) for real in _FLOATS}
         self._modules = {id(module): None for module in _numpys_modules()}
         self._math = {id(value): name for name, value in vars(math).items() if callable(value)}
+        engine.numpy = self.front_of(np)
 
     def is_here(self) -> bool:
         """Whether the thread is the one that traces."""
@@ -85,6 +87,9 @@ class Doors:
                 site = self.engine.places.site(3, name)
                 return self.engine.array_from(made, site.unit, site.kit)
             return made
+        if issubclass(kind, np.floating) and made.dtype.itemsize <= 8:
+            site = self.engine.places.site(3, name)
+            return self.engine.scalar_from(float(made), site.unit, site.kit)
         if kind is tuple or kind is list:
             return kind(self.entered(item, name) for item in made)
         if isinstance(made, np.random.Generator):
@@ -95,7 +100,7 @@ class Doors:
 def _entering(doors: Doors, function: Any) -> Callable[..., Any]:
     """Return a function whose float arrays enter the format."""
     name = getattr(function, "__name__", "function")
-    handler = doors.engine.functions.get(function)
+    handler = doors.engine.functions.get(function) if isinstance(function, Hashable) else None
     drawing = _DRAWING.get(name) if hasattr(function, "__self__") else None
 
     def enter(*args: Any, **kwargs: Any) -> Any:
@@ -214,7 +219,8 @@ class Random:
 
 
 def _numpys_modules() -> list[ModuleType]:
-    names = ["numpy", "numpy.linalg", "numpy.random", "numpy.lib.stride_tricks", "numpy.fft"]
+    names = ["numpy", "numpy.linalg", "numpy.random", "numpy.lib", "numpy.lib.stride_tricks"]
+    names += ["numpy.fft"]
     return [sys.modules[name] for name in names if name in sys.modules]
 
 
@@ -343,6 +349,20 @@ def _isscalar(doors: Doors) -> Any:
     return lambda element: type(element) is Scalar or np.isscalar(element)
 
 
+def _as_strided(doors: Doors) -> Any:
+    def as_strided(x: Any, shape: Any = None, strides: Any = None, **kwargs: Any) -> Any:
+        real = np.lib.stride_tricks.as_strided
+        if not (doors.is_here() and has_traced(x)):
+            return doors.entered(real(x, shape, strides, **kwargs), "as_strided")
+        array = doors.engine.array(x)
+        size = array.value.itemsize
+        own = None if strides is None else [step // 8 * size for step in strides]
+        views = real(array.value, shape, own), real(array.shadow, shape, strides)
+        return array.view_of(*views)
+
+    return as_strided
+
+
 def _full(doors: Doors) -> Any:
     def full(shape: Any, fill_value: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
         if doors.is_here() and has_traced(fill_value):
@@ -402,6 +422,7 @@ _OWN: dict[Any, Callable[[Doors], Any]] = {
     np.c_: lambda doors: _Joined(doors, np.c_),
     np.ndenumerate: _ndenumerate,
     np.full: _full,
+    np.lib.stride_tricks.as_strided: _as_strided,
     np.arange: _arange,
     np.array: _array_maker(True),
     np.asarray: _array_maker(False),

@@ -81,6 +81,7 @@ class Engine:
         self.places, self.dtype, self.budget, self.leaks = places, dtype, budget, leaks
         self.functions, self.limit = functions, limit
         self.steps = 0
+        self.numpy: Any = np  # as the program sees it
         self.watched: frozenset[int] | None = None  # units whose shares are kept; all by default
         self.left: list[str] = []  # what left although it was allowed to
         self.has_nonfinite = False  # whether anything, the shadow too, is infinite or NaN
@@ -135,8 +136,10 @@ class Engine:
         """Whether shares of a unit are kept."""
         return self.watched is None or unit.index in self.watched
 
-    def raw(self, x: Array) -> Traced:
-        """Return an array of the program's globals, which enters where it is used."""
+    def raw(self, x: Any) -> Traced | Scalar:
+        """Return an array or a number of the program's globals, which enters where it is used."""
+        if not isinstance(x, np.ndarray):
+            return Scalar(self, float(x), float(x), None, {}, {})
         shadow = np.array(x, np.float64, order="C")
         if not is_finite(shadow):
             self.has_nonfinite = True
@@ -382,7 +385,7 @@ class Engine:
         elif ufunc is _MUL:
             slopes = (0.5 * (y + ys), 0.5 * (x + xs))
         elif y and ys:
-            slopes = (0.5 * (1 / y + 1 / ys), -0.5 * (x + xs) / (y * ys))
+            slopes = (0.5 * (1 / y + 1 / ys), -0.5 * (x + xs) / y / ys)
         else:
             slopes = (0.0, 0.0)
         born: dict[int, float] = {}
@@ -1131,7 +1134,12 @@ class Engine:
     def unary(self, ufunc: Any, x: Any) -> Any:
         """Return the result of an operator of one operand."""
         site = self.places.site(3, ufunc.__name__)
-        if type(x) is Scalar and site.kit is x.kit and ufunc is not np.positive:
+        if (
+            type(x) is Scalar
+            and site.kit is x.kit
+            and site.kit.has_signs
+            and ufunc is not np.positive
+        ):
             return self._mirrored(ufunc, x, site)
         return self.elementwise(ufunc, (x,), site)
 

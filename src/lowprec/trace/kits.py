@@ -79,6 +79,7 @@ class Kit:
         self.has_scalar_path = self.is_numpy or (
             plain and fmt.has_zero and 2 <= fmt.precision <= 25
         )
+        self.has_signs = fmt.signed and fmt.has_negative_zero  # of every value
         self.enter_one: Callable[[float], float] = self._enter_slowly
         if self.is_numpy:
             self.enter_one = float

@@ -193,6 +193,14 @@ class TracedNumber:
             raise self.run.unknown_attribute(self, name)
         raise AttributeError(f"{type(self).__name__} of a traced program has no attribute {name!r}")
 
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        return self.run.numpy
+
+    @property
+    def device(self) -> str:
+        """Where NumPy's arrays are."""
+        return "cpu"
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """float64, which is what the program would see."""
