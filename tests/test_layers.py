@@ -6,11 +6,13 @@ import dataclasses
 import itertools
 import pickle
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 import lowprec as lp
+from lowprec import train
 from lowprec.train import activations, layers
 from lowprec.train.layers import (
     Activation,
@@ -425,6 +427,51 @@ def test_a_layer_of_ones_own_needs_two_methods():
         Layer().forward({}, y, a_run(FLOAT64))
     with pytest.raises(NotImplementedError, match="define backward"):
         Layer().backward({}, None, y, a_run(FLOAT64))
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Shift(Layer):
+    """A layer of one's own, whose gradient is what `gradient` makes of the right one."""
+
+    gradient: object = None
+
+    parameters: ClassVar = ("by",)
+    by_initializer: ClassVar = "zeros"
+
+    def parameter_shapes(self, shape):
+        return {"by": shape}
+
+    def forward(self, params, x, run):
+        return x + params["by"], None
+
+    def backward(self, params, saved, dy, run):
+        return dy, self.gradient(dy.sum(axis=0))
+
+
+def shifted(gradient, optimizer="sgd"):
+    model = train.Sequential([train.Input((3,)), Shift(gradient)])
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    how = {"loss": "mse", "optimizer": optimizer, "batch_size": 2, "verbose": False}
+    return train.fit(model, (x, 2 * x), **how).params["0/by"]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_a_gradient_of_ones_own_layer_may_have_any_dtype_and_strides(optimizer):
+    expected = shifted(lambda g: {"by": g}, optimizer)
+    spread = np.zeros(6, np.float32)
+    for same in (
+        lambda g: {"by": g.astype(np.float64)},
+        lambda g: {"by": g.tolist()},
+        lambda g: {"by": np.add(g, 0, out=spread[::2])},
+    ):
+        np.testing.assert_array_equal(shifted(same, optimizer), expected)
+
+
+@pytest.mark.parametrize("wrong", [lambda g: {"by": g[:2]}, lambda g: {"to": g}])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_gradient_that_fits_no_parameter_is_named(wrong, optimizer):
+    with pytest.raises(ValueError, match=r"its parameters are 'by' of shape \(3,\): return"):
+        shifted(wrong, optimizer)
 
 
 MISTAKES = {

@@ -9,7 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lowprec.train import losses, metrics
+from lowprec.train import activations, losses, metrics
+from lowprec.train.exponentials import exp, log
 
 CLASSES = 5
 
@@ -54,6 +55,28 @@ def test_gradient_is_the_slope_of_the_value(name):
             moved[place] += sign * step
             ends.append(loss(y_true, moved)[0])
         assert gradient[place] == pytest.approx((ends[1] - ends[0]) / (2 * step), abs=2e-9)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7, 8, 9, 10, 16, 31, 127, 128, 129])
+def test_softmax_in_one_pass_has_the_bits_of_its_steps(classes):
+    rng = np.random.default_rng(classes)
+    logits = (rng.normal(size=(21, classes)) * np.geomspace(1e-3, 1e4, 21)[:, None]).astype("f4")
+    labels = rng.integers(0, classes, 21)
+    logits[0, 0], logits[1, -1], logits[2] = np.inf, np.nan, -np.inf
+    with np.errstate(all="ignore"):
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        powers = exp(shifted)
+        sums = powers.sum(axis=1, keepdims=True)  # NumPy's order
+        logarithms, shares = shifted - log(sums), powers / sums
+        np.testing.assert_array_equal(activations.softmax(logits), shares)
+        for rows in (slice(3, None), slice(None)):
+            given = logits[rows], labels[rows]
+            value, gradient = losses.sparse_categorical_crossentropy(*given[::-1])
+            of_labels = np.eye(classes, dtype=np.float32)[given[1]]
+            expected = (shares[rows] - of_labels) / np.float32(len(given[1]))
+            np.testing.assert_array_equal(gradient, expected)
+            picked = logarithms[rows][np.arange(len(given[1])), given[1]]
+            assert value == pytest.approx(-picked.mean(dtype=np.float64), rel=1e-14, nan_ok=True)
 
 
 def test_gradient_is_the_slope_where_rows_sum_to_nearly_1():

@@ -271,6 +271,44 @@ def test_clipping_leaves_zeros_alone(keyword):
     assert clipped(keyword, 1.0, {"w": np.zeros(5, np.float32)})["w"].tolist() == [0] * 5
 
 
+@pytest.mark.parametrize("optimizer", [SGD(0.3), Adam(0.1), Adam(0.1, 0.6, 0.5, 1e-3)], ids=str)
+def test_an_update_in_one_pass_has_the_bits_of_its_parts(optimizer):
+    rng = np.random.default_rng(4)
+    fused, params = optimizer.transform.fused, some_params()
+    params["0/kernel"].reshape(-1)[:2] = np.inf, np.nan
+    mine, mine_state, state = params, optimizer.init(params), optimizer.init(params)
+    for step in range(1, 5):
+        gradients = some_gradients(rng)
+        for name, g in gradients.items():
+            g *= 10.0 ** rng.integers(-45, 30, g.shape)  # subnormal numbers and overflows too
+            g.reshape(-1)[-1] = 0
+            mine = {**mine, name: fused(mine_state, name, mine[name], g.copy(), step, 0.01)}
+        updates, state = optimizer.update(gradients, state, params, step, 0.01)
+        with np.errstate(all="ignore"):
+            params = {name: w + updates[name] for name, w in params.items()}
+        for ours, theirs in ((mine, params), (mine_state, state)):
+            for name, x in theirs.items():
+                np.testing.assert_array_equal(ours[name], x)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(0.1, momentum=0.9),
+        SGD(0.1, weight_decay=0.1),
+        SGD(0.1, clipvalue=1.0),
+        Adam(0.1, beta_1=0.5),
+        Adam(0.1, epsilon=1e-40),
+        Adam(0.1, weight_decay=0.1),
+        Adam(0.1, global_clipnorm=1.0),
+        Adam(lambda step: 0.1).at(3).with_momentum(0.95),
+    ],
+    ids=str,
+)
+def test_what_has_more_parts_is_updated_in_parts(optimizer):
+    assert getattr(optimizer, "transform", optimizer).fused is None
+
+
 @pytest.mark.parametrize("keyword", ["clipnorm", "global_clipnorm"])
 @pytest.mark.parametrize("size", [1e30, 3e38])
 def test_huge_norms_do_not_overflow(keyword, size):

@@ -300,6 +300,103 @@ def _computed(name: str, x: Any) -> Array:
     return out
 
 
+@kernel
+def _softmax(x, powers, logarithms):  # type: ignore[no-untyped-def]
+    """Write the softmax of each row, whose sum is NumPy's of eight side by side, and its log."""
+    rows, columns = x.shape
+    sums = np.empty(rows, np.float32)
+    for i in range(rows):
+        largest = x[i, 0]
+        for j in range(1, columns):
+            largest = x[i, j] if x[i, j] > largest or x[i, j] != x[i, j] else largest
+        for j in range(columns):
+            logarithms[i, j] = x[i, j] - largest
+    shifted, flat = logarithms.reshape(-1), powers.reshape(-1)
+    for i in range(shifted.size):
+        flat[i] = np.float32(_exp32(np.float64(shifted[i])))
+    eight = np.empty(8, np.float32)
+    whole = columns - columns % 8
+    for i in range(rows):
+        for k in range(8):
+            eight[k] = powers[i, k] if whole else np.float32(0)
+        for j in range(8, whole, 8):
+            for k in range(8):
+                eight[k] += powers[i, j + k]
+        low = (eight[0] + eight[1]) + (eight[2] + eight[3])
+        total = low + ((eight[4] + eight[5]) + (eight[6] + eight[7]))
+        for j in range(whole, columns):
+            total += powers[i, j]
+        sums[i] = total
+    for i in range(rows):
+        logarithm = np.float32(_log32(np.float64(sums[i])))
+        for j in range(columns):
+            logarithms[i, j] -= logarithm
+            powers[i, j] /= sums[i]
+
+
+def _softmax_and_logarithm(x, powers, logarithms):  # type: ignore[no-untyped-def]
+    state = swap_float_state(EXACT_FLOATS)
+    _softmax(x, powers, logarithms)
+    swap_float_state(state)
+
+
+def _crossentropy(x, labels, gradient):  # type: ignore[no-untyped-def]
+    rows, columns = x.shape
+    for i in range(rows):
+        if not 0 <= labels[i] < columns:
+            return False, 0.0
+    state = swap_float_state(EXACT_FLOATS)
+    logarithms = np.empty((rows, columns), np.float32)
+    _softmax(x, gradient, logarithms)
+    total = 0.0
+    for i in range(rows):
+        total += np.float64(logarithms[i, labels[i]])
+        gradient[i, labels[i]] -= np.float32(1)
+    count = np.float32(rows)
+    for i in range(rows):
+        for j in range(columns):
+            gradient[i, j] /= count
+    swap_float_state(state)
+    return True, -total / rows
+
+
+_rows, _out = types.Array(types.float32, 2, "C", readonly=True), types.Array(types.float32, 2, "C")
+_labels = types.Array(types.int64, 1, "C", readonly=True)
+
+
+@functools.cache
+def _softmax_loop() -> Any:
+    return compile_as("softmax", _softmax_and_logarithm, types.void(_rows, _out, _out))
+
+
+@functools.cache
+def _crossentropy_loop() -> Any:
+    result = types.Tuple((types.boolean, types.float64))
+    return compile_as("crossentropy", _crossentropy, result(_rows, _labels, _out))
+
+
+def softmax(x: Any) -> tuple[Array, Array]:
+    """Return the softmax of each row of float32, contiguous of 1 to 128 columns, and its log."""
+    powers, logarithms = np.empty_like(x), np.empty_like(x)
+    _softmax_loop()(x, powers, logarithms)
+    return powers, logarithms
+
+
+def crossentropy(x: Any, labels: Any) -> tuple[float, Array] | None:
+    """Return the mean of -log softmax at the labels, and its gradient; None for a wrong label.
+
+    Parameters
+    ----------
+    x : ndarray of float32
+        As for `softmax`, of 1 row or more.
+    labels : ndarray of int64, contiguous
+        A column for each row.
+    """
+    gradient = np.empty_like(x)
+    are_right, value = _crossentropy_loop()(x, labels, gradient)
+    return (value, gradient) if are_right else None
+
+
 def exp(x: Any) -> Array:
     """Return e**x, in float32 for float32, else in float64.
 

@@ -316,3 +316,52 @@ def _multiply_loop() -> Any:
 def multiply(x: Any, factor: float) -> bool:
     """Multiply a contiguous float32 array in place; return whether it was finite before."""
     return bool(_multiply_loop()(x.reshape(-1), np.float32(factor)))
+
+
+# The update --------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _descent_loop() -> Any:
+    def loop(w, g, factor):  # type: ignore[no-untyped-def]
+        state = swap_float_state(EXACT_FLOATS)
+        for i in range(w.size):
+            g[i] = w[i] + g[i] * factor
+        swap_float_state(state)
+
+    return compile_as("descent", loop, types.void(_input, _vector, types.float32))
+
+
+def descend(w: Any, g: Any, factor: float) -> Any:
+    """Return w + g·factor, each operation rounded, in the memory of g.
+
+    Arrays are contiguous float32 of one shape.
+    """
+    _descent_loop()(w.reshape(-1), g.reshape(-1), factor)
+    return g
+
+
+@functools.cache
+def _adam_loop() -> Any:
+    def loop(w, g, m, v, numbers):  # type: ignore[no-untyped-def]
+        of_g, beta, of_squares = numbers[0], numbers[1], numbers[2]
+        scale, epsilon, factor = numbers[3], numbers[4], numbers[5]
+        state = swap_float_state(EXACT_FLOATS)
+        for i in range(w.size):
+            m[i] += (g[i] - m[i]) * of_g
+            v[i] = v[i] * beta + (g[i] * of_squares) * g[i]
+            g[i] = w[i] + m[i] / (np.sqrt(v[i]) * scale + epsilon) * factor
+        swap_float_state(state)
+
+    return compile_as("adam", loop, types.void(_input, _vector, _vector, _vector, _input))
+
+
+def adam(w: Any, g: Any, m: Any, v: Any, numbers: Any) -> Any:
+    """Move both means, in place, and return the parameters, in the memory of g.
+
+    With (a, β, b, s, ε, f) = `numbers`: m ← m + (g - m)·a; v ← v·β + (g·b)·g;
+    w + m / (√v·s + ε)·f, each operation rounded. Arrays are contiguous float32, all but `numbers`
+    of one shape.
+    """
+    _adam_loop()(w.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), numbers)
+    return g

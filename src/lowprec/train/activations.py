@@ -12,7 +12,7 @@ import numpy as np
 from lowprec.common.names import named
 from lowprec.common.processor_state import in_exact_state
 from lowprec.train import exponentials
-from lowprec.train.exponentials import exp, softplus_tanh
+from lowprec.train.exponentials import exp, softmax_and_logarithm, softplus_tanh
 from lowprec.train.gaussian import normal_density, normal_distribution
 
 if TYPE_CHECKING:
@@ -273,9 +273,7 @@ def _mish_backward(dy: Array, z: Array, y: Array) -> Array:
 
 @in_exact_state
 def _softmax(z: Array) -> Array:
-    exponentials = exp(z - z.max(axis=-1, keepdims=True))
-    y: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return y
+    return softmax_and_logarithm(z)[0]
 
 
 @in_exact_state

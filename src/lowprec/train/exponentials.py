@@ -13,6 +13,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+_SHORT_ROW = 128  # elements, of which a kernel forms NumPy's sum
+
 
 @functools.cache
 def _kernels() -> Any:
@@ -64,3 +66,38 @@ def elu(x: Any) -> Array:
 def softplus_tanh(x: Any) -> Array:
     """Return tanh(log(1 + exp(x))), which never overflows."""
     return _apply("softplus_tanh", x)
+
+
+def softmax_and_logarithm(x: Array) -> tuple[Array, Array]:
+    """Return the softmax of the last axis and its logarithm."""
+    if _has_short_rows(x):
+        found: tuple[Array, Array] = _kernels().softmax(x)
+        return found
+    shifted = x - x.max(axis=-1, keepdims=True)
+    powers = exp(shifted)
+    sums = powers.sum(axis=-1, keepdims=True)
+    return powers / sums, shifted - log(sums)
+
+
+def crossentropy(logits: Array, labels: Array) -> tuple[float, Array] | None:
+    """Return the mean of -log softmax(logits) at the labels, and its gradient.
+
+    None where that takes several steps, or a label is no column.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (n, classes)
+        Of float32 or float64.
+    labels : ndarray of intp, shape (n,)
+        Columns.
+    """
+    if not (_has_short_rows(logits) and labels.flags.c_contiguous and labels.dtype == np.int64):
+        return None
+    found: tuple[float, Array] | None = _kernels().crossentropy(logits, labels)
+    return found
+
+
+def _has_short_rows(x: Array) -> bool:
+    """Whether a kernel computes the softmax: its sums of as many terms are NumPy's."""
+    is_plain = x.ndim == 2 and x.dtype == np.float32 and x.flags.c_contiguous
+    return is_plain and x.size > 0 and x.shape[1] <= _SHORT_ROW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import operator
@@ -254,7 +255,9 @@ class LossScale:
 
     def _after_a_good_step(self) -> LossScale:
         if self.good_steps + 1 < self.growth_interval:
-            return dataclasses.replace(self, good_steps=self.good_steps + 1)
+            counted = copy.copy(self)  # after nearly every step, and checking fields takes longer
+            object.__setattr__(counted, "good_steps", self.good_steps + 1)
+            return counted
         grown = _in_float32(self.value * self.growth_factor)
         value = min(grown, self.maximum) if math.isfinite(grown) else self.value
         return dataclasses.replace(self, value=value, good_steps=0, hysteresis_left=self.hysteresis)

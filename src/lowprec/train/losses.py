@@ -17,8 +17,14 @@ import numpy as np
 
 from lowprec.common.names import named
 from lowprec.common.processor_state import in_exact_state
-from lowprec.train.exponentials import exp, log, log1p
-from lowprec.train.running.targets import alike, check_probabilities, class_numbers, floating
+from lowprec.train.exponentials import crossentropy, exp, log1p, softmax_and_logarithm
+from lowprec.train.running.targets import (
+    alike,
+    check_probabilities,
+    class_numbers,
+    floating,
+    integer_labels,
+)
 
 __all__ = [
     "BinaryCrossentropy",
@@ -43,7 +49,6 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 Loss = Callable[[Array, Array], tuple[float, Array]]
 
-_SHORT_ROW = 64  # elements
 _silent = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
@@ -226,7 +231,7 @@ def categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float, Array
             f"row {row} of the labels sums to {mass.reshape(-1)[row]:g}; the probabilities of the "
             "classes must sum to 1; for several answers at once use binary_crossentropy"
         )
-    probabilities, logarithms = _softmax(logits)
+    probabilities, logarithms = softmax_and_logarithm(logits)
     rows = logits.size // logits.shape[-1]
     value = -float(np.sum(y_true * logarithms, dtype=np.float64)) / rows
     probabilities *= mass
@@ -268,33 +273,18 @@ def sparse_categorical_crossentropy(y_true: Array, y_pred: Array) -> tuple[float
     (0.693147, [[0.5, -0.5]])
     """
     logits = floating(y_pred)
+    labels = integer_labels(y_true, logits.shape)
+    flat = logits.reshape(labels.size, logits.shape[-1])
+    at_once = crossentropy(flat, labels)
+    if at_once is not None:
+        return at_once[0], at_once[1].reshape(logits.shape)
     labels = class_numbers(y_true, logits.shape)
-    probabilities, logarithms = _softmax(logits.reshape(labels.size, logits.shape[-1]))
+    probabilities, logarithms = softmax_and_logarithm(flat)
     rows = np.arange(labels.size)
     value = -_mean(logarithms[rows, labels])
     probabilities[rows, labels] -= 1
     probabilities /= labels.size
     return value, probabilities.reshape(logits.shape)
-
-
-def _softmax(logits: Array) -> tuple[Array, Array]:
-    """Return the softmax of the last axis and its logarithm."""
-    shifted = logits - _row_maxima(logits)
-    powers = exp(shifted)
-    sums = powers.sum(axis=-1, keepdims=True)
-    shifted -= log(sums)
-    powers /= sums
-    return powers, shifted
-
-
-def _row_maxima(x: Array) -> Array:
-    """Return the maxima of the last axis, which is kept; NumPy is slow along a short one."""
-    maxima: Array
-    if x.ndim != 2 or x.shape[-1] > _SHORT_ROW:
-        maxima = x.max(axis=-1, keepdims=True)
-    else:
-        maxima = np.ascontiguousarray(x.T).max(axis=0)[:, None]
-    return maxima
 
 
 def _mean(terms: Array) -> float:

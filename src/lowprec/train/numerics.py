@@ -53,6 +53,9 @@ class Numerics:
         self._state = _rounder(formats["state"], self.dtype)
         self._is_fused = self.dtype == np.float32 and not scaled
         self._product = _product(policy)
+        self.stores_float32 = policy.update == "nearest" and all(
+            formats[kept] == float32 for kept in ("params", "state")
+        )
         self._blocks = BlockOperands(policy) if policy.has_blocks else None
 
     def at(self, policy: Policy) -> Numerics:

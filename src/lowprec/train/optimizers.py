@@ -10,6 +10,7 @@ from lowprec.common.names import named
 from lowprec.train import keras_words
 from lowprec.train import schedules as schedules
 from lowprec.train.optimizing.adaptive import (
+    fused_adam,
     scale_by_adam,
     scale_by_adamax,
     scale_by_nadam,
@@ -25,6 +26,7 @@ from lowprec.train.optimizing.optimizer import (
 from lowprec.train.optimizing.transforms import (
     add_decayed_weights,
     decay_weights,
+    descend,
     scale_by_rate,
     trace,
 )
@@ -114,6 +116,7 @@ def SGD(
         clipping,
         *parts(momentum),
         with_momentum=parts,
+        fused=None if momentum or weight_decay else descend,
     )
 
 
@@ -273,6 +276,7 @@ def Adam(
         clipping,
         *parts(beta_1),
         with_momentum=parts,
+        fused=None if weight_decay else fused_adam(**betas),
     )
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.train.optimizing.transforms import each
+from lowprec.train.optimizing.transforms import each, slot
 
 if TYPE_CHECKING:
-    from lowprec.train.optimizing.transforms import Step, Transform
+    from lowprec.train.optimizing.state import State
+    from lowprec.train.optimizing.transforms import Fused, Step, Transform
 
 Array = np.ndarray[Any, Any]
 
@@ -84,6 +85,42 @@ def _scale_by_adam(
     scale = correction / math.sqrt(1 - beta_2**step.number)
     t *= scale
     _divide(m, t, correction * epsilon, g, g, scale * math.sqrt(1 - beta_2))
+
+
+def fused_adam(beta_1: float, beta_2: float, epsilon: float) -> Fused | None:
+    """Return what `scale_by_adam`, `scale_by_rate` and an addition do in one pass, if anything."""
+    if beta_1 <= 0.5 or (1 - beta_1) * epsilon < _SURE:
+        return None
+    return functools.partial(_adam, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
+
+
+def _adam(
+    state: State,
+    name: str,
+    parameter: Array,
+    gradient: Array,
+    step: int,
+    rate: float,
+    *,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+) -> Array:
+    from lowprec.kernels import training  # imports Numba
+
+    means = state[slot("first_moment", name)], state[slot("second_moment", name)]
+    numbers = _adam_numbers(beta_1, beta_2, epsilon, step, rate)
+    updated: Array = training.adam(parameter, gradient, *means, numbers)
+    return updated
+
+
+@functools.lru_cache(maxsize=16)  # every parameter asks for those of the same step
+def _adam_numbers(beta_1: float, beta_2: float, epsilon: float, step: int, rate: float) -> Array:
+    """Return the numbers of `lowprec.kernels.training.adam`."""
+    correction = 1 - beta_1**step
+    scale = correction / math.sqrt(1 - beta_2**step)
+    numbers = [1 - beta_1, beta_2, 1 - beta_2, scale, correction * epsilon, -rate]
+    return np.array(numbers, np.float32)
 
 
 def scale_by_adamax(beta_1: float, beta_2: float, epsilon: float) -> Transform:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lowprec.train.optimizing.state import State
-    from lowprec.train.optimizing.transforms import Params, Store, Transform
+    from lowprec.train.optimizing.transforms import Fused, Params, Store, Transform
 
 Rate = float | Callable[[int], float]
 """A learning rate: a number, or a schedule, a function of the finished steps."""
@@ -166,6 +166,7 @@ def compose(
     clipping: dict[str, float | None],
     *parts: Transform,
     with_momentum: Callable[[float], Sequence[Transform]] | None = None,
+    fused: Fused | None = None,
 ) -> Optimizer:
     """Return the optimizer that clips, then applies the parts.
 
@@ -174,6 +175,7 @@ def compose(
     clipping: The keywords that say how to clip: ``clipvalue``, ``clipnorm``, ``global_clipnorm``.
     *parts: All that follows, ``scale_by_rate()`` included.
     with_momentum: Returns the parts with another momentum.
+    fused: What the parts come to, as for `Transform`.
     Raises ValueError if the rate or a limit is out of its range, or two limits are given.
     Raises TypeError if there is another keyword.
     """
@@ -182,7 +184,8 @@ def compose(
     clips = _clips(name, clipping)
     limits = [_CLIPS[word](limit) for word, limit in clips.items()]
     moved = None if with_momentum is None else functools.partial(_moved, limits, with_momentum)
-    return Optimizer(name, learning_rate, chain(*limits, *parts), {**numbers, **clips}, moved)
+    transform = chain(*limits, *parts)._replace(fused=None if limits else fused)
+    return Optimizer(name, learning_rate, transform, {**numbers, **clips}, moved)
 
 
 def _moved(

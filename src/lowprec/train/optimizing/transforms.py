@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 Store = Callable[[Array], Array]
-_slot = functools.lru_cache(4096)(Slot)  # every step asks for the same ones
+Fused = Callable[[State, str, Array, Array, int, float], Array]
+slot = functools.lru_cache(4096)(Slot)  # every step asks for the same ones
 
 
 def as_it_is(array: Array) -> Array:
@@ -47,6 +48,7 @@ class Transform(NamedTuple):
 
     init: Callable[[Params], State]
     update: Callable[[Params, State, Params, int, float, Store], tuple[Params, State]]
+    fused: Fused | None = None
 
 
 class Step(NamedTuple):
@@ -134,7 +136,7 @@ def each(rule: Callable[..., None], **kept: float) -> Transform:
 
 def _fill(kept: Mapping[str, float], params: Params) -> State:
     return {
-        _slot(kind, name): np.full_like(parameter, first)
+        slot(kind, name): np.full_like(parameter, first)
         for kind, first in kept.items()
         for name, parameter in params.items()
     }
@@ -152,7 +154,7 @@ def _apply(
 ) -> tuple[Params, State]:
     for name, g in gradients.items():
         at = Step(step, rate, params[name], store)
-        rule(g, at, *(state[_slot(kind, name)] for kind in kinds))
+        rule(g, at, *(state[slot(kind, name)] for kind in kinds))
     return gradients, state
 
 
@@ -169,6 +171,16 @@ def scale_by_rate(decay: float = 0.0) -> Transform:
 
 def _scale_by_rate(g: Array, step: Step, *, decay: float) -> None:
     g *= -step.rate / (1 + (step.number - 1) * decay)
+
+
+def descend(
+    state: State, name: str, parameter: Array, gradient: Array, step: int, rate: float
+) -> Array:
+    """Do what `scale_by_rate` and an addition do."""
+    from lowprec.kernels import training  # imports Numba
+
+    updated: Array = training.descend(parameter, gradient, -rate)
+    return updated
 
 
 def add_decayed_weights(weight_decay: float) -> Transform:

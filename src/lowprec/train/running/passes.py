@@ -175,10 +175,8 @@ def run_forward(
             is_training = training and not (is_plain and isinstance(layer, _THAT_DROP))
             run = Run(here, is_training, functools.partial(_generator, seed, i))
             run.wants_input_gradient = i > lowest
-            forward = layer.forward
-            if not is_lowprecs(type(layer)):
-                forward = in_its_state(forward)
-            x, kept = forward(own, x, run)
+            is_ours = is_lowprecs(type(layer))
+            x, kept = (layer.forward if is_ours else in_its_state(layer.forward))(own, x, run)
             if watch is not None:
                 watch.forward(i, own, x)
             saved.append((own, run, kept))
@@ -224,10 +222,12 @@ def run_backward(
     with _errors(watch):
         for i in reversed(range(_lowest_trained(model), len(model.layers))):
             own, run, kept = forward.saved[i]
-            backward = model.layers[i].backward
-            if not is_lowprecs(type(model.layers[i])):
-                backward = in_its_state(backward)
-            dx, grads = backward(own, kept, dy, run)
+            layer = model.layers[i]
+            if is_lowprecs(type(layer)):
+                dx, grads = layer.backward(own, kept, dy, run)
+            else:
+                dx, grads = in_its_state(layer.backward)(own, kept, dy, run)
+                grads = {name: _fitting(g, own, name, layer) for name, g in grads.items()}
             if watch is not None:
                 watch.backward(i, dx, grads)
             for name, gradient in grads.items():
@@ -235,6 +235,18 @@ def run_backward(
             if dx is not None:
                 dy = dx
     return {name: found[name] for name in sorted(found, key=_place)}
+
+
+def _fitting(gradient: ArrayLike, own: Params, name: str, layer: Layer) -> Array:
+    """Return a gradient of a user's layer in its parameter's dtype, if it has that one's shape."""
+    w = own.get(name)
+    if w is None or np.shape(gradient) != w.shape:
+        shapes = ", ".join(f"{known!r} of shape {x.shape}" for known, x in own.items()) or "none"
+        raise ValueError(
+            f"backward of {layer!r} gave a gradient of {name!r} of shape {np.shape(gradient)}; its "
+            f"parameters are {shapes}: return a gradient of the same name and shape for each"
+        )
+    return np.array(gradient, w.dtype, order="C")  # a copy: updates take its place
 
 
 def _place(name: str) -> int:

@@ -43,8 +43,8 @@ def check_probabilities(y_true: Array, name: str) -> None:
         )
 
 
-def class_numbers(y_true: Array, shape: tuple[int, ...]) -> Array:
-    """Return labels as one vector of class numbers for logits of the given shape."""
+def integer_labels(y_true: Array, shape: tuple[int, ...]) -> Array:
+    """Return labels as one vector of integers, one for each row of logits of the given shape."""
     labels = np.asarray(y_true)
     if labels.shape == shape and len(shape) > 1 and shape[-1] > 1:
         raise ValueError(
@@ -64,7 +64,12 @@ def class_numbers(y_true: Array, shape: tuple[int, ...]) -> Array:
             "sparse_categorical_crossentropy takes one class number for each row of logits; for "
             "one-hot rows use categorical_crossentropy"
         )
-    labels = labels.reshape(-1).astype(np.intp, copy=False)
+    return labels.reshape(-1).astype(np.intp, copy=False)
+
+
+def class_numbers(y_true: Array, shape: tuple[int, ...]) -> Array:
+    """Return labels as one vector of class numbers for logits of the given shape."""
+    labels = integer_labels(y_true, shape)
     if labels.size and not (labels.min() >= 0 and labels.max() < shape[-1]):
         row = int(np.argmax((labels < 0) | (labels >= shape[-1])))
         raise ValueError(

@@ -117,6 +117,7 @@ class Training:
         self.network, run_policy, self.activation = trained_network(model, loss, self.policy)
         self.numerics = numerics_of(run_policy)
         self.places = policies_of(run_policy, self.network.layers)
+        self._stores_float32 = self.places is None and self.numerics.stores_float32
         self.optimizer = self.given_optimizer = optimizers.get(optimizer)
         self._shows_rate = callable(self.optimizer.learning_rate)
         self._last_rate = math.nan
@@ -477,17 +478,32 @@ class Training:
         self, result: passes.Pass, gradients: Params, watch: StepWatch | None = None
     ) -> None:
         """Apply the optimizer's updates and the new moving statistics."""
-        trained, state = self._trained(), self.state
         rate, optimizer = self._last_rate, self.optimizer.at(self._position)
+        fused = optimizer.transform.fused
         self.step += 1
+        if fused is not None and watch is None and self._stores_float32:
+            for name, g in gradients.items():
+                w, own = self.params[name], g if g.flags.c_contiguous else g.copy()
+                self.params[name] = fused(self.state, name, w, own, self.step, rate)
+            updates = gradients
+        else:
+            updates = self._update_in_parts(gradients, optimizer, rate, watch)
+        with np.errstate(all="ignore"):
+            self._constrain(updates)
+        self.params |= result.updates  # statistics are float32 whatever the parameters are
+
+    def _update_in_parts(
+        self, gradients: Params, optimizer: Optimizer, rate: float, watch: StepWatch | None
+    ) -> Params:
+        """Apply the optimizer's updates, and return them."""
+        trained, state = self._trained(), self.state
         store = self._store(state) if watch is None else watch.store(state, self._at)
         updates, self.state = optimizer.update(gradients, state, trained, self.step, rate, store)
         if watch is not None:
             watch.update(updates, trained, self.state, self._at)
         with np.errstate(all="ignore"):
             self._add(updates)
-            self._constrain(updates)
-        self.params |= result.updates  # statistics are float32 whatever the parameters are
+        return updates
 
     def _store(self, state: State) -> Callable[[Array], Array]:
         """Return what rounds an array of the state to the format of its parameter's state."""
