@@ -10,7 +10,9 @@ import pytest
 from cases import failures
 from cases import more_failures as more
 
+import lowprec
 from lowprec import train
+from lowprec.train.diagnosis.cures import policy_code
 from lowprec.train.diagnosis.parts import explicit, narrow_parts, only, widened, wider
 from lowprec.train.diagnosis.places import keys, least
 from lowprec.train.policy import Policy, get_policy
@@ -268,6 +270,52 @@ def test_the_cause_of_what_float32_cannot_learn_is_placed_by_the_cure():
     assert (found.cause, found.place) == ("not precision", "the learning rate")
     found = train.diagnose(model, data, optimizer=train.SGD(30.0), **how)
     assert (found.cause, found.place) == ("not precision", "the learning rate")
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "mixed_float16", "compute=float16,loss_scale=1024", "mixed_float8,1.compute=float32",
+        Policy(compute="float16", loss_scale=train.LossScale(4.0, growth_factor=3.0)),
+        Policy(accumulate=lowprec.Accumulator("bfloat16", "blocked", block=4), compute="float16",
+               layers={"inputs": {"compute": "float32"}}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_code_of_a_policy_is_that_policy(policy):
+    for one in (get_policy(policy), widened(get_policy(policy), ["gradients"])):
+        told = eval(f"dict({policy_code(one)})", {"train": train, "lowprec": lowprec})
+        assert get_policy(told["policy"]) == one
+
+
+def test_a_cure_names_no_place_that_says_the_same_anyway():
+    own = Policy(compute="float4_e2m1fn", gradients="float32")
+    layers = [train.Dense(3), train.Dense(2, policy=own)]
+    named = explicit(get_policy("float32"), layers)
+    assert policy_code(named, layers) == "policy='float32'"
+    wide = policy_code(widened(named, ["compute"]), layers)
+    assert wide == "policy='float32,Dense 2.compute=float32'"
+
+
+def test_a_loss_of_zero_is_learnt_though_the_best_constant_has_it_too():
+    """The user's loss divides 0 by 0 where predictions and targets are all zero."""
+
+    def rmse(y_true, y_pred):
+        error = y_pred.reshape(y_true.shape) - y_true
+        with np.errstate(all="ignore"):
+            value = np.sqrt(np.mean(error * error))
+            return float(value), (error / (value * error.size)).reshape(y_pred.shape)
+
+    x = np.random.default_rng(0).standard_normal((64, 4))
+    model = train.Sequential([train.Input((4,)), train.Dense(1, kernel_initializer="zeros")])
+    data = train.Dataset(x, np.zeros((64, 1), np.float32))
+    found = train.diagnose(
+        model, data, loss=rmse, optimizer=train.SGD(0.01), policy="mixed_bfloat16", budget=None
+    )
+    assert (found.cause, found.place) == ("user code", "rmse")
+    assert [cure.code for cure in found.cures if cure.rescues] == [
+        "model=train.Sequential([train.Input((4,)), train.Dense(1)])", "loss='mse'",
+    ]  # fmt: skip
 
 
 def test_a_policy_that_names_layers_is_printed_as_short_as_it_was_given():

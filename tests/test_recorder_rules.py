@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from cases import failures
 
-from lowprec import train
+from lowprec import round_to, train
 from lowprec.formats import get_format
+from lowprec.train.recorder.watching import unit_noise
 
 
 def recorded(case, every=5):
@@ -34,6 +35,46 @@ def test_an_offset_in_a_layer_is_seen_beside_the_deviation_of_its_units():
     assert first.text.startswith("Dense 1's activations lie around 30")
     assert first.level == "red"
     assert first.text in recorder.verdict[0]
+
+
+def test_whole_numbers_that_collide_in_the_inputs_are_told():
+    """Positions of up to 2047 lose their last bits in bfloat16, and float16 holds them all."""
+    _, data, model, how, *_ = failures.positions_bf16()
+    reference = train.fit(model, data, verbose=False, **how)
+    for policy, level in (("mixed_bfloat16", "red"), ("mixed_float16", None)):
+        recorder = train.Recorder(50, reference=reference)
+        train.fit(model, data, policy=policy, recorder=recorder, verbose=False, **how)
+        found = [one for one in recorder.findings if one.rule == "colliding inputs"]
+        assert [one.level for one in found] == ([level] if level else [])
+        for one in found:
+            assert one.text.startswith("Feature 0 holds whole numbers up to 2047, and bfloat16")
+            assert "float16, exact to 2048" in one.cure
+            assert one.text in recorder.verdict[0]
+
+
+def test_a_feature_that_sets_the_scale_of_all_is_told_and_no_offset():
+    recorder = recorded(failures.fp8_outlier_channel)
+    first = recorder.findings[0]
+    assert (first.rule, first.level) == ("one unit sets the scale", "red")
+    assert first.text.startswith("Feature 3 is ")
+    assert "standardise the features" in first.cure
+    assert "noise beside the deviation" not in {one.rule for one in recorder.findings}
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (3000 + np.eye(64), (1.0, 0.0)),  # an offset
+        (1e-30 * np.eye(64), (0.0, 1.0)),  # what vanishes has none
+        (np.where(np.eye(64) > 0, 1e6, 3e5), (0.0, 0.0)),  # what overflows is told as that
+        (np.eye(64), (0.0, 0.0)),
+        (np.ones((64, 3)), (0.0, 0.0)),  # nothing varies
+    ],
+    ids=["offset", "tiny", "overflow", "sound", "constant"],
+)
+def test_an_offset_is_told_from_what_leaves_the_range(x, expected):
+    x = np.float32(x)
+    assert unit_noise(x, round_to(x, "float16"))[:2] == expected
 
 
 def test_sums_of_squares_that_vanish_are_blamed_and_not_activations():

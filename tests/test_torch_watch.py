@@ -361,11 +361,22 @@ def test_optimizers_of_other_models_do_not_count():
 # Outcomes ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_gradients_that_are_not_finite_are_red(value):
-    model = network()
-    recorder = watched(model, torch.optim.SGD(model.parameters(), 0.1), batches(3), factor=value)
+@pytest.mark.parametrize(
+    ("value", "dtype", "words"),
+    [
+        (float("inf"), torch.float32, "arithmetic made an infinity of finite numbers"),
+        (float("nan"), torch.float32, "arithmetic made NaN of finite numbers: look at what is"),
+        (float("inf"), torch.float16, "beyond the 65504 of float16"),
+        (float("nan"), torch.float16, "arithmetic made NaN of finite numbers: look at what is"),
+    ],
+)
+def test_gradients_that_are_not_finite_are_red_and_nan_is_told_from_overflow(value, dtype, words):
+    model = network().to(dtype)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    given = [x.to(dtype) for x in batches(3)]
+    recorder = watched(model, optimizer, given, factor=value)
     assert "not finite" in red(recorder)
+    assert words in recorder.verdict[0]
     assert not any("Nothing to worry" in sentence for sentence in recorder.verdict)
 
 

@@ -83,7 +83,7 @@ class FollowedSteps:
         self._in_step = self._in_twin = False
         self._stepping: Any = None
         self._closed_passes = 0
-        self._bad: tuple[str, str, float] | None = None
+        self._bad: tuple[str, str, str] | None = None  # kind, name, what made it so
         self._before: _Snapshot | None = None
         self._learn_policy(optimizer)
         self._hook(optimizer)
@@ -265,8 +265,9 @@ class FollowedSteps:
         elif not before.skips:
             self._find_bad(optimizer, "update", lambda p: p)
         if self._bad is not None and (not before.is_finite or self._bad[0] == "update"):
-            kind, name, value = self._bad
-            recorder.events.append(Event(self.step, before.skips, kind, name, value))
+            kind, name, made = self._bad
+            recorder.events.append(Event(self.step, before.skips, kind, name, math.inf))
+            recorder.facts.setdefault("made", {})[str(self.step)] = [made, ""]
 
     def _find_bad(self, optimizer: Any, kind: str, tensor_of: Callable[[Any], Any]) -> None:
         if self._bad is not None:
@@ -275,8 +276,19 @@ class FollowedSteps:
             for p in group["params"]:
                 found = tensor_of(p)
                 if p in self.names and found is not None and not _is_finite(found):
-                    self._bad = (kind, self.names[p], math.inf)
+                    self._bad = (kind, self.names[p], self._made_by(kind, self.names[p], found))
                     return
+
+    def _made_by(self, kind: str, name: str, tensor: torch.Tensor) -> str:
+        """Return what `recorder.kinds.made_by` would say, as far as a tensor's numbers tell.
+
+        An infinity in a format of less range than float32 is a number that was too large for it.
+        """
+        values = tensor.coalesce().values() if tensor.is_sparse else tensor
+        if bool(torch.isnan(values).any()):
+            return "NaN"
+        most = min(torch.finfo(tensor.dtype).max, self.recorder.format_of(kind, name).max)
+        return "rounding" if most < torch.finfo(torch.bfloat16).max else "infinity"
 
     def _are_finite(self, optimizer: Any) -> bool:
         """Whether gradients are finite; on other devices, asked at recorded steps alone."""
@@ -323,7 +335,7 @@ class FollowedSteps:
             observe(self.recorder, step, kind, name, array, scale, None)
         before = not_finite if track.length == length else 0.0  # in a row of its own
         if self._bad is None and _not_finite(track) > before:
-            self._bad = (kind, name, math.inf)
+            self._bad = (kind, name, self._made_by(kind, name, tensor))
 
     def to_array(self, tensor: torch.Tensor) -> Array:
         """Return a tensor's numbers on the CPU."""

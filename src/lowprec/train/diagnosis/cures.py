@@ -5,23 +5,27 @@ A candidate is only offered after it was trained.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
 import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lowprec.accumulation.accumulator import Accumulator
 from lowprec.formats import Format, float32, get_format
 from lowprec.train import initializers, optimizers
-from lowprec.train.diagnosis.parts import widened, wider
+from lowprec.train.diagnosis.parts import shortened, widened, wider
 from lowprec.train.diagnosis.places import keys
 from lowprec.train.layer_policies import layer_labels
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.model import Sequential
-from lowprec.train.policy import Policy, named_policies
+from lowprec.train.policy import Policy, get_policy, named_policies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lowprec.train.layers.layer import Layer
     from lowprec.train.optimizing.optimizer import Optimizer
     from lowprec.train.recorder.recorder import Recorder
 
@@ -44,27 +48,59 @@ class Candidate(NamedTuple):
     place: str | None = None
 
 
-def policy_code(policy: Policy) -> str:
+def policy_code(policy: Policy, layers: Sequence[Layer] = ()) -> str:
     """Return a policy as an argument of `fit`.
+
+    Parameters
+    ----------
+    policy : Policy
+        The policy.
+    layers : sequence of Layer
+        Of the network: what they say themselves is left away.
 
     Examples
     --------
     >>> policy_code(Policy(compute="bfloat16"))
     "policy='mixed_bfloat16'"
     """
+    policy = shortened(policy, layers)
+    plain = dataclasses.replace(policy, layers=())
     for name, known in named_policies().items():
-        if known == policy:
-            return f"policy={name!r}"
-    if policy.places and not policy.name:
-        plain = dataclasses.replace(policy, layers=())
-        for name, known in named_policies().items():
-            if known == plain:
-                return f"policy={str(dataclasses.replace(policy, name=name))!r}"
-    return f"policy={str(policy)!r}"
+        if known == plain and (not policy.places or not policy.name):
+            return f"policy={str(dataclasses.replace(policy, name=name))!r}"
+    with contextlib.suppress(ValueError):
+        if get_policy(str(policy)) == policy:
+            return f"policy={str(policy)!r}"
+    usual = Policy()
+    defaults = {"gradients": policy.compute, "state": policy.params}
+    words = [
+        f"{field.name}={_argument(getattr(policy, field.name))}"
+        for field in dataclasses.fields(policy)[:-2]
+        if getattr(policy, field.name) != defaults.get(field.name, getattr(usual, field.name))
+    ]
+    if policy.places:
+        layers_too = {key: {k: str(v) for k, v in fields} for key, fields in policy.places}
+        words.append(f"layers={layers_too}")
+    return f"policy=train.Policy({', '.join(words)})"
 
 
-def _policy(policy: Policy) -> Candidate:
-    return Candidate(policy_code(policy), {"policy": policy})
+def _argument(value: Any) -> str:
+    """Return a field of a policy as code: what has fields itself with those that are not usual."""
+    if isinstance(value, LossScale | Accumulator):
+        words = [
+            f"{field.name}={told}"
+            for field in dataclasses.fields(value)
+            if (told := _argument(getattr(value, field.name))) != _argument(field.default)
+        ]
+        package = "train" if isinstance(value, LossScale) else "lowprec"
+        return f"{package}.{type(value).__name__}({', '.join(words)})"
+    if isinstance(value, enum.Enum):
+        return repr(value.value)
+    return repr(value) if isinstance(value, int | float | str | None) else repr(str(value))
+
+
+def _policy(policy: Policy, model: Sequential) -> Candidate:
+    return Candidate(policy_code(policy, model.layers), {"policy": policy})
 
 
 # Causes of precision -----------------------------------------------------------------------------
@@ -82,24 +118,26 @@ def of_precision(
     """Yield what may cure a failure of these parts in these places, the cheapest first."""
     of_gradients = {"gradients", "loss scale"} & set(cause) and not policy.tensor_scales
     if of_gradients and policy.formats["gradients"].emax < _NARROW_RANGE:
-        yield from _loss_scales(policy, recorder)
+        yield from _loss_scales(policy, model, recorder)
     if "state" in cause:
         yield from _of_state(policy, optimizer)
     if "params" in cause and policy.update == "nearest":
         for update in ("stochastic", "kahan"):
-            yield _policy(dataclasses.replace(policy, update=update, name=""))
-    yield from _wide_stores(cause, policy)
-    yield from _other_formats(cause, policy)
+            yield _policy(dataclasses.replace(policy, update=update, name=""), model)
+    yield from _wide_stores(cause, policy, model)
+    yield from _other_formats(cause, policy, model)
     if "compute" in cause and not policy.tensor_scales and policy.formats["compute"].bits <= 8:
-        yield _policy(dataclasses.replace(policy, tensor_scales=True, name=""))
+        yield _policy(dataclasses.replace(policy, tensor_scales=True, name=""), model)
     if "compute" in cause:
         yield from _of_data(data)
     yield from _layers(cause, places, policy, model)
     if cause:
-        yield _policy(widened(policy, cause))
+        yield _policy(widened(policy, cause), model)
 
 
-def _loss_scales(policy: Policy, recorder: Recorder | None) -> Iterator[Candidate]:
+def _loss_scales(
+    policy: Policy, model: Sequential, recorder: Recorder | None
+) -> Iterator[Candidate]:
     scales: list[Any] = [] if policy.loss_scale is not None else ["dynamic"]
     if recorder is not None:
         try:
@@ -111,7 +149,7 @@ def _loss_scales(policy: Policy, recorder: Recorder | None) -> Iterator[Candidat
     if isinstance(policy.loss_scale, LossScale) and policy.loss_scale.is_static:
         scales.append("dynamic")
     for scale in scales:
-        yield _policy(dataclasses.replace(policy, loss_scale=scale, name=""))
+        yield _policy(dataclasses.replace(policy, loss_scale=scale, name=""), model)
 
 
 def _of_state(policy: Policy, optimizer: Optimizer) -> Iterator[Candidate]:
@@ -133,29 +171,48 @@ def _of_state(policy: Policy, optimizer: Optimizer) -> Iterator[Candidate]:
         yield from _optimizer(optimizer, rate=float(f"{rate:.3g}"), momentum=less)
 
 
-def _wide_stores(cause: Sequence[str], policy: Policy) -> Iterator[Candidate]:
+def _wide_stores(cause: Sequence[str], policy: Policy, model: Sequential) -> Iterator[Candidate]:
     for part in ("state", "params"):
         if part in cause:
-            yield _policy(widened(policy, [part]))
+            yield _policy(widened(policy, [part]), model)
 
 
-def _other_formats(cause: Sequence[str], policy: Policy) -> Iterator[Candidate]:
+def _other_formats(cause: Sequence[str], policy: Policy, model: Sequential) -> Iterator[Candidate]:
     """Yield the same policy in bfloat16 where it is in less, and in float16 where in bfloat16."""
     formats = {part: fmt for part, fmt in policy.formats.items() if fmt != float32}
-    blamed = {part: fmt for part, fmt in formats.items() if part in cause} or formats
+    narrow = [*formats.items()]
+    for _, fields in policy.places:
+        narrow += [
+            (part, fmt) for part, fmt in fields if isinstance(fmt, Format) and fmt != float32
+        ]
+    blamed = [fmt for part, fmt in narrow if part in cause] or [fmt for _, fmt in narrow]
     bfloat16, float16 = get_format("bfloat16"), get_format("float16")
-    if any(fmt.emax < _NARROW_RANGE for fmt in blamed.values()):
-        yield _policy(_in(policy, formats, bfloat16, loss_scale=None))
-    if any(fmt.precision < float16.precision for fmt in blamed.values()):
+    if any(fmt.emax < _NARROW_RANGE for fmt in blamed):
+        yield _policy(_in(policy, bfloat16, loss_scale=None), model)
+    if any(fmt.precision < float16.precision for fmt in blamed):
         scale = policy.loss_scale
-        if scale is None and "gradients" in formats:
+        if scale is None and any(part == "gradients" for part, _ in narrow):
             scale = "dynamic"
-        yield _policy(_in(policy, formats, float16, loss_scale=scale))
+        yield _policy(_in(policy, float16, loss_scale=scale), model)
 
 
-def _in(policy: Policy, formats: dict[str, Format], fmt: Format, **others: Any) -> Policy:
-    changes: dict[str, Any] = {part: fmt for part in formats if part != "accumulate"}
-    return dataclasses.replace(policy, **changes, **others, tensor_scales=False, layers=(), name="")
+def _in(policy: Policy, fmt: Format, **others: Any) -> Policy:
+    """Return a policy with another format wherever it is narrow but in sums, one for all places."""
+    narrow = {part for part, its in policy.formats.items() if its != float32}
+    changes: dict[str, Any] = {part: fmt for part in narrow if part != "accumulate"}
+    places = {
+        key: {
+            part: fmt
+            if isinstance(its, Format) and its != float32 and part != "accumulate"
+            else its
+            for part, its in fields
+            if part not in narrow
+        }
+        for key, fields in policy.places
+    }
+    return dataclasses.replace(
+        policy, **changes, **others, tensor_scales=False, layers=places, name=""
+    )
 
 
 def _of_data(data: Any) -> Iterator[Candidate]:
@@ -165,6 +222,10 @@ def _of_data(data: Any) -> Iterator[Candidate]:
     yield Candidate('data=data.scaled("standard")', scaled, True, "the inputs")
     if getattr(data, "is_classification", True) or not len(data.y_train):
         return
+    both = {"data": data.scaled("standard", targets=True)}
+    yield Candidate(
+        'data=data.scaled("standard", targets=True)', both, True, "the inputs and targets"
+    )
     mean = data.y_train.mean(axis=0)
     yield Candidate(
         "data=train.Dataset(data.x_train, data.y_train - data.y_train.mean(axis=0), data.x_test, "
@@ -189,7 +250,7 @@ def _layers(
     for some in choices:
         is_guess = some == [last] != list(places)  # to keep the last layer wide often does
         wide = ["compute", "gradients"] if parts == ["compute"] and is_guess else parts
-        yield _policy(wider(policy, wide, keys(some, model.layers)))
+        yield _policy(wider(policy, wide, keys(some, model.layers)), model)
 
 
 # Causes that are no matter of precision ----------------------------------------------------------
@@ -249,6 +310,7 @@ def of_user_code(place: str, model: Sequential, data: Any, loss: Any) -> Iterato
                 yield Candidate(f"model={_model_code(other)}", {"model": other})
         yield from _of_data(data)
         return
+    yield from _started_usually(model)
     if not getattr(data, "is_classification", True) and len(data.y_train):
         mean, sd = data.y_train.mean(axis=0), data.y_train.std(axis=0)
         if (sd > 0).all():

@@ -406,13 +406,14 @@ class _Search:
         with self.at_full_length():
             runs = self.bench.run_all([(one.code, one.changes) for one in wanted])
             judged = [
-                self.judged(one, run)
+                (self.judged(one, run), _learnt(run.account))
                 for one, run in zip(wanted, runs, strict=True)
                 if run is not None
             ]
-        found = [cure for cure in judged if cure is not None]
-        if self.outcome.kind == "float32 too":
-            found = _without_poor(found)
+        told = [(cure, learnt) for cure, learnt in judged if cure is not None]
+        found = [cure for cure, _ in told]
+        if self.cause == ["not precision"]:
+            found = _without_poor(told)
         places = {one.code: one.place for one in wanted}
         self.place_of_cure = next((places[cure.code] for cure in found if cure.rescues), None)
         return sorted(found, key=lambda cure: not cure.rescues)  # else the cheapest first
@@ -476,12 +477,14 @@ class _Search:
             )
             found += [
                 candidates.Candidate(
-                    candidates.policy_code(policy := widened(self.policy, [part])),
+                    candidates.policy_code(
+                        policy := widened(self.policy, [part]), bench.model.layers
+                    ),
                     {"policy": policy},
                 )
                 for part in getattr(self, "also", ())
             ]
-        as_it_is = candidates.policy_code(self.policy)
+        as_it_is = candidates.policy_code(self.policy, bench.model.layers)
         return list({one.code: one for one in found if one.code != as_it_is}.values())
 
     # Words ---------------------------------------------------------------------------------------
@@ -584,19 +587,18 @@ class _Search:
         return [f"Not made in the time given: {names}. Pass budget=None to make all."]
 
 
-def _without_poor(found: list[Cure]) -> list[Cure]:
+def _without_poor(found: list[tuple[Cure, float]]) -> list[Cure]:
     """Return cures of which those that learn less than half of what the best learns are none."""
-    falls = [
-        cure.outcome.start - cure.outcome.end
-        if cure.rescues and cure.outcome.start is not None and cure.outcome.end is not None
-        else -math.inf
-        for cure in found
-    ]
-    best = max(falls, default=0.0)
-    return [
-        cure._replace(rescues=cure.rescues and 2 * fall >= best)
-        for cure, fall in zip(found, falls, strict=True)
-    ]
+    best = max((learnt for cure, learnt in found if cure.rescues), default=0.0)
+    return [cure._replace(rescues=cure.rescues and 2 * learnt >= best) for cure, learnt in found]
+
+
+def _learnt(account: Account | None) -> float:
+    """Return how far a loss falls below what it is without learning, as a share of that."""
+    best = None if account is None else account.best_without_learning
+    if account is None or not best or account.end is None or not math.isfinite(account.end):
+        return 0.0
+    return (best - account.end) / abs(best)
 
 
 _RULES_OF = {  # which rule explains which part
@@ -614,7 +616,9 @@ _RULES_OF = {  # which rule explains which part
     "compute": (
         "precision of the outputs",
         "noise beside the deviation",
+        "one unit sets the scale",
         "offset",
+        "colliding inputs",
         "headroom",
         "new zeros",
         "not finite",

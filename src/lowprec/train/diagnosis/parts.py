@@ -45,6 +45,31 @@ def explicit(policy: Policy, layers: Sequence[Layer]) -> Policy:
     return dataclasses.replace(policy, layers=found, name="")
 
 
+def shortened(policy: Policy, layers: Sequence[Layer]) -> Policy:
+    """Return a policy without those fields of its places that say what holds there anyway.
+
+    Examples
+    --------
+    >>> str(shortened(Policy(layers={"inputs": {"compute": "float32"}}), []))
+    'float32'
+    """
+    labels = layer_labels(layers)
+    places = policies_of(dataclasses.replace(policy, layers=()), layers)
+    kept: dict[str, dict[str, Any]] = {}
+    for key, fields in policy.places:
+        there = policy
+        if places is not None and key == INPUTS:
+            there = places.inputs
+        elif places is not None and key in labels:
+            there = places.layers[labels.index(key)]
+        own = dict(fields)
+        if "/" not in key:  # a parameter differs from what its layer may say here
+            own = {name: its for name, its in own.items() if getattr(there, name) != its}
+        if own:
+            kept[key] = own
+    return dataclasses.replace(policy, layers=kept)
+
+
 def widened(policy: Policy, parts: Iterable[str]) -> Policy:
     """Return a policy with some of its parts made wide, in every place.
 

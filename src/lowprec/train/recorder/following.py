@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.conversion.door import round_to
 from lowprec.formats import float32
 from lowprec.train.optimizing.state import Slot
 from lowprec.train.recorder.kinds import Event, largest, made_by
@@ -54,7 +55,37 @@ def facts_of(training: Training) -> dict[str, Any]:
         "block": training.policy.accumulator.block,
         "kinds": _kinds_of(training),
         "outcome": training.known,
+        "collisions": _collisions(training),
     }
+
+
+_ROWS, _COLUMNS = 1 << 13, 64  # of the inputs that are looked at, at most
+_KEPT = 0.9  # the share of distinct whole numbers that is left where they do not collide
+
+
+def _collisions(training: Training) -> dict[str, Any] | None:
+    """Return the feature of whole numbers of which rounding leaves the smallest share distinct.
+
+    None where no feature of a table in memory loses a tenth of them.
+    """
+    x = getattr(getattr(training.feed, "data", None), "x_train", None)
+    places = training.places
+    fmt = (training.policy if places is None else places.inputs).formats["compute"]
+    if x is None or x.ndim != 2 or fmt == float32:
+        return None
+    worst, found = _KEPT, None
+    for feature in range(min(x.shape[1], _COLUMNS)):
+        column = x[:_ROWS, feature]
+        largest = float(np.abs(column).max(initial=0.0))
+        if not 2.0**fmt.precision < largest <= fmt.max or (column != np.rint(column)).any():
+            continue
+        distinct = np.unique(column)
+        left = np.unique(np.asarray(round_to(distinct, fmt))).size
+        if left < worst * distinct.size:
+            worst = left / distinct.size
+            found = {"feature": feature, "largest": largest, "distinct": distinct.size,
+                     "left": left}  # fmt: skip
+    return found
 
 
 def _kinds_of(training: Training) -> list[str]:

@@ -57,6 +57,28 @@ class Event(NamedTuple):
     value: float
 
 
+class UnitNoise(NamedTuple):
+    """What rounding leaves of how the single units of a layer vary.
+
+    Attributes
+    ----------
+    offset : float
+        The share of the units that vary whose rounding errors exceed half their deviation, and
+        whose mean, of more than two deviations, makes the spacing so large.
+    drowned : float
+        The share of those whose errors do although their mean is near zero.
+    largest : int
+        The unit of the largest magnitude.
+    times : float
+        That magnitude beside the median of all units' largest.
+    """
+
+    offset: float = 0.0
+    drowned: float = 0.0
+    largest: int = 0
+    times: float = 1.0
+
+
 def kind_of(name: str) -> str:
     """Return the kind of this name; ValueError says which are near."""
     return one_of(name, KINDS, "kind of tensor")

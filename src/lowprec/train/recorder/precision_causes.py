@@ -21,6 +21,8 @@ SOME_LOST = 0.5
 SHRUNK = 0.01
 STARVED = 0.01
 STUCK = 0.5
+_SOME_DROWNED = 0.25  # of the units
+_OUTLIER = 64  # times the median unit: six of the few bits that narrow formats have
 
 
 def offset(recorder: Record) -> Iterator[Finding]:
@@ -257,6 +259,61 @@ def noisy_units(recorder: Record) -> Iterator[Finding]:
         ("activation", name),
         "noise",
     )
+
+
+def drowned_units(recorder: Record) -> Iterator[Finding]:
+    """Tell a layer of which one unit sets the scale, so that rounding hides the others."""
+    if not recorder.policy.tensor_scales:
+        return
+    drowned = recorder.facts.get("drowned_units", {})
+    name = max(drowned, key=lambda one: float(drowned[one][0]), default=None)
+    if name is None:
+        return
+    share, largest, times = drowned[name]
+    if share <= _SOME_DROWNED or times < _OUTLIER:
+        return
+    track = recorder.tracks["activation", name]
+    unit, of = "feature", ""
+    cure = 'standardise the features: data.scaled("standard"), or scale by block'
+    if name != "input":
+        unit, of = "unit", f" of {name_of(recorder, 'activation', name)}"
+        cure = "normalise before that layer, scale by block, or keep it in float32"
+    yield Finding(
+        "red" if costs(recorder) else "amber",
+        "one unit sets the scale",
+        f"{capital(unit)} {largest}{of} is {times:,.0f} times as large as the median {unit} and "
+        f"sets the scale of them all: in {percent(share)} of the {unit}s rounding to {track.fmt} "
+        "is more than half of what varies",
+        cure,
+        ("activation", name),
+        "noise",
+    )
+
+
+def colliding_inputs(recorder: Record) -> Iterator[Finding]:
+    """Tell a feature of whole numbers that the inputs' format does not tell apart."""
+    found = recorder.facts.get("collisions")
+    if not found or recorder.policy.tensor_scales:
+        return
+    fmt = recorder.format_of("activation", "input")
+    yield Finding(
+        "red" if costs(recorder) else "note",
+        "colliding inputs",
+        f"Feature {found['feature']} holds whole numbers up to {found['largest']:.10g}, and "
+        f"{fmt}, of {fmt.precision} bits, tells those beyond {2**fmt.precision} no longer apart: "
+        f"of {found['distinct']:,} distinct values {found['left']:,} are left",
+        _cure_for_collisions(fmt, found),
+        ("activation", "input"),
+        "noise",
+    )
+
+
+def _cure_for_collisions(fmt: Format, found: dict[str, Any]) -> str:
+    float16 = get_format("float16")
+    finer = f"take float16, exact to {2**float16.precision}"
+    is_enough = fmt.precision < float16.precision and found["largest"] <= 2**float16.precision
+    wide = 'keep the inputs in float32: Policy(layers={"inputs": {"compute": "float32"}})'
+    return f"{finer}, or {wide}" if is_enough else wide
 
 
 def long_sums(recorder: Record) -> Iterator[Finding]:

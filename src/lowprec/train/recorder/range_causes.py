@@ -46,6 +46,10 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
                 part, stored = _STORED[event.kind]
                 fmt = recorder.policy_at(event.kind, event.name).formats[part]
                 text += f": beyond the {fmt.max:g} of {fmt}, in which {stored} stored"
+            elif made_of(recorder, event)[0] == "rounding":  # seen from outside
+                fmt = recorder.format_of(event.kind, event.name)
+                is_narrow = fmt.emax < float32.emax
+                text += f": beyond the {fmt.max:g} of {fmt}" if is_narrow else ": out of range"
             text += _arithmetic_of(recorder, event)
             tensor_of = (event.kind, event.name)
             yield Finding("red", "not finite", text, _cure_for(recorder, event), tensor_of)
@@ -104,14 +108,17 @@ def _observed_not_finite(recorder: Record) -> Iterator[Finding]:
                 continue
             kind = "NaN" if row["nans"] else "infinite"
             share = "all" if wrong == row["count"] else f"{percent(wrong / row['count'])} of"
-            yield Finding(
-                "red",
-                "not finite",
+            text = (
                 f"{capital(name_of(recorder, track.kind, track.name))}: {share} values are {kind} "
-                f"at step {row['first_step']:.0f}",
-                "look at what was computed before: nothing returns from there, whatever the format",
-                (track.kind, track.name),
+                f"at step {row['first_step']:.0f}"
             )
+            cure = (
+                "look at what was computed before: nothing returns from there, whatever the format"
+            )
+            if not row["nans"] and track.fmt.emax < float32.emax:
+                text += f", beyond the {track.fmt.max:g} of {track.fmt}"
+                cure = "scale the data, or use bfloat16, whose range is that of float32"
+            yield Finding("red", "not finite", text, cure, (track.kind, track.name))
             return
 
 
@@ -277,6 +284,7 @@ def targets(recorder: Record) -> Iterator[Finding]:
     """Tell targets whose square overflows the format of the forward pass."""
     for track in recorder.of_kind("target"):
         root, largest = math.sqrt(track.fmt.max), track.whole["max_abs"]
+        as_here = ", as lowprec's own losses are" if "model" in recorder.facts else ""
         if largest > root:
             yield Finding(
                 "amber",
@@ -284,6 +292,6 @@ def targets(recorder: Record) -> Iterator[Finding]:
                 f"Targets reach {largest:g}, beyond the {root:.0f} whose square {track.fmt} holds: "
                 f"a squared error computed in {track.fmt} is infinite while its gradients are "
                 "finite",
-                "compute the loss in float32, as here, and scale the targets",
+                f"compute the loss in float32{as_here}, or scale the targets",
                 (track.kind, track.name),
             )

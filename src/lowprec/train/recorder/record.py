@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.formats import Format, get_format
 from lowprec.train.optimizing.state import Slot
 from lowprec.train.policy import Policy, get_policy
-from lowprec.train.recorder.kinds import KINDS, Event, account_of_reference, losses_of
+from lowprec.train.recorder.kinds import KINDS, Event, UnitNoise, account_of_reference, losses_of
 from lowprec.train.recorder.tracks import Track
 from lowprec.train.running.outcome import Account, Outcome, judge
 
@@ -78,10 +78,12 @@ class Record:
         share = counts[1] / counts[0] if counts[0] else 0.0
         self.facts["starved_most"] = max(self.facts.get("starved_most", 0.0), share)
 
-    def add_unit_noise(self, name: str, share: float) -> None:
-        """Note the share of a layer's units whose rounding errors hide what varies in them."""
+    def add_unit_noise(self, name: str, found: UnitNoise) -> None:
+        """Note of a layer's units how much of what varies in them rounding hides, and why."""
         noisy = self.facts.setdefault("noisy_units", {})
-        noisy[name] = max(noisy.get(name, 0.0), share)
+        noisy[name] = max(noisy.get(name, 0.0), found.offset)
+        drowned = self.facts.setdefault("drowned_units", {})
+        drowned[name] = max(drowned.get(name, [0.0]), list(found[1:]))
 
     def format_of(self, kind: str, name: str) -> Format:
         """Return the format that a tensor is rounded to."""

@@ -72,6 +72,15 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         precision_causes.noisy_units,
     ),
     Rule(
+        "one unit sets the scale",
+        "under tensor scales, in more than a quarter of the units of a layer rounding errors "
+        "exceed half the deviation, and one unit is 64 times as large as the median (a warning; a "
+        "problem where the run ends worse than float32's)",
+        "one power of two for the whole tensor leaves small units a few values, or zero",
+        "Dettmers et al. (2022), LLM.int8(), on features that are outliers",
+        precision_causes.drowned_units,
+    ),
+    Rule(
         "new zeros",
         "more than 1 % of the nonzero numbers become zero (a warning), or 20 % (a problem), and "
         "with them more than 10 % of the tensor's norm",
@@ -136,6 +145,14 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
         "rounding to so few bits leaves nothing of the deviation",
         "Higham (2002), Accuracy and Stability of Numerical Algorithms, section 1.9",
         precision_causes.offset,
+    ),
+    Rule(
+        "colliding inputs",
+        "a feature holds whole numbers of which less than nine tenths of the distinct values are "
+        "left (a note; a problem where the run ends worse than float32's)",
+        "positions, indices and time stamps mean something to the last digit",
+        "integers beyond 2 to the precision are rounded: 256 in bfloat16, 2048 in float16",
+        precision_causes.colliding_inputs,
     ),
     Rule(
         "numbers of the optimizer",

@@ -13,6 +13,7 @@ from lowprec.conversion.door import round_to
 from lowprec.formats import float32
 from lowprec.train.numerics import tensor_exponent
 from lowprec.train.optimizing.state import Slot
+from lowprec.train.recorder.kinds import UnitNoise
 from lowprec.train.running.listening import Heard
 from lowprec.train.running.watch import StepWatch, Watch
 
@@ -65,7 +66,7 @@ class Recording(StepWatch):
         scale = self.scale if kind in _SCALED else 1.0
         track.add(self.step, before, after, scale=scale, smallest_normal=normal)
         if kind == "activation" and self._looks_at_units:
-            self.recorder.add_unit_noise(name, _noisy_units(before, after))
+            self.recorder.add_unit_noise(name, unit_noise(before, after))
 
     @property
     def _looks_at_units(self) -> bool:
@@ -229,16 +230,33 @@ def _operation(read: tuple[Array, ...], made: Array) -> str:
     return ""
 
 
-def _noisy_units(before: Array, after: Array) -> float:
-    """Return the share of the units whose rounding errors exceed half their own deviation."""
+def unit_noise(before: Array, after: Array) -> UnitNoise:
+    """Return what rounding leaves of how single units vary; units with infinities count as sound.
+
+    Parameters
+    ----------
+    before, after : ndarray
+        Activations, units along the last axis.
+    """
     if before.ndim < 2 or len(before) < _FEW_SAMPLES:
-        return 0.0
+        return UnitNoise()
     x = before.reshape(-1, before.shape[-1]).astype(np.float64)
     with np.errstate(all="ignore"):
-        deviation = x.std(axis=0)
+        mean, deviation = x.mean(axis=0), x.std(axis=0)
         noise = np.sqrt(np.square(after.reshape(x.shape) - x).mean(axis=0))
-        moving = deviation > 0
-        return float((noise > deviation / 2)[moving].mean()) if moving.any() else 0.0
+        is_hidden = np.isfinite(noise) & (noise > deviation / 2)
+        is_offset = np.abs(mean) > 2 * deviation
+    moving = deviation > 0
+    if not moving.any():
+        return UnitNoise()
+    sizes = np.abs(x).max(axis=0)
+    largest, median = int(sizes.argmax()), float(np.median(sizes))
+    return UnitNoise(
+        float((is_hidden & is_offset)[moving].mean()),
+        float((is_hidden & ~is_offset)[moving].mean()),
+        largest,
+        float(sizes[largest]) / median if median else 1.0,
+    )
 
 
 _FEW_SAMPLES = 8

@@ -188,6 +188,8 @@ class Account:
         best = self.best_without_learning
         if best is None or self.end is None:
             return ""
+        if self.constant is not None and self.end == 0:  # no loss of lowprec's is less
+            return ""
         rmse = self.metrics.get("rmse")
         if self.constant is None and rmse is not None and self.deviation:
             return "" if rmse < self.deviation else "predicts no better than the targets' mean"
@@ -346,7 +348,8 @@ def _kind(
     best = mine.best_without_learning
     if reference is None and 0 < mine.steps < _LAST:
         return None, ""  # so few steps teach nothing anywhere
-    if best is not None and mine.end is not None and mine.end >= best:
+    is_least = mine.constant is not None and mine.end == 0  # no loss of lowprec's is less
+    if best is not None and mine.end is not None and mine.end >= best and not is_least:
         return "worse", "learns nothing"
     return None, ""
 
