@@ -345,6 +345,15 @@ def get(
     )
 
 
+VALIDATION = "val_"
+"""What the names of values on the test set begin with, as in Keras."""
+
+
+def is_validation(name: str) -> bool:
+    """Return whether a value of a history is that on the test set."""
+    return name.startswith(VALIDATION)
+
+
 def is_better_high(name: str) -> bool:
     """Return whether large values of a curve of a history are good.
 
@@ -366,7 +375,7 @@ def is_accuracy(name: str) -> bool:
 
 
 def _known(name: str) -> Metric | None:
-    own = name.removeprefix("val_")
+    own = name.removeprefix(VALIDATION)
     return get(own) if own in _NAMED or _TOP.fullmatch(own) else None
 
 

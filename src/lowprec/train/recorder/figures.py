@@ -11,6 +11,7 @@ from lowprec.common.recorded_rows import LOWEST_EXPONENT
 from lowprec.formats import Format, get_format
 from lowprec.show.drawing import INK, LINE, MUTED, NARROW, colour, draw_twice, short_name
 from lowprec.show.words import superscript
+from lowprec.train.recorder.kinds import GRADIENTS
 from lowprec.train.recorder.views import kind_name, short_label
 
 if TYPE_CHECKING:
@@ -64,9 +65,9 @@ def groups(tracks: Sequence[Track]) -> list[list[Track]]:
     """Return the tracks to draw together: kernels first, then biases and what else there is."""
     kept = [track for track in tracks if track.length and track.exponents.any()]
     if kept and kept[0].kind == "moment":
-        kept.sort(key=lambda track: track.name.partition("/")[0])
-    kernels = [track for track in kept if track.name.endswith("kernel")]
-    others = [track for track in kept if not track.name.endswith("kernel")]
+        kept.sort(key=lambda track: track.slot.kind)
+    kernels = [track for track in kept if track.is_kernel]
+    others = [track for track in kept if not track.is_kernel]
     return [
         part[at : at + _MOST] for part in (kernels, others) for at in range(0, len(part), _MOST)
     ]
@@ -148,7 +149,7 @@ def _draw_range(axes: Axes, track: Track, recorder: Record, low: int, high: int)
     fmt, scales = track.fmt, recorder.scales
     if fmt.emin < -100:
         return
-    if not track.kind.endswith("gradient") or not scales:
+    if track.kind not in GRADIENTS or not scales:
         scales = [(0, 1.0)]
     steps = [step for step, _ in scales] + [max(recorder.steps, 1)]
     shifts = np.log2([scale or _NO_SCALE for _, scale in scales])
@@ -195,7 +196,7 @@ def _words_of_range(recorder: Record, track: Track) -> str:
             f". Lines: what {fmt} holds, from {fmt.smallest_subnormal:.2g} "
             f"({fmt.smallest_normal:.2g} in full precision) to {fmt.max:g}"
         )
-        scaled = track.kind.endswith("gradient") and any(s != 1 for _, s in recorder.scales)
+        scaled = track.kind in GRADIENTS and any(s != 1 for _, s in recorder.scales)
         words += ", moved down by the loss scale" if scaled else ""
     at = _not_finite_from(recorder, track)
     return f"{words}; not finite from step {at:.0f} on." if at is not None else f"{words}."
@@ -257,7 +258,7 @@ def _marker(count: int) -> dict[str, Any]:
 
 def _scale_at(recorder: Record, track: Track, step: float) -> float:
     """Return the loss scale that a tensor was multiplied by at a step."""
-    if not track.kind.endswith("gradient") or not recorder.scales:
+    if track.kind not in GRADIENTS or not recorder.scales:
         return 1.0
     earlier = [scale for at, scale in recorder.scales if at <= step]
     return (earlier or [recorder.scales[0][1]])[-1] or _NO_SCALE

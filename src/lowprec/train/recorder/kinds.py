@@ -40,6 +40,10 @@ KIND_WORDS = {
 """The kinds of tensors that every training has, as a sentence names them."""
 
 
+GRADIENTS = ("activation_gradient", "weight_gradient")
+"""The kinds that carry the loss scale."""
+
+
 class Event(NamedTuple):
     """A step that was skipped, or the first after which the weights were not finite.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lowprec.common.outputs import page_kind
 from lowprec.show.pages import page_environment, stylesheet
 from lowprec.train.recorder.finding import capital, name_of
+from lowprec.train.recorder.kinds import GRADIENTS
 from lowprec.train.recorder.predictions import WHAT_IF_HEADINGS, what_if_rows
 from lowprec.train.recorder.verdict import told
 from lowprec.train.recorder.views import (
@@ -200,7 +201,7 @@ def _heat_text(recorder: Record, kind: str) -> str:
     text = f"Each panel shows how the exponents of the {kind_name(kind)} move from step to step"
     if fmt.emin < -100:
         return f"{text}; the range of {fmt} is far outside."
-    scaled = " under the loss scale" if kind.endswith("gradient") and recorder.scales else ""
+    scaled = " under the loss scale" if kind in GRADIENTS and recorder.scales else ""
     return (
         f"{text}. Lines: {fmt}'s largest and smallest normal number{scaled}; dashed, its smallest."
     )

@@ -10,9 +10,9 @@ from lowprec.formats import float32
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.recorder.coverage import is_watched
 from lowprec.train.recorder.finding import Finding, capital, name_of, percent, starved_share
-from lowprec.train.recorder.kinds import KINDS
+from lowprec.train.recorder.kinds import GRADIENTS, KINDS
 from lowprec.train.recorder.precision_causes import STARVED
-from lowprec.train.recorder.scaling import GRADIENTS, advise_scale, harmed_rows
+from lowprec.train.recorder.scaling import advise_scale, harmed_rows
 from lowprec.train.recorder.tracks import Tally
 
 if TYPE_CHECKING:

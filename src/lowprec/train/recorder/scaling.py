@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lowprec.formats import Format, FormatLike, float32, float64, get_format
 from lowprec.show.words import superscript
 from lowprec.train.recorder.forecast import forecast
+from lowprec.train.recorder.kinds import GRADIENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.record import Record
     from lowprec.train.recorder.tracks import Tally, Track
 
-GRADIENTS = ("activation_gradient", "weight_gradient")
 MARGIN = 2
 """Bits that a recommended scale leaves below the maximum."""
 

@@ -256,6 +256,11 @@ class Track:
         return Slot.of(self.name)
 
     @property
+    def is_kernel(self) -> bool:
+        """Whether it is of a layer's kernel, not of its bias or of what it computes."""
+        return self.name.split("/")[-1] == "kernel"
+
+    @property
     def rows(self) -> list[Tally]:
         """The tallies, in the order of the steps."""
         return [

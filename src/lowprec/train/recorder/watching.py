@@ -13,7 +13,7 @@ from lowprec.conversion.door import round_to
 from lowprec.formats import float32
 from lowprec.train.numerics import tensor_exponent
 from lowprec.train.optimizing.state import Slot
-from lowprec.train.recorder.kinds import UnitNoise
+from lowprec.train.recorder.kinds import GRADIENTS, UnitNoise
 from lowprec.train.running.listening import Heard
 from lowprec.train.running.watch import StepWatch, Watch
 
@@ -38,9 +38,6 @@ _ROUNDED_IN_PASSES = (
 )
 
 
-_SCALED = ("activation_gradient", "weight_gradient")  # which carry the loss scale
-
-
 class Recording(StepWatch):
     """Adds all that a step rounds to a recorder.
 
@@ -63,7 +60,7 @@ class Recording(StepWatch):
         normal = None
         if self._is_scaled and kind in _ROUNDED_IN_PASSES:
             normal = _scaled(track.fmt.smallest_normal, track.fmt, before)
-        scale = self.scale if kind in _SCALED else 1.0
+        scale = self.scale if kind in GRADIENTS else 1.0
         track.add(self.step, before, after, scale=scale, smallest_normal=normal)
         if kind == "activation" and self._looks_at_units:
             self.recorder.add_unit_noise(name, unit_noise(before, after))

@@ -12,9 +12,9 @@ from lowprec.train.memory import bytes_with_state
 from lowprec.train.numerics import tensor_exponent
 from lowprec.train.policy import get_policies, named_policies
 from lowprec.train.recorder.forecast import Forecast, forecast
-from lowprec.train.recorder.kinds import KIND_WORDS
+from lowprec.train.recorder.kinds import GRADIENTS, KIND_WORDS
 from lowprec.train.recorder.predictions import Prediction, WhatIf
-from lowprec.train.recorder.scaling import GRADIENTS, advise_scale
+from lowprec.train.recorder.scaling import advise_scale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

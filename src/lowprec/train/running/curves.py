@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.show.standalone_figures import LINE, TRAINING, VALIDATION, light_figure
+from lowprec.train.metrics import is_validation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ def history_figure(
     """
     if not any(curves.values()):
         raise ValueError("no epoch was trained, so there are no curves; train at least one")
-    names = [name for name in curves if not name.startswith("val_")][:2]
+    names = [name for name in curves if not is_validation(name)][:2]
     scaled = any(scale != 1 for scale in loss_scales)
     with light_figure(5.4 if scaled else 3.4) as figure:
         grid: Any = figure.add_gridspec(

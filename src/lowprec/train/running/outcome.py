@@ -12,6 +12,8 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any, Literal
 
+from lowprec.train.metrics import is_validation
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -538,7 +540,7 @@ def _beside_constant(account: Account | None) -> str:
 def _beside_metrics(mine: Account, reference: Account | None) -> str:
     """Return the first metric of both, the test set's before the training set's."""
     its = {} if reference is None else reference.metrics
-    for name in sorted(its, key=lambda name: not name.startswith("val_")):
+    for name in sorted(its, key=lambda name: not is_validation(name)):
         if name in mine.metrics:
             return f"; {name} {figure(mine.metrics[name])}, float32's {figure(its[name])}"
     return ""

@@ -6,6 +6,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from lowprec.train.metrics import is_validation
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -161,7 +163,7 @@ def _duration(seconds: float) -> str:
 
 def _rank(name: str) -> tuple[bool, str]:
     """Order names by the alphabet, those of validation last."""
-    return name.startswith("val_"), name
+    return is_validation(name), name
 
 
 def _console(console: Console | None, verbose: bool | str) -> Console | None:

@@ -13,7 +13,7 @@ from lowprec.common.outputs import Output, check_outputs
 from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.train import optimizers
 from lowprec.train.memory import bytes_per_parameter
-from lowprec.train.metrics import is_accuracy
+from lowprec.train.metrics import is_accuracy, is_validation
 from lowprec.train.policy import get_policies
 from lowprec.train.running.history import SAVED
 from lowprec.train.running.json_values import plain
@@ -202,7 +202,7 @@ def _resolution(metric: str, data: Dataset, validation_split: float) -> float:
     if not is_accuracy(metric):
         return 0.0
     samples: float = len(data.x_train)
-    if metric.startswith("val_"):
+    if is_validation(metric):
         samples = validation_split * samples or len(data.x_test)
     return 1 / samples
 

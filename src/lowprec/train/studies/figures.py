@@ -12,6 +12,7 @@ import numpy as np
 
 from lowprec.show.drawing import INK, LINE, MUTED, NARROW, canvas, colour, draw_twice
 from lowprec.show.standalone_figures import light, light_figure
+from lowprec.train.metrics import is_validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +124,7 @@ def _draw_panel(
     shown = np.concatenate(finite)
     if shown.size and 0 < 20 * shown.min() < shown.max():
         axes.set_yscale("log")
-    part = "validation" if name.startswith("val_") else "training"
+    part = "validation" if is_validation(name) else "training"
     axes.set_title(f"{part}: {name.removeprefix('val_')}", loc="left", fontsize=10)
     _mark_axes(axes, len(epochs), shade)
 
