@@ -17,7 +17,8 @@ from lowprec.train.layers import Dense, Input
 from lowprec.train.model import Sequential
 from lowprec.train.optimizers import SGD, Adam
 from lowprec.train.policy import Policy
-from lowprec.train.recorder.scaling import GRADIENTS, power
+from lowprec.train.recorder.kinds import GRADIENTS
+from lowprec.train.recorder.scaling import power
 from lowprec.train.recorder.tracks import Tally
 from lowprec.train.running.prediction import predict
 
