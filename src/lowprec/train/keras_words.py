@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.common.names import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 _POLICY = (
     "a policy is an argument, so that no setting elsewhere changes a number; pass policy=, as in "
@@ -142,15 +142,22 @@ def no_layer(name: str, known: Collection[str]) -> AttributeError:
     )
 
 
-def refuse(others: Mapping[str, Any], method: str, known: Sequence[str]) -> None:
-    """Raise a TypeError that names an argument that a method does not know."""
+def refuse(
+    others: Mapping[str, Any], method: Callable[..., Any], handed_on: Sequence[str] = ()
+) -> None:
+    """Raise a TypeError that names an argument that a method neither knows nor hands on."""
     for word in others:
+        if word in handed_on:
+            continue
         if word in _ARGUMENTS:
-            raise TypeError(f"{method} has no argument {word!r}; {_ARGUMENTS[word]}")
-        near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-        raise TypeError(
-            f"{method} has no argument {word!r}; {did_you_mean(near)}it takes {', '.join(known)}"
-        )
+            raise TypeError(f"{method.__name__} has no argument {word!r}; {_ARGUMENTS[word]}")
+        takes = inspect.signature(method).parameters.values()
+        named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        known = [one.name for one in takes if one.kind in named and one.name not in ("x", "y")]
+        known += handed_on
+        near = did_you_mean(difflib.get_close_matches(word, known, n=1, cutoff=0.5))
+        hint = f"{near}it takes {', '.join(known)}"
+        raise TypeError(f"{method.__name__} has no argument {word!r}; {hint}")
 
 
 def refuse_of_layer(cls: type, words: Mapping[str, Any]) -> None:
