@@ -187,6 +187,11 @@ class Products(nn.Module):
         y = y + torch.addmm(x, x, self.w, beta=0.5, alpha=2.0)
         s = torch.stack([x, y])
         y = y + torch.bmm(s, s.mT)[0] + torch.baddbmm(s, s, s.mT)[1]
+        y = y + y.clone().addmm_(x, self.w, alpha=0.5)
+        with torch.no_grad():
+            torch.mm(x, self.w, out=(z := torch.empty(4, 4)))
+        y = y + z + torch.einsum("...ij,jk", s, self.w)[0]
+        y = y + torch.einsum("...i,k...", s, s[0]).sum()
         return y + torch.einsum("ij,jk->ik", x, self.w) + torch.einsum("bij,bkj->ik", s, s)
 
 
@@ -475,13 +480,108 @@ def test_pickling_says_what_to_do():
 def test_what_is_left_in_float32_is_counted():
     class Distances(nn.Module):
         def forward(self, x):
-            return torch.cdist(x, x) + torch.outer(x[0], x[0]).sum()
+            y = torch.cdist(x, x) + torch.outer(x[0], x[0]).sum() + x[0].clone().addmv_(x, x[0])
+            torch.arange(4) @ torch.arange(4)  # integers are nobody's float32
+            return y + torch.linalg.pinv(x) + torch.sparse.mm(x.to_sparse(), x)
 
     model = Distances()
     handle = lt.emulate(model, "mixed_bfloat16")
-    model(torch.randn(3, 4))
-    assert "left in float32: cdist 1 times, outer 1 times" in repr(handle)
+    model(torch.randn(4, 4)[:, :4])
+    counts = "addmv_ 1 times, cdist 1 times, linalg.pinv 1 times, outer 1 times, sparse.mm 1 times"
+    assert f"left in float32: {counts}" in repr(handle)
     handle.remove()
+
+
+def test_the_handle_lists_every_module_and_what_it_computes():
+    class Scores(nn.Module):
+        def forward(self, q):
+            return q @ q.mT
+
+    model = nn.Sequential(nn.Sequential(Scores(), nn.ReLU()), nn.Bilinear(4, 4, 2))
+    with lt.emulate(model, "mixed_bfloat16") as handle:
+        told = dict(line.strip().split(": ", 1) for line in repr(handle).splitlines()[1:])
+    lines = {" ".join(name.split()): what for name, what in told.items()}
+    wide = "compute bfloat16, gradients bfloat16, sums in float32"
+    assert lines == {
+        "0 Sequential": wide,
+        "0.0 Scores": wide,  # it has no parameters, and multiplies
+        "0.1 ReLU": "float32 (nothing is multiplied)",
+        "1 Bilinear": "float32 (left to torch)",
+    }
+
+
+def test_convolutions_lie_in_memory_as_torchs():
+    for layout in (torch.contiguous_format, torch.channels_last):
+        layer = nn.Conv2d(3, 4, 3).to(memory_format=layout)
+        x = torch.randn(2, 3, 6, 5).to(memory_format=layout)
+        strides = layer(x).stride()
+        with lt.emulate(layer, "mixed_bfloat16"):
+            assert layer(x).stride() == strides
+
+
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_bfloat16", "mixed_float8", train.Policy(compute="mxfp4", gradients="mxfp4"), "float32"],
+)
+def test_emulated_modules_are_transformed_and_differentiated_twice(policy):
+    torch.manual_seed(0)
+    layer, x, g = nn.Linear(32, 3), torch.randn(5, 2, 32), torch.randn(5, 2, 3)
+
+    def loss(params, x, g):
+        return (torch.func.functional_call(layer, params, (x,)) * g).sum()
+
+    params = dict(layer.named_parameters())
+    with lt.emulate(layer, policy):
+        gradients = torch.func.grad(loss)(params, x, g)
+        each = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(params, x, g)
+        alone = [torch.func.grad(loss)(params, *one) for one in zip(x, g, strict=True)]
+        for name in params:
+            assert torch.equal(each[name], torch.stack([one[name] for one in alone]))
+        leaf = x.clone().requires_grad_()
+        (layer(leaf) * g).sum().backward()
+        for name, p in params.items():
+            assert torch.equal(p.grad, gradients[name])
+        layer.zero_grad()
+        (dx,) = torch.autograd.grad(layer(leaf).sum(), leaf, create_graph=True)
+        dx.sum().backward()  # of the sums of rounded weights
+    torch.testing.assert_close(layer.weight.grad, torch.full((3, 32), 10.0))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float8", "mxfp4", "random sums"])
+def test_compiled_and_exported_products_get_eagers_bits(policy):
+    torch.compiler.reset()
+    if policy == "random sums":
+        policy = train.Policy(accumulate=lp.Accumulator("float16", rounding="stochastic"))
+    x, w, b = torch.randn(6, 32), torch.randn(32, 32), torch.randn(32)
+
+    def work(x, w, b):
+        return lt.linear(x, w, b, policy=policy) + lt.linear(x, w, b, policy=policy)
+
+    results = []
+    for function in (work, torch.compile(work, fullgraph=True, backend="aot_eager")):
+        leaf = x.clone().requires_grad_()
+        torch.manual_seed(0)
+        y = function(leaf, w, b)
+        y.sum().backward()
+        results.append((y.detach(), leaf.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+    class Layer(nn.Module):
+        def forward(self, x, w, b):
+            return work(x, w, b)
+
+    torch.manual_seed(0)
+    assert torch.equal(torch.export.export(Layer(), (x, w, b)).module()(x, w, b), results[0][0])
+    torch.compiler.reset()
+
+
+def test_operands_of_float64_are_rounded_once():
+    a = torch.tensor([[1 + 2.0**-8 + 2.0**-40]], dtype=torch.float64)
+    assert lt.matmul(a, torch.ones(1, 1)).item() == 1.0078125
+    with pytest.raises(ValueError, match="round_to"):
+        lt.matmul(a, a, output="mxfp4")
 
 
 def test_the_handle_says_what_is_the_optimizers():

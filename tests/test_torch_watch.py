@@ -117,9 +117,28 @@ def test_an_exception_inside_a_forward_pass_leaves_the_next_passes_recorded():
     with lt.watch(model, recorder):
         with pytest.raises(RuntimeError, match="mine"):
             model(torch.ones(1, 8))
+        refuses = model.register_forward_pre_hook(lambda *_: 1 / 0, prepend=True)
+        with pytest.raises(ZeroDivisionError):  # before the pass has begun
+            model(torch.ones(1, 8))
+        refuses.remove()
         model[1].fails = False
         trained(model, optimizer, batches(1))
     assert ("activation", "1") in recorder.tracks
+
+
+def test_parametrized_layers_and_attention_alone_are_leaves():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(8, 3))
+    for model, x, name in (
+        (nn.Sequential(layer), torch.ones(1, 8), "0"),
+        (nn.MultiheadAttention(8, 2), (torch.ones(2, 8),) * 3, "MultiheadAttention.0"),
+    ):
+        recorder = train.Recorder(every=1)
+        watching = lt.watch(model, recorder)
+        y = model(*x) if isinstance(x, tuple) else model(x)
+        (y[0] if isinstance(y, tuple) else y).sum().backward()
+        assert ("activation", name) in recorder.tracks
+        assert "watching 1 of 1 modules" in repr(watching)
+        watching.remove()
 
 
 def test_neither_tensors_nor_graphs_are_kept():

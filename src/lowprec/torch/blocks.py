@@ -354,6 +354,21 @@ def round_blocks(
     return rounded
 
 
+def round_along(x: torch.Tensor, fmt: str, axis: int, rounding: str) -> torch.Tensor:
+    """Round along an axis, or in tiles, without a gradient; NaN passes."""
+    place = _axis_or_tiles(fmt, axis)
+    key = operators.draw_key() if rounding != "ties_to_even" else None
+    rounded: torch.Tensor = _round_blocks(
+        x, fmt, place, None, rounding, _natural_dtype(x.dtype), key
+    )
+    return rounded
+
+
+@constant
+def _axis_or_tiles(fmt: str, axis: int) -> int:
+    return -1 if _KNOWN[fmt].is_tiled else axis
+
+
 @constant
 def _checked_amax(amax: Any, fmt: str) -> float:
     quantizing.checked_amax(amax, _KNOWN[fmt])

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lowprec.accumulation import Accumulator
+from lowprec.accumulation.accumulator import as_accumulator
 from lowprec.blocks import BlockFormat, get_format
 from lowprec.torch import functions
 from lowprec.torch.dtypes import check_tensor
-from lowprec.torch.products import How, how_of, operand, outcome, sums
+from lowprec.torch.products import How, how_of, make_how, operand, outcome, sums
+from lowprec.torch.requests import constant
 from lowprec.train.policy import Policy, get_policy
 
 if TYPE_CHECKING:
     import torch
 
+    from lowprec.accumulation import Accumulator
     from lowprec.formats import FormatLike
-
-
-def _as_accumulator(accumulator: Any) -> Accumulator:
-    return accumulator if isinstance(accumulator, Accumulator) else Accumulator(accumulator)
 
 
 def matmul(
@@ -64,6 +62,16 @@ def matmul(
     """
     check_tensor(a)
     _check(b, bias)
+    how = _how(inputs, accumulator, output, backward)
+    x, w = operand(a, how.left, how), operand(b, how.right, how)
+    lifted, deep = (x[None] if x.ndim == 1 else x), (w[:, None] if w.ndim == 1 else w)
+    z = sums(lifted, deep, how)
+    z = z.squeeze(-2) if x.ndim == 1 else z
+    return outcome(z.squeeze(-1) if w.ndim == 1 else z, bias, how)
+
+
+@constant
+def _how(inputs: Any, accumulator: Any, output: Any, backward: Any) -> How:
     pair = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs, inputs)
     if len(pair) != 2:
         raise ValueError(
@@ -71,20 +79,18 @@ def matmul(
         )
     left, right = get_format(pair[0]), get_format(pair[1])
     result = None if output is None else get_format(output)
-    how_sums = _as_accumulator(accumulator)
-    gradient: Any = left
-    back: Any = result
-    back_sums = how_sums
-    if backward is not None:
-        gradient = get_format(backward[0])
-        back = None if isinstance(gradient, BlockFormat) else gradient
-        back_sums = _as_accumulator(backward[1])
-    how = How(left, right, result, gradient, back, how_sums, back_sums)
-    x, w = operand(a, left, how), operand(b, right, how)
-    lifted, deep = (x[None] if x.ndim == 1 else x), (w[:, None] if w.ndim == 1 else w)
-    z = sums(lifted, deep, how)
-    z = z.squeeze(-2) if x.ndim == 1 else z
-    return outcome(z.squeeze(-1) if w.ndim == 1 else z, bias, how)
+    sums = as_accumulator(accumulator)
+    if backward is None:
+        return make_how(left, right, result, left, result, sums)
+    gradient, back_sums = backward
+    gradient = get_format(gradient)
+    back = None if isinstance(gradient, BlockFormat) else gradient
+    return make_how(left, right, result, gradient, back, sums, as_accumulator(back_sums))
+
+
+@constant
+def _how_of(policy: Policy | str) -> How:
+    return how_of(get_policy(policy))
 
 
 def _check(w: torch.Tensor, b: torch.Tensor | None) -> None:
@@ -115,7 +121,7 @@ def linear(
     """
     check_tensor(x)
     _check(w, b)
-    return functions.linear(how_of(get_policy(policy)), x, w, b)
+    return functions.linear(_how_of(policy), x, w, b)
 
 
 def conv2d(
@@ -152,7 +158,7 @@ def conv2d(
     """
     check_tensor(x)
     _check(w, b)
-    how = how_of(get_policy(policy))
+    how = _how_of(policy)
     return functions.convolution(how, x, w, b, stride, padding, dilation, groups)
 
 
@@ -184,4 +190,4 @@ def attention(
     """
     for tensor in (q, k, v):
         check_tensor(tensor)
-    return functions.attention(how_of(get_policy(policy)), q, k, v, is_causal=causal)
+    return functions.attention(_how_of(policy), q, k, v, is_causal=causal)

@@ -45,6 +45,7 @@ _PRODUCTS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(
         (torch.addmm, torch.Tensor.addmm, torch.baddbmm, torch.Tensor.baddbmm), functions.addmm
     ),
+    **dict.fromkeys((torch.Tensor.addmm_, torch.Tensor.baddbmm_), functions.addmm_),
     torch.einsum: functions.einsum,
     functional.scaled_dot_product_attention: functions.attention,
     functional.multi_head_attention_forward: functions.multi_head_attention,
@@ -60,27 +61,33 @@ _PRODUCTS: dict[Any, Callable[..., Any]] = {
 _ROUNDED = {
     function: functions.rounding_after(function)
     for name in ("embedding", "layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm")
-    if (function := getattr(functional, name, None)) is not None
+    for home in (functional, torch)
+    if (function := getattr(home, name, None)) is not None
 }
 _HANDLERS: dict[Any, Callable[..., Any]] = {**_PRODUCTS, **_ROUNDED}
-_LEFT = {  # products that stay in float32 and are counted, by where torch keeps them
-    torch: (
-        "bilinear dot vdot inner outer ger mv addmv addr addbmm tensordot chain_matmul kron cdist"
-    ),
-    torch.Tensor: "dot vdot inner outer ger mv addmv addr addbmm",
-    functional: "bilinear embedding_bag pairwise_distance cosine_similarity",
-    torch.linalg: "multi_dot matmul vecdot inv solve cholesky qr svd eigh lstsq matrix_power",
-}
+_BOTH = (
+    "dot vdot inner outer ger mv addmv addr addbmm det logdet slogdet inverse pinverse qr svd cov "
+    "cholesky cholesky_solve cholesky_inverse triangular_solve lu_solve matrix_exp matrix_power "
+    "corrcoef smm sspaddmm hspmm istft stft "
+)
+_LEFT = (  # products that stay in float32 and are counted: where torch keeps them, and their names
+    (torch, "", f"{_BOTH} bilinear tensordot chain_matmul kron cdist conv_tbc convolution "),
+    (torch, "", "pca_lowrank svd_lowrank"),
+    (torch.Tensor, "", f"{_BOTH} addbmm_ addmv_ addr_"),
+    (functional, "", "bilinear embedding_bag pairwise_distance cosine_similarity"),
+    (torch.sparse, "sparse.", "mm addmm sampled_addmm"),
+    (torch.fft, "fft.", " ".join(n for n in dir(torch.fft) if n.endswith(("fft", "fft2", "fftn")))),
+    (torch.linalg, "linalg.", " ".join(n for n in dir(torch.linalg) if "norm" not in n)),
+)
 
 
 def _left_alone() -> dict[Any, str]:
-    found: dict[Any, str] = {}
-    for home, names in _LEFT.items():
-        for name in names.split():
-            function = getattr(home, name, None)
-            if function is not None:
-                found[function] = f"linalg.{name}" if home is torch.linalg else name
-    return found
+    return {
+        function: prefix + name
+        for home, prefix, names in _LEFT
+        for name in names.split()
+        if name[0].islower() and callable(function := getattr(home, name, None))
+    }
 
 
 _COUNTED = _left_alone()
@@ -97,10 +104,11 @@ class _Part:
         """Return the formats in words."""
         if self.how is None:
             return "float32, torch's own"
-        if self.how.is_blocked:
+        if self.policy.has_blocks or self.policy.weights is not None:
+            policy = self.policy
             return (
-                f"operands in {self.how.left} and {self.how.right}, gradients in "
-                f"{self.how.gradient}, sums in {self.policy.formats['accumulate']}"
+                f"operands in {policy.compute} and {policy.weights or policy.compute}, gradients "
+                f"in {policy.gradients}, sums in {policy.formats['accumulate']}"
             )
         formats = self.policy.formats
         order = self.policy.accumulator.order
@@ -140,10 +148,10 @@ class _Mode(TorchFunctionMode):
             return func(*args, **kwargs)
         _, part, left = _state.frames[-1]
         handler = _HANDLERS.get(func)
-        if part.how is None:
+        if part.how is None or _has_integers(args):
             return func(*args, **kwargs)
         if handler is not None and _is_real(args):
-            result = handler(part.how, *args, **kwargs)
+            result = _handled(handler, part.how, args, kwargs)
             if result is not None:
                 return result
         name = _COUNTED.get(func) or (getattr(func, "__name__", "") if handler else "")
@@ -153,7 +161,31 @@ class _Mode(TorchFunctionMode):
 
 
 def _is_real(args: Any) -> bool:
-    return not any(isinstance(x, torch.Tensor) and x.is_complex() for x in args)
+    tensors = (x for x in args if isinstance(x, torch.Tensor))
+    return not any(x.is_complex() or x.layout is not torch.strided for x in tensors)
+
+
+def _has_integers(args: Any) -> bool:
+    """Whether a function takes integers alone, which are not rounded."""
+    dtypes = [x.dtype for x in args if isinstance(x, torch.Tensor)]
+    return bool(dtypes) and not any(d.is_floating_point or d.is_complex for d in dtypes)
+
+
+def _handled(handler: Any, how: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Call what replaces a function; None for arguments that are torch's alone."""
+    if kwargs.get("out_dtype") is not None:
+        return None
+    out = kwargs.get("out")
+    if out is None:
+        return handler(how, *args, **kwargs)
+    if torch.is_grad_enabled() and any(
+        isinstance(x, torch.Tensor) and x.requires_grad for x in (*args, out)
+    ):
+        return None  # torch says that out= has no gradient
+    result = handler(how, *args, **{k: v for k, v in kwargs.items() if k != "out"})
+    if result is None:
+        return None
+    return out.resize_(result.shape).copy_(result)
 
 
 def _switch() -> None:
@@ -273,7 +305,8 @@ class Emulation:
         for name, inner in module.named_modules():
             if any(isinstance(h, _Hook) for h in inner._forward_pre_hooks.values()):
                 raise ValueError(
-                    f"{name or 'the module'} is emulated already; call remove() of its handle first"
+                    f"{name or 'the module'} is emulated already; call remove() of its handle "
+                    "first, or, if it is a copy of an emulated module, copy that before emulate"
                 )
         base, parts = _Part(policy), {key: _Part(each) for key, each in rules.items()}
         self._base, self._left, self._handles = base, Counter[str](), list[Any]()
@@ -318,14 +351,11 @@ class Emulation:
     def __repr__(self) -> str:
         base = self._base.policy.name or self._base.describe()
         lines = [f"emulating {base}"]
-        width = max((len(name) for name, *_ in self._parts), default=0)
-        for name, inner, part in self._parts:
-            if next(inner.children(), None) is None or isinstance(
-                inner, torch.nn.MultiheadAttention
-            ):
-                label = name or "(itself)"
-                kind = type(inner).__name__
-                lines.append(f"  {label:{width}}  {kind}: {_what(inner, part)}")
+        own = [each for each in self._parts if each[0]] or self._parts
+        width = max(len(name) for name, *_ in own)
+        for name, inner, part in own:
+            label = name or "(itself)"
+            lines.append(f"  {label:{width}}  {type(inner).__name__}: {_what(inner, part)}")
         if self._left:
             counts = ", ".join(f"{name} {n} times" for name, n in sorted(self._left.items()))
             lines.append(f"left in float32: {counts}")
@@ -333,8 +363,18 @@ class Emulation:
         return "\n".join(lines)
 
 
+_nn = torch.nn
+_LEFT_MODULES = (_nn.Bilinear, _nn.EmbeddingBag, _nn.CosineSimilarity, _nn.PairwiseDistance)
+_NORMS = (_nn.LayerNorm, _nn.RMSNorm, _nn.GroupNorm, _nn.modules.batchnorm._NormBase)
+
+
 def _what(inner: torch.nn.Module, part: _Part) -> str:
-    if not list(inner.parameters(recurse=False)) and not list(inner.children()):
+    """Return in words what is computed in a module itself."""
+    if part.how is not None and isinstance(inner, _LEFT_MODULES):
+        return "float32 (left to torch)"
+    has_parts = next(inner.parameters(recurse=False), None) is not None or inner._modules
+    is_torchs = type(inner).__module__.startswith("torch.nn.modules.")
+    if is_torchs and not has_parts and not isinstance(inner, _NORMS):
         return "float32 (nothing is multiplied)"
     return part.describe()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ def linear(how: How, input: Tensor, weight: Tensor, bias: Tensor | None = None) 
     """Return x · Wᵀ + b along the last axis."""
     x, w = operand(input, how.left, how), operand(weight, how.right, how)
     b = None if bias is None else operand(bias, how.right, how)
-    z = sums(x.reshape(-1, x.shape[-1]), w.t(), how)
+    z = sums(x.flatten(0, -2) if x.ndim > 1 else x[None], w.t(), how)
     y = outcome(z, b, how)
     return y.reshape(*input.shape[:-1], weight.shape[0])
 
@@ -58,13 +59,20 @@ def addmm(
     return outcome(z + (added if beta == 1 else beta * added), None, how)
 
 
+def addmm_(how: How, input: Tensor, *matrices: Tensor, **factors: float) -> Tensor:  # noqa: A002
+    """Do the same in place."""
+    return input.copy_(addmm(how, input, *matrices, **factors))
+
+
 def einsum(how: How, equation: str, *operands: Any) -> Tensor | None:
     """Contract operands two by two, from the left; None for what is no such product."""
     tensors = list(
         operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
     )
-    if not isinstance(equation, str) or "." in equation or len(tensors) < 2:
+    if not isinstance(equation, str) or len(tensors) < 2:
         return None
+    if "..." in equation:
+        equation, tensors = _without_ellipsis(equation, tensors)
     left, _, result = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if "->" not in equation:
@@ -80,6 +88,32 @@ def einsum(how: How, equation: str, *operands: Any) -> Tensor | None:
         tensor = tensor.sum([i for i, c in enumerate(term) if c not in result])
         term = "".join(c for c in term if c in result)
     return tensor.permute([term.index(c) for c in result])
+
+
+def _without_ellipsis(equation: str, tensors: list[Tensor]) -> tuple[str, list[Tensor]]:
+    """Spell the axes of an ellipsis with letters that are free, after broadcasting them."""
+    left, arrow, result = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    counts = [
+        t.ndim - len(term.replace("...", "")) if "..." in term else 0
+        for term, t in zip(terms, tensors, strict=True)
+    ]
+    letters = [c for c in string.ascii_letters if c not in equation][: max(counts)]
+    shapes, starts = [], []
+    for term, t, count in zip(terms, tensors, counts, strict=True):
+        starts.append(max(term.find("..."), 0))
+        shapes.append(t.shape[starts[-1] : starts[-1] + count])
+    common = torch.broadcast_shapes(*shapes)
+    spelled, wide = [], []
+    for term, t, count, start in zip(terms, tensors, counts, starts, strict=True):
+        own = common[len(common) - count :]
+        wide.append(t.expand(*t.shape[:start], *own, *t.shape[start + count :]))
+        spelled.append(term.replace("...", "".join(letters[len(letters) - count :])))
+    named = "".join(letters)
+    if not arrow:
+        single = sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1)
+        return f"{','.join(spelled)}->{named}{''.join(single)}", wide
+    return f"{','.join(spelled)}->{result.replace('...', named)}", wide
 
 
 def _contract(
@@ -110,6 +144,15 @@ def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
     return values * axes if len(values) == 1 else values
 
 
+def _layout(*tensors: Tensor) -> torch.memory_format:
+    """Return the memory format of a convolution's result: channels last where an operand has it."""
+    for x in tensors:
+        last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
+        if last and x.is_contiguous(memory_format=last) and not x.is_contiguous():
+            return last
+    return torch.contiguous_format
+
+
 def convolution(
     how: How,
     input: Tensor,  # noqa: A002
@@ -135,7 +178,7 @@ def convolution(
     else:
         sides = [(p, p) for p in _per_axis(0 if padding == "valid" else padding, axes)]
     x = functional.pad(x, [n for side in reversed(sides) for n in side])
-    return _windowed(how, x, w, b, stride, dilation, groups)
+    return _windowed(how, x, w, b, stride, dilation, groups, _layout(input, weight))
 
 
 def _windowed(
@@ -146,6 +189,7 @@ def _windowed(
     stride: tuple[int, ...],
     dilation: tuple[int, ...],
     groups: int,
+    layout: torch.memory_format,
 ) -> Tensor:
     kernel = w.shape[2:]
     shape = [
@@ -165,7 +209,7 @@ def _windowed(
     columns = columns.permute(1, 2, 0, 3).flatten(2)  # (groups, terms, N · places)
     rows = w.reshape(groups, w.shape[0] // groups, -1)
     z = sums(rows, columns, how)
-    z = z.reshape(w.shape[0], n, *shape).transpose(0, 1)
+    z = z.reshape(w.shape[0], n, *shape).transpose(0, 1).contiguous(memory_format=layout)
     return outcome(z, b, how, dim=1)
 
 
@@ -200,7 +244,8 @@ def transposed_convolution(
     inputs, outputs = weight.shape[0] // groups, weight.shape[1]
     turned = w.flip(list(range(2, w.ndim))).reshape(groups, inputs, outputs, *weight.shape[2:])
     turned = turned.transpose(1, 2).reshape(groups * outputs, inputs, *weight.shape[2:])
-    return _windowed(how, spread, turned, b, (1,) * axes, dilation, groups)
+    layout = _layout(input, weight)
+    return _windowed(how, spread, turned, b, (1,) * axes, dilation, groups, layout)
 
 
 # Attention -----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Every product is made of three: `operand` rounds what goes in and the gradient t
 `sums` multiplies, and `outcome` adds a bias, rounds, and rounds the gradient that arrives. So a
 linear layer is y = ○compute(Σ x·W + b), and from g = ○gradients(arriving gradient) come
 dx = ○gradients(Σ g·W), dW = ○gradients(Σ gᵀ·x) and db = ○gradients(Σ g): `lowprec.train`'s rule.
+Functions take plain values, so that every kind of tracing takes them; gradients are products again.
 """
 
 from __future__ import annotations
@@ -14,131 +15,227 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
 from lowprec.accumulation import Accumulator, matmul
 from lowprec.blocks import BlockFormat
 from lowprec.formats import Format, float32, named_formats
-from lowprec.torch import operators
-from lowprec.torch.cpu import as_array, as_it_lies
-from lowprec.torch.door import round_to
+from lowprec.rounding import Overflow, Rounding
+from lowprec.torch import blocks, operators
+from lowprec.torch.cpu import as_array, as_it_lies, round_tensor
+from lowprec.torch.gradients import is_plain
+from lowprec.torch.requests import constant, spell_request
+from lowprec.train.layers.layer import column_sums
 from lowprec.train.numerics import numerics_of
 
 if TYPE_CHECKING:
-    from lowprec.rounding import RoundingLike
     from lowprec.train.policy import Policy
 
 AnyFormat = Format | BlockFormat
 
 
+class Factor(NamedTuple):
+    """A factor of a product, or the gradient that its backward products multiply."""
+
+    rounded: str = ""  # the request by which its elements are rounded first; empty: by none
+    blocks: str = ""  # the block format that it is quantized to along the axis that is summed
+    rounding: str = "ties_to_even"  # of block formats
+    values: str = "float32"  # the format whose values it then has
+
+
+class Sums(NamedTuple):
+    """How products are summed."""
+
+    spelled: str
+    draws: bool  # whether random bits
+
+
 class How(NamedTuple):
-    """What a product does: the formats of its operands, its result and gradients, and its sums."""
+    """What a product does: to its operands, its result and gradients, and how it sums."""
 
-    left: AnyFormat
-    right: AnyFormat
-    result: AnyFormat | None
-    gradient: AnyFormat
-    gradient_result: AnyFormat | None
-    sums: Accumulator
-    gradient_sums: Accumulator
-    scaled: Policy | None = None  # rounds tensors under scales of their own
-    gradient_rounding: RoundingLike = "ties_to_even"  # of block formats
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether operands are quantized along the axis that is summed."""
-        return any(isinstance(f, BlockFormat) for f in (self.left, self.right, self.gradient))
+    left: Factor
+    right: Factor
+    result: str
+    gradient: Factor
+    gradient_result: str
+    sums: Sums
+    gradient_sums: Sums
+    scaled: str = ""  # the policy that rounds tensors under scales of their own
 
 
+_POLICIES: dict[str, Policy] = {}
+_SUMS: dict[str, Accumulator] = {}
+
+
+@constant
+@functools.lru_cache(256)
 def how_of(policy: Policy) -> How:
     """Return what a policy's products do."""
     compute: Any = policy.compute
     gradient: Any = policy.gradients
-    sums = policy.accumulator
+    weights: Any = compute if policy.weights is None else policy.weights
+    rounding = "stochastic" if policy.gradient_rounding == "stochastic" else "ties_to_even"
     between = None if isinstance(compute, BlockFormat) else compute
     back = None if isinstance(gradient, BlockFormat) else gradient
-    scaled = policy if policy.tensor_scales else None
-    weights: Any = compute if policy.weights is None else policy.weights
-    rounding: RoundingLike = (
-        "stochastic" if policy.gradient_rounding == "stochastic" else "ties_to_even"
+    how = make_how(compute, weights, between, gradient, back, policy.accumulator, rounding=rounding)
+    if not policy.tensor_scales:
+        return how
+    spelled = repr(policy)
+    _POLICIES.setdefault(spelled, policy)
+    # under a scale of its own a tensor exceeds its format
+    left, right = how.left._replace(values="float32"), how.right._replace(values="float32")
+    gradient = how.gradient._replace(values="float32")
+    return how._replace(left=left, right=right, gradient=gradient, scaled=spelled)
+
+
+def make_how(
+    left: AnyFormat,
+    right: AnyFormat,
+    result: AnyFormat | None,
+    gradient: AnyFormat,
+    gradient_result: AnyFormat | None,
+    sums: Accumulator,
+    gradient_sums: Accumulator | None = None,
+    rounding: str = "ties_to_even",
+) -> How:
+    """Return what a product does, from formats and accumulators."""
+    how = _spell_sums(sums)
+    return How(
+        _factor(left),
+        _factor(right),
+        _request(result),
+        _factor(gradient, rounding),
+        _request(gradient_result),
+        how,
+        how if gradient_sums is None else _spell_sums(gradient_sums),
     )
-    return How(compute, weights, between, gradient, back, sums, sums, scaled, rounding)
+
+
+def _factor(fmt: AnyFormat, rounding: str = "ties_to_even") -> Factor:
+    if isinstance(fmt, BlockFormat):
+        blocks.block_format(fmt)  # kept for the operators
+        return Factor(blocks=repr(fmt), rounding=rounding)
+    # NaN passes where a format has none
+    is_known = fmt.has_nan and named_formats().get(fmt.name) == fmt
+    return Factor(_request(fmt), values=fmt.name if is_known else "float32")
+
+
+def _request(fmt: AnyFormat | None) -> str:
+    if fmt is None or fmt == float32:
+        return ""
+    if isinstance(fmt, BlockFormat):
+        raise ValueError(
+            f"a result is rounded element by element, and {fmt} is a block format; use "
+            f"lowprec.torch.round_to(result, {str(fmt)!r}) afterwards"
+        )
+    return spell_request(fmt, Rounding.TIES_TO_EVEN, Overflow.IEEE, None)
+
+
+def _spell_sums(sums: Accumulator) -> Sums:
+    text = repr(sums)
+    _SUMS.setdefault(text, sums)
+    return Sums(text, sums.rng is None and _is_stochastic(sums))
+
+
+def _is_stochastic(how: Accumulator) -> bool:
+    inner = how.inner
+    return bool(getattr(how.rounding, "is_stochastic", False)) or (
+        isinstance(inner, Accumulator) and _is_stochastic(inner)
+    )
 
 
 # Rounding ------------------------------------------------------------------------------------
 
 
-def _rounded(x: torch.Tensor, fmt: AnyFormat | None, how: How, is_gradient: bool) -> torch.Tensor:
-    """Round a tensor where its format is not a block format; those are for the sums to see."""
-    x = x.detach().to(torch.float32)
-    if fmt is None or isinstance(fmt, BlockFormat) or fmt == float32:
-        return x
-    if how.scaled is None:
-        return round_to(x, fmt)
-    if _has_no_numbers(x):
-        return torch.empty_like(x)
-    numerics = numerics_of(how.scaled)
-    rounding = numerics.gradient if is_gradient else numerics.compute
-    return torch.from_numpy(np.array(rounding(as_array(x))).reshape(x.shape))
+def _rounded(x: torch.Tensor, request: str, scaled: str, is_gradient: bool) -> torch.Tensor:
+    """Return float32: rounded where a request or a policy says how."""
+    if not request:
+        return x.to(torch.float32)
+    if scaled:
+        result: torch.Tensor = _round_scaled(x, scaled, is_gradient)
+        return result
+    if is_plain(x):
+        return round_tensor(x, request, torch.float32, 0)
+    return operators.round_to(x, request, torch.float32)
 
 
-def _has_no_numbers(x: torch.Tensor) -> bool:
-    """Whether a tensor is a shape alone: on the meta device, or fake."""
-    return x.is_meta or isinstance(x, FakeTensor)
+class _RoundBothWays(torch.autograd.Function):
+    """Rounding of a tensor, and of its gradient."""
 
-
-class _Operand(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, fmt: Any, how: How) -> torch.Tensor:
-        ctx.how, ctx.dtype = how, x.dtype
-        y = _rounded(x, fmt, how, is_gradient=False)
-        return y.view_as(y)
+    generate_vmap_rule = True
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def forward(
+        x: torch.Tensor, forth: str, back: str, scaled: str, is_gradient: bool
+    ) -> torch.Tensor:
+        y = _rounded(x, forth, scaled, is_gradient)
+        return y.view_as(y) if y is x else y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, _, ctx.back, ctx.scaled, _ = inputs
+        ctx.dtype = x.dtype
+
+    @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> Any:
-        rounded = _rounded(g, ctx.how.gradient_result, ctx.how, is_gradient=True)
-        return rounded.to(ctx.dtype), None, None
+        g = _RoundBothWays.apply(g, ctx.back, "", ctx.scaled, True)
+        return g.to(ctx.dtype), None, None, None, None
 
 
-class _Outcome(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: torch.Tensor, bias: Any, dim: int, how: How) -> torch.Tensor:
-        ctx.how, ctx.dim, ctx.has_bias = how, dim, bias is not None
-        if bias is not None:
-            shape = [1] * z.ndim
-            shape[dim] = -1
-            z = z + bias.view(shape)
-        return _rounded(z, how.result, how, is_gradient=False)
+class _AddBias(torch.autograd.Function):
+    """A float32 sum with a bias along an axis, whose gradient is summed as training does."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def forward(z: torch.Tensor, bias: torch.Tensor, dim: int) -> torch.Tensor:
+        shape = [1] * z.ndim
+        shape[dim] = -1
+        return z + bias.view(shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        _, _, ctx.dim = inputs
+
+    @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> Any:
-        is_plain = not isinstance(ctx.how.gradient, BlockFormat)
-        if is_plain:
-            g = _rounded(g, ctx.how.gradient, ctx.how, is_gradient=True)
-        db = None
-        if ctx.has_bias and ctx.needs_input_grad[1]:
-            rows = g.movedim(ctx.dim, -1).reshape(-1, g.shape[ctx.dim])
-            db = rows[0] if _has_no_numbers(g) else torch.from_numpy(_column_sums(as_array(rows)))
-        return g, db, None, None
+        return g, _SumColumns.apply(g, ctx.dim) if ctx.needs_input_grad[1] else None, None
 
 
-def _column_sums(g: Any) -> Any:
-    from lowprec.train.layers.layer import column_sums
+class _SumColumns(torch.autograd.Function):
+    """Sums over all axes but one, as training forms them."""
 
-    return np.asarray(column_sums(g))
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(g: torch.Tensor, dim: int) -> torch.Tensor:
+        columns: torch.Tensor = _sum_columns(g, dim)
+        return columns
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.shape, ctx.dim = inputs[0].shape, inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> Any:
+        shape = [1] * len(ctx.shape)
+        shape[ctx.dim] = -1
+        return g.view(shape).expand(ctx.shape), None
 
 
-def operand(x: torch.Tensor, fmt: AnyFormat, how: How) -> torch.Tensor:
+def operand(x: torch.Tensor, factor: Factor, how: How) -> torch.Tensor:
     """Round what goes into a product, and the gradient that comes out of it."""
-    rounded: torch.Tensor = _Operand.apply(x, fmt, how)
+    rounded: torch.Tensor = _RoundBothWays.apply(
+        x, factor.rounded, how.gradient_result, how.scaled, False
+    )
     return rounded
 
 
 def outcome(z: torch.Tensor, bias: torch.Tensor | None, how: How, dim: int = -1) -> torch.Tensor:
     """Add a bias along an axis in float32, round once, and round the gradient that arrives."""
-    rounded: torch.Tensor = _Outcome.apply(z, bias, dim, how)
+    z = z if bias is None else _AddBias.apply(z, bias, dim)
+    rounded: torch.Tensor = _RoundBothWays.apply(
+        z, how.result, how.gradient.rounded, how.scaled, False
+    )
     return rounded
 
 
@@ -147,31 +244,57 @@ def rounded_both_ways(x: torch.Tensor, how: How) -> torch.Tensor:
     return outcome(x, None, how)
 
 
-# Sums ----------------------------------------------------------------------------------------
-
-_KNOWN: dict[str, Accumulator] = {}
+# Operators -----------------------------------------------------------------------------------
 
 
-@functools.lru_cache(256)
-def _spell(sums: Accumulator) -> str:
-    text = repr(sums)
-    _KNOWN.setdefault(text, sums)
-    return text
+def _one_by_one(operator: Any) -> Any:
+    """Return the rule of vmap that calls an operator for each example."""
+
+    def run(info: Any, in_dims: Any, x: torch.Tensor, *how: Any) -> Any:
+        return torch.stack([operator(one, *how) for one in x.movedim(in_dims[0], 0)]), 0
+
+    return run
 
 
-def _multiply(a: torch.Tensor, b: torch.Tensor, left: str, right: str, sums: str) -> torch.Tensor:
-    how = _KNOWN[sums]
-    if how.rng is None and _is_stochastic(how):
-        how = dataclasses.replace(how, rng=operators.draw())
+def _scaled_rounding(x: torch.Tensor, policy: str, is_gradient: bool) -> torch.Tensor:
+    numerics = numerics_of(_POLICIES[policy])
+    rounding = numerics.gradient if is_gradient else numerics.compute
+    array = np.ascontiguousarray(as_array(x), np.float32)
+    return torch.from_numpy(np.array(rounding(array)).reshape(x.shape))
+
+
+operators.define("round_scaled(Tensor x, str policy, bool is_gradient) -> Tensor")
+operators.implement("round_scaled", _scaled_rounding, "CPU")
+operators.register_fake("round_scaled", lambda x, *how: x.new_empty(x.shape, dtype=torch.float32))
+_round_scaled = torch.ops.lowprec.round_scaled.default
+operators.register_vmap("round_scaled", _one_by_one(_round_scaled))
+
+
+def _columns_summed(g: torch.Tensor, dim: int) -> torch.Tensor:
+    rows = g.movedim(dim, -1).flatten(0, -2) if g.ndim > 1 else g[None]
+    return torch.from_numpy(np.asarray(column_sums(as_array(rows))))
+
+
+operators.define("sum_columns(Tensor g, int dim) -> Tensor")
+operators.implement("sum_columns", _columns_summed, "CPU")
+operators.register_fake("sum_columns", lambda g, dim: g.new_empty((g.shape[dim],)))
+_sum_columns = torch.ops.lowprec.sum_columns.default
+operators.register_vmap("sum_columns", _one_by_one(_sum_columns))
+
+
+def _multiply(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    left: str,
+    right: str,
+    sums: str,
+    key: torch.Tensor | None = None,
+) -> torch.Tensor:
+    how = _SUMS[sums]
+    if key is not None:
+        how = dataclasses.replace(how, rng=operators.as_key(key))
     product = matmul(as_it_lies(a), as_it_lies(b), inputs=(left, right), accumulator=how)
     return torch.from_numpy(np.ascontiguousarray(product, np.float32))
-
-
-def _is_stochastic(how: Accumulator) -> bool:
-    inner = how.inner
-    return bool(getattr(how.rounding, "is_stochastic", False)) or (
-        isinstance(inner, Accumulator) and _is_stochastic(inner)
-    )
 
 
 def _multiply_elsewhere(a: torch.Tensor, *how: Any) -> torch.Tensor:
@@ -185,7 +308,9 @@ def _multiply_fake(a: torch.Tensor, b: torch.Tensor, *how: Any) -> torch.Tensor:
     return a.new_empty((*shape, a.shape[-2], b.shape[-1]), dtype=torch.float32)
 
 
-operators.define("matmul(Tensor a, Tensor b, str left, str right, str sums) -> Tensor")
+operators.define(
+    "matmul(Tensor a, Tensor b, str left, str right, str sums, Tensor? key=None) -> Tensor"
+)
 operators.implement("matmul", _multiply, "CPU")
 operators.implement("matmul", _multiply_elsewhere, *operators.ACCELERATORS)
 operators.register_fake("matmul", _multiply_fake)
@@ -193,7 +318,8 @@ _operator = torch.ops.lowprec.matmul.default
 
 
 def _context(ctx: Any, inputs: Any, output: Any) -> None:
-    a, b, *ctx.how = inputs
+    a, b, *ctx.how, key = inputs
+    ctx.draws = key is not None
     ctx.save_for_backward(a, b)
 
 
@@ -201,11 +327,16 @@ def _gradients(ctx: Any, g: torch.Tensor) -> Any:
     """Return the gradients of both matrices: products of the same inputs and sums."""
     (a, b), (left, right, sums) = ctx.saved_tensors, ctx.how
     da = db = None
+
+    def product(x: torch.Tensor, y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        z = _operator(x, y, left, right, sums, operators.draw_key() if ctx.draws else None)
+        return z.sum_to_size(like.shape).to(like.dtype)
+
     if ctx.needs_input_grad[0]:
-        da = _operator(g, b.mT, left, right, sums).sum_to_size(a.shape).to(a.dtype)
+        da = product(g, b.mT, a)
     if ctx.needs_input_grad[1]:
-        db = _operator(a.mT, g, left, right, sums).sum_to_size(b.shape).to(b.dtype)
-    return da, db, None, None, None
+        db = product(a.mT, g, b)
+    return da, db, None, None, None, None
 
 
 def _batch(info: Any, in_dims: Any, a: torch.Tensor, b: torch.Tensor, *how: Any) -> Any:
@@ -222,55 +353,70 @@ operators.register_gradient("matmul", _gradients, _context)
 operators.register_vmap("matmul", _batch)
 
 
+# Sums ----------------------------------------------------------------------------------------
+
+
+class _Product(NamedTuple):
+    """What `_Sums` takes beside its matrices: the words of three factors and two kinds of sums."""
+
+    left: Factor
+    right: Factor
+    gradient: Factor
+    sums: Sums
+    gradient_sums: Sums
+
+    def flat(self) -> tuple[Any, ...]:
+        """Return plain values."""
+        return (*self.left, *self.right, *self.gradient, *self.sums, *self.gradient_sums)
+
+    @classmethod
+    def read(cls, words: Any) -> _Product:
+        """Read what `flat` returned."""
+        left, right, gradient = (Factor(*words[i : i + 4]) for i in (0, 4, 8))
+        return cls(left, right, gradient, Sums(*words[12:14]), Sums(*words[14:]))
+
+
 class _Sums(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, how: How) -> torch.Tensor:
-        ctx.how = how
-        ctx.save_for_backward(a, b)
-        left, right = _quantized(a, how.left, -1, how), _quantized(b, how.right, -2, how)
-        return _multiplied(left, right, how.sums)
+    generate_vmap_rule = True
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def forward(a: torch.Tensor, b: torch.Tensor, words: tuple[Any, ...]) -> torch.Tensor:
+        how = _Product.read(words)
+        left, right = _quantized(a, how.left, -1), _quantized(b, how.right, -2)
+        key = operators.draw_key() if how.sums.draws else None
+        arguments = (left, right, how.left.values, how.right.values, how.sums.spelled, key)
+        if is_plain(a) and is_plain(b):
+            return _multiply(*arguments)
+        product: torch.Tensor = _operator(*arguments)
+        return product
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        a, b, ctx.words = inputs
+        ctx.save_for_backward(a, b)
+
+    @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> Any:
-        (a, b), how = ctx.saved_tensors, ctx.how
-        da = db = None
-        sums, rounding = how.gradient_sums, how.gradient_rounding
+        (a, b), how = ctx.saved_tensors, _Product.read(ctx.words)
+        back, da, db = how._replace(sums=how.gradient_sums), None, None
         if ctx.needs_input_grad[0]:
-            left = _quantized(g, how.gradient, -1, how, rounding)
-            right = _quantized(b.mT, how.right, -2, how)
-            da = _multiplied(left, right, sums).sum_to_size(a.shape)
+            words = back._replace(left=how.gradient).flat()
+            da = _Sums.apply(g, b.mT, words).sum_to_size(a.shape)
         if ctx.needs_input_grad[1]:
-            left = _quantized(a.mT, how.left, -1, how)
-            right = _quantized(g, how.gradient, -2, how, rounding)
-            db = _multiplied(left, right, sums).sum_to_size(b.shape)
+            words = back._replace(right=how.gradient).flat()
+            db = _Sums.apply(a.mT, g, words).sum_to_size(b.shape)
         return da, db, None
 
 
-Quantized = tuple[torch.Tensor, str]
-
-
-def _multiplied(a: Quantized, b: Quantized, sums: Accumulator) -> torch.Tensor:
-    return _operator(a[0], b[0], a[1], b[1], _spell(sums))
-
-
-def _quantized(
-    x: torch.Tensor,
-    fmt: AnyFormat,
-    axis: int,
-    how: How,
-    rounding: RoundingLike = "ties_to_even",
-) -> Quantized:
-    """Return an operand, in a block format along the axis that is summed, and its format's name."""
-    if isinstance(fmt, BlockFormat):
-        rounded = round_to(x, fmt, axis=-1 if fmt.is_tiled else axis, rounding=rounding)
-        return rounded, "float32"
-    # under a scale of its own a tensor exceeds its format; NaN passes where that has none
-    keeps = how.scaled is None and fmt.has_nan and named_formats().get(fmt.name) == fmt
-    return x, fmt.name if keeps else "float32"
+def _quantized(x: torch.Tensor, factor: Factor, axis: int) -> torch.Tensor:
+    """Return an operand, in a block format along the axis that is summed."""
+    if not factor.blocks:
+        return x
+    return blocks.round_along(x, factor.blocks, axis, factor.rounding)
 
 
 def sums(a: torch.Tensor, b: torch.Tensor, how: How) -> torch.Tensor:
     """Multiply matrices or stacks of them; operands are rounded already."""
-    product: torch.Tensor = _Sums.apply(a, b, how)
+    words = _Product(how.left, how.right, how.gradient, how.sums, how.gradient_sums).flat()
+    product: torch.Tensor = _Sums.apply(a, b, words)
     return product

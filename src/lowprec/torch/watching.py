@@ -88,7 +88,7 @@ class Watching:
         evaluates: bool,
     ) -> None:
         self.recorder, self._evaluates = recorder, evaluates
-        self._depth, self._records, self._handles = 0, False, list[Any]()
+        self._running, self._records, self._handles = list[int](), False, list[Any]()
         names = {_plain_name(name): parameter for name, parameter in module.named_parameters()}
         self.steps = FollowedSteps(
             recorder, {p: name for name, p in names.items()}, optimizer, scaler
@@ -96,13 +96,7 @@ class Watching:
         self.seen: set[str] = set()
         self.place = observing.register(self)
         self._note_compiled(module)
-        self.leaves = [
-            (name, m)
-            for name, m in ((_plain_name(n), m) for n, m in module.named_modules())
-            if isinstance(m, _OUTER) or next(m.children(), None) is None
-        ]
-        inside = [n + "." for n, m in self.leaves if isinstance(m, _OUTER)]
-        self.leaves = [(n, m) for n, m in self.leaves if not n.startswith(tuple(inside))]
+        self.leaves = _leaves(module)
         me = weakref.ref(self)
         for m in module.modules():
             self._handles.append(m.register_forward_pre_hook(_Entering(me)))
@@ -118,8 +112,8 @@ class Watching:
 
     def enter(self, module: torch.nn.Module) -> None:
         """Note that a module begins; the outermost decides whether the pass is recorded."""
-        self._depth += 1
-        if self._depth > 1:
+        self._running.append(id(module))
+        if len(self._running) > 1:
             return
         self._records = False
         if torch._C._current_graph_task_id() != -1 or not self.steps.is_due:
@@ -129,10 +123,12 @@ class Watching:
             self.steps.learn_autocast()
             self._records = True
 
-    def leave(self) -> None:
-        """Note that a module has ended, by an error too."""
-        self._depth -= 1
-        if self._depth == 0 and self._records:
+    def leave(self, module: torch.nn.Module) -> None:
+        """Note that a module has ended, by an error too; one before it began counts as nothing."""
+        if self._running[-1:] != [id(module)]:
+            return
+        self._running.pop()
+        if not self._running and self._records:
             self._records = False
             self.steps.tell()
 
@@ -205,6 +201,22 @@ class Watching:
         return "\n".join(lines)
 
 
+def _leaves(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    """Return the modules that compute, each once: the innermost, but for parts of a parameter."""
+    found: dict[torch.nn.Module, str] = {}
+
+    def walk(m: torch.nn.Module, name: str) -> None:
+        parts = {key: part for key, part in m.named_children() if key != "parametrizations"}
+        if isinstance(m, _OUTER) or not parts:
+            found.setdefault(m, _plain_name(name))
+            return
+        for key, part in parts.items():
+            walk(part, f"{name}.{key}" if name else key)
+
+    walk(module, "")
+    return [(name, m) for m, name in found.items()]
+
+
 def _plain_name(name: str) -> str:
     """Return a name without what torch.compile puts into it."""
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
@@ -245,7 +257,7 @@ class _Leaving(_Hook):
             return
         watching = self.me()
         if watching is not None:
-            watching.leave()
+            watching.leave(module)
 
 
 class _Leaf(_Hook):
