@@ -249,6 +249,12 @@ class Lanes:
     def __truediv__(self, other: Lanes | float) -> Lanes:
         return self._binary("fdiv", other)
 
+    def __floordiv__(self, other: Lanes | int) -> Lanes:
+        return self._binary("udiv", other)
+
+    def __mod__(self, other: Lanes | int) -> Lanes:
+        return self._binary("urem", other)
+
     def __and__(self, other: Lanes | int) -> Lanes:
         return self._binary("and_", other)
 

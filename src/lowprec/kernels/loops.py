@@ -6,10 +6,11 @@ remainder one by one with the scalar form of the same rule. Input and output may
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -29,14 +30,15 @@ from lowprec.kernels.compiler import (
     types,
     undisturbed,
 )
-from lowprec.kernels.lanes import Lanes
+from lowprec.kernels.lanes import Lanes, minimum, select
 from lowprec.kernels.magnitudes import Constants, Plan
 from lowprec.kernels.philox import LANES, block_bits, element_bits
 from lowprec.kernels.rules import convert, decode
 from lowprec.kernels.threads import thread_count
 
-#: compile flags of every kernel; fastmath stays off because it loses NaN and -0
-kernel = functools.partial(numba.njit, nogil=True, error_model="numpy")
+#: compile flags of every kernel; fastmath stays off because it loses NaN and -0, and a second
+#: wrapper, for callers in C, would take a tenth of the time to compile
+kernel = functools.partial(numba.njit, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 
 _CACHE_LINE = 64  # bytes
 _STREAMING_FROM = 48 << 20  # bytes read and written: more than most caches hold
@@ -153,7 +155,8 @@ class Elements:
 
     def __init__(self, context: Any, builder: Any, kind: Any, array: Any) -> None:
         self.builder, self.kind = builder, kind
-        self.data = context.make_array(kind)(context, builder, array).data
+        struct = context.make_array(kind)(context, builder, array)
+        self.data, self.size = struct.data, Lanes(builder, struct.nitems)
 
     def _pointer(self, index: Any, count: int) -> Any:
         address = self.builder.gep(self.data, [index])
@@ -191,10 +194,9 @@ class Elements:
             stored.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
 
 
-def apply_plan(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -> Lanes:
-    """Return what a plan makes of lanes; `fields` is the tuple of `load_constants`."""
-    scalars = [Lanes(x.builder, v) for v in cgutils.unpack_tuple(x.builder, fields, _FIELDS)]
-    c = Constants(*(scalar.resized(plan.word).splat(x.count) for scalar in scalars))
+def apply_plan(x: Lanes, plan: Plan, fields: list[Any], random: Lanes | None = None) -> Lanes:
+    """Return what a plan makes of lanes; `fields` are the values of `read_constants`."""
+    c = Constants(*(Lanes(x.builder, v).resized(plan.word).splat(x.count) for v in fields))
     if plan.mode == "decode":
         return decode(x, plan, c)
     R = c.emin  # a deterministic mode looks at no random bits
@@ -204,25 +206,22 @@ def apply_plan(x: Lanes, plan: Plan, fields: Any, random: Lanes | None = None) -
     return y if plan.is_encoding else y.float_resized(64 if plan.target == "float64" else 32)
 
 
-def constants_loader(count: int) -> Any:
-    """Return what reads an array of so many constants into a tuple, for loops to call."""
-    result = types.UniTuple(types.uint64, count)
-
-    @intrinsic
-    def load_constants(_: Any, array: Any) -> Any:
-        """Read constants into a tuple: registers, which no store can change."""
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            data = context.make_array(signature.args[0])(context, builder, args[0]).data
-            addresses = [cgutils.gep_inbounds(builder, data, field) for field in range(count)]
-            return context.make_tuple(builder, result, [builder.load(a) for a in addresses])
-
-        return result(array), generate
-
-    return load_constants
+def read_constants(context: Any, builder: Any, kind: Any, array: Any, count: int) -> list[Any]:
+    """Read so many constants from an array: registers, which no store can change."""
+    data = context.make_array(kind)(context, builder, array).data
+    return [builder.load(cgutils.gep_inbounds(builder, data, field)) for field in range(count)]
 
 
-load_constants = constants_loader(_FIELDS)
+@intrinsic
+def load_constants(_: Any, array: Any) -> Any:
+    """Return the tuple of what `read_constants` reads, for loops to call."""
+    result = types.UniTuple(types.uint64, _FIELDS)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        fields = read_constants(context, builder, signature.args[0], args[0], _FIELDS)
+        return context.make_tuple(builder, result, fields)
+
+    return result(array), generate
 
 
 @intrinsic(prefer_literal=True)
@@ -235,8 +234,8 @@ def apply_rule(_: Any, x: Any, out: Any, i: Any, constants: Any, plan: Any, coun
         target = Elements(context, builder, signature.args[1], args[1])
         if lanes > 1:
             source.prefetch(args[2], lanes)
-        result = apply_plan(source.load(args[2], lanes), work, args[3])
-        target.store(result, args[2], bool(work.streaming))
+        fields = cgutils.unpack_tuple(builder, args[3], _FIELDS)
+        target.store(apply_plan(source.load(args[2], lanes), work, fields), args[2])
         return context.get_dummy_value()
 
     return types.void(x, out, i, constants, plan, count), generate
@@ -293,39 +292,9 @@ def _swap_fpcr(builder: Any, state: Any) -> Any:
     return before
 
 
-@intrinsic
-def finish_stores(_: Any) -> Any:
-    """Let other threads see results that were written past the caches."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@intrinsic(prefer_literal=True)
-def apply_random_rule(
-    _: Any, x: Any, out: Any, i: Any, constants: Any, index: Any, key: Any, plan: Any, count: Any
-) -> Any:
-    """Apply the rule to one element, or to a block, that has this index in the whole array."""
-    work, is_block = kept(plan.literal_value), count.literal_value > 1
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source = Elements(context, builder, signature.args[0], args[0])
-        target = Elements(context, builder, signature.args[1], args[1])
-        start, key_ = Lanes(builder, args[4]), Lanes(builder, args[5])
-        draw = block_bits if is_block else (lambda *a: [element_bits(*a)])
-        for group, bits in enumerate(draw(start, key_, draws_halves(work))):
-            i = builder.add(args[2], ir.Constant(args[2].type, group * LANES))
-            lanes = source.load(i, LANES if is_block else 1)
-            target.store(apply_plan(lanes, work, args[3], bits), i)
-        return context.get_dummy_value()
-
-    return types.void(x, out, i, constants, index, key, plan, count), generate
-
-
 # Loops ---------------------------------------------------------------------------------------
+#
+# To Numba a chunk of the work is one call: it takes longer over a line of a loop than LLVM.
 
 Loop = Callable[..., None]
 
@@ -335,67 +304,129 @@ def make_loop(plan: Plan, parallel: bool = False) -> Loop:
     """Return the loop for a plan: ``loop(x, out, constants, chunks)``.
 
     A stochastic one is ``loop(x, out, constants, chunks, key, first)``, where `first` is the index
-    of ``x[0]`` in the array that the caller sees. The work is cut into `chunks` pieces; a parallel
-    loop shares them among threads.
+    of ``x[0]`` in the array that the caller sees. A parallel loop cuts the work into `chunks`
+    pieces and shares them among threads; another has one piece.
     """
     text = spell(plan)
     x = types.Array(from_dtype(np.dtype(plan.source)), 1, "C", readonly=True)
     out = types.Array(from_dtype(np.dtype(plan.target)), 1, "C")
     arguments = [x, out, types.Array(types.uint64, 1, "C"), types.int64]
+    make = _make_parallel_loop if parallel else _make_loop
     if plan.random_bits:
         arguments += [types.uint64, types.int64]
-        loop = _make_random_loop(text, 8 * LANES if draws_halves(plan) else 4 * LANES)
-    else:
-        vector = 1 if plan.word == 128 else 2 * LANES
-        loop = _make_plain_loop(text, vector, bool(plan.streaming))
-    return compile_as(text, loop, types.void(*arguments), parallel)
+        make = _make_random_parallel_loop if parallel else _make_random_loop
+    return compile_as(text, make(text), types.void(*arguments), parallel)
 
 
-def _make_plain_loop(plan: str, vector: int, streaming: bool) -> Loop:
+def _make_loop(plan: str) -> Loop:
     def loop(x, out, constants, chunks):  # type: ignore[no-untyped-def]
-        c = load_constants(constants)
-        head = 0
-        if streaming:  # which takes whole cache lines
-            head = min(x.size, -out.ctypes.data % _CACHE_LINE // out.itemsize)
-            state = swap_float_state(EXACT_FLOATS)
-            for i in range(head):
-                apply_rule(x, out, i, c, plan, 1)
-            swap_float_state(state)
-        size = x.size - head
-        for k in numba.prange(chunks):
-            begin = head + (k * size // chunks >> 7 << 7)
-            end = head + ((k + 1) * size // chunks >> 7 << 7) if k + 1 < chunks else x.size
-            whole = end - (end - begin) % vector
-            state = swap_float_state(EXACT_FLOATS)
-            for i in range(begin, whole, vector):
-                apply_rule(x, out, i, c, plan, vector)
-            for i in range(whole, end):
-                apply_rule(x, out, i, c, plan, 1)
-            swap_float_state(state)
-            if streaming:
-                finish_stores()
+        convert_chunk(x, out, constants, 0, 1, 0, 0, plan)
 
     return loop
 
 
-def _make_random_loop(plan: str, block: int) -> Loop:
+def _make_parallel_loop(plan: str) -> Loop:
+    def loop(x, out, constants, chunks):  # type: ignore[no-untyped-def]
+        for k in numba.prange(chunks):
+            convert_chunk(x, out, constants, k, chunks, 0, 0, plan)
+
+    return loop
+
+
+def _make_random_loop(plan: str) -> Loop:
     def loop(x, out, constants, chunks, key, first):  # type: ignore[no-untyped-def]
-        c = load_constants(constants)
-        for k in numba.prange(chunks):
-            begin = k * x.size // chunks >> 7 << 7
-            end = (k + 1) * x.size // chunks >> 7 << 7 if k + 1 < chunks else x.size
-            head = min(end, begin + -(first + begin) % block)
-            whole = end - (end - head) % block
-            state = swap_float_state(EXACT_FLOATS)
-            for i in range(begin, head):
-                apply_random_rule(x, out, i, c, first + i, key, plan, 1)
-            for i in range(head, whole, block):
-                apply_random_rule(x, out, i, c, first + i, key, plan, block)
-            for i in range(whole, end):
-                apply_random_rule(x, out, i, c, first + i, key, plan, 1)
-            swap_float_state(state)
+        convert_chunk(x, out, constants, 0, 1, key, first, plan)
 
     return loop
+
+
+def _make_random_parallel_loop(plan: str) -> Loop:
+    def loop(x, out, constants, chunks, key, first):  # type: ignore[no-untyped-def]
+        for k in numba.prange(chunks):
+            convert_chunk(x, out, constants, k, chunks, key, first, plan)
+
+    return loop
+
+
+def numbers(context: Any, builder: Any, kinds: Any, args: Any) -> list[Lanes]:
+    """Return integers that Numba passes as 64 bits."""
+    pairs = zip(args, kinds, strict=True)
+    return [Lanes(builder, context.cast(builder, v, kind, types.int64)) for v, kind in pairs]
+
+
+def chunk_bounds(size: Lanes, k: Lanes, chunks: Lanes, block: int) -> tuple[Lanes, Lanes]:
+    """Return where chunk `k` of so many elements begins and ends: at multiples of a block."""
+    begin, end = (place * size // chunks // block * block for place in (k, k + 1))
+    return begin, select(k + 1 < chunks, end, size)
+
+
+def to_cache_line(array: Elements, index: Lanes) -> Lanes:
+    """Return how many elements from an index on lie before the next cache line."""
+    address = array.builder.ptrtoint(array.builder.gep(array.data, [index.value]), ir.IntType(64))
+    rest = (index.constant(0) - Lanes(array.builder, address)) & (_CACHE_LINE - 1)
+    return rest // (array.kind.dtype.bitwidth // 8)
+
+
+@contextlib.contextmanager
+def steps(begin: Lanes, end: Lanes, size: int = 1) -> Iterator[Lanes]:
+    """Write what is in the block once, for an index that takes steps of a size to an end."""
+    step, values = begin.constant(size).value, (begin.value, end.value)
+    with cgutils.for_range_slice(begin.builder, *values, step) as (index, _):
+        yield Lanes(begin.builder, index)
+
+
+@intrinsic(prefer_literal=True)
+def convert_chunk(
+    _: Any, x: Any, out: Any, constants: Any, k: Any, chunks: Any, key: Any, first: Any, plan: Any
+) -> Any:
+    """Apply a plan to chunk `k` of an array: whole vectors, and one by one what is beside them.
+
+    Random bits come in blocks, which begin where the index in the caller's array is a multiple;
+    what goes past the caches begins with a cache line.
+    """
+    work = kept(plan.literal_value)
+    block = 2 * LANES if work.word < 128 else 1
+    if work.random_bits:
+        block = (8 if draws_halves(work) else 4) * LANES
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        source, target = (Elements(context, builder, kinds[n], args[n]) for n in range(2))
+        fields = read_constants(context, builder, kinds[2], args[2], _FIELDS)
+        k, chunks, key, first = numbers(context, builder, kinds[3:7], args[3:7])
+        zero, size = k.constant(0), target.size
+        head = minimum(size, to_cache_line(target, zero)) if work.streaming else zero
+        begin, end = (head + place for place in chunk_bounds(size - head, k, chunks, 128))
+        lower = select(k.equals(0), zero, begin)
+        if work.random_bits:
+            begin = minimum(end, begin + ((zero - first - begin) & (block - 1)))
+        whole = end - (end - begin) % block if block > 1 else begin
+
+        def convert_at(i: Lanes, count: int) -> None:
+            groups: list[Lanes | None] = [None]
+            if work.random_bits:
+                draw = block_bits if count > 1 else (lambda *given: [element_bits(*given)])
+                groups = [*draw(first + i, key, draws_halves(work))]
+                count = min(count, LANES)
+            elif count > 1:
+                source.prefetch(i.value, count)
+            for number, bits in enumerate(groups):
+                place = (i + number * LANES).value
+                y = apply_plan(source.load(place, count), work, fields, bits)
+                target.store(y, place, bool(work.streaming))
+
+        state = swap_state(builder, ir.Constant(ir.IntType(64), EXACT_FLOATS))
+        if block > 1:
+            with steps(begin, whole, block) as i:
+                convert_at(i, block)
+        with steps(zero, begin - lower + (end - whole)) as i:
+            convert_at(lower + i + select(i < begin - lower, zero, whole - begin), 1)
+        swap_state(builder, state)
+        if work.streaming:  # other threads see what was written past the caches
+            builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(x, out, constants, k, chunks, key, first, plan), generate
 
 
 # Kernels -------------------------------------------------------------------------------------

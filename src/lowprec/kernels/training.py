@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lowprec.formats import Format, float32
-from lowprec.kernels.compiler import intrinsic, types
+from lowprec.kernels.compiler import cgutils, intrinsic, types
 from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import (
     EXACT_FLOATS,
@@ -61,7 +61,7 @@ def _apply_sum(
         other = Elements(context, builder, signature.args[1], args[1])
         result: Lanes = target.load(args[2], lanes) + other.load(args[3], lanes)
         if work is not None:
-            result = apply_plan(result, work, args[4])
+            result = apply_plan(result, work, cgutils.unpack_tuple(builder, args[4]))
         if relu.literal_value:
             if not result.is_float:
                 result = result.as_floats()

@@ -1,7 +1,7 @@
 """Loops that apply an operation to arrays, and the kernels made of them.
 
 A loop runs over contiguous one-dimensional arrays of the same size, a vector of elements at a time;
-what remains at the end is done by the same code with the missing lanes masked. The result may be
+what remains at the ends is done by the same code with the missing lanes masked. The result may be
 the memory of an operand.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from lowprec.common.processor_state import in_exact_state
 from lowprec.formats import Format, float32, get_format
 from lowprec.kernels.compiler import from_dtype, numba, types
-from lowprec.kernels.loops import EXACT_FLOATS, compile_as, swap_float_state
+from lowprec.kernels.loops import compile_as
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.operations.events import EVENTS
 from lowprec.kernels.operations.rules import (
@@ -27,11 +27,7 @@ from lowprec.kernels.operations.rules import (
 )
 from lowprec.kernels.operations.vector_step import (
     COUNTERS,
-    apply,
-    apply_masked,
-    apply_randomly,
-    draw_words,
-    load_constants,
+    compute_chunk,
     plan_to_text,
 )
 from lowprec.kernels.plans import (
@@ -54,10 +50,7 @@ if TYPE_CHECKING:
     from lowprec.rounding import Rounding
 
 _PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
-_CACHE_LINE = 64  # bytes
-_ALIGNED_FROM = 1024  # elements
 _PRECISION = {32: 24, 64: 53}
-_INEXACT = EVENTS.index("inexact")
 _EVENTS, _INT64 = len(EVENTS), np.dtype(np.int64)
 
 # Loops -------------------------------------------------------------------------------------------
@@ -78,50 +71,21 @@ def _make_loop(how: OperationPlan, parallel: bool = False) -> Callable[..., None
     if how.plan.random_bits:
         arguments += [types.uint64, types.int64]
     make = _make_random_loop if how.plan.random_bits else _make_plain_loop
-    return compile_as(text, make(text, how.lanes), types.void(*arguments), parallel)
+    return compile_as(text, make(text), types.void(*arguments), parallel)
 
 
-def _make_plain_loop(work: str, lanes: int) -> Callable[..., None]:
+def _make_plain_loop(work: str) -> Callable[..., None]:
     def loop(a, b, c, out, constants, counts, chunks):  # type: ignore[no-untyped-def]
-        fields = load_constants(constants)
         for k in numba.prange(chunks):
-            begin = k * out.size // chunks >> 6 << 6
-            end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
-            inexact = 0
-            state = swap_float_state(EXACT_FLOATS)
-            head = -(out.ctypes.data + begin * out.itemsize) % _CACHE_LINE // out.itemsize
-            if 0 < head <= lanes and end - begin >= _ALIGNED_FROM:  # no vector on two cache lines
-                first, begin = begin, begin + head
-                inexact += apply_masked(a, b, c, out, first, fields, counts, k, first, begin, work)
-            whole = end - (end - begin) % lanes
-            for i in range(begin, whole, lanes):
-                inexact += apply(a, b, c, out, i, fields, counts, k, work)
-            if whole < end:
-                inexact += apply_masked(a, b, c, out, whole, fields, counts, k, whole, end, work)
-            swap_float_state(state)
-            counts[COUNTERS * k + _INEXACT] = inexact
+            compute_chunk(a, b, c, out, constants, counts, k, chunks, 0, 0, work)
 
     return loop
 
 
-def _make_random_loop(work: str, lanes: int) -> Callable[..., None]:
+def _make_random_loop(work: str) -> Callable[..., None]:
     def loop(a, b, c, out, constants, counts, chunks, key, first):  # type: ignore[no-untyped-def]
-        fields = load_constants(constants)
         for k in numba.prange(chunks):
-            begin = k * out.size // chunks >> 6 << 6
-            end = (k + 1) * out.size // chunks >> 6 << 6 if k + 1 < chunks else out.size
-            words = np.empty(64, np.uint32)
-            inexact = 0
-            state = swap_float_state(EXACT_FLOATS)
-            for block in range((first + begin) >> 6 << 6, first + end, 64):
-                draw_words(words, block, key)
-                for j in range(0, 64, lanes):
-                    i = block - first + j
-                    inexact += apply_randomly(
-                        a, b, c, out, i, fields, counts, k, begin, end, words, j, work
-                    )
-            swap_float_state(state)
-            counts[COUNTERS * k + _INEXACT] = inexact
+            compute_chunk(a, b, c, out, constants, counts, k, chunks, key, first, work)
 
     return loop
 
