@@ -138,7 +138,9 @@ def test_time_stamps_collapse_in_float32_too(is_shuffled):
         stamps = np.random.default_rng(0).permutation(stamps)
     found = measure(stamps, "float32").variation
     assert (found.distinct, found.left) == (8640, np.unique(stamps.astype(np.float32)).size)
-    assert measure(stamps, "float64").variation is None
+    exact = measure(stamps, "float64")
+    assert not exact.collapses
+    assert exact.variation[:2] == (8640, 8640)
 
 
 def test_a_long_record_of_seconds_collapses_though_its_sample_is_spread():
@@ -166,4 +168,48 @@ def test_values_collapse_in_blocks_too(fmt):
     assert "distinct values" in str(advise(stamps, fmt))
     drawn = np.random.default_rng(0).standard_normal((90, 96))
     for sound in (drawn, np.ones((90, 96)), drawn[:0], drawn[:, :3]):
-        assert measure(sound, fmt).variation is None
+        assert not measure(sound, fmt).collapses
+
+
+@pytest.mark.parametrize("rounding", ["ties_to_even", "toward_zero", "away_from_zero"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int16, np.float16], ids=str)
+@pytest.mark.parametrize("fmt", ["bfloat16", "float8_e4m3fn", "float4_e2m1fn", "float8_e8m0fnu"])
+def test_distinct_values_mean_and_largest_error_are_always_counted(fmt, dtype, rounding):
+    x = (np.random.default_rng(0).normal(0, 40, (37, 11)) * 10).astype(dtype)[:, ::2]
+    given = x.astype(np.float64)
+    wide = given[given >= 0] if fmt == "float8_e8m0fnu" else given.ravel()
+    y = round_to(wide, fmt, rounding=rounding)
+    found = measure(x, fmt, rounding=rounding).variation
+    assert (found.distinct, found.left) == (np.unique(wide).size, np.unique(y).size)
+    assert (found.mean, found.deviation) == pytest.approx((wide.mean(), wide.std()), rel=1e-12)
+    finite = np.isfinite(y)
+    assert found.max_error == np.abs(y - wide)[finite].max()
+    told = compare({"x": x}, [fmt]).to_dict()["x"][fmt]["variation"]
+    assert (told["distinct"], told["max_error"]) == (
+        found.distinct, measure(x, fmt).variation.max_error,
+    )  # fmt: skip
+
+
+def test_what_is_counted_follows_no_later_change_of_the_array_and_merges():
+    x = np.arange(1000.0)
+    whole = measure(x, "float16")
+    halves = measure(x[:500], "float16") + measure(x[500:], "float16")
+    x[:] = 0
+    assert whole.variation == halves.variation
+    assert whole.variation[:3] == (1000, 1000, 499.5)
+    assert measure([np.nan, np.inf], "float16").variation is None
+    assert measure([1.0], "float16", rounding="stochastic", rng=0).variation is None
+
+
+def test_of_a_large_array_a_sample_is_counted():
+    found = measure(np.arange(1_000_000.0), "float16").variation
+    assert found.distinct == 1 << 14
+    assert found.mean == pytest.approx(499_999.5, rel=1e-3)
+
+
+def test_chunks_of_dask_are_counted_together():
+    dask = pytest.importorskip("dask.array", reason="needs dask")
+    stamps = dask.from_array(STAMPS.astype(np.float64), chunks=3000)
+    found = measure(stamps, "bfloat16").compute()
+    assert found.collapses
+    assert found.variation[:2] == (8640, 1)

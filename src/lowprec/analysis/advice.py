@@ -377,7 +377,8 @@ def remedy(measured: Measurement, tolerance: float, others: Iterable[Measurement
 
 def is_far_from_zero(measured: Measurement) -> bool:
     """Whether values collapse as their mean is large beside what varies: no scale helps these."""
-    return measured.variation is not None and measured.variation.helps_to_centre
+    variation = measured.variation if measured.collapses else None
+    return variation is not None and variation.helps_to_centre
 
 
 def _without_code(measured: Measurement) -> bool:
@@ -417,10 +418,11 @@ def describe(advice: FormatAdvice) -> str:
         if measured.subnormals:
             are = "value becomes" if measured.subnormals == 1 else "values become"
             words += f" ({measured.subnormals:,} {are} subnormal)"
-    if measured.variation is not None and not measured.lost:
-        words += f", but {measured.variation}"
-    elif measured.variation is not None and measured.variation.helps_to_centre:
-        words += f"; {measured.variation.centring}"
+    variation = measured.variation if measured.collapses else None
+    if variation is not None and not measured.lost:
+        words += f", but {variation}"
+    elif variation is not None and variation.helps_to_centre:
+        words += f"; {variation.centring}"
     if advice.holds and loses_beside_size(measured, advice.tolerance):
         words += f", {_beside_size(measured)}"
     if measured.clipped:

@@ -121,16 +121,18 @@ class _BlockTally:
 
     def result(self) -> Measurement:
         """Return the measurement."""
+        looked = self.variations
+        rounding, policy = self.sums.rounding, Overflow.IEEE
         return dataclasses.replace(
             self.sums.result(),
             fmt=self.fmt,
-            overflow=Overflow.IEEE,
+            overflow=policy,
             subnormals=self.subnormals,
             max_ulp_error=self.max_ulps,
             clipped=self.clipped,
             blocks=self.blocks,
             clamped_blocks=self.clamped,
-            variation=self.variations.found() if self.variations is not None else None,
+            sample=None if looked is None else looked.result(self.fmt, rounding, policy),
         )
 
 

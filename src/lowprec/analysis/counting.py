@@ -6,7 +6,6 @@ however many formats are asked about.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import operator
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.analysis.measurement import Measurement, exact_sum
-from lowprec.analysis.variation import Variations
+from lowprec.analysis.variation import Sample, Variations
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
 from lowprec.conversion.door import decode
@@ -53,14 +52,8 @@ def measure_blocks(
     rounding, overflow, rng: As in `lowprec.measure`.
     Returns: In the order of the formats.
     """
-    variations = Variations([] if rounding.is_stochastic else formats)
-    keys = draw_keys(formats, rounding, rng)
-    found = measure_pieces(variations.seen(blocks), formats, rounding, overflow, keys)
-    told = map(variations.found, formats)
-    return [
-        dataclasses.replace(one, variation=variation) if variation else one
-        for one, variation in zip(found, told, strict=True)
-    ]
+    pieces = ((block, None) for block in blocks)
+    return measure_pieces(pieces, formats, rounding, overflow, draw_keys(formats, rounding, rng))
 
 
 def draw_keys(formats: Sequence[Format], rounding: Rounding, rng: Any) -> list[int]:
@@ -84,7 +77,8 @@ def measure_pieces(
         FormatTally(fmt, rounding, overflow, key) for fmt, key in zip(formats, keys, strict=True)
     ]
     counters: dict[Format, _CodeCounter] = {}
-    for block, place in pieces:
+    variations = Variations(formats, rounding, overflow)
+    for block, place in variations.seen(pieces):
         narrow = None if rounding.is_stochastic else _countable(block)
         if narrow is not None:
             counters.setdefault(narrow, _CodeCounter(narrow)).add(block)
@@ -94,7 +88,8 @@ def measure_pieces(
     for tally in tallies:
         for counter in counters.values():
             tally.add_weighted(*counter.values_and_counts())
-    return [tally.result() for tally in tallies]
+    sample = variations.result()
+    return [tally.result(sample) for tally in tallies]
 
 
 @in_exact_state
@@ -218,8 +213,8 @@ class FormatTally:
         tally = self.kernel.make_tally(values.dtype, rounded.dtype, *has)
         tally(values, tails, weights, rounded, *self.arrays)
 
-    def result(self) -> Measurement:
-        """Return the measurement of all that was added."""
+    def result(self, sample: Sample | None = None) -> Measurement:
+        """Return the measurement of all that was added, of which some elements were kept."""
         sums = self.sums.tolist()
         fields = {"_pairs": sums[:3]}
         if any(map(any, sums[3:])):
@@ -230,6 +225,7 @@ class FormatTally:
         first = lowest + self.kernel.LOWEST_EXPONENT
         return Measurement.of_tally(
             fmt=self.fmt,
+            sample=sample,
             rounding=self.rounding,
             overflow=self.overflow,
             count=self.count,

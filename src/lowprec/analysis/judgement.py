@@ -84,8 +84,9 @@ def cell_lines(advice: FormatAdvice) -> list[str]:
         "→ 0": measured.new_zeros,
     }
     lost = [f"{count:,} {words}" for words, count in counts.items() if count]
-    if not lost and measured.variation is not None:
-        return [f"{measured.variation.distinct:,} → {measured.variation.left:,} values"]
+    variation = measured.variation if measured.collapses else None
+    if not lost and variation is not None:
+        return [f"{variation.distinct:,} → {variation.left:,} values"]
     return lost or [percent(measured.max_relative_error)]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.common.processor_state import in_exact_state
 
 if TYPE_CHECKING:
-    from lowprec.analysis.variation import Variation
+    from lowprec.analysis.variation import Sample, Variation
     from lowprec.blocks.formats import AnyFormat
     from lowprec.rounding import Overflow, Rounding
 
@@ -54,10 +54,8 @@ class Measurement:
         Of a block format: inputs beyond the largest element times its scale. They are measured.
     blocks, clamped_blocks : int
         Of a block format: blocks, and those whose scale its format was too narrow for.
-    variation : Variation or None
-        Where distinct values become one another (time stamps, coordinates far from zero): how many
-        were there and how many are left, mean, deviation, and the largest error in the data's own
-        units, of a sample; else None. Merging keeps the first.
+    sample : object, optional
+        Elements that are kept until `variation` is asked for.
 
     Examples
     --------
@@ -89,7 +87,7 @@ class Measurement:
     clipped: int = 0
     blocks: int = 0
     clamped_blocks: int = 0
-    variation: Variation | None = dataclasses.field(default=None, compare=False)
+    sample: Sample | None = dataclasses.field(default=None, compare=False, repr=False)
 
     if not TYPE_CHECKING:  # every name would be an attribute
 
@@ -109,8 +107,23 @@ class Measurement:
 
     @property
     def collapses(self) -> bool:
-        """Whether distinct values become one another, so that what varies is lost."""
-        return self.variation is not None
+        """Whether distinct values become one another, so that what varies is lost.
+
+        Time stamps do, and coordinates far from zero, though relative errors are small.
+        """
+        return self.sample is not None and self.fmt in self.sample.collapsed
+
+    @property
+    @in_exact_state
+    def variation(self) -> Variation | None:
+        """How many distinct values there are and are left, mean, deviation and largest error.
+
+        The error is in the data's own units. Up to 65536 elements are all counted, of more a
+        sample; they are counted when this is asked for. None where there is no finite element, and
+        where rounding is stochastic.
+        """
+        how = self.fmt, self.rounding, self.overflow
+        return None if self.sample is None else self.sample.variation(*how)
 
     @property
     def clamped_share(self) -> float:
@@ -175,7 +188,7 @@ class Measurement:
         merged["min_abs"] = min(self.min_abs, other.min_abs)
         histogram = Counter(self.exponent_histogram) + Counter(other.exponent_histogram)
         merged["exponent_histogram"] = dict(sorted(histogram.items()))
-        return dataclasses.replace(self, **merged, variation=self.variation or other.variation)
+        return dataclasses.replace(self, **merged, sample=_merged_samples(self, other))
 
     def __add__(self, other: object) -> Measurement:
         return self.merge(other) if isinstance(other, Measurement) else NotImplemented
@@ -194,8 +207,9 @@ class Measurement:
         if self.blocks:
             data |= {name: getattr(self, name) for name in _OF_BLOCKS}
             data["clamped_share"] = self.clamped_share
-        if self.variation is not None:
-            data["variation"] = self.variation._asdict()
+        if (variation := self.variation) is not None:
+            told = variation._asdict()
+            data["variation"] = {k: v if math.isfinite(v) else None for k, v in told.items()}
         data["exponent_histogram"] = {str(e): n for e, n in self.exponent_histogram.items()}
         return data
 
@@ -207,10 +221,16 @@ def exact_sum(pair: list[float]) -> Fraction:
 
 
 _FRACTIONS = ("relative_error_sum", "signal", "noise")
-_OF_NUMBERS = {"clipped": 0, "blocks": 0, "clamped_blocks": 0, "variation": None}
+_OF_NUMBERS = {"clipped": 0, "blocks": 0, "clamped_blocks": 0}
 _COUNTS = ("zeros", "new_zeros", "subnormals", "overflows", "nans", "infs", "measured")
 _OF_BLOCKS = ("clipped", "blocks", "clamped_blocks")
 _SUMS = ("count", *_COUNTS, *_OF_BLOCKS, *_FRACTIONS)
 _MAXIMA = ("max_abs", "max_relative_error", "max_ulp_error")
 _ERRORS = ("max_relative_error", "mean_relative_error", "max_ulp_error", "sqnr_db")
 _FIGURES = ("count", *_COUNTS, "max_abs", "min_abs", "headroom_bits", *_ERRORS)
+
+
+def _merged_samples(one: Measurement, other: Measurement) -> Sample | None:
+    if one.sample is None or other.sample is None:
+        return one.sample or other.sample
+    return one.sample.merged(other.sample)

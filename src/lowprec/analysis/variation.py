@@ -11,27 +11,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.blocks.formats import IntegerFormat
+from lowprec.blocks.formats import BlockFormat, IntegerFormat
 from lowprec.conversion.door import round_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from lowprec.blocks.formats import AnyFormat
     from lowprec.formats import Format
+    from lowprec.rounding import Overflow, Rounding
 
 Array = np.ndarray[Any, Any]
+_NONE = np.zeros(0)
 
 _FEW = 32  # elements: below there is nothing to collapse
 _GLANCE = 256  # elements that are looked at first
 _SAMPLE = 1 << 16  # elements that are counted where those look suspicious
+_KEPT = 1 << 14  # elements that are kept of a larger array
 _RUN = 32  # neighbours that are looked at together
 _SHARE = 8  # values collapse where less than this part of a binade's values are left
 
 
 class Variation(NamedTuple):
-    """How numbers vary, and what of it a format that collapses them leaves.
+    """How numbers vary, and what of it a format leaves.
 
-    distinct, left: Distinct values before and after rounding, of up to 65536 elements of each part.
+    distinct, left: Distinct values before and after rounding, of all finite elements of an array of
+    up to 65536, else of a sample.
     mean, deviation: Of these elements.
     max_error: The largest ``|y - x|`` among them, in the data's own units.
     """
@@ -63,46 +68,96 @@ class Variation(NamedTuple):
         )
 
 
+class Sample:
+    """Elements that are kept of what was measured: they are counted when that is asked for.
+
+    collapsed: The formats in which values become one another.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[Array] = []
+        self.room = _SAMPLE
+        self.collapsed: set[AnyFormat] = set()
+        self.found: dict[tuple[AnyFormat, Rounding, Overflow], Variation | None] = {}
+
+    def keep(self, block: Array) -> None:
+        """Keep a block, or of a large one a part, while there is room."""
+        if not self.room:
+            return
+        part = _runs(block, min(self.room, _SAMPLE if block.size <= _SAMPLE else _KEPT))
+        self.room -= part.size
+        self.parts.append(part)
+
+    def merged(self, other: Sample) -> Sample:
+        """Return the elements of both, as many as there is room for."""
+        both = Sample()
+        for part in (*self.parts, *other.parts):
+            both.keep(part)
+        both.collapsed = self.collapsed | other.collapsed
+        for key, found in (*other.found.items(), *self.found.items()):
+            if isinstance(key[0], BlockFormat):  # which kept elements alone do not tell
+                both.found[key] = found
+        return both
+
+    def variation(self, fmt: AnyFormat, rounding: Rounding, overflow: Overflow) -> Variation | None:
+        """Return how the elements vary and what a format leaves; None where it is not known."""
+        key = fmt, rounding, overflow
+        if (
+            key not in self.found
+            and not isinstance(fmt, BlockFormat)
+            and not rounding.is_stochastic
+        ):
+            x = np.concatenate([_NONE, *map(_as_finite, self.parts)])
+            x = x if fmt.signed else x[x >= 0]  # others have no code
+            y = _rounded(x, fmt, rounding, overflow)
+            self.found[key] = _variation(x, y) if x.size else None
+        return self.found.get(key)
+
+
 class Variations:
-    """Looks at blocks on their way to be measured, for formats in which their values collapse."""
+    """Looks at pieces on their way to be measured, for formats in which their values collapse."""
 
-    def __init__(self, formats: Sequence[Format]) -> None:
-        self.formats = [fmt for fmt in formats if fmt.signed]  # others refuse negative numbers
-        self.samples: dict[Format, list[Array]] = {fmt: [] for fmt in self.formats}
-        self.is_sound: set[Format] = set()
+    def __init__(self, formats: Sequence[Format], rounding: Rounding, overflow: Overflow) -> None:
+        self.how = rounding, overflow
+        # unsigned formats refuse negative numbers
+        looked = [] if rounding.is_stochastic else [fmt for fmt in formats if fmt.signed]
+        self.suspicious: dict[Format, list[Array]] = {fmt: [] for fmt in looked}
+        self.sample = Sample()
 
-    def seen(self, blocks: Iterable[Array]) -> Iterator[tuple[Array, None]]:
-        """Yield the blocks, after a look at a few of their elements, without their places."""
-        for block in blocks:
-            if block.size >= _FEW and len(self.is_sound) < len(self.formats):
+    def seen(
+        self, pieces: Iterable[tuple[Array, int | None]]
+    ) -> Iterator[tuple[Array, int | None]]:
+        """Yield the pieces, after a look at a few of their elements."""
+        for block, place in pieces:
+            self.sample.keep(block)
+            if block.size >= _FEW and self.suspicious:
                 self._look(block)
-            yield block, None
+            yield block, place
 
     def _look(self, block: Array) -> None:
         glance = _sampled(block, _GLANCE)
         before = _distinct(glance)
-        for fmt in self.formats:
-            if fmt in self.is_sound:
-                continue
-            left = _distinct(_rounded(glance, fmt)) if before >= _FEW else before
+        for fmt in list(self.suspicious):
+            left = _distinct(_rounded(glance, fmt, *self.how)) if before >= _FEW else before
             few = min(_least(fmt.precision), block.size / _SHARE)
             if (left < _least(fmt.precision) and _SHARE * left < before) or _span(
                 glance, fmt
             ) < few:
-                self.samples[fmt].append(_sampled(block, _SAMPLE))
+                self.suspicious[fmt].append(_sampled(block, _SAMPLE))
             else:
-                self.is_sound.add(fmt)
+                del self.suspicious[fmt]  # one sound part says that the format does
 
-    def found(self, fmt: Format) -> Variation | None:
-        """Return how the numbers vary, where they collapse in this format; else None."""
-        samples = self.samples.get(fmt, [])
-        if fmt in self.is_sound or not samples:
-            return None
-        x = np.concatenate(samples)
-        y = _rounded(x, fmt)
-        found = _variation(x, y)
-        collapse = found.left < _least(fmt.precision) and _SHARE * found.left < found.distinct
-        return found if collapse else None
+    def result(self) -> Sample:
+        """Return what was kept, with the formats in which values collapse."""
+        for fmt, samples in self.suspicious.items():
+            if not samples:
+                continue
+            x = np.concatenate(samples)
+            found = _variation(x, _rounded(x, fmt, *self.how))
+            if found.left < _least(fmt.precision) and _SHARE * found.left < found.distinct:
+                self.sample.collapsed.add(fmt)
+                self.sample.found[fmt, *self.how] = found
+        return self.sample
 
 
 class BlockVariations:
@@ -113,6 +168,7 @@ class BlockVariations:
             element.bits - 1 if isinstance(element, IntegerFormat) else element.precision
         )
         self.samples: list[tuple[Array, Array]] | None = []
+        self.first: list[tuple[Array, Array]] = []
 
     def look(self, x: Array, y: Array) -> None:
         """Look at blocks, one a row, and at their values in the format."""
@@ -120,6 +176,8 @@ class BlockVariations:
         x, y = x[some], y[some]
         is_finite = np.isfinite(x).all(axis=1)
         x, y = x[is_finite], y[is_finite]
+        if not self.first and x.size:
+            self.first = [(x.ravel(), y.ravel())]
         if self.samples is None or not x.size:
             return
         before, left = _distinct_of_rows(x), _distinct_of_rows(y)
@@ -128,11 +186,16 @@ class BlockVariations:
         else:
             self.samples = None  # one sound part says that the format does
 
-    def found(self) -> Variation | None:
-        """Return how the numbers vary, where they collapse; else None."""
-        if not self.samples:
-            return None
-        return _variation(*(np.concatenate(parts) for parts in zip(*self.samples, strict=True)))
+    def result(self, fmt: BlockFormat, rounding: Rounding, overflow: Overflow) -> Sample:
+        """Return how the numbers vary: of all parts where they collapse, else of the first."""
+        sample = Sample()
+        parts = self.samples or self.first
+        if parts:
+            found = _variation(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+            sample.found[fmt, rounding, overflow] = found
+        if self.samples:
+            sample.collapsed.add(fmt)
+        return sample
 
 
 def _variation(x: Array, y: Array) -> Variation:
@@ -157,20 +220,32 @@ def _span(x: Array, fmt: Format) -> float:
     return (high - low) / spacing if low < high else math.inf
 
 
-def _sampled(block: Array, most: int) -> Array:
-    """Return finite elements as float64: runs of neighbours, which collapse first, evenly taken."""
+def _runs(block: Array, most: int) -> Array:
+    """Return a copy of elements: runs of neighbours, which collapse first, evenly taken."""
     taken = block.reshape(-1) if block.flags.c_contiguous else block.flat
-    runs = most // _RUN if block.size > most else 1
-    length = _RUN if runs > 1 else block.size
+    if block.size <= most:
+        return np.array(taken[: block.size])
+    length = min(_RUN, most)
+    runs = max(most // length, 1)
     starts = [i * (block.size - length) // max(runs - 1, 1) for i in range(runs)]
+    return np.concatenate([taken[first : first + length] for first in starts])
+
+
+def _as_finite(x: Array) -> Array:
+    """Return the finite elements as float64."""
     with np.errstate(invalid="ignore"):  # of a NaN that signals
-        x = np.concatenate([taken[first : first + length] for first in starts]).astype(np.float64)
-    return x[np.isfinite(x)]
+        wide = x.astype(np.float64)
+    return wide[np.isfinite(wide)]
 
 
-def _rounded(x: Array, fmt: Format) -> Array:
+def _sampled(block: Array, most: int) -> Array:
+    """Return finite elements as float64, `most` at most."""
+    return _as_finite(_runs(block, most))
+
+
+def _rounded(x: Array, fmt: Format, rounding: Rounding, overflow: Overflow) -> Array:
     with np.errstate(all="ignore"):
-        return np.asarray(round_to(x, fmt), np.float64)
+        return np.asarray(round_to(x, fmt, rounding=rounding, overflow=overflow), np.float64)
 
 
 def _distinct(x: Array) -> int:
