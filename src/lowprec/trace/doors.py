@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.accumulation.accumulator import Accumulator
-from lowprec.trace.engine import has_traced
-from lowprec.trace.values import Scalar, Traced
+from lowprec.trace.functions.reductions import summed
+from lowprec.trace.values import Scalar, Traced, has_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -557,7 +557,7 @@ def _fsum(engine: Engine, items: Any) -> Any:
             kit.accumulator = Accumulator(
                 kit.fmt, order="exact", rounding=kit.rounding, overflow=kit.overflow, rng=kit.rng
             )
-        return engine.sum(row, site)
+        return summed(engine, row, site)
     finally:
         kit.accumulator = before
 

@@ -20,84 +20,34 @@ Array = np.ndarray[Any, Any]
 
 # NumPy's function -> the method of Arithmetic that is it. A method that Arithmetic has not is
 # float64's result, rounded once.
-METHODS: dict[str, str] = {
-    "add": "add",
-    "subtract": "subtract",
-    "multiply": "multiply",
-    "divide": "divide",
-    "sqrt": "sqrt",
-    "square": "square",
+_SAME = """
+    add subtract multiply divide sqrt square negative floor_divide minimum maximum exp exp2
+    expm1 log log2 log10 log1p sin cos tan sinh cosh tanh hypot cbrt reciprocal power erf
+"""
+METHODS: dict[str, str] = {name: name for name in _SAME.split()} | {
     "absolute": "abs",
     "fabs": "abs",
-    "negative": "negative",
-    "floor_divide": "floor_divide",
     "remainder": "mod",
-    "minimum": "minimum",
-    "maximum": "maximum",
-    "exp": "exp",
-    "exp2": "exp2",
-    "expm1": "expm1",
-    "log": "log",
-    "log2": "log2",
-    "log10": "log10",
-    "log1p": "log1p",
-    "sin": "sin",
-    "cos": "cos",
-    "tan": "tan",
-    "sinh": "sinh",
-    "cosh": "cosh",
-    "tanh": "tanh",
     "arcsin": "asin",
     "arccos": "acos",
     "arctan": "atan",
     "arctan2": "atan2",
-    "hypot": "hypot",
-    "cbrt": "cbrt",
-    "reciprocal": "reciprocal",
-    "power": "power",
     "float_power": "power",
-    "erf": "erf",  # of SciPy
     "expit": "sigmoid",  # of SciPy
 }
 _HAS = {name for name in METHODS.values() if hasattr(Arithmetic, name)}
 
 # Their result is a value of the format whenever their operands are: nothing is rounded.
-EXACT = frozenset(
-    [
-        "absolute",
-        "fabs",
-        "negative",
-        "positive",
-        "floor",
-        "ceil",
-        "trunc",
-        "rint",
-        "sign",
-        "copysign",
-        "minimum",
-        "maximum",
-        "fmin",
-        "fmax",
-        "fmod",
-        "nextafter",
-        "heaviside",
-        "conjugate",
-    ]
-)
-COMPARISONS = frozenset(
-    [
-        "less",
-        "less_equal",
-        "greater",
-        "greater_equal",
-        "equal",
-        "not_equal",
-        "logical_and",
-        "logical_or",
-        "logical_xor",
-        "logical_not",
-    ]
-)
+_EXACT = """
+    absolute fabs negative positive floor ceil trunc rint sign copysign minimum maximum fmin fmax
+    fmod nextafter heaviside conjugate
+"""
+EXACT = frozenset(_EXACT.split())
+_COMPARISONS = """
+    less less_equal greater greater_equal equal not_equal logical_and logical_or logical_xor
+    logical_not
+"""
+COMPARISONS = frozenset(_COMPARISONS.split())
 # They ask what kind of number it is, and change nothing.
 QUESTIONS = frozenset(["isnan", "isinf", "isfinite", "signbit"])
 SELECTIONS = frozenset(["minimum", "maximum", "fmin", "fmax"])

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Key = int | str | tuple[str, int]
 
 
+class StepLimit(BaseException):
+    """The program has made more operations than allowed; no `except Exception` takes it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Event:
     """Values that left the finite numbers, or zero, where the shadow's did not.

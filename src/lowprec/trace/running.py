@@ -19,10 +19,10 @@ from lowprec.conversion.neighbours import ulp
 from lowprec.formats import Format, float32, float64
 from lowprec.trace.copies import constant, copied, function_of, own_copy, sandbox
 from lowprec.trace.doors import Doors
-from lowprec.trace.engine import Engine, StepLimit
+from lowprec.trace.engine import Engine
 from lowprec.trace.functions import FUNCTIONS
 from lowprec.trace.kits import Kit
-from lowprec.trace.places import Places, Unit, short
+from lowprec.trace.places import Places, StepLimit, Unit, short
 from lowprec.trace.values import Scalar, Traced
 
 if TYPE_CHECKING:
@@ -207,8 +207,8 @@ def run(
         leaks=request.leaks,
         functions=FUNCTIONS,
         limit=request.max_operations,
+        watched=watched,
     )
-    engine.watched = watched
     doors = Doors(engine)
     with (
         _lock,

@@ -15,10 +15,9 @@ from lowprec.common.randomness import as_generator, draw_key
 from lowprec.formats import float64, get_format
 from lowprec.rounding import Rounding
 from lowprec.show.words import figure
-from lowprec.trace.engine import StepLimit
 from lowprec.trace.keeping import Keeping
 from lowprec.trace.least import Keep, Search, least
-from lowprec.trace.places import Key, Span, Unit, expression, short
+from lowprec.trace.places import Key, Span, StepLimit, Unit, expression, short
 from lowprec.trace.running import (
     TracedRun,
     TraceRequest,

@@ -6,7 +6,6 @@ operator hands its operands to the engine, which knows the line that runs.
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +62,22 @@ def same_view(base: Array, view: Array, other: Array) -> Array:
     )
 
 
+def _operator(ufunc: Any) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+    """Return the methods of an operator, and of its reflected one."""
+    return (
+        lambda self, other: self.run.binary(ufunc, self, other),
+        lambda self, other: self.run.binary(ufunc, other, self),
+    )
+
+
+def _comparison(ufunc: Any) -> Callable[[Any, Any], Any]:
+    return lambda self, other: self.run.compare(ufunc, self, other)
+
+
+def _into(ufunc: Any) -> Callable[[Any, Any], Any]:
+    return lambda self, other: self.run.in_place(ufunc, self, other)
+
+
 class TracedNumber:
     """What scalars and arrays share: operators that ask the engine."""
 
@@ -71,41 +86,17 @@ class TracedNumber:
     run: Any
 
     # A subclass of ndarray would leak through numpy.asarray; this is taken for one by isinstance.
-    def __add__(self, other: Any) -> Any:
-        return self.run.binary(np.add, self, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return self.run.binary(np.add, other, self)
-
-    def __sub__(self, other: Any) -> Any:
-        return self.run.binary(np.subtract, self, other)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self.run.binary(np.subtract, other, self)
-
-    def __mul__(self, other: Any) -> Any:
-        return self.run.binary(np.multiply, self, other)
-
-    def __rmul__(self, other: Any) -> Any:
-        return self.run.binary(np.multiply, other, self)
-
-    def __truediv__(self, other: Any) -> Any:
-        return self.run.binary(np.divide, self, other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return self.run.binary(np.divide, other, self)
-
-    def __floordiv__(self, other: Any) -> Any:
-        return self.run.binary(np.floor_divide, self, other)
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return self.run.binary(np.floor_divide, other, self)
-
-    def __mod__(self, other: Any) -> Any:
-        return self.run.binary(np.remainder, self, other)
-
-    def __rmod__(self, other: Any) -> Any:
-        return self.run.binary(np.remainder, other, self)
+    __add__, __radd__ = _operator(np.add)
+    __sub__, __rsub__ = _operator(np.subtract)
+    __mul__, __rmul__ = _operator(np.multiply)
+    __truediv__, __rtruediv__ = _operator(np.divide)
+    __floordiv__, __rfloordiv__ = _operator(np.floor_divide)
+    __mod__, __rmod__ = _operator(np.remainder)
+    __matmul__, __rmatmul__ = _operator(np.matmul)
+    __lt__, __le__ = _comparison(np.less), _comparison(np.less_equal)
+    __gt__, __ge__ = _comparison(np.greater), _comparison(np.greater_equal)
+    __eq__, __ne__ = _comparison(np.equal), _comparison(np.not_equal)
+    __hash__ = None  # type: ignore[assignment]
 
     def __divmod__(self, other: Any) -> Any:
         return self // other, self % other
@@ -119,12 +110,6 @@ class TracedNumber:
     def __rpow__(self, other: Any) -> Any:
         return self.run.power(other, self)
 
-    def __matmul__(self, other: Any) -> Any:
-        return self.run.binary(np.matmul, self, other)
-
-    def __rmatmul__(self, other: Any) -> Any:
-        return self.run.binary(np.matmul, other, self)
-
     def __neg__(self) -> Any:
         return self.run.unary(np.negative, self)
 
@@ -133,26 +118,6 @@ class TracedNumber:
 
     def __abs__(self) -> Any:
         return self.run.unary(np.absolute, self)
-
-    def __lt__(self, other: Any) -> Any:
-        return self.run.compare(np.less, self, other)
-
-    def __le__(self, other: Any) -> Any:
-        return self.run.compare(np.less_equal, self, other)
-
-    def __gt__(self, other: Any) -> Any:
-        return self.run.compare(np.greater, self, other)
-
-    def __ge__(self, other: Any) -> Any:
-        return self.run.compare(np.greater_equal, self, other)
-
-    def __eq__(self, other: Any) -> Any:
-        return self.run.compare(np.equal, self, other)
-
-    def __ne__(self, other: Any) -> Any:
-        return self.run.compare(np.not_equal, self, other)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
         return bool(self.run.truth(self))
@@ -223,44 +188,12 @@ class TracedNumber:
 
 
 # Methods that are functions of NumPy under the same name.
-METHODS = frozenset(
-    [
-        "sum",
-        "mean",
-        "std",
-        "var",
-        "prod",
-        "cumsum",
-        "cumprod",
-        "max",
-        "min",
-        "argmax",
-        "argmin",
-        "argsort",
-        "ptp",
-        "any",
-        "all",
-        "nonzero",
-        "clip",
-        "round",
-        "dot",
-        "take",
-        "repeat",
-        "squeeze",
-        "swapaxes",
-        "diagonal",
-        "trace",
-        "compress",
-        "choose",
-        "searchsorted",
-        "conj",
-        "conjugate",
-        "reshape",
-        "transpose",
-        "ravel",
-        "argpartition",
-    ]
-)
+_METHODS = """
+    sum mean std var prod cumsum cumprod max min argmax argmin argsort ptp any all nonzero clip
+    round dot take repeat squeeze swapaxes diagonal trace compress choose searchsorted conj
+    conjugate reshape transpose ravel argpartition
+"""
+METHODS = frozenset(_METHODS.split())
 
 
 class Scalar(TracedNumber):
@@ -546,23 +479,9 @@ class Traced(TracedNumber):
         """Set flags of the memory, such as write=False."""
         self.value.setflags(*args, **kwargs)
 
-    def __iadd__(self, other: Any) -> Any:
-        return self.run.in_place(np.add, self, other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self.run.in_place(np.subtract, self, other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self.run.in_place(np.multiply, self, other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self.run.in_place(np.divide, self, other)
-
-    def __ifloordiv__(self, other: Any) -> Any:
-        return self.run.in_place(np.floor_divide, self, other)
-
-    def __imod__(self, other: Any) -> Any:
-        return self.run.in_place(np.remainder, self, other)
+    __iadd__, __isub__ = _into(np.add), _into(np.subtract)
+    __imul__, __itruediv__ = _into(np.multiply), _into(np.divide)
+    __ifloordiv__, __imod__ = _into(np.floor_divide), _into(np.remainder)
 
     def __ipow__(self, other: Any) -> Any:  # type: ignore[misc, override]
         self[...] = self.run.power(self, other)
@@ -593,6 +512,18 @@ def is_number(x: Any) -> bool:
     return isinstance(x, _PYTHON)
 
 
-def truncated(x: Any) -> int:
-    """Return a float as an integer, as `int` does."""
-    return operator.index(int(x))
+def parts_of(source: Any, which: str) -> Parts:
+    """Return the parts, "born" or "grown", of a traced number by unit; of others none."""
+    kind = type(source)
+    if kind is Traced:
+        return source.parts(which)  # type: ignore[no-any-return]
+    if kind is Scalar:
+        return getattr(source, which) or {}
+    return {}
+
+
+def has_traced(x: Any) -> bool:
+    """Whether nested lists hold a traced number."""
+    if isinstance(x, list | tuple):
+        return any(has_traced(item) for item in x)
+    return type(x) is Traced or type(x) is Scalar

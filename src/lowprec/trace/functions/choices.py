@@ -62,7 +62,7 @@ def _decided(function: Any) -> Callable[..., Any]:
 
     def handler(engine: Engine, *args: Any, **kwargs: Any) -> Any:
         site = engine.site(function.__name__)
-        engine._count(site, 1)
+        engine.count(site, 1)
         sources = [x for x in args if type(x) in (Traced, Scalar)]
         answer = function(
             *_plain(args, "value", engine, site), **_plain(kwargs, "value", engine, site)
@@ -78,9 +78,9 @@ def _decided(function: Any) -> Callable[..., Any]:
         )  # fmt: skip
         for a, b in pairs:
             if np.shape(a) != np.shape(b):
-                engine._decide(np.asarray(True), site, sources)
+                engine.decide(np.asarray(True), site, sources)
             else:
-                engine._decide(np.asarray(a != b), site, sources)
+                engine.decide(np.asarray(a != b), site, sources)
         return answer
 
     return handler
@@ -99,7 +99,7 @@ def _plain(x: Any, which: str, engine: Engine, site: Site) -> Any:
     if isinstance(x, float) and which == "value":
         return site.kit.enter_one(x)
     if isinstance(x, np.ndarray) and x.dtype.kind == "f" and which == "value":
-        return engine._stored(site.kit.enter(x))
+        return engine.stored(site.kit.enter(x))
     return x
 
 
@@ -118,10 +118,10 @@ def _closeness(function: Any) -> Callable[..., Any]:
 
     def handler(engine: Engine, a: Any, b: Any, *args: Any, **kwargs: Any) -> Any:
         site = engine.site(function.__name__)
-        engine._count(site, 1)
+        engine.count(site, 1)
         (x, xs, source), (y, ys, other) = engine.operand(a, site), engine.operand(b, site)
         answer, would = function(x, y, *args, **kwargs), function(xs, ys, *args, **kwargs)
-        engine._decide(np.asarray(answer != would), site, (source, other))
+        engine.decide(np.asarray(answer != would), site, (source, other))
         return answer
 
     return handler
@@ -147,7 +147,7 @@ def _histogram(engine: Engine, a: Any, bins: Any = 10, range: Any = None, **kwar
         edges = engine.function(np.linspace, (first, last, int(bins) + 1), {})
     (x, xs, source), (at, at_s, _) = engine.operand(array, site), engine.operand(edges, site)
     counts = np.histogram(x, at)[0]
-    engine._decide(counts != np.histogram(xs, at_s)[0], site, (source,))
+    engine.decide(counts != np.histogram(xs, at_s)[0], site, (source,))
     return counts, edges
 
 
@@ -168,11 +168,11 @@ def in_order(
     """Return elements in ascending order: `numpy.sort`."""
     array, axis = axis_last(engine.array(a), axis, engine)
     site = engine.site("sort")
-    engine._count(site, array.size)
+    engine.count(site, array.size)
     places = np.argsort(array.value, axis=axis, kind="stable")
     result = engine.moved(array, lambda v: np.take_along_axis(v, places, axis))
     steps = np.diff(result.shadow, axis=axis)
-    engine._decide(steps < 0, site, (array,))
+    engine.decide(steps < 0, site, (array,))
     return result
 
 
@@ -191,7 +191,7 @@ def _extreme(function: Any, choose: Any) -> Callable[..., Any]:
         if where is not True:
             fill = -math.inf if choose is np.argmax else math.inf
             array = engine.array(np.where(where, array, fill if initial is None else initial))
-        engine._count(site, array.size)
+        engine.count(site, array.size)
         value = engine.operand(array, site)[0]
         if array.kit is not site.kit:
             array = engine.elementwise(np.positive, (array,), site)
@@ -214,7 +214,7 @@ def _extreme(function: Any, choose: Any) -> Callable[..., Any]:
         else:
             places = np.expand_dims(choose(value, axis=axis), axis)
             result = engine.moved(array, lambda v: np.take_along_axis(v, places, axis))
-        engine._decide(result.shadow != would, site, (array,))
+        engine.decide(result.shadow != would, site, (array,))
         if not keepdims:
             result = engine.moved(
                 result, lambda v: v.reshape(()) if axis is None else np.squeeze(v, axis)
@@ -268,12 +268,12 @@ def _unique(
         return engine.refuse(np.unique, (ar,), {"axis": axis})
     flat = engine.reshaped(array, (-1,))
     site = engine.site("unique")
-    engine._count(site, flat.size)
+    engine.count(site, flat.size)
     _, index, inverse, counts = np.unique(
         flat.value, return_index=True, return_inverse=True, return_counts=True
     )
     would = np.unique(flat.shadow)
-    engine._decide(np.asarray(len(would) != len(index)), site, (flat,))
+    engine.decide(np.asarray(len(would) != len(index)), site, (flat,))
     found = flat[index]
     extra = [
         a

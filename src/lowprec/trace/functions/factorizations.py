@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.trace.functions.reductions import matrix_product
 from lowprec.trace.functions.sums import product
 from lowprec.trace.functions.table import FUNCTIONS, MARKED
 
@@ -39,7 +40,7 @@ def _norm(engine: Engine, x: Any, ord: Any = None, axis: Any = None, keepdims: b
     array = engine.array(x)
     if axis is None and (ord is None or (ord == 2 and array.ndim == 1) or ord == "fro"):
         flat = engine.reshaped(array, (-1,))
-        result = np.sqrt(engine.matmul(flat, flat, engine.site("norm")))
+        result = np.sqrt(matrix_product(engine, flat, flat, engine.site("norm")))
         return np.reshape(engine.array(result), (1,) * array.ndim) if keepdims else result
     if axis is None and array.ndim == 2:
         sums = {1: 0, np.inf: 1, -1: 0, -np.inf: 1}

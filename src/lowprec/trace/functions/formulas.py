@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.trace.functions.reductions import matrix_product
 from lowprec.trace.functions.table import FUNCTIONS, implements
 
 if TYPE_CHECKING:
@@ -72,12 +73,14 @@ def _windows(engine: Engine, a: Any, v: Any, mode: str) -> Any:
     n, k = len(x), len(kernel)
     widths = {"full": (k - 1, k - 1), "valid": (0, 0), "same": ((k - 1) // 2 + (k - 1) % 2, 0)}
     if mode == "same":
-        full = engine.matmul(
-            _slid(engine, x, k, (k - 1, k - 1)), kernel[::-1], engine.site("convolve")
+        full = matrix_product(
+            engine, _slid(engine, x, k, (k - 1, k - 1)), kernel[::-1], engine.site("convolve")
         )
         start = (k - 1) // 2
         return full[start : start + n]
-    return engine.matmul(_slid(engine, x, k, widths[mode]), kernel[::-1], engine.site("convolve"))
+    return matrix_product(
+        engine, _slid(engine, x, k, widths[mode]), kernel[::-1], engine.site("convolve")
+    )
 
 
 def _slid(engine: Engine, x: Traced, k: int, widths: tuple[int, int]) -> Traced:
@@ -211,7 +214,7 @@ def _frexp(engine: Engine, x: Any, site: Any = None, **kwargs: Any) -> Any:
     array = engine.array(x)
     exponents = np.frexp(array.value)[1]
     if np.any(exponents != np.frexp(array.shadow)[1]):
-        engine._decide(exponents != np.frexp(array.shadow)[1], engine.site("frexp"), (array,))
+        engine.decide(exponents != np.frexp(array.shadow)[1], engine.site("frexp"), (array,))
     return _ldexp(engine, x, -exponents), exponents[()]
 
 

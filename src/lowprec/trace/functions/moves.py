@@ -68,7 +68,7 @@ def gathered(
     if all(p.value.dtype == engine.dtype for p in parts):
         value = value.astype(engine.dtype)
     result = Traced(
-        engine, value, pool([p.shadow for p in parts])[order], engine._store(np.empty(0), kit)
+        engine, value, pool([p.shadow for p in parts])[order], engine.new_store(np.empty(0), kit)
     )
     result.store.shadow = result.shadow
     if engine.budget:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.trace.functions.reductions import matrix_product, summed
 from lowprec.trace.functions.table import FUNCTIONS, implements
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @implements(np.matmul)
 def _matmul(engine: Engine, a: Any, b: Any, *, site: Site | None = None, **kwargs: Any) -> Any:
-    return engine.matmul(a, b, engine.site("matmul") if site is None else site)
+    return matrix_product(engine, a, b, engine.site("matmul") if site is None else site)
 
 
 @implements(np.dot)
@@ -29,7 +30,7 @@ def _dot(engine: Engine, a: Any, b: Any) -> Any:
     if x.ndim == 0 or y.ndim == 0:
         return engine.elementwise(np.multiply, (x, y), site)
     if x.ndim <= 2 and y.ndim <= 2:
-        return engine.matmul(x, y, site)
+        return matrix_product(engine, x, y, site)
     return _tensordot(engine, x, y, ((x.ndim - 1,), (max(y.ndim - 2, 0),)))
 
 
@@ -67,7 +68,7 @@ def _tensordot(engine: Engine, a: Any, b: Any, axes: Any = 2) -> Any:
     terms = math.prod(x.shape[d] for d in left)
     flat_x = engine.moved(x, lambda v: np.transpose(v, free_x + left).reshape(-1, terms))
     flat_y = engine.moved(y, lambda v: np.transpose(v, right + free_y).reshape(terms, -1))
-    product = engine.matmul(flat_x, flat_y, engine.site("tensordot"))
+    product = matrix_product(engine, flat_x, flat_y, engine.site("tensordot"))
     return engine.lowered(np.reshape(engine.array(product), shape))
 
 
@@ -146,7 +147,7 @@ def _summed_over(engine: Engine, x: Traced, names: str, output: str) -> Any:
     axes = tuple(d for d, c in enumerate(names) if c not in output)
     total: Any = x
     if axes:
-        total = engine.sum(x, engine.site("einsum"), axes)
+        total = summed(engine, x, engine.site("einsum"), axes)
     left = "".join(c for c in names if c in output)
     if left != output:
         total = engine.moved(
@@ -191,7 +192,7 @@ def _pair(engine: Engine, nx: str, x: Traced, ny: str, y: Traced, output: str) -
         ),
     )
     product: Any = engine.array(
-        engine.matmul(flat_x, flat_y, engine.site("einsum"))
+        matrix_product(engine, flat_x, flat_y, engine.site("einsum"))
         if inner
         else engine.elementwise(np.multiply, (flat_x, flat_y), engine.site("einsum"))
     )
@@ -208,7 +209,7 @@ def _trace(
     engine: Engine, a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None
 ) -> Any:
     diagonal = engine.moved(engine.array(a), lambda v: np.diagonal(v, offset, axis1, axis2))
-    return engine.sum(diagonal, engine.site("trace"), -1)
+    return summed(engine, diagonal, engine.site("trace"), -1)
 
 
 @implements(np.kron)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.trace.engine import has_traced
 from lowprec.trace.functions.choices import in_order
 from lowprec.trace.functions.sums import rows_of
 from lowprec.trace.functions.table import implements
+from lowprec.trace.values import has_traced
 
 if TYPE_CHECKING:
     from lowprec.trace.engine import Engine

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.trace.functions.choices import axis_last, largest, smallest
+from lowprec.trace.functions.reductions import averaged, running_sum, summed
 from lowprec.trace.functions.table import FUNCTIONS, implements
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def _sum(
     _check_dtype(dtype)
     if where is not True:
         array = engine.array(np.where(where, array, 0.0))
-    result = engine.sum(array, engine.site("sum"), _axis(axis), bool(keepdims))
+    result = summed(engine, array, engine.site("sum"), _axis(axis), bool(keepdims))
     return result if initial is None else result + initial
 
 
@@ -58,7 +59,7 @@ def _mean(
     axis = _axis(axis)
     _check_dtype(dtype)
     if where is True:
-        return engine.mean(array, engine.site("mean"), axis, bool(keepdims))
+        return averaged(engine, array, engine.site("mean"), axis, bool(keepdims))
     count = np.sum(np.broadcast_to(where, array.shape), axis=axis, keepdims=keepdims)
     return _sum(engine, array, axis, dtype, keepdims, None, where) / count
 
@@ -157,7 +158,7 @@ def _folded(engine: Engine, ufunc: Any, array: Traced, axis: Any, keepdims: Any)
     else:
         result = rows[0]
     for k in range(1, len(rows)):
-        result = engine._called(ufunc, (result, rows[k]), {}, site, None)
+        result = engine.applied(ufunc, (result, rows[k]), {}, site, None)
     if keepdims:
         axes = range(array.ndim) if axis is None else np.atleast_1d(axis) % array.ndim
         shape = tuple(1 if d in list(axes) else n for d, n in enumerate(array.shape))
@@ -170,7 +171,7 @@ def _accumulated(engine: Engine, ufunc: Any, array: Traced, axis: int) -> Any:
     site = engine.site(ufunc.__name__)
     made: list[Any] = [rows[0]] if len(rows) else []
     for k in range(1, len(rows)):
-        made.append(engine._called(ufunc, (made[-1], rows[k]), {}, site, None))
+        made.append(engine.applied(ufunc, (made[-1], rows[k]), {}, site, None))
     if not made:
         return engine.copied(array, array.value, array.shadow, lambda v: v)
     stack = engine.stacked(made, site)
@@ -180,7 +181,7 @@ def _accumulated(engine: Engine, ufunc: Any, array: Traced, axis: int) -> Any:
 @implements(np.cumsum, *([np.cumulative_sum] if hasattr(np, "cumulative_sum") else []))
 def _cumsum(engine: Engine, a: Any, axis: Any = None, dtype: Any = None) -> Any:
     _check_dtype(dtype)
-    return engine.cumsum(a, engine.site("cumsum"), axis)
+    return running_sum(engine, a, engine.site("cumsum"), axis)
 
 
 @implements(np.cumprod, *([np.cumulative_prod] if hasattr(np, "cumulative_prod") else []))
@@ -220,14 +221,14 @@ def _accumulate(
     engine: Engine, ufunc: Any, site: Site, array: Any, axis: int = 0, **kwargs: Any
 ) -> Any:
     if ufunc is np.add:
-        return engine.cumsum(array, site, axis)
+        return running_sum(engine, array, site, axis)
     return _accumulated(engine, ufunc, engine.array(array), axis)
 
 
 def _outer(engine: Engine, ufunc: Any, site: Site, a: Any, b: Any, **kwargs: Any) -> Any:
     left, right = engine.array(a, site), engine.array(b, site)
     tall = engine.reshaped(left, left.shape + (1,) * right.ndim)
-    return engine._called(ufunc, (tall, right), {}, site, None)
+    return engine.applied(ufunc, (tall, right), {}, site, None)
 
 
 def _reduceat(
@@ -260,7 +261,7 @@ def _at(engine: Engine, ufunc: Any, site: Site, array: Any, indices: Any, *other
     while left.size:  # each round takes the first of every target that is left, in order
         _, first = np.unique(targets[left], return_index=True)
         now = left[np.sort(first)]
-        made = engine._called(
+        made = engine.applied(
             ufunc, (flat[targets[now]], *[v[now] for v in values]), {}, site, None
         )
         flat[targets[now]] = made
