@@ -318,6 +318,47 @@ def test_a_loss_of_zero_is_learnt_though_the_best_constant_has_it_too():
     ]  # fmt: skip
 
 
+def test_gradients_that_vanish_through_sigmoids_are_told_and_relu_cures():
+    rng = np.random.default_rng(0)
+    centres, y = 2 * rng.standard_normal((3, 8)), rng.integers(0, 3, 192)
+    data = train.Dataset(centres[y] + rng.standard_normal((192, 8)), y)
+    deep = [train.Dense(8, "sigmoid") for _ in range(6)]
+    model = train.Sequential([train.Input((8,)), *deep, train.Dense(3)])
+    found = train.diagnose(
+        model, data, policy="mixed_bfloat16", optimizer=train.SGD(0.1), epochs=6, budget=None,
+        loss="sparse_categorical_crossentropy",
+    )  # fmt: skip
+    assert (found.cause, found.place) == ("not precision", "Dense 1")
+    assert "Gradients vanish on their way back: those of Dense 1 (0/kernel)" in found.verdict[1]
+    assert any("activation='relu'" in cure.code for cure in found.cures if cure.rescues)
+
+
+def test_a_loss_that_still_falls_is_told_to_go_on():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 4)).astype(np.float32)
+    model = train.Sequential([train.Input((4,)), train.Dense(1)])
+    found = train.diagnose(
+        model, train.Dataset(x, 1e-2 * (x[:, :1] - x[:, 1:2])), policy="mixed_bfloat16", loss="mse",
+        optimizer=train.Adam(3e-3), epochs=30, budget=None,
+    )  # fmt: skip
+    assert found.cause == "not precision"
+    assert "epochs=120" in [cure.code for cure in found.cures]
+
+
+def test_updates_that_kahans_sum_cannot_gather_are_told():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((128, 4)).astype(np.float32)
+    model = train.Sequential([train.Input((4,)), train.Dense(1)])
+    policy = "params=float8_e5m2,compute=float32,state=float32,update=kahan"
+    found = train.diagnose(
+        model, train.Dataset(x, x[:, :1] - x[:, 1:2]), policy=policy, loss="mse",
+        optimizer=train.Adam(1e-3), epochs=60, budget=None,
+    )  # fmt: skip
+    assert found.cause == "params"
+    assert "and Kahan's sum, in 3 bits too, does not gather them" in found.verdict[2]
+    assert "Kahan's sum, in 3 bits too" in found.recorder.verdict[0]
+
+
 def test_a_policy_that_names_layers_is_printed_as_short_as_it_was_given():
     policy = Policy(compute="bfloat16", layers={"1": {"compute": "float8_e4m3fn"}})
     model = train.Sequential([train.Input((4,)), train.Dense(3), train.Dense(2)])

@@ -133,7 +133,7 @@ _OF_COLLAPSE = (
         "distinct values left",
         "distinct",
         "how many of the distinct values are left, where they become one another",
-        lambda m: f"{m.variation.left:,}" if m.collapses and not m.lost else "–",
+        lambda m: f"{m.variation.left:,}" if m.collapses and m.variation and not m.lost else "–",
         is_loss=True,
     ),
 )

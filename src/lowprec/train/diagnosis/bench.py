@@ -147,7 +147,7 @@ class Bench:
             key = self._key(changes, every)
             if key in self._kept:
                 jobs.append(self._kept[key])
-            elif not must and self.seconds_left < self.longest:
+            elif not must and self.seconds_left < self.longest * self._times(changes):
                 self.left_out.append(name)
                 jobs.append(None)
             elif self.executor is not None:
@@ -160,6 +160,11 @@ class Bench:
             self._keep(job[0], job[1], job[2].result()) if isinstance(job, tuple) else job
             for job in jobs
         ]
+
+    def _times(self, changes: dict[str, Any]) -> float:
+        """Return how many times as long as the others a training is."""
+        times: float = changes.get("epochs", self.epochs) / max(self.epochs, 1)
+        return times
 
     def _arguments(self, changes: dict[str, Any], every: int) -> FitArguments:
         how = self.how | {"epochs": self.epochs} | changes
@@ -176,7 +181,8 @@ class Bench:
     def _keep(self, name: str, key: Any, run: Run) -> Run:
         self._kept[key] = run
         self.done += 1
-        self.longest = max(self.longest, run.seconds)
+        if len(run.curves.get("loss", ())) <= self.epochs:  # of a longer one more is known
+            self.longest = max(self.longest, run.seconds)
         if self.progress is not None:
             self.progress(name, self.done)
         return run

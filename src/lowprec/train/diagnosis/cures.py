@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.recorder import Recorder
 
 _NARROW_RANGE = 64  # exponents: formats below have a range that gradients leave
+_DEEP = 3  # saturating layers through which gradients vanish
 _OPTIONS_OF_NAMES = {"Nesterov": ("nesterov",)}  # what the name says already
 
 
@@ -264,6 +265,7 @@ def of_training(optimizer: Optimizer, model: Sequential, data: Any) -> Iterator[
             place = f"the optimizer's {word}"
             yield from (one._replace(place=place) for one in _optimizer(optimizer, **{word: 1.0}))
     yield from _started_usually(model)
+    yield from _with_relu(model)
     if not callable(optimizer.learning_rate):
         rates = [optimizer.learning_rate * factor for factor in (0.1, 0.01, 0.001, 10.0, 100.0)]
         if (make := getattr(optimizers, optimizer.name, None)) is not None:
@@ -294,6 +296,25 @@ def _started_usually(model: Sequential) -> Iterator[Candidate]:
         other = Sequential(layers, model.input_shape)
         code = f"model={_model_code(other)}"
         yield Candidate(code, {"model": other}, place="the initial parameters")
+
+
+def _with_relu(model: Sequential) -> Iterator[Candidate]:
+    """Yield a deep network with relu for what saturates, so that gradients pass."""
+    hidden = model.layers[:-1]
+    saturates = [
+        getattr(getattr(layer, "function", None), "name", "") in ("sigmoid", "tanh")
+        and hasattr(layer, "kernel_initializer")
+        for layer in hidden
+    ]
+    if sum(saturates) < _DEEP:
+        return
+    changed: dict[str, Any] = {"activation": "relu", "kernel_initializer": "he_normal"}
+    layers = [
+        dataclasses.replace(layer, **changed) if is_one else layer
+        for layer, is_one in zip(hidden, saturates, strict=True)
+    ]
+    other = Sequential([*layers, model.layers[-1]], model.input_shape)
+    yield Candidate(f"model={_model_code(other)}", {"model": other}, place="the activations")
 
 
 def of_user_code(place: str, model: Sequential, data: Any, loss: Any) -> Iterator[Candidate]:

@@ -16,6 +16,7 @@ from lowprec.train.diagnosis import cures as candidates
 from lowprec.train.diagnosis import places as where
 from lowprec.train.diagnosis.bench import Bench, Run, gap_of, rescues
 from lowprec.train.diagnosis.diagnosis import Cure, Diagnosis, Experiment
+from lowprec.train.diagnosis.evidence import evidence
 from lowprec.train.diagnosis.parts import (
     PARTS,
     explicit,
@@ -462,6 +463,13 @@ class _Search:
             )
         elif self.cause == ["not precision"]:
             found = list(candidates.of_training(optimizer, bench.model, bench.data))
+            if self.reference.still_falls:
+                longer = 4 * bench.whole
+                found.append(
+                    candidates.Candidate(
+                        f"epochs={longer}", {"epochs": longer}, place="the number of epochs"
+                    )
+                )
         else:
             blamed = [*self.cause, *(p for p in getattr(self, "also", ()) if p not in self.cause)]
             found = list(
@@ -530,26 +538,26 @@ class _Search:
         which = f"{words} {'alone' if len(self.cause) == 1 else 'together'} in float32"
         if words in ("loss scale", "tensor scales"):
             words, which = f"the {words}", f"a training without the {words}"
-        evidence = next(
+        shown = next(
             (e for e in self.experiments if e.name == f"{'+'.join(self.cause)} wide" and e.rescues),
             None,
         )
-        end = "" if evidence is None else f" (the loss ends at {figure(evidence.end)})"
-        shown = self.shown_on(evidence)
-        told = [f"The cause is {words}: {which} wins back what was lost{end}{shown}."]
+        end = "" if shown is None else f" (the loss ends at {figure(shown.end)})"
+        length = self.shown_on(shown)
+        told = [f"The cause is {words}: {which} wins back what was lost{end}{length}."]
         recorder = self.narrow.recorder
         if recorder is not None:
-            finding = _finding_of(recorder, self.cause)
-            told += [f"{finding}."] if finding else []
+            seen = evidence(recorder, self.cause, self.places)
+            told += [f"{seen}."] if seen else []
         if (place := self.place_in_words()) is not None:
             first = self.first_not_finite()
             told.append(f"It happens in {first or place}.")
         return told
 
-    def shown_on(self, evidence: Experiment | None) -> str:
-        if evidence is None or not self.mine.steps or evidence.steps >= self.mine.steps:
+    def shown_on(self, experiment: Experiment | None) -> str:
+        if experiment is None or not self.mine.steps or experiment.steps >= self.mine.steps:
             return ""
-        return f", shown on the first {evidence.steps} of {self.mine.steps} steps"
+        return f", shown on the first {experiment.steps} of {self.mine.steps} steps"
 
     def other_cause(self, found: list[Cure]) -> str:
         """Say what keeps float32 from learning, by the cure that helps."""
@@ -557,7 +565,7 @@ class _Search:
         if recorder is not None:
             causes = [f for f in recorder.findings if f.rule in ("no learning", "not finite")]
             if causes:
-                return f": {causes[0].text}"
+                return f". {causes[0].text}"
         best = next((cure for cure in found if cure.rescues), None)
         if best is None:
             return "; labels that cannot be learnt from these inputs would look like this"
@@ -599,35 +607,3 @@ def _learnt(account: Account | None) -> float:
     if account is None or not best or account.end is None or not math.isfinite(account.end):
         return 0.0
     return (best - account.end) / abs(best)
-
-
-_RULES_OF = {  # which rule explains which part
-    "loss scale": ("not finite", "new zeros"),
-    "gradients": ("new zeros", "headroom", "not finite"),
-    "accumulate": ("not finite", "long sums"),
-    "state": (
-        "starved moments",
-        "numbers of the optimizer",
-        "stalled state",
-        "headroom",
-        "not finite",
-    ),
-    "params": ("lost updates", "numbers of the optimizer", "not finite"),
-    "compute": (
-        "precision of the outputs",
-        "noise beside the deviation",
-        "one unit sets the scale",
-        "offset",
-        "colliding inputs",
-        "headroom",
-        "new zeros",
-        "not finite",
-    ),
-}
-
-
-def _finding_of(recorder: Any, cause: Sequence[str]) -> str | None:
-    """Return what the recorder saw of these parts."""
-    rules = {rule for part in cause for rule in _RULES_OF.get(part, ())}
-    found = [finding for finding in recorder.findings if finding.rule in rules]
-    return found[0].text if found else None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 DEAD = 0.999
 CLIPPED = 1e-3
+VANISHING = 1e-3
+_DEEP = 3  # layers at least
 _CLIPS = ("clipvalue", "clipnorm", "global_clipnorm")
 
 
@@ -26,6 +28,7 @@ def no_learning(recorder: Record) -> Iterator[Finding]:
     yield from _dead_units(recorder)
     yield from _clipping(recorder)
     yield from _divergence(recorder)
+    yield from _vanishing(recorder)
 
 
 def place_of(recorder: Record) -> str | None:
@@ -36,7 +39,12 @@ def place_of(recorder: Record) -> str | None:
     if next(_clipping(recorder), None) is not None:
         numbers = recorder.facts.get("hyperparameters", {})
         return f"the optimizer's {next(word for word in _CLIPS if numbers.get(word))}"
-    return "the learning rate" if next(_divergence(recorder), None) is not None else None
+    if next(_divergence(recorder), None) is not None:
+        return "the learning rate"
+    for finding in _vanishing(recorder):
+        name = finding.tensor[1] if finding.tensor else ""
+        return recorder.label(name.partition("/")[0])
+    return None
 
 
 def _dead_tracks(recorder: Record) -> Iterator[Track]:
@@ -101,3 +109,34 @@ def _divergence(recorder: Record) -> Iterator[Finding]:
             f"{rate:g} it diverges",
             "lower the learning rate tenfold",
         )
+
+
+def _vanishing(recorder: Record) -> Iterator[Finding]:
+    """Tell gradients that shrink from layer to layer on their way back."""
+    kernels = sorted(
+        (
+            (track, track.whole.rms)
+            for track in recorder.of_kind("weight_gradient")
+            if track.whole["count"] and _of_kernel(track)
+        ),
+        key=lambda pair: int(pair[0].name.partition("/")[0]),
+    )
+    if len(kernels) < _DEEP or not kernels[-1][1]:
+        return
+    (first, least), (last, most) = kernels[0], kernels[-1]
+    if least >= VANISHING * most:
+        return
+    yield Finding(
+        "red",
+        "no learning",
+        f"Gradients vanish on their way back: those of {recorder.label(first.name)} are "
+        f"{least / most:.1g} times those of {recorder.label(last.name)}, {len(kernels)} layers "
+        "later",
+        "use relu and he_normal in place of sigmoid or tanh, or normalise between layers",
+        (first.kind, first.name),
+    )
+
+
+def _of_kernel(track: Track) -> bool:
+    layer, _, parameter = track.name.partition("/")
+    return layer.isdecimal() and parameter == "kernel"

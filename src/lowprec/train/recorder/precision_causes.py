@@ -40,7 +40,9 @@ def offset(recorder: Record) -> Iterator[Finding]:
 
 def lost_updates(recorder: Record) -> Iterator[Finding]:
     """Tell that updates are lost, and whether that costs anything."""
-    tracks = [track for track in recorder.of_kind("update") if _is_to_nearest(recorder, track)]
+    gathers = costs(recorder) and recorder.policy.update == "kahan"
+    how = ("nearest", "kahan") if gathers else ("nearest",)
+    tracks = [track for track in recorder.of_kind("update") if _rounds_to(recorder, track, *how)]
     wholes = [track.whole for track in tracks]
     changes = sum(whole["changes"] for whole in wholes)
     share = sum(whole["lost"] for whole in wholes) / changes if changes else 0.0
@@ -53,7 +55,13 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
     fmt, tensor = _stored_in(recorder, worst), ("update", worst.name)
     text = f"{percent(share)} of updates are lost in {fmt} weights{whose}"
     is_costly = costs(recorder)
-    if is_costly is None and share > LOST:
+    if is_costly and share > LOST and _rounds_to(recorder, worst, "kahan"):
+        text += f", and Kahan's sum, in {fmt.precision} bits too, does not gather them"
+        cure = "keep float32 master weights, or bfloat16 ones with Kahan's sum"
+        yield Finding("red", "lost updates", text, cure, tensor, "lost")
+    elif _rounds_to(recorder, worst, "kahan"):
+        return  # what is lost in one step comes in a later one
+    elif is_costly is None and share > LOST:
         cure = (
             "if the loss falls behind float32's (pass reference= to see), keep float32 master "
             "weights, or round updates stochastically or with Kahan's sum"
@@ -75,8 +83,8 @@ def _stored_in(recorder: Record, track: Track) -> Format:
     return recorder.policy_at("update", track.name).formats["params"]
 
 
-def _is_to_nearest(recorder: Record, track: Track) -> bool:
-    return recorder.policy_at("update", track.name).update == "nearest"
+def _rounds_to(recorder: Record, track: Track, *how: str) -> bool:
+    return recorder.policy_at("update", track.name).update in how
 
 
 def _worst_tensor(recorder: Record, tracks: list[Track]) -> tuple[float, Track | None]:

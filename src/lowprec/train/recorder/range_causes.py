@@ -71,7 +71,13 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
             "not finite",
             text,
             _cure_for(recorder, first)
-            if first is not None and (operation or made == "NaN" or _narrow_sums(recorder, first))
+            if first is not None
+            and (
+                operation
+                or made == "NaN"
+                or first.kind not in GRADIENTS  # which alone carry the loss scale
+                or _narrow_sums(recorder, first)
+            )
             else _DIVERGES
             if recorder.outcome.kind == "float32 too"
             else "start from a smaller loss scale, or look at what overflows without one",

@@ -133,7 +133,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     Rule(
         "no learning",
         "float32 fails as well (a problem), and activations of a layer are all zero, gradients are "
-        "clipped below a thousandth of their size, or a loss grew tenfold",
+        "clipped below a thousandth of their size, a loss grew tenfold, or the first layer's "
+        "gradients are less than a thousandth of the last layer's",
         "what float32 cannot do either is no matter of rounding",
         "Glorot and Bengio (2010), on units that saturate; Pascanu et al. (2013), on clipping",
         learning_causes.no_learning,

@@ -186,6 +186,13 @@ class Account:
         return self.ends_finite and not self.is_mostly_skipped and not self._failure_at_the_end
 
     @property
+    def still_falls(self) -> bool:
+        """Whether a loss has fallen a long way, yet not below that of a constant prediction."""
+        if self.failure != _NOTHING or self.start is None or self.end is None:
+            return False
+        return self.start - self.end > _FALLING * abs(self.start)
+
+    @property
     def _failure_at_the_end(self) -> str:
         best = self.best_without_learning
         if best is None or self.end is None:
@@ -336,8 +343,8 @@ def _kind(
     if mine.is_mostly_skipped:
         return broken, "skipped"
     its_failure = "" if reference is None else reference.failure
-    if its_failure:
-        if _still_learns(reference) and progress is not None and not progress >= 1 - tolerance:
+    if reference is not None and its_failure:
+        if reference.still_falls and progress is not None and not progress >= 1 - tolerance:
             return "worse", "progress"
         return "float32 too", "float32 fails"
     if reference is not None:
@@ -354,15 +361,6 @@ def _kind(
     if best is not None and mine.end is not None and mine.end >= best and not is_least:
         return "worse", "learns nothing"
     return None, ""
-
-
-def _still_learns(account: Account | None) -> bool:
-    """Return whether a loss still falls a long way towards that of a constant prediction."""
-    if account is None or account.failure != _NOTHING:
-        return False
-    if account.start is None or account.end is None:
-        return False
-    return account.start - account.end > _FALLING * abs(account.start)
 
 
 def _progress(mine: Account, reference: Account | None) -> float | None:
