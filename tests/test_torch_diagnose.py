@@ -60,6 +60,63 @@ def test_a_training_that_float32_fails_as_well_is_not_blamed_on_rounding():
     assert found.cause == "not precision"
 
 
+@pytest.mark.parametrize("takes_closure", [False, True])
+def test_a_step_sees_gradients_without_the_scale_whoever_holds_the_optimizer(takes_closure):
+    def make(seed):
+        model, optimizer, _ = regression(0.05)(seed)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 10)
+        x = torch.randn(64, 4)
+
+        def step(model, _, i):
+            def loss():
+                optimizer.zero_grad()
+                loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+                return loss
+
+            found = optimizer.step(loss) if takes_closure else loss()
+            if not takes_closure:
+                optimizer.step()
+            scheduler.step()
+            return found
+
+        return model, optimizer, step
+
+    told = []
+    policy = train.Policy(compute="float16", gradients="float16", loss_scale=1024.0)
+    options = {"steps": 20, "progress": lambda name, done: told.append((name, done))}
+    scaled = lt.diagnose(make, policy=policy, **options)
+    assert scaled.cause is None
+    assert told == [("float32", 1), ("as it is", 2)]
+    narrow = lt.diagnose(make, policy="params=float8_e5m2", steps=20, budget=None)
+    assert narrow.cause == "params"  # it did reach them
+
+
+def test_a_step_that_the_policy_does_not_reach_is_refused():
+    def make(seed):
+        model, optimizer, step = regression()(seed)
+        other = torch.optim.SGD(model.parameters(), 1.0)
+        return model, optimizer, lambda model, _, i: step(model, other, i)
+
+    with pytest.raises(ValueError, match="never called step"):
+        lt.diagnose(make, policy="bfloat16", steps=2)
+
+    def unseen(seed):
+        model, optimizer, _ = regression()(seed)
+
+        def step(model, optimizer, i):
+            loss = model(torch.ones(1, 4)).sum()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            return loss
+
+        return model, optimizer, step
+
+    with pytest.raises(ValueError, match=r"loss\.backward"):
+        lt.diagnose(unseen, policy="mixed_float16", steps=2)
+
+
 def test_the_budget_bounds_experiments_and_names_what_was_not_made():
     found = lt.diagnose(regression(), policy="bfloat16", steps=100, budget=0.0)
     assert [one.name for one in found.experiments] == ["float32", "as it is"]

@@ -6,6 +6,7 @@ Each experiment is a training of its own: parts of the policy are put into float
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ from lowprec.train.running.outcome import Account, judge
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lowprec.train.loss_scale import LossScale
     from lowprec.train.running.history import History
 
     Make = Callable[[int], tuple[torch.nn.Module, torch.optim.Optimizer, Callable[..., Any]]]
@@ -43,6 +45,7 @@ def diagnose(
     reference: History | Sequence[float] | None = None,
     tolerance: float = 0.05,
     budget: float | None = 60.0,
+    progress: Callable[[str, int], None] | None = None,
 ) -> Diagnosis:
     """Find out what became of a torch training, what part of its policy is to blame, and the cure.
 
@@ -68,6 +71,8 @@ def diagnose(
     budget : float or None
         Seconds for all trainings, in this order: the outcome, the parts, the cures, the place.
         What was not made is named. None makes all.
+    progress : callable, optional
+        Called as ``progress(description, done)`` after each training.
 
     Returns
     -------
@@ -80,7 +85,8 @@ def diagnose(
     TypeError
         If `make` does not return a module, an optimizer and a step.
     ValueError
-        If there is no such policy, or fewer than one step.
+        If there is no such policy, or fewer than one step; if the step function does not call
+        ``step()`` of the optimizer that `make` returned, or a loss scale meets no `backward`.
 
     Examples
     --------
@@ -100,41 +106,43 @@ def diagnose(
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: a training has one step or more")
-    search = _Search(make, get_policy(policy), steps, rng, tolerance, budget)
+    search = _Search(make, get_policy(policy), steps, rng, tolerance, budget, progress)
     return search.diagnosis(reference)
 
 
-class _ScaledBackward(TorchFunctionMode):
-    """Multiplies a loss by a scaler's scale where its backward pass begins."""
+class _Scaling(TorchFunctionMode):
+    """Multiplies a loss by a scale where its backward pass begins, and divides gradients after it.
 
-    def __init__(self, scaler: Any) -> None:
+    A step function that clips or looks at gradients so sees them without the scale.
+    """
+
+    def __init__(self, scale: LossScale, model: torch.nn.Module) -> None:
         super().__init__()
-        self.scaler = scaler
+        self.scale, self.params = scale, list(model.parameters())
+        self.is_finite, self.passes = True, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.backward and len(args) == 1:
-            return func(self.scaler.scale(args[0]), **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        if func is not torch.Tensor.backward:
+            return func(*args, **(kwargs or {}))
+        self.passes += 1
+        before = [p.grad for p in self.params]
+        for p in self.params:
+            p.grad = None
+        func(args[0] * self.scale.value, *args[1:], **(kwargs or {}))
+        for p, kept in zip(self.params, before, strict=True):
+            if p.grad is not None:
+                p.grad.mul_(float(self.scale.inverse))
+                values = p.grad.coalesce().values() if p.grad.is_sparse else p.grad
+                self.is_finite &= bool(values.isfinite().all())
+            if kept is not None:
+                p.grad = kept if p.grad is None else kept.add_(p.grad)
+        return None
 
-
-class _ScaledOptimizer:
-    """Steps through a scaler, and counts what it skips."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, scaler: Any) -> None:
-        self._optimizer, self._scaler = optimizer, scaler
-        self.skipped: list[int] = []
-        self._steps = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._optimizer, name)
-
-    def step(self) -> None:
-        before = self._scaler.get_scale()
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        if self._scaler.get_scale() < before:
-            self.skipped.append(self._steps)
-        self._steps += 1
+    def allows_step(self) -> bool:
+        """Whether all gradients since the last step were finite; the scale follows."""
+        is_finite, self.is_finite = self.is_finite, True
+        self.scale = self.scale.adjust(is_finite)
+        return is_finite
 
 
 class _Made(NamedTuple):
@@ -155,7 +163,9 @@ class _Search:
         seed: int,
         tolerance: float,
         budget: float | None,
+        progress: Callable[[str, int], None] | None = None,
     ) -> None:
+        self.progress = progress
         self.make, self.policy, self.steps, self.seed = make, policy, steps, seed
         self.tolerance, self.budget = tolerance, budget
         self.begun = time.monotonic()
@@ -177,6 +187,8 @@ class _Search:
         made = self._trained(policy, rules or {})
         self.longest = max(self.longest, time.monotonic() - begin)
         self.experiments.append(Experiment(name, made.account.end, None, self.steps))
+        if self.progress is not None:
+            self.progress(name, len(self.experiments))
         return made
 
     def _trained(self, policy: Policy, rules: Any) -> _Made:
@@ -190,10 +202,11 @@ class _Search:
             ]
             formats = policy.formats
             wide = formats["params"] == formats["state"] == float32
+            stepper = optimizer
             if not wide:
                 narrow: Any = {"params": policy.params, "state": policy.state}
-                optimizer = Optimizer(optimizer, update=policy.update, **narrow)
-            losses, skipped = self._steps(model, optimizer, step, policy, rules)
+                stepper = Optimizer(optimizer, update=policy.update, **narrow)
+            losses, skipped = self._steps(model, optimizer, stepper, step, policy, rules)
             is_finite = all(bool(p.isfinite().all()) for p in model.parameters())
         known = {"start": self.start, "unit_roundoff": formats["compute"].unit_roundoff}
         account = Account.made(
@@ -209,28 +222,45 @@ class _Search:
         return _Made(account, losses)
 
     def _steps(
-        self, model: Any, optimizer: Any, step: Any, policy: Policy, rules: Any
+        self, model: Any, optimizer: Any, stepper: Any, step: Any, policy: Policy, rules: Any
     ) -> tuple[list[float], list[int]]:
-        losses, skipped = [], list[int]()
-        with emulate(model, policy, rules=rules):
-            if policy.loss_scale is None:
-                for i in range(self.steps):
-                    losses.append(_number(step(model, optimizer, i)))
-                return losses, skipped
-            scale: Any = policy.loss_scale
-            factors = {"growth_factor": 1.0 + 1e-9, "backoff_factor": 1.0 - 1e-9}
-            if not scale.is_static:
-                factors = {
-                    "growth_factor": scale.growth_factor,
-                    "backoff_factor": scale.backoff_factor,
-                    "growth_interval": scale.growth_interval,
-                }
-            scaler = torch.amp.GradScaler("cpu", init_scale=scale.value, **factors)
-            scaled = _ScaledOptimizer(optimizer, scaler)
-            with _ScaledBackward(scaler):
-                for i in range(self.steps):
-                    losses.append(_number(step(model, scaled, i)))
-            return losses, scaled.skipped
+        """Train; `optimizer`, whoever holds it, steps as `stepper` does, where the scale allows."""
+        scale: Any = policy.loss_scale
+        scaling = None if scale is None else _Scaling(scale, model)
+        advance, skipped, calls = stepper.step, list[int](), 0
+
+        def counted(closure: Any = None) -> Any:
+            nonlocal calls
+            loss = None
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+            optimizer._opt_called = True  # which schedulers look at
+            if scaling is None or scaling.allows_step():
+                advance()
+            else:
+                skipped.append(calls)
+            calls += 1
+            return loss
+
+        counted._wrapped_by_lr_sched = True  # type: ignore[attr-defined]  # so do they at that
+        is_counted = scaling is not None or stepper is not optimizer
+        if is_counted:
+            optimizer.step = counted
+        with emulate(model, policy, rules=rules), scaling or contextlib.nullcontext():
+            losses = [_number(step(model, optimizer, i)) for i in range(self.steps)]
+        if is_counted and not calls:
+            raise ValueError(
+                "step(model, optimizer, i) never called step() of the optimizer that make "
+                "returned, which the policy narrows; call it in every step"
+            )
+        if scaling is not None and not scaling.passes:
+            raise ValueError(
+                f"the policy has a loss scale ({scale.value:g}), and step(model, optimizer, i) "
+                "never called loss.backward(), where it is applied; call that instead of "
+                "torch.autograd's functions"
+            )
+        return losses, skipped
 
     @staticmethod
     def _checked(made: Any) -> Any:

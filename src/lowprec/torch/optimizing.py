@@ -171,6 +171,7 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._inner._opt_called = True  # its schedulers look at that
         is_wide = self._arithmetic == "float32"
         copies = self._copied(is_wide)
         type(self._twin).step(self._twin)
