@@ -85,6 +85,7 @@ def torch_operation(name: str, fmt: str) -> Make:
     def make(load: Workload) -> Work:
         import torch
 
+        torch.set_num_threads(1)
         values = operands_of(load, name, fmt, "values")
         tensors = [torch.from_numpy(x).to(getattr(torch, fmt)) for x in values]
         out = torch.empty_like(tensors[0])

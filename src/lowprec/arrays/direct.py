@@ -40,6 +40,7 @@ class Work(NamedTuple):
     is_stochastic: bool = False
     refuses: str = ""  # what has no code in the format
     is_simple: bool = True  # whether contiguous arrays may go to the kernel without another look
+    is_refused: Callable[[Any], bool] | None = None  # but this one
 
 
 # Under the arguments as they were given: one look serves calls on small arrays, where parsing names
@@ -75,17 +76,17 @@ def run_kept(asked: tuple[Any, ...], x: Any, rng: RNGLike, out: Any) -> Any:
         return None
     if work is None or not work.is_simple:
         return None
+    place: Array | None
+    source: Any
     if type(x) is np.ndarray:
-        place = place_for((x,), out, work.result)
-        if place is not None:
-            work.kernel(x, place, draw_key(rng) if work.is_stochastic else 0)
-        return place
-    source = as_one(x) if out is None else None
-    if source is None:
+        place, source = place_for((x,), out, work.result), x
+    else:
+        source = as_one(x) if out is None else None
+        place = None if source is None else np.empty(1, work.result)
+    if place is None or (work.is_refused is not None and work.is_refused(source)):
         return None
-    one = np.empty(1, work.result)
-    work.kernel(source, one, draw_key(rng) if work.is_stochastic else 0)
-    return one[0]
+    work.kernel(source, place, draw_key(rng) if work.is_stochastic else 0)
+    return place if source is x else place[0]
 
 
 # Arrays as they lie ------------------------------------------------------------------------------

@@ -81,11 +81,13 @@ def _conversion_work(
                 f"emin={fmt.emin}, emax={fmt.emax}); pass x as float64"
             )
     from lowprec.kernels.plans import conversion_kernel  # imports Numba
+    from lowprec.kernels.specials import has_nan
 
     kernel = conversion_kernel(fmt, source.name, result.name, rounding, overflow, random_bits)
     refuses = without_code(fmt)
-    is_simple = source == dtype and not refuses
-    return Work(kernel, source, result, rounding.is_stochastic, refuses, is_simple)
+    is_refused = has_nan if refuses == "NaN" and source.kind == "f" else None
+    is_simple = source == dtype and (not refuses or is_refused is not None)
+    return Work(kernel, source, result, rounding.is_stochastic, refuses, is_simple, is_refused)
 
 
 @in_exact_state
