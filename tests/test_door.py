@@ -238,6 +238,21 @@ def test_partial_overlap_gives_what_a_copy_would(source, target):
         assert_same(x[target], expected)
 
 
+def test_nan_without_a_code_is_refused_before_anything_is_written():
+    x = np.linspace(-2, 2, 40_000, dtype=np.float32)
+    wanted = lp.round_to(x, "float4_e2m1fn")  # later calls find what this one kept
+    assert_same(lp.round_to(x, "float4_e2m1fn", out=x.copy()), wanted)
+    x[[31_000, 39_999]] = np.nan
+    for out in (np.full_like(x, 7), np.full(2 * x.size, 7, np.float32)[::2], x.copy()):
+        before = out.copy()
+        with pytest.raises(ValueError, match=r"^2 of 40000 .* index \(31000,\)"):
+            lp.round_to(x, "float4_e2m1fn", out=out)
+        assert_same(out, before)
+    for number in (np.nan, np.float32(np.nan), [0.0, np.nan]):
+        with pytest.raises(ValueError, match="NaN"):
+            lp.encode(number, "float4_e2m1fn")
+
+
 def test_codes_may_overwrite_the_input():
     x = np.random.default_rng(1).standard_normal(5000).astype(np.float32)
     expected = lp.encode(x, "bfloat16")
