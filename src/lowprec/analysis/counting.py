@@ -16,6 +16,7 @@ import numpy as np
 
 from lowprec.analysis.measurement import Measurement, exact_sum
 from lowprec.analysis.variation import Sample, Variations
+from lowprec.arrays.direct import pieces_of
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
 from lowprec.conversion.door import decode
@@ -24,7 +25,7 @@ from lowprec.formats import Format, float32, get_format
 from lowprec.rounding import overflow_rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -36,7 +37,6 @@ BLOCK = 1 << 14
 """Elements that are rounded and tallied at a time: the buffers of a block fit in a core's cache."""
 
 _COUNTED_BLOCK = 1 << 17  # elements whose codes are counted at a time
-_CONTIGUOUS: Any = ("readonly", "aligned", "nbo", "contig")
 
 
 def measure_blocks(
@@ -115,29 +115,13 @@ class _CodeCounter:
 
     def add(self, block: Array) -> None:
         """Count an array's codes."""
-        for codes in _pieces(block.view(self.fmt.code_dtype), "K", _COUNTED_BLOCK):
+        for codes in pieces_of(block.view(self.fmt.code_dtype), _COUNTED_BLOCK, order="K"):
             self.counts += np.bincount(codes, minlength=self.counts.size)
 
     def values_and_counts(self) -> tuple[Array, Array]:
         """Return the numbers that occur, and how often each does."""
         codes = np.flatnonzero(self.counts)
         return decode(codes, self.fmt), self.counts[codes]
-
-
-def _pieces(x: Array, order: Any, size: int) -> Iterator[Array]:
-    """Yield the elements of any array as contiguous pieces, in C order or as they lie in memory."""
-    if x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative:
-        flat = x.reshape(-1)
-        for begin in range(0, x.size, size):
-            yield flat[begin : begin + size]
-    elif x.size:
-        yield from np.nditer(
-            [x],
-            flags=["external_loop", "buffered"],
-            op_flags=[_CONTIGUOUS],
-            order=order,
-            buffersize=size,
-        )
 
 
 @functools.lru_cache(1024)
@@ -175,7 +159,7 @@ class FormatTally:
         if place is not None:
             self.place = place
         source = _source_of(x.dtype, self.fmt)
-        for piece in _pieces(x, "C" if self.rounding.is_stochastic else "K", BLOCK):
+        for piece in pieces_of(x, BLOCK, order="C" if self.rounding.is_stochastic else "K"):
             self._add_piece(_widened(piece, source), None)
 
     def add_weighted(self, values: Array, weights: Array) -> None:

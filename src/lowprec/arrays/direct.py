@@ -9,7 +9,7 @@ full by the caller, and goes through `parts_in_c_order`.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
+_READ: Any = ["readonly", "contig", "aligned", "nbo"]
 _MOST_KEPT = 4096  # works, a few hundred bytes each
 
 
@@ -194,6 +195,27 @@ def parts_in_c_order(
             for *xs, target in blocks:
                 yield xs, target, first
                 first += target.size
+
+
+def pieces_of(
+    x: Array, elements: int, source: np.dtype[Any] | None = None, order: Literal["C", "K"] = "C"
+) -> Iterator[Array]:
+    """Yield the elements of an array in contiguous pieces, for what only reads.
+
+    elements: The most that a piece has.
+    source: What the pieces are, which may be wider; by default the array's own dtype, native.
+    order: C order, or K: as they lie in memory.
+    Yields: Parts of the array where `lies_flat`, else a buffer that the next piece takes.
+    """
+    if lies_flat(x, source):
+        flat = x.reshape(-1)
+        for begin in range(0, x.size, elements):
+            yield flat[begin : begin + elements]
+    elif x.size:
+        kinds = [x.dtype.newbyteorder("=") if source is None else source]
+        yield from np.nditer(
+            [x], ["external_loop", "buffered"], [_READ], kinds, order, buffersize=elements
+        )
 
 
 def _is_readable(x: Array, dtype: np.dtype[Any], out: Array) -> bool:

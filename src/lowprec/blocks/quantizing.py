@@ -14,7 +14,7 @@ import numpy as np
 
 from lowprec import formats
 from lowprec.arrays.dask_arrays import is_chunked
-from lowprec.arrays.direct import lies_flat
+from lowprec.arrays.direct import pieces_of
 from lowprec.arrays.layouts import check_out, is_same_memory, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, kernel_dtype
 from lowprec.blocks.chunks import Place, round_chunks
@@ -252,7 +252,7 @@ def checked_amax(amax: Any, fmt: BlockFormat) -> Fraction:
 def _refuse_nonfinite(x: Array, fmt: BlockFormat) -> None:
     nans = infinities = 0
     if kernel_dtype(x.dtype).kind == "f" and x.dtype.kind not in "biu":
-        for piece in _flat_pieces(x):
+        for piece in pieces_of(x, _PIECE, kernel_dtype(x.dtype), "K"):
             nans += int(np.isnan(piece).sum())
             infinities += int(np.isinf(piece).sum())
     if nans + infinities:
@@ -271,17 +271,7 @@ def tensor_amax_of(x: Array) -> Fraction:
     if source.kind in "iu":
         return Fraction(max(abs(int(x.min())), abs(int(x.max()))) if x.size else 0)
     largest = make_amax(source.name)
-    return Fraction(max((largest(piece) for piece in _flat_pieces(x)), default=0.0))
-
-
-def _flat_pieces(x: Array) -> Any:
-    """Return contiguous flat pieces of an array in the dtype that kernels read."""
-    source = kernel_dtype(x.dtype)
-    if lies_flat(x, source):
-        return [x.reshape(-1)]
-    flags: Any = ["external_loop", "buffered", "zerosize_ok"]
-    reading: Any = [["readonly", "contig", "aligned", "nbo"]]
-    return np.nditer([x], flags, reading, [source], order="K", buffersize=_PIECE)
+    return Fraction(max(map(largest, pieces_of(x, _PIECE, source, "K")), default=0.0))
 
 
 # Running -----------------------------------------------------------------------------------------

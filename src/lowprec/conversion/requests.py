@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.arrays.dask_arrays import map_chunks, pieces_in_c_order
-from lowprec.arrays.direct import Work, keep, kept, parts_in_c_order
+from lowprec.arrays.direct import Work, keep, kept, lies_flat, parts_in_c_order, pieces_of
 from lowprec.arrays.layouts import check_out
 from lowprec.arrays.sources import as_array, kernel_dtype, to_array
 from lowprec.common.processor_state import in_exact_state
@@ -180,8 +180,7 @@ def refuse_specials(array: Array, what: str) -> None:
 
 @in_exact_state
 def _refuse_specials(array: Array, what: str) -> None:
-    is_plain = array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
-    if is_plain and array.dtype.name in ("float32", "float64") and what == "NaN":
+    if lies_flat(array) and array.dtype.name in ("float32", "float64") and what == "NaN":
         from lowprec.kernels.specials import has_nan  # imports Numba
 
         if not has_nan(array):
@@ -192,9 +191,7 @@ def _refuse_specials(array: Array, what: str) -> None:
         if least >= 0 or (least < 0 and "negative" not in what):
             return
     count, first, position = 0, -1, 0
-    flags: Any = ["external_loop", "buffered", "zerosize_ok"]
-    blocks: Any = np.nditer(array, flags, order="C", buffersize=_BLOCK)
-    for block in blocks:
+    for block in pieces_of(array, _BLOCK):
         with np.errstate(invalid="ignore"):  # ml_dtypes compares NaN with the hardware's flag
             bad = (block != block) | ((block < 0) if "negative" in what else False)
         if first < 0 and bad.any():

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.arrays.direct import lies_flat, pieces_of
 from lowprec.arrays.sources import to_array
 from lowprec.tensors.tensor import Tensor, format_of
 
@@ -86,12 +87,7 @@ class ArraySource:
 
     def blocks(self, elements: int) -> Iterator[Array]:
         """Yield all elements, in blocks of this many."""
-        if self.whole.flags.c_contiguous:
-            flat = self.whole.reshape(-1)
-            for first in range(0, flat.size, elements):
-                yield native(flat[first : first + elements])
-        else:
-            yield from in_c_order(self.whole, elements)
+        return in_c_order(self.whole, elements)
 
     def array(self) -> Array:
         """Return all elements in a row."""
@@ -100,12 +96,9 @@ class ArraySource:
 
 def in_c_order(x: Array, elements: int) -> Iterator[Array]:
     """Yield the elements of an array of any layout in C order, in blocks of this many."""
-    flags: Any = ["external_loop", "buffered", "zerosize_ok"]
-    kinds: Any = [["readonly", "nbo", "contig"]]
-    blocks: Any = np.nditer(x, flags, kinds, order="C", buffersize=elements)
-    for block in blocks:
-        if block.size:
-            yield block.copy()  # the iterator uses its buffer again
+    is_flat = lies_flat(x)
+    for block in pieces_of(x, elements):
+        yield block if is_flat else block.copy()  # the iterator uses its buffer again
 
 
 def as_tensor(name: str, x: npt.ArrayLike) -> Tensor:
