@@ -236,6 +236,20 @@ def test_a_files_name_says_its_subject():
     assert not [name for name in modules() if Path(name).stem in riddles]
 
 
+def test_the_places_that_contributing_names_are_there():
+    page = ROOT.parents[1] / "CONTRIBUTING.md"
+    if not page.is_file():
+        pytest.skip("the page is not in this folder")
+    rows = re.findall(
+        r"^\| .* \| `(\S+\.py)` \| `(\w+)` \|$", page.read_text(encoding="utf-8"), re.M
+    )
+    assert len(rows) > 10
+    for file, name in rows:
+        assert re.search(rf"^(def|class) {name}\b|^{name} = ", (ROOT / file).read_text(), re.M), (
+            file
+        )
+
+
 def test_the_plans_picture_is_made_from_the_code():
     path = ROOT.parents[1] / "docs" / "pictures" / "house.py"
     if not path.is_file():

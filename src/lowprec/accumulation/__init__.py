@@ -1,7 +1,8 @@
 """Sums and products as an accumulator of some format forms them, every step rounded once.
 
 `Accumulator` says how, `tensor_core` as a GPU's matrix unit does it; `sum`, `mean`, `cumsum`, `dot`
-and `matmul` do it; `error_bound` is the a-priori bound.
+and `matmul` do it; `error_bound` is the a-priori bound. `sums` and `products` choose the kernel,
+`matrix_units` has the table of the GPUs' units.
 """
 
 from lowprec.accumulation.accumulator import Accumulator

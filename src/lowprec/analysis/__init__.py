@@ -1,7 +1,8 @@
 """What a format does to data: `measure` it, `compare` formats, `advise` which one holds it.
 
 `diff` compares two arrays, or two sets of tensors, with each other; `keepbits` finds how many bits
-of a field carry information, and `bitround` keeps those.
+of a field carry information, and `bitround` keeps those. `counting` is the tally, `variation` finds
+values that collapse, `advice` decides which format holds and `judgement` puts it into words.
 """
 
 from lowprec.analysis.advice import Advice, advise

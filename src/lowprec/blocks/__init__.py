@@ -1,6 +1,8 @@
 """Block formats: numbers of few bits that share a scale, exactly, by every scale rule.
 
 `BlockFormat` says what they are, `quantize` makes them, and `round_to` takes them as formats.
+`formats` has the formats and names the scale rules, which `lowprec.kernels.blocks` apply; `layouts`
+says how an array is cut into blocks, `quantizing` leads them to the kernels.
 """
 
 from lowprec.blocks.formats import (

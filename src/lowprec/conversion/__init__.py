@@ -1,6 +1,7 @@
 """Conversion: `round_to`, `encode`, `decode`, `cast`, and the neighbours of a value.
 
-Arguments are checked once and kept; arrays of any layout then reach one kernel.
+Arguments are checked once and kept; arrays of any layout then reach one kernel. `door` takes calls,
+`requests` checks what is asked and refuses what a format has no code for.
 """
 
 from lowprec.conversion.door import cast, decode, encode, round_to

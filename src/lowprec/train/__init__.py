@@ -6,6 +6,11 @@
 ...                     optimizer=train.Adam(1e-2), policy="mixed_float16", epochs=2)
 >>> history.history["val_accuracy"][-1] > 0.8
 True
+
+`policy` says which format each part uses and `numerics` does it to arrays; `running` is a training
+from `fit` to its history, `optimizing` the optimizers' formulas, `loss_scale` how the scale adapts.
+`recorder` tells what rounding did in a run, `diagnosis` why it failed, `studies` compares runs.
+`model` and `compiled_network` have Keras' methods, `keras_words` what to type for what is missing.
 """
 
 from lowprec.train import activations as activations

@@ -1,4 +1,5 @@
 """Running a training: one step, the loop over epochs, prediction, and the history that is kept.
 
-`outcome` alone judges what became of a run.
+`loop` is `fit`, `training` a step and its update, `passes` the way forward and back, `feeding` the
+data. `outcome` alone judges what became of a run.
 """
