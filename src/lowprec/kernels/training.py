@@ -8,6 +8,7 @@ network, calls cost more than what they compute.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ from lowprec.kernels.plans import conversion_plan
 from lowprec.kernels.products.matmul import DEPTH, FLOAT32, NO_CONSTANTS, make_multiply
 from lowprec.rounding import Overflow, Rounding
 
+Hear = Callable[[list[tuple[Any, Any]], int], None]
+
 _WIDE, _NARROW = 32, 8  # lanes
 
 _vector = types.Array(types.float32, 1, "C")
@@ -50,43 +53,54 @@ _product = types.void(
 
 @intrinsic(prefer_literal=True)
 def _apply_sum(
-    _: Any, x: Any, y: Any, i: Any, j: Any, constants: Any, plan: Any, relu: Any, count: Any
+    _: Any,
+    x: Any,
+    y: Any,
+    out: Any,
+    i: Any,
+    j: Any,
+    constants: Any,
+    plan: Any,
+    relu: Any,
+    count: Any,
 ) -> Any:
-    """Round x[i:] + y[j:] into x[i:], `count` elements; with negative results to zero if asked."""
+    """Round x[i:] + y[j:] into out[i:], `count` elements; negative results to zero if asked."""
     lanes = count.literal_value
     work = kept(plan.literal_value) if plan.literal_value else None
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        target = Elements(context, builder, signature.args[0], args[0])
-        other = Elements(context, builder, signature.args[1], args[1])
-        result: Lanes = target.load(args[2], lanes) + other.load(args[3], lanes)
+        left, right, target = (
+            Elements(context, builder, *pair)
+            for pair in zip(signature.args[:3], args, strict=False)
+        )
+        result: Lanes = left.load(args[3], lanes) + right.load(args[4], lanes)
         if work is not None:
-            result = apply_plan(result, work, cgutils.unpack_tuple(builder, args[4]))
+            result = apply_plan(result, work, cgutils.unpack_tuple(builder, args[5]))
         if relu.literal_value:
             if not result.is_float:
                 result = result.as_floats()
             result = select(result <= 0.0, result.constant(0.0), result)  # NaN stays
-        target.store(result, args[2])
+        target.store(result, args[3])
         return context.get_dummy_value()
 
-    return types.void(x, y, i, j, constants, plan, relu, count), generate
+    return types.void(x, y, out, i, j, constants, plan, relu, count), generate
 
 
 def _adding_rows(plan: str, relu: int) -> Any:
-    """Return what adds a row to every row of an array, and rounds the sums."""
+    """Return what adds a row to every row of an array, and rounds the sums into another."""
 
     @kernel
-    def add_rows(x, y, c):  # type: ignore[no-untyped-def]
+    def add_rows(x, y, out, c):  # type: ignore[no-untyped-def]
         width = y.size
         wide = width - width % _WIDE
         narrow = width - width % _NARROW
         for first in range(0, x.size, width):
             for j in range(0, wide, _WIDE):
-                _apply_sum(x, y, first + j, j, c, plan, relu, _WIDE)
+                _apply_sum(x, y, out, first + j, j, c, plan, relu, _WIDE)
             for j in range(wide, narrow, _NARROW):
-                _apply_sum(x, y, first + j, j, c, plan, relu, _NARROW)
+                _apply_sum(x, y, out, first + j, j, c, plan, relu, _NARROW)
             for j in range(narrow, width):
-                _apply_sum(x, y, first + j, j, c, plan, relu, 1)
+                _apply_sum(x, y, out, first + j, j, c, plan, relu, 1)
 
     return add_rows
 
@@ -97,7 +111,7 @@ def _sum_loop(plan: str, relu: int) -> Any:
 
     def loop(x, y, constants):  # type: ignore[no-untyped-def]
         state = swap_float_state(EXACT_FLOATS)
-        add_rows(x, y, load_constants(constants))
+        add_rows(x, y, x, load_constants(constants))
         swap_float_state(state)
 
     return compile_as(f"sum|{plan}|{relu}", loop, types.void(_vector, _input, _constants))
@@ -168,21 +182,19 @@ def _rounding(plan: str) -> Any:
 def _forward_loop(plan: str, relu: bool) -> Any:
     add_rows, round_into = _adding_rows(plan, int(relu)), _rounding(plan)
 
-    def loop(x, weights, bias, rounded, out, constants, multiply, none):  # type: ignore[no-untyped-def]
+    def loop(x, weights, bias, rounded, row, sums, out, constants, multiply, none):  # type: ignore[no-untyped-def]
         c = load_constants(constants)
         state = swap_float_state(EXACT_FLOATS)
         round_into(weights.reshape(-1), rounded.reshape(-1), c)
-        row = bias.copy()
         round_into(bias, row, c)
-        _multiply_at(multiply, x, rounded, out, True, DEPTH, none)
-        add_rows(out.reshape(-1), row, c)
+        _multiply_at(multiply, x, rounded, sums, True, DEPTH, none)
+        add_rows(sums.reshape(-1), row, out.reshape(-1), c)
         swap_float_state(state)
 
     weights = types.Array(types.float32, 2, "C", readonly=True)
-    rounded = _matrix if plan else weights
-    signature = types.void(
-        _operand, weights, _input, rounded, _matrix, _constants, types.int64, _product.args[-1]
-    )
+    rounded = (_matrix, _vector) if plan else (weights, _input)
+    arrays = _operand, weights, _input, *rounded, _matrix, _matrix
+    signature = types.void(*arrays, _constants, types.int64, _product.args[-1])
     return compile_as(f"dense forward|{plan}|{relu}", loop, signature)
 
 
@@ -190,7 +202,22 @@ def _forward_loop(plan: str, relu: bool) -> Any:
 def _backward_loop(plan: str, relu: bool) -> Any:
     round_into = _rounding(plan)
 
-    def loop(x, weights, y, dy, dz, of_weights, of_bias, dx, constants, multiply, none):  # type: ignore[no-untyped-def]
+    def loop(  # type: ignore[no-untyped-def]
+        x,
+        weights,
+        y,
+        dy,
+        dz,
+        of_weights,
+        of_bias,
+        dx,
+        to_weights,
+        to_bias,
+        to_x,
+        constants,
+        multiply,
+        none,
+    ):
         c = load_constants(constants)
         state = swap_float_state(EXACT_FLOATS)
         of_bias[:] = np.float32(0)
@@ -203,17 +230,18 @@ def _backward_loop(plan: str, relu: bool) -> Any:
         for j in range(of_bias.size):
             total = of_bias[j]
             of_bias[j] = total if total == total else np.float32(np.nan)
-        round_into(of_bias, of_bias, c)
+        round_into(of_bias, to_bias, c)
         _multiply_at(multiply, x.T, dz, of_weights, True, DEPTH, none)
-        round_into(of_weights.reshape(-1), of_weights.reshape(-1), c)
+        round_into(of_weights.reshape(-1), to_weights.reshape(-1), c)
         if dx.size:
             _multiply_at(multiply, dz, weights.T, dx, True, DEPTH, none)
-            round_into(dx.reshape(-1), dx.reshape(-1), c)
+            round_into(dx.reshape(-1), to_x.reshape(-1), c)
         swap_float_state(state)
 
     read = types.Array(types.float32, 2, "C", readonly=True)
     dz = _matrix if relu else read
-    arrays = _operand, _operand, read, read, dz, _matrix, _vector, _matrix
+    results = _matrix, _vector, _matrix
+    arrays = _operand, _operand, read, read, dz, *results, *results
     signature = types.void(*arrays, _constants, types.int64, _product.args[-1])
     return compile_as(f"dense backward|{plan}|{relu}", loop, signature)
 
@@ -225,11 +253,15 @@ class Affine:
     """A fully connected layer under float32 sums, with a linear or a ReLU activation.
 
     Every array is contiguous float32.
+
+    hear: Called after each pass with all arrays before and after their rounding, in order, and with
+        the most terms of a sum; None where nobody listens.
     """
 
-    def __init__(self, compute: Format, gradients: Format) -> None:
+    def __init__(self, compute: Format, gradients: Format, hear: Hear | None = None) -> None:
         self.forward_plan, self.compute = _rounding_plan(compute, Overflow.IEEE)
         self.backward_plan, self.gradients = _rounding_plan(gradients, Overflow.IEEE)
+        self.hear = hear
         multiply: Any = make_multiply(FLOAT32)
         (compiled,) = multiply.overloads.values()
         self.multiply = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
@@ -237,9 +269,18 @@ class Affine:
     def forward(self, x: Any, weights: Any, bias: Any, relu: bool) -> tuple[Any, Any]:
         """Return the rounded weights, and the rounded x · weights + bias, at least 0 if `relu`."""
         loop = _forward_loop(self.forward_plan, relu)
-        rounded = np.empty_like(weights) if self.forward_plan else weights
+        rounded, row = weights, bias
+        if self.forward_plan:
+            rounded, row = np.empty_like(weights), np.empty_like(bias)
         out = np.empty((x.shape[0], weights.shape[1]), np.float32)
-        loop(x, weights, bias, rounded, out, self.compute, self.multiply, NO_CONSTANTS)
+        sums = out if self.hear is None else np.empty_like(out)
+        arrays = x, weights, bias, rounded, row, sums, out
+        loop(*arrays, self.compute, self.multiply, NO_CONSTANTS)
+        if self.hear is not None:
+            sums += row
+            if relu:  # what it makes zero was zero before
+                np.maximum(sums, 0, out=sums)
+            self.hear([(weights, rounded), (bias, row), (sums, out)], x.shape[1])
         return rounded, out
 
     def backward(
@@ -251,13 +292,21 @@ class Affine:
         """
         relu = y is not None
         dz = np.empty_like(dy) if relu else dy
-        of_weights = np.empty(weights.shape, np.float32)
-        of_bias = np.empty(weights.shape[1], np.float32)
-        dx = np.empty(x.shape, np.float32) if wants_input else _NOTHING
-        arrays = x, weights, y if relu else _NOTHING, dy, dz, of_weights, of_bias, dx
+        sums = (
+            np.empty(weights.shape, np.float32),
+            np.empty(weights.shape[1], np.float32),
+            np.empty(x.shape, np.float32) if wants_input else _NOTHING,
+        )
+        is_apart = self.hear is not None and self.backward_plan
+        found = tuple(map(np.empty_like, sums)) if is_apart else sums
         loop = _backward_loop(self.backward_plan, relu)
+        arrays = x, weights, y if relu else _NOTHING, dy, dz, *sums, *found
         loop(*arrays, self.gradients, self.multiply, NO_CONSTANTS)
-        return of_weights, of_bias, dx if wants_input else None
+        count = 3 if wants_input else 2
+        if self.hear is not None:
+            pairs = list(zip(sums, found, strict=True))[:count]
+            self.hear(pairs, max(x.shape[0], weights.shape[1] if wants_input else 0))
+        return found[0], found[1], found[2] if wants_input else None
 
 
 # Looking -----------------------------------------------------------------------------------------

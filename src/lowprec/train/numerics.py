@@ -145,10 +145,12 @@ class Numerics:
         The bits are the same.
         """
         is_plain = self._is_fused and self._blocks is None
-        if type(self) is not Numerics or not is_plain or self.policy.accumulator != _SINGLE:
+        if not is_plain or self.policy.accumulator != _SINGLE:
             return None
         formats = self.policy.formats
-        return self._passes.Affine(formats["compute"], formats["gradients"])
+        return self._passes.Affine(formats["compute"], formats["gradients"], self._hear_all)
+
+    _hear_all: Any = None  # what is told of all that a layer rounded at once
 
     # In the loop ---------------------------------------------------------------------------------
 

@@ -150,17 +150,15 @@ _FLOAT32 = np.dtype(np.float32)
 
 def _flat(x: Array) -> Array:
     """Return an array as a contiguous row of float32."""
-    if x.dtype is not _FLOAT32 or not x.flags.c_contiguous:
-        x = np.ascontiguousarray(x, np.float32)
-    return x if x.ndim == 1 else x.reshape(-1)
+    return (x if x.dtype is _FLOAT32 else np.asarray(x, np.float32)).ravel()
 
 
 @functools.cache
-def _loops() -> tuple[Any, Any]:
-    """Return what counts tensors, and what counts changes."""
+def _loops() -> tuple[Any, Any, Any]:
+    """Return what counts tensors, what counts changes, and what counts both of an update."""
     from lowprec.kernels.counting import recording  # imports Numba
 
-    return recording.tally(), recording.tally_changes()
+    return recording.tally(), recording.tally_changes(), recording.tally_update()
 
 
 def _share(part: float, whole: float) -> float:
@@ -182,8 +180,9 @@ class Track:
         self.gaps = np.zeros((2, GAPS))  # changes and their squares by their distance from w
         self.length, self.each = 0, 1  # rows in use, recorded steps in each of them
         self._open = -1  # the step that the last row was opened for
+        self._records = 0  # that the last row has
         self._normal = fmt.smallest_normal
-        self._row = (self.numbers[0], self.exponents[0])  # that row
+        self._row = (self.numbers[0], self.exponents[0])  # the last row
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is copied and pickled: a copy opens a row of its own arrays."""
@@ -209,8 +208,9 @@ class Track:
         if step != self._open:
             self._open_row(step)
         normal = self._normal if smallest_normal is None else smallest_normal
-        loop, _ = _loops()
-        loop(_flat(before), _flat(after), normal, scale, *self._row)
+        loop = _loops()[0]
+        x = _flat(before)
+        loop(x, x if after is before else _flat(after), normal, scale, step, *self._row)
 
     def add_changes(
         self, step: int, old: Array, change: Array, new: Array, *, with_gaps: bool = True
@@ -219,25 +219,31 @@ class Track:
         if step != self._open:
             self._open_row(step)
         gaps = self.gaps if with_gaps else _NO_GAPS
-        _, loop = _loops()
-        loop(_flat(old), _flat(change), _flat(new), self._row[0], gaps)
+        _loops()[1](_flat(old), _flat(change), _flat(new), step, self._row[0], gaps)
+
+    def add_update(self, step: int, old: Array, update: Array, new: Array) -> None:
+        """Add an update, which is not rounded itself, as `add` and `add_changes` do."""
+        if step != self._open:
+            self._open_row(step)
+        arrays = _flat(old), _flat(update), _flat(new)
+        _loops()[2](*arrays, self._normal, step, *self._row, self.gaps)
 
     def _open_row(self, step: int) -> None:
         """Find the row that this step belongs to, and make room where there is none."""
-        last, records = _PLACES["last_step"], _PLACES["records"]
-        row = self.numbers[self.length - 1]
-        is_new = not self.length or (row[last] != step and row[records] >= self.each)
-        if is_new and self.length == ROWS:
-            self._thin()
-            self._open_row(step)
-            return
-        if is_new:
-            self.length += 1
+        if self._open < 0 and self.length:  # of a file, or copied, merged or thinned
             row = self.numbers[self.length - 1]
-            row[_PLACES["first_step"]] = step
-        if row[last] != step:
-            row[last], row[records] = step, row[records] + 1
-        self._open, self._row = step, (row, self.exponents[self.length - 1])
+            self._open, self._records = int(row[_PLACES["last_step"]]), int(row[_PLACES["records"]])
+            self._row = (row, self.exponents[self.length - 1])
+        if step != self._open and (not self.length or self._records >= self.each):
+            if self.length == ROWS:
+                self._thin()
+                self._open = -1
+                self._open_row(step)
+                return
+            self.length, self._records = self.length + 1, 0
+            self._row = (self.numbers[self.length - 1], self.exponents[self.length - 1])
+        self._records += step != self._open
+        self._open = step
 
     def _thin(self) -> None:
         """Merge neighbouring rows: half as many, each of twice as many steps."""

@@ -125,10 +125,10 @@ class Recording(StepWatch):
         """Look at an update and at the weights as they were before it."""
         for name, update in updates.items():
             w, track = params[name], self.recorder.track("update", name)
-            track.add(self.step, update, update)
             numerics = self.numerics if at is None else at(name)
-            new = numerics.updated(w, update.copy())  # it takes the place of its argument
-            track.add_changes(self.step, w, update, new)
+            is_plain = numerics.stores_float32  # else the sum would take the update's place
+            new = w + update if is_plain else numerics.updated(w, update.copy())
+            track.add_update(self.step, w, update, new)
         if self._rounds_state:
             self.recorder.add_starved(_starved(state, updates))
 

@@ -80,6 +80,10 @@ class Listening(Numerics):
         self._root.longest = max(self._root.longest, a.shape[1])
         return super().matmul(a, b)
 
+    def _hear_all(self, pairs: list[tuple[Array, Array]], terms: int) -> None:
+        self._root.rounded += pairs
+        self._root.longest = max(self._root.longest, terms)
+
     def _heard(self, before: Array, after: Array) -> Array:
         self._root.rounded.append((before, after))
         return after
