@@ -145,7 +145,10 @@ def test_a_diagnosis_is_json_and_a_page(tmp_path):
     json.dumps(found.to_dict(), allow_nan=False)
     found.report(tmp_path / "d.html")
     page = (tmp_path / "d.html").read_text()
-    assert "What to type" in page
+    places = [page.index(words) for words in ("cause</b>", "place</b>", "What to type", "<svg")]
+    assert places == sorted(places)
+    assert "the loss ends at" in page[places[2] : places[3]]
+    assert len(found.topics) == len(found.verdict)
     assert "http" not in page.replace("http://www.w3.org", "")
     assert html.escape(found.verdict[0]) in found._repr_html_()
     assert str(found).startswith("✗ ")

@@ -300,8 +300,9 @@ class _Search:
             cures = self._cures(cause)
             place = self._place(cause)
         words = "+".join(cause) or None
-        verdict = self._verdict(words, place, cures)
-        return Diagnosis(self.outcome, words, place, cures, self.experiments, verdict)
+        topics, verdict = zip(*self._verdict(words, place, cures), strict=True)
+        how = {"verdict": [*verdict], "topics": topics}
+        return Diagnosis(self.outcome, words, place, cures, self.experiments, **how)
 
     def _rescues(self, name: str, policy: Policy, rules: Any = None) -> bool | None:
         made = self.train(name, policy, rules)
@@ -383,22 +384,27 @@ class _Search:
                 offer(f"{part}='float32'", **{part: "float32"})
         return found
 
-    def _verdict(self, cause: str | None, place: str | None, cures: list[Cure]) -> list[str]:
+    def _verdict(
+        self, cause: str | None, place: str | None, cures: list[Cure]
+    ) -> list[tuple[str, str]]:
+        """Return the sentences, each after what it is about."""
         text = self.outcome.text
-        told = [f"{text[:1].upper()}{text[1:]}".removesuffix(".") + "."]
+        told = [("outcome", f"{text[:1].upper()}{text[1:]}".removesuffix(".") + ".")]
         if cause == "not precision":
-            told.append("Float32 parts do not help: rounding is not the cause.")
+            told.append(("cause", "Float32 parts do not help: rounding is not the cause."))
         elif cause is not None:
             where = f", in {place}" if place else ""
-            told.append(f"The cause is {cause}{where}: in float32 alone it restores the training.")
+            words = f"The cause is {cause}{where}: in float32 alone it restores the training."
+            told.append(("cause", words))
         elif self.outcome.is_red:
-            told.append("No part was shown to be the cause.")
+            told.append(("cause", "No part was shown to be the cause."))
         good = [cure for cure in cures if cure.rescues]
         if good:
             words = ", or ".join(f"{c.code} (ends at {c.outcome.end:.4g})" for c in good)
-            told.append(f"Use {words}.")
+            told.append(("cure", f"Use {words}."))
         if self.missed:
-            told.append(f"Not made within {self.budget:g} s: {', '.join(self.missed)}.")
+            words = f"Not made within {self.budget:g} s: {', '.join(self.missed)}."
+            told.append(("not made", words))
         return told
 
 

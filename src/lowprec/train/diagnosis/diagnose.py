@@ -196,14 +196,16 @@ class _Search:
             self.try_one_cure()
             self.find_place()
             found = self.try_cures()
+        told = self.verdict(found)
         return Diagnosis(
             self.outcome,
             self.cause_in_words(),
             self.place_in_words(),
             found,
             self.experiments,
-            self.verdict(found),
+            [sentence for _, sentence in told],
             self.narrow.recorder,
+            tuple(topic for topic, _ in told),
         )
 
     def find_outcome(self) -> None:
@@ -512,12 +514,13 @@ class _Search:
             return None
         return where.named(self.places, self.bench.model.layers)
 
-    def verdict(self, found: list[Cure]) -> list[str]:
+    def verdict(self, found: list[Cure]) -> list[tuple[str, str]]:
+        """Return the sentences, each after what it is about."""
         outcome = self.outcome
-        if not outcome.is_red:
-            return [self.quiet_words(), *self.left_out_words()]
-        told = [outcome.text, *self.cause_sentences(found), *self.cure_sentences(found)]
-        return [*told, *self.left_out_words()]
+        told = [("outcome", outcome.text if outcome.is_red else self.quiet_words())]
+        if outcome.is_red:
+            told += [*self.cause_sentences(found), *self.cure_sentences(found)]
+        return told + [("not made", words) for words in self.left_out_words()]
 
     def quiet_words(self) -> str:
         outcome = self.outcome
@@ -527,14 +530,16 @@ class _Search:
             return f"As well as the format can: {outcome.text}."
         return f"Nothing to worry about: {outcome.text}."
 
-    def cause_sentences(self, found: list[Cure]) -> list[str]:
+    def cause_sentences(self, found: list[Cure]) -> list[tuple[str, str]]:
         words = self.cause_in_words()
         if self.fault is not None:
-            return [f"User code is the cause: {self.fault.text}."]
+            return [("cause", f"User code is the cause: {self.fault.text}.")]
         if words is None:
-            return ["The cause was not found in the time given; pass budget=None for all of it."]
+            words = "The cause was not found in the time given; pass budget=None for all of it."
+            return [("cause", words)]
         if words == "not precision":
-            return [f"No part of the policy is the cause{self.other_cause(found)}."]
+            words = f"No part of the policy is the cause{self.other_cause(found)}."
+            return [("cause", words)]
         which = f"{words} {'alone' if len(self.cause) == 1 else 'together'} in float32"
         if words in ("loss scale", "tensor scales"):
             words, which = f"the {words}", f"a training without the {words}"
@@ -544,14 +549,15 @@ class _Search:
         )
         end = "" if shown is None else f" (the loss ends at {figure(shown.end)})"
         length = self.shown_on(shown)
-        told = [f"The cause is {words}: {which} wins back what was lost{end}{length}."]
+        first_words = f"The cause is {words}: {which} wins back what was lost{end}{length}."
+        told = [("cause", first_words)]
         recorder = self.narrow.recorder
         if recorder is not None:
             seen = evidence(recorder, self.cause, self.places)
-            told += [f"{seen}."] if seen else []
+            told += [("cause", f"{seen}.")] if seen else []
         if (place := self.place_in_words()) is not None:
             first = self.first_not_finite()
-            told.append(f"It happens in {first or place}.")
+            told.append(("place", f"It happens in {first or place}."))
         return told
 
     def shown_on(self, experiment: Experiment | None) -> str:
@@ -571,7 +577,7 @@ class _Search:
             return "; labels that cannot be learnt from these inputs would look like this"
         return f": {best.code} learns, to a loss of {figure(best.outcome.end)}"
 
-    def cure_sentences(self, found: list[Cure]) -> list[str]:
+    def cure_sentences(self, found: list[Cure]) -> list[tuple[str, str]]:
         good = [cure for cure in found if cure.rescues]
         bad = [cure for cure in found if not cure.rescues]
         told = []
@@ -579,12 +585,13 @@ class _Search:
             words = ", or ".join(
                 f"{c.code} (the loss ends at {figure(c.outcome.end)})" for c in good
             )
-            told.append(f"Use {words}.")
+            told.append(("cure", f"Use {words}."))
         elif bad:
-            told.append("None of the cures that were tried rescues this training.")
+            words = "None of the cures that were tried rescues this training."
+            told.append(("no cure", words))
         if bad:
             words = ", ".join(f"{c.code} ({figure(c.outcome.end)})" for c in bad)
-            told.append(f"Tried, and no cure: {words}.")
+            told.append(("no cure", f"Tried, and no cure: {words}."))
         return told
 
     def left_out_words(self) -> list[str]:

@@ -75,6 +75,9 @@ class Diagnosis:
         All of it in sentences: the outcome, then cause, place, cures, and what was not made.
     recorder : Recorder or None
         What the failing training recorded.
+    topics : tuple of str
+        What each sentence is about: ``outcome``, ``cause``, ``place``, ``cure``, ``no cure`` or
+        ``not made``.
     """
 
     outcome: Outcome
@@ -84,6 +87,7 @@ class Diagnosis:
     experiments: list[Experiment]
     verdict: list[str]
     recorder: Recorder | None = None
+    topics: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the recorder as JSON holds it; what is not finite is None."""
@@ -124,7 +128,8 @@ class Diagnosis:
         page = recorder_page(
             self.recorder or Recorder(),
             verdict=list(zip(levels, self.verdict, strict=True)),
-            cures=[cure.code for cure in self.cures if cure.rescues],
+            topics=self.topics,
+            cures=[cure for cure in self.cures if cure.rescues],
             experiments=self.experiments,
         )
         write_atomically(path, page)

@@ -67,6 +67,7 @@ class Card(NamedTuple):
     key: str = ""
     name: str = ""
     is_lead: bool = False  # whether the picture of its tensor follows
+    topic: str = ""  # the word before it, where that is not its level's
 
 
 PAGE = page_kind("lowprec train --record")
@@ -76,13 +77,15 @@ def recorder_page(
     recorder: Record,
     *,
     verdict: Sequence[tuple[str, str]] | None = None,
-    cures: Sequence[str] = (),
+    topics: Sequence[str] = (),
+    cures: Sequence[Any] = (),
     experiments: Sequence[Any] = (),
 ) -> str:
     """Return the page.
 
     verdict: What stands first; by default the recorder's own verdict.
-    cures: Code to paste: cures that were tried.
+    topics: What its sentences are about: what to type follows the cause and the place.
+    cures: Cures that were tried, as a `Diagnosis` has them.
     experiments: The trainings of a diagnosis.
     Returns: HTML that refers to nothing outside itself.
     Raises ModuleNotFoundError without matplotlib or Jinja2, naming the extra to install.
@@ -98,7 +101,9 @@ def recorder_page(
     return environment.get_template("recorder.html").render(
         style=Markup(stylesheet("page.css", "recorder.css")),
         caption=caption(recorder),
-        verdict=_cards(recorder, sentences if verdict is None else verdict, lead and lead[0]),
+        verdict=_cards(recorder, sentences, lead and lead[0])
+        if verdict is None
+        else _cards_of_diagnosis(verdict, topics),
         lead=None if lead is None else lead[1]._replace(svg=Markup(lead[1].svg)),
         cures=cures,
         experiments=experiments,
@@ -121,6 +126,18 @@ def _cards(
     told = [one[2] if len(one) > 2 else None for one in sentences]
     at = next((place for place, finding in enumerate(told) if finding is lead), 0)
     return [card._replace(is_lead=place == at) for place, card in enumerate(cards)]
+
+
+def _cards_of_diagnosis(sentences: Sequence[tuple[str, str]], topics: Sequence[str]) -> list[Card]:
+    """Return the sentences as cards; what to type follows those that say what is wrong."""
+    known = topics or [""] * len(sentences)
+    cards = [
+        Card(level, text, topic="" if topic == "outcome" else topic)
+        for (level, text), topic in zip(sentences, known, strict=True)
+        if topic != "cure"  # which is told as what to type
+    ]
+    said = sum(topic in ("outcome", "cause", "place") for topic in topics)
+    return [card._replace(is_lead=at == max(said, 1) - 1) for at, card in enumerate(cards)]
 
 
 def _card(recorder: Record, level: str, text: str, finding: Finding | None = None) -> Card:
