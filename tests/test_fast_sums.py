@@ -49,16 +49,31 @@ def test_long_sums_in_other_orders_are_their_definition(order, fmt):
         np.testing.assert_array_equal(float(lp.sum(terms, how)), float(expected), err_msg=name)
 
 
+SIDE_BY_SIDE = [
+    ("float32", "ties_to_even"),
+    ("bfloat16", "ties_to_even"),
+    ("float16", "ties_to_even"),
+    ("float8_e4m3fn", "ties_to_away"),
+    ("bfloat16", "to_odd"),
+    ("float8_e5m2", "toward_zero"),
+]
+
+
 @pytest.mark.parametrize("columns", [16, 20, 100, 129])
-@pytest.mark.parametrize("fmt", ["float32", "bfloat16", "float16"])
-def test_rows_side_by_side_are_summed_as_rows_are(fmt, columns):
-    x = RNG.standard_normal((70, columns)).astype(np.float32)
-    x[:, 0], x[3, 1], x[4, 2], x[:, 3] = -0.0, np.inf, np.nan, 3e38
+@pytest.mark.parametrize(("fmt", "rounding"), SIDE_BY_SIDE)
+def test_rows_side_by_side_are_summed_as_rows_are(fmt, rounding, columns):
+    how = Accumulator(fmt, rounding=rounding)
+    terms = np.stack(list(TERMS.values()))
+    x = np.ascontiguousarray(terms[RNG.integers(0, len(terms), columns)].T)
+    x[:70, 0], x[3, 1], x[4, 2], x[:70, 3] = -0.0, np.inf, np.nan, 3e38
     x.view(np.uint32)[5, 4] = 0xFFFFFFFF  # a NaN that a carry would turn into zero
-    found = lp.sum(x, fmt, axis=0)
-    expected = lp.sum(np.ascontiguousarray(x.T), fmt, axis=1)
-    assert found.view(np.uint32).tolist() == expected.view(np.uint32).tolist()
-    assert np.isnan(found[[2, 4]]).all()
+    for rows in (x[:70], x):
+        found = lp.sum(rows, how, axis=0)
+        for dtype in (np.float32, np.float64):  # whose loops have nothing in common
+            turned = np.ascontiguousarray(rows.T, dtype)
+            expected = lp.sum(turned, how, axis=1)
+            assert found.view(np.uint32).tolist() == expected.view(np.uint32).tolist()
+        assert np.isnan(found[[2, 4]]).all()
 
 
 @pytest.mark.parametrize("rounding", ["ties_to_even", "toward_positive"])

@@ -162,7 +162,7 @@ def adjust(
             if before is not None:
                 is_even = (((m >> s) + before) & 1).equals(0)
                 return m + select(is_even, mask, 0)
-            return m | select((m & mask).equals(0), m.constant(0), one)
+            return m | (((m & mask) + mask) & one)
         case Rounding.STOCHASTIC_EQUAL:  # away from zero iff R < 2**(r-1)
             return m + select((R >> (plan.random_bits - 1)).equals(0), mask, 0)
         case Rounding.STOCHASTIC:

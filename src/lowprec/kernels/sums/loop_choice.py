@@ -16,16 +16,19 @@ from lowprec.kernels.sums.binades import binades_of, make_row_sums
 from lowprec.kernels.sums.columns import make_column_sums
 from lowprec.kernels.sums.exact_float32 import make_exact_rows
 from lowprec.kernels.sums.orders import rounding_plan
+from lowprec.kernels.sums.quick import make_quick_rows, quick_plan
 from lowprec.kernels.sums.trees import make_trees, term_plan
+from lowprec.rounding import Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lowprec.rounding import Overflow, Rounding
+    from lowprec.rounding import Overflow
 
 Array = np.ndarray[Any, Any]
 
-_MANY = 96  # columns whose sums do not fit in registers
+#: modes in which sums of terms of either sign stay small, and change their binade all the time
+_WANDERING = (Rounding.TOWARD_ZERO, Rounding.TO_ODD)
 _LONGEST_BLOCK = 2048  # terms of an accumulator's block
 _ONE = np.ones(1, np.float32)
 
@@ -70,6 +73,11 @@ def row_sums(
             binades = binades_of(fmt, rounding, overflow)
             if binades is None or random_bits is not None:  # they draw words in their own way
                 return None
+            quick = None
+            if source == "float32" and (fmt.trailing_bits <= 3 or rounding in _WANDERING):
+                quick = quick_plan(fmt, rounding, overflow)
+            if quick is not None:
+                return RowSums(order, make_quick_rows(plan, quick[0]), (constants, quick[1]))
             is_single = fmt == float32 and binades.most == 0
             loop = make_row_sums(source, plan, is_single)
             return RowSums(order, loop, (constants, np.array(binades, np.int64)))
@@ -83,20 +91,27 @@ def row_sums(
     return None
 
 
+class Many(NamedTuple):
+    """The loop over rows that lie one after the other, with its constants."""
+
+    loop: Callable[..., None]
+    constants: Array
+
+
 class ColumnSums(NamedTuple):
     """The micro-kernels of a matrix product, with factors of 1: they sum a matrix's columns."""
 
     loop: Callable[..., None]
     block: int
     constants: Array
-    many: Callable[..., None] | None  # for many columns, summed in one sequence
+    many: Many | None  # for whole vectors of columns, summed in one sequence
 
     def add(self, x: Array, sums: Array) -> None:
         """Write the sums of the columns of a float32 matrix whose rows are contiguous."""
         columns = x.shape[1]
         whole = columns - columns % FEWEST_COLUMNS
-        if self.many is not None and columns >= _MANY and x.flags.c_contiguous:
-            self.many(x.reshape(-1), columns, sums[:whole], self.constants[0])
+        if self.many is not None and x.flags.c_contiguous:
+            self.many.loop(x.reshape(-1), columns, sums[:whole], self.many.constants)
             x, sums = x[:, whole:], sums[whole:]
             if columns == whole:
                 return
@@ -121,7 +136,10 @@ def column_sums(
     end = outer[0] if order == "blocked" else ""
     nothing = np.zeros(len(Constants._fields), np.uint64)
     constants = np.stack([inner[1], outer[1] if end else nothing])
-    many = None if end else make_column_sums(inner[0])
+    many = None
+    if not end:
+        soon = quick_plan(formats[0], rounding, overflow) or inner
+        many = Many(make_column_sums(inner[0], soon[0]), np.stack([inner[1], soon[1]]))
     multiply = make_multiply(ProductPlan(inner[0], end))
     return ColumnSums(multiply, block or DEPTH, constants, many)
 
