@@ -32,6 +32,7 @@ from measures import (
     training_step,
 )
 from peers import astype
+from tracing import traced
 from training_steps import in_numpy, in_torch, ours
 from workload import FORMATS
 
@@ -85,7 +86,7 @@ def missing() -> list[str]:
 
 def _all() -> Iterator[Promise]:
     parts = conversions, block_formats, latencies, operations, sums, products, training_steps
-    for part in parts:
+    for part in (*parts, traces):
         yield from part()
 
 
@@ -289,3 +290,13 @@ def training_steps() -> Iterator[Promise]:
             yield Promise(work, 1.15, "× NumPy float32", measure, ONCE, needs=BLAS)
             measure = training_step(functools.partial(in_torch, optimizer), mine)
             yield Promise(work, 1, "× torch float32", measure, ONCE, needs=(*BLAS, "torch"))
+
+
+def traces() -> Iterator[Promise]:
+    """List what a traced program may take beside NumPy float64."""
+    one, small, large = {"1": 1}, {"10": 10, "10³": 1000}, {"10⁵": 10**5}
+    yield Promise("trace of numbers, an operation", 3, "µs", traced("µs", budget=False), one)
+    yield Promise("trace of arrays, an operation", 25, "µs", traced("µs", budget=False), small)
+    yield Promise("trace", 15, "× NumPy float64", traced("times", budget=False), large)
+    measure = traced("times", budget=True)
+    yield Promise("trace with shares of error, six lines", 60, "× NumPy float64", measure, large)

@@ -1,19 +1,27 @@
-"""What tracing costs: `python -m benchmarks.tracing`, processor time against NumPy float64.
+"""What tracing costs beside the same program in NumPy float64.
 
-Each row is a loop of ordinary operations, traced without and with shares of error, beside the same
-loop in NumPy. One thread; the best of five, interleaved.
+A program is a loop of ordinary operations: on one number, or six lines on two arrays. Each is
+traced without and with shares of error, in turns with NumPy. A trace runs the program in NumPy once
+as well, for its reference: that run is taken off.
 """
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from timing import Quartiles, interleaved
 
 import lowprec as lp
 
+if TYPE_CHECKING:
+    from measures import Measure
 
-def _scalars(a, n):
+_WORK = 2_000_000  # elements that a program computes, about, so that setting up costs little
+
+
+def _scalars(a: Any, n: int) -> Any:
     s = 0.0 * a
     for _ in range(n):
         s = s + a
@@ -23,7 +31,7 @@ def _scalars(a, n):
     return s
 
 
-def _six_lines(x, y, n):
+def _six_lines(x: Any, y: Any, n: int) -> Any:
     for _ in range(n):
         a = x + y
         b = a * x
@@ -34,42 +42,19 @@ def _six_lines(x, y, n):
     return z
 
 
-def _processor_time(call):
-    begin = time.process_time()
-    call()
-    return time.process_time() - begin
+def traced(unit: str, *, budget: bool) -> Measure:
+    """Measure a traced operation: in "µs", or in "times" what NumPy takes for it."""
 
+    def measure(elements: int, seconds: float) -> Quartiles:
+        loops = min(max(_WORK // (6 * elements), 10), 500)
+        x = np.random.default_rng(0).uniform(0.5, 2, elements)
+        f, args, lines = _six_lines, (x, x[::-1].copy(), loops), 6
+        if elements == 1:
+            f, args, lines = _scalars, (0.3, loops), 4
+        works = [lambda: f(*args), lambda: lp.trace(f, *args, budget=budget)]
+        plain, whole = interleaved(works, seconds=seconds, clock=time.process_time).T
+        if unit == "µs":
+            return Quartiles.of((whole - plain) / (loops * lines) * 1e6)
+        return Quartiles.of((whole - plain) / plain)
 
-def measured(repetitions=5):
-    """Yield name, microseconds an operation traced, and in NumPy."""
-    cases = [("scalars", _scalars, (0.3,), 5000, 4)]
-    for size, loops in ((10, 300), (1000, 300), (100_000, 10)):
-        x = np.random.default_rng(0).uniform(0.5, 2, size)
-        cases.append((f"{size:,} elements", _six_lines, (x, x[::-1].copy()), loops, 6))
-    for name, f, args, loops, operations in cases:
-        ways = {
-            "NumPy": lambda f=f, args=args, n=loops: f(*args, n),
-            "traced": lambda f=f, args=args, n=loops: lp.trace(f, *args, n, budget=False),
-            "with shares": lambda f=f, args=args, n=loops: lp.trace(f, *args, n),
-        }
-        best = dict.fromkeys(ways, float("inf"))
-        for way in ways.values():
-            way()  # compiled once
-        for _ in range(repetitions):
-            for key, way in ways.items():
-                best[key] = min(best[key], _processor_time(way))
-        # a trace runs the program in NumPy once as well: its reference
-        plain = best["NumPy"]
-        for key in ("traced", "with shares"):
-            work = 1e6 / (loops * operations)
-            yield f"{name}, {key}", (best[key] - plain) * work, plain * work
-
-
-def main():
-    """Print the table."""
-    for name, traced, plain in measured():
-        print(f"{name:32} {traced:9.1f} µs  NumPy {plain:7.2f} µs  {traced / plain:6.1f} ×")
-
-
-if __name__ == "__main__":
-    main()
+    return measure

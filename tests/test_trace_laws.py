@@ -9,7 +9,9 @@ import re
 import subprocess
 import sys
 import threading
+import tracemalloc
 
+import numba
 import numpy as np
 import pytest
 from textbook_programs import TEXTBOOK, newton
@@ -413,6 +415,52 @@ def test_shares_by_sites_are_the_same(case):
             for x, y in zip(getattr(line, which), getattr(again, which), strict=True):
                 np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-15)
     assert whole.verdict == by_sites.verdict
+
+
+def test_shares_by_sites_take_less_memory():
+    def f(x):
+        kept = [x]
+        for k in range(12):
+            y = x * (1.01 + k)
+            y = y - 0.1
+            y = y / 1.3
+            y = y + x
+            y = y * 0.7
+            y = np.sqrt(abs(y))
+            kept.append(y)
+        return sum(kept)[:10]
+
+    def peak(budget):
+        tracemalloc.start()
+        try:
+            lp.trace(f, np.linspace(1, 2, 5000), budget=budget)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(False)  # compiled once
+    assert peak("sites") < 0.7 * peak(True)
+
+
+def test_bits_and_report_do_not_depend_on_threads():
+    rng = np.random.default_rng(0)
+    args = rng.normal(size=(2, 120, 120))
+
+    def f(x, y):
+        z = np.cumsum(x @ y, axis=1) - np.mean(x)
+        return z / np.linalg.norm(y), np.sum(z * z)
+
+    def seen(threads):
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        t = lp.trace(f, *args)
+        parts = [part for line in t.lines.values() for part in (*line.born, *line.grown)]
+        return str(t), [np.asarray(part).tobytes() for part in (*t.result, *parts)]
+
+    before = numba.get_num_threads()
+    try:
+        assert seen(1) == seen(4)
+    finally:
+        numba.set_num_threads(before)
 
 
 def test_other_threads_see_numpy_itself():

@@ -58,6 +58,7 @@ _SMALL = 4096  # elements, up to which an operand is spread out before it is com
 # would give every array of shares back to the system, and fetching it again costs more than the
 # arithmetic.
 _KEPT_MEMORY = 30 << 20
+_NUMBERS = frozenset((Scalar, float, int))  # that have a path of their own among themselves
 _INEXACT = 4  # place in the counts of events
 
 
@@ -260,20 +261,16 @@ class Engine(RunState):
     def binary(self, ufunc: Any, a: Any, b: Any) -> Any:
         """Return the result of an operator: scalars have a path of their own."""
         kind_a, kind_b = type(a), type(b)
-        if (kind_a is Scalar or kind_a is float or kind_a is int) and (
-            kind_b is Scalar or kind_b is float or kind_b is int
-        ):
-            frame = sys._getframe(2)
-            try:
-                site = self._codes[id(frame.f_code)][frame.f_lasti]  # type: ignore[index]
-            except (KeyError, TypeError):
-                site = self.places.site(3, ufunc.__name__)
-            if ufunc in OPERATIONS and site.kit.has_scalar_path:
-                return operate(self, ufunc, a, b, site)
-            return self.elementwise(ufunc, (a, b), site)
-        if not _is_operand(b) or not _is_operand(a):
+        is_scalar = kind_a in _NUMBERS and kind_b in _NUMBERS
+        if not (is_scalar or (_is_operand(b) and _is_operand(a))):
             return NotImplemented
-        site = self.places.site(3, ufunc.__name__)
+        frame = sys._getframe(2)
+        try:
+            site = self._codes[id(frame.f_code)][frame.f_lasti]  # type: ignore[index]
+        except (KeyError, TypeError):
+            site = self.places.site(3, ufunc.__name__)
+        if is_scalar and ufunc in OPERATIONS and site.kit.has_scalar_path:
+            return operate(self, ufunc, a, b, site)
         if ufunc is np.matmul:
             return self.functions[np.matmul](self, a, b, site=site)
         return self.elementwise(ufunc, (a, b), site)
@@ -383,8 +380,9 @@ class Engine(RunState):
 
     def _count_absorbed(self, z: Any, values: list[Any], site: Site, name: str) -> None:
         x, y = values
-        same_x = (z == x) & (y != 0)
-        same_y = (z == (y if name == "add" else -y)) & (x != 0)
+        same_x, same_y = z == x, z == (y if name == "add" else -y)
+        if not (x.all() and y.all()):
+            same_x, same_y = same_x & (y != 0), same_y & (x != 0)
         either = same_x | same_y
         if either.any():
             finite = np.isfinite(z) if self.has_lost else True
@@ -852,7 +850,7 @@ def _place_of_out(function: Any) -> int | None:
 def _is_operand(x: Any) -> bool:
     """Whether an operator can take this; of anything else Python asks its own method."""
     kind = type(x)
-    if kind is Scalar or kind is Traced or kind is float or kind is int:
+    if kind is Traced or kind in _NUMBERS:
         return True
     return isinstance(x, bool | np.ndarray | np.generic | list | tuple | int | float | complex)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -123,16 +124,22 @@ class Kit:
         return finfo(self.fmt)
 
 
+@functools.lru_cache(32)
+def _rounders(fmt: Format) -> tuple[int, int, list[float]]:
+    """Return for each binary exponent, from a lowest to a highest, 1.5 · 2**52 spacings."""
+    p, low, high = fmt.precision, -1080, fmt.emax + 2
+    steps = [max(e - p, fmt.emin - p + 1) for e in range(low, high + 1)]
+    return low, high, [math.ldexp(1.5, 52 + s) if 52 + s < 1024 else math.nan for s in steps]
+
+
 def _scalar_rounding(fmt: Format, otherwise: Callable[[float], float]) -> Callable[[float], float]:
     """Return a function that rounds a float64 to nearest with ties to even.
 
     Adding and subtracting 1.5 · 2**52 spacings rounds to a multiple of the spacing, since float64
     itself rounds to nearest with ties to even.
     """
-    p, emin, largest = fmt.precision, fmt.emin, float(fmt.max)
-    low, high = -1080, fmt.emax + 2
-    steps = [max(e - p, emin - p + 1) for e in range(low, high + 1)]
-    magic = [math.ldexp(1.5, 52 + step) if 52 + step < 1024 else math.nan for step in steps]
+    low, high, magic = _rounders(fmt)
+    largest = float(fmt.max)
     frexp, copysign, has_minus_zero = math.frexp, math.copysign, fmt.has_negative_zero
 
     def round_one(x: float) -> float:

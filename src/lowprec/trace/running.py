@@ -96,6 +96,7 @@ class Leaf:
         self.grown = _settled(self.value, self.shadow, self.grown)
 
 
+_BLOCK = 1 << 13  # elements that are settled at once
 _NOISE = 2.0**-48  # of a value: float64's own roundings, over some operations
 
 
@@ -103,21 +104,24 @@ def _settled(value: Any, shadow: Any, parts: dict[int, Any]) -> dict[int, Any]:
     """Return shares without float64's own noise, which sum to the error as exactly as may be."""
     if not parts:
         return parts
-    shadow = np.asarray(shadow, np.float64)
-    with np.errstate(all="ignore"):
-        error = np.asarray(value, np.float64) - shadow
-        error = np.where(np.isfinite(error), error, 0.0)
-        least = _NOISE * np.where(np.isfinite(shadow), np.abs(shadow), 0.0)
-    units = list(parts)
-    table = np.stack(
-        [np.broadcast_to(np.asarray(parts[u], np.float64), error.shape) for u in units]
-    )
-    table = np.where(np.abs(table) <= least, 0.0, table)
-    rest = error - table.sum(axis=0)
-    largest = np.expand_dims(np.abs(table).argmax(axis=0), 0)
-    kept = np.take_along_axis(table, largest, 0)
-    np.put_along_axis(table, largest, kept + rest, 0)
-    return dict(zip(units, table, strict=True))
+    shape = np.shape(shadow)
+    values, shadows = (np.ravel(np.asarray(x, np.float64)) for x in (value, shadow))
+    rows = [np.ravel(np.broadcast_to(part, shape)) for part in parts.values()]
+    whole = np.empty((len(rows), shadows.size))
+    for start in range(0, shadows.size, _BLOCK):  # what is computed with again stays in the cache
+        here = slice(start, start + _BLOCK)
+        x, table = shadows[here], whole[:, here]
+        with np.errstate(all="ignore"):
+            error = values[here] - x
+            error[~np.isfinite(error)] = 0.0
+            least = np.where(np.isfinite(x), _NOISE * np.abs(x), 0.0)
+        for row, part in zip(table, rows, strict=True):
+            row[:] = part[here]
+        sizes = np.abs(table)
+        table[sizes <= least] = 0.0
+        rest = error - table.sum(axis=0)
+        table[sizes.argmax(axis=0), np.arange(x.size)] += rest
+    return dict(zip(parts, whole.reshape(-1, *shape), strict=True))
 
 
 @dataclasses.dataclass

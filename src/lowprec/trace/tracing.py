@@ -27,7 +27,7 @@ from lowprec.trace.running import (
     run,
     run_by_sites,
 )
-from lowprec.trace.verdict import Finding, findings, sentences
+from lowprec.trace.verdict import Finding, findings, norm_of, sentences
 
 if TYPE_CHECKING:
     import os
@@ -221,7 +221,7 @@ class Trace:
             shape = np.shape(leaf.value)
             for parts, found in ((leaf.born, born), (leaf.grown, grown)):
                 part = parts.get(unit.index)
-                found.append(np.zeros(shape) if part is None else np.array(part, np.float64))
+                found.append(np.zeros(shape) if part is None else np.asarray(part, np.float64))
         kit = unit.kit
         return Line(
             unit.file, unit.number, unit.text() if unit.number is not None else unit.name,
@@ -275,7 +275,7 @@ class Trace:
         """
         largest = 0.0
         for output, part in zip(self.outputs, getattr(line, which), strict=True):
-            largest = max(largest, float(np.linalg.norm(np.ravel(part))) / scale_of(output))
+            largest = max(largest, norm_of(part) / scale_of(output))
         return largest
 
     @in_exact_state
@@ -505,7 +505,7 @@ def scale_of(output: Output) -> float:
     of = output.shadow if output.reference is None else output.reference
     if np.shape(of) != np.shape(output.shadow):
         of = output.shadow
-    size = float(np.linalg.norm(np.ravel(np.asarray(of, np.float64))))
+    size = norm_of(of)
     return size if size > 0 and math.isfinite(size) else 1.0
 
 
@@ -523,10 +523,10 @@ def error_of(value: Any, reference: Any) -> Error:
         difference = np.where(same, 0.0, x - y)
         if not np.isfinite(difference).all():
             return Error(math.inf, math.inf)
-        size = float(np.linalg.norm(np.where(np.isfinite(y), y, 0.0)))
+        size = norm_of(np.where(np.isfinite(y), y, 0.0))
         relative = np.abs(difference) / np.where(y == 0, 1.0, np.abs(y))
     largest = float(np.max(relative, initial=0.0))
-    return Error(float(np.linalg.norm(difference)) / (size if size > 0 else 1.0), largest)
+    return Error(norm_of(difference) / (size if size > 0 else 1.0), largest)
 
 
 @in_exact_state
