@@ -181,6 +181,37 @@ def test_nan_is_told_from_overflow(policy):
     assert "overflow" not in told
 
 
+def log_loss(y_true, y_pred):
+    return 0.0, np.log(y_pred * 0) + y_pred
+
+
+def root_loss(y_true, y_pred):
+    return 0.0, np.sqrt(-1 - y_pred * 0)
+
+
+def inverse_root_loss(y_true, y_pred):
+    return 0.0, 1 / np.sqrt(y_pred * 0)
+
+
+def ratio_loss(y_true, y_pred):
+    return 0.0, np.divide(y_pred * 0, y_pred * 0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "operation", "cure"),
+    [
+        (log_loss, "log of 0 in log_loss", "above 0"),
+        (root_loss, "square root of a negative number in root_loss", "at or above 0"),
+        (inverse_root_loss, "division by 0 in inverse_root_loss", "divisor"),
+        (ratio_loss, "0/0 in ratio_loss", "divisor"),
+    ],
+)
+def test_an_operation_and_its_cure_are_told(loss, operation, cure):
+    told = line(loss, "float32").verdict[0]
+    assert operation in told
+    assert cure in told
+
+
 def test_all_steps_skipped_is_red():
     recorder = line(root_mean_square)
     assert recorder.skips == recorder.steps

@@ -267,7 +267,7 @@ class FollowedSteps:
         if self._bad is not None and (not before.is_finite or self._bad[0] == "update"):
             kind, name, made = self._bad
             recorder.events.append(Event(self.step, before.skips, kind, name, math.inf))
-            recorder.facts.setdefault("made", {})[str(self.step)] = [made, ""]
+            recorder.facts.setdefault("made", {})[str(self.step)] = [made]
 
     def _find_bad(self, optimizer: Any, kind: str, tensor_of: Callable[[Any], Any]) -> None:
         if self._bad is not None:

@@ -114,7 +114,9 @@ def first_not_finite(
     found = repeat(inquest)
     if inquest.found is not None:
         kind, name, before, _ = inquest.found
-        made = [made_by(before), inquest.operation]
+        made = [made_by(before)]
+        if (operation := inquest.operation) is not None:
+            made += [operation.words, operation.wrong.value]
         return Event(training.seen, skipped, kind, name, largest(before)), made
     # such as the gradients of penalties, and what the optimizer made
     unheard: dict[str, Mapping[Any, Array]] = {
@@ -127,7 +129,7 @@ def first_not_finite(
             if not np.isfinite(array).all():
                 is_rounding = _has_left_its_range(training, kind, name, array)
                 event = Event(training.seen, skipped, kind, name, np.inf)
-                return event, ["rounding" if is_rounding else made_by(array), ""]
+                return event, ["rounding" if is_rounding else made_by(array)]
     return None, []
 
 

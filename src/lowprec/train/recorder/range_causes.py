@@ -11,6 +11,7 @@ from lowprec.train.loss_scale import LossScale
 from lowprec.train.recorder.coverage import is_watched
 from lowprec.train.recorder.finding import Finding, capital, name_of, percent, starved_share
 from lowprec.train.recorder.kinds import GRADIENTS, KINDS
+from lowprec.train.recorder.operations import Operation, WrongOperand
 from lowprec.train.recorder.precision_causes import STARVED
 from lowprec.train.recorder.scaling import advise_scale, harmed_rows
 from lowprec.train.recorder.tracks import Tally
@@ -65,7 +66,7 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
             tensor = name_of(recorder, first.kind, first.name)
             text += f"; the first tensor that was not finite, at step {first.step}, was {tensor}"
             text += _arithmetic_of(recorder, first)
-        made, operation = ("rounding", "") if first is None else made_of(recorder, first)
+        made, operation = ("rounding", None) if first is None else made_of(recorder, first)
         yield Finding(
             "amber",
             "not finite",
@@ -128,11 +129,14 @@ def _observed_not_finite(recorder: Record) -> Iterator[Finding]:
             return
 
 
-def made_of(recorder: Record, event: Event) -> tuple[str, str]:
-    """Return what made a tensor not finite, as `made_by` names it, and the operation or nothing."""
-    usual = ["infinity" if math.isinf(event.value) else "rounding", ""]
-    made, operation = recorder.facts.get("made", {}).get(str(event.step), usual)
-    return made, operation
+def made_of(recorder: Record, event: Event) -> tuple[str, Operation | None]:
+    """Return what made a tensor not finite, as `made_by` names it, and the operation if known."""
+    usual = ["infinity" if math.isinf(event.value) else "rounding"]
+    made, *told = recorder.facts.get("made", {}).get(str(event.step), usual)
+    if not any(told):
+        return made, None
+    words, *wrong = told  # a record of an earlier lowprec has the words alone
+    return made, Operation(words, WrongOperand(*wrong) if wrong else WrongOperand.UNKNOWN)
 
 
 def _arithmetic_of(recorder: Record, event: Event) -> str:
@@ -143,19 +147,8 @@ def _arithmetic_of(recorder: Record, event: Event) -> str:
     if (fmt := _narrow_sums(recorder, event)) is not None:
         return f": a sum in {fmt}, in which products are accumulated, left its range"
     what = "an infinity" if made == "infinity" else made
-    by = f" ({operation})" if operation else ""
+    by = f" ({operation.words})" if operation else ""
     return f": arithmetic made {what} of finite numbers{by}"
-
-
-def _cure_for_arithmetic(operation: str) -> str:
-    """Return what keeps an operation from making NaN or an infinity: no rate and no clip does."""
-    if "log" in operation and "of 0" in operation:
-        return "keep the argument of the logarithm above 0, as np.log(np.maximum(x, 1e-6)) does"
-    if "square root" in operation or "negative" in operation:
-        return "keep the argument at or above 0, as np.sqrt(np.maximum(x, 0)) does"
-    if "0/0" in operation or "division by 0" in operation:
-        return "add a small number to the divisor, as x / (y + 1e-6) does"
-    return "look at what is computed there: 0/0, log 0, 0·∞ and ∞ - ∞ are NaN in every format"
 
 
 def _is_to_blame(recorder: Record, fmt: Format) -> bool:
@@ -193,7 +186,7 @@ def _cure_for(recorder: Record, event: Event) -> str:
     if made != "rounding" and _narrow_sums(recorder, event) is not None:
         return "accumulate in float32 or bfloat16, or scale the data"
     if operation or made == "NaN":
-        return _cure_for_arithmetic(operation)
+        return (operation.wrong if operation else WrongOperand.UNKNOWN).cure
     if starved_share(recorder) > STARVED:
         return "the update before it was enormous, for second moments were zero"
     if kind == "update" and made == "rounding":

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
-import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +11,7 @@ from lowprec.formats import float32
 from lowprec.train.numerics import tensor_exponent
 from lowprec.train.optimizing.state import Slot
 from lowprec.train.recorder.kinds import GRADIENTS, UnitNoise
+from lowprec.train.recorder.operations import Operation, operation_guessed, operation_heard
 from lowprec.train.running.listening import Heard
 from lowprec.train.running.watch import StepWatch, Watch
 
@@ -137,20 +135,20 @@ class Inquest(Watch):
     """Finds the first tensor of a step that is not finite.
 
     found (Heard or None): That tensor.
-    operation (str): What arithmetic made it, such as ``log of 0``; empty where that is not known.
+    operation: What arithmetic made it; None where that is not known.
     """
 
     def __init__(self, numerics: Listening) -> None:
         super().__init__(numerics)
         self.found: Heard | None = None
-        self.operation = ""
+        self.operation: Operation | None = None
         self._read: tuple[Array, ...] = ()  # what the layer, or the loss, reads
-        self._errors: list[str] = []  # NumPy's, since the last tensor that was finite
+        self._errors: list[Operation] = []  # NumPy's, since the last tensor that was finite
 
     def hears(self, error: str, flag: int) -> None:
         """Note a floating-point error, with the line of code that made it."""
         if error in ("divide by zero", "invalid value") and self.found is None:
-            self._errors.append(_where(error))
+            self._errors.append(operation_heard(error))
 
     def inputs(self) -> None:
         """Look at the inputs; the first layer reads them."""
@@ -179,52 +177,8 @@ class Inquest(Watch):
             return
         self.found = heard
         if not np.isfinite(heard.before).all():
-            told = next(iter(self._errors), "")
-            self.operation = told or _operation(self._read, heard.before)
-
-
-_OPERATIONS = {"log": "log", "sqrt": "square root", "divide": "division", "power": "power"}
-
-
-def _where(error: str) -> str:
-    """Return the operation of the line of code that made a floating-point error."""
-    frame: Any = sys._getframe(2)
-    while frame is not None and "numpy" in frame.f_code.co_filename.replace("\\", "/").split("/"):
-        frame = frame.f_back
-    if frame is None:
-        return error
-    code = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-    of_zero = error == "divide by zero"
-    for word, name in _OPERATIONS.items():
-        if f"{word}(" in code or (word == "log" and re.search(r"\blog\w*\(", code)):
-            argument = "0" if of_zero else "a negative number"
-            told = f"{name} of {argument}" if name != "division" else ""
-            break
-    else:
-        told = ""
-    told = told or ("division by 0" if of_zero else "0/0" if "/" in code else error)
-    return f"{told} in {frame.f_code.co_name}: {code}" if code else told
-
-
-def _operation(read: tuple[Array, ...], made: Array) -> str:
-    """Guess the operation from what was read and made where the result is not finite."""
-    if not read or not all(np.isfinite(x).all() for x in read):
-        return ""
-    wrong = ~np.isfinite(made)
-    if len(read) == 2:  # a loss
-        same = bool((read[0] == read[1]).all())
-        return "0/0, as the predictions equal the targets" if same else ""
-    x = read[0]
-    if x.shape != made.shape:
-        return ""
-    at, values = x[wrong], made[wrong]
-    if not at.any():
-        return "log of 0" if (values == -np.inf).all() else "division by 0 or 0/0"
-    if np.isnan(values).all() and (at < 0).all():
-        return "square root or log of a negative number"
-    if (at <= 0).all():
-        return "log of 0 and of negative numbers"
-    return ""
+            heard_first = next(iter(self._errors), None)
+            self.operation = heard_first or operation_guessed(self._read, heard.before)
 
 
 def unit_noise(before: Array, after: Array) -> UnitNoise:
