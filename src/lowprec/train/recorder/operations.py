@@ -28,17 +28,19 @@ class WrongOperand(enum.Enum):
 
 
 _CURES = {
-    WrongOperand.LOG_OF_ZERO: "keep the argument of the logarithm above 0, as np.log(np.maximum(x, 1e-6)) "
-    "does",
+    WrongOperand.LOG_OF_ZERO: (
+        "keep the argument of the logarithm above 0, as np.log(np.maximum(x, 1e-6)) does"
+    ),
     WrongOperand.NEGATIVE: "keep the argument at or above 0, as np.sqrt(np.maximum(x, 0)) does",
     WrongOperand.DIVISOR: "add a small number to the divisor, as x / (y + 1e-6) does",
-    WrongOperand.UNKNOWN: "look at what is computed there: 0/0, log 0, 0·∞ and ∞ - ∞ are NaN in every "
-    "format",
+    WrongOperand.UNKNOWN: (
+        "look at what is computed there: 0/0, log 0, 0·∞ and ∞ - ∞ are NaN in every format"
+    ),
 }
 
 
 class Operation(NamedTuple):
-    """An operation in a sentence, ``log of 0 in my_loss: return np.log(p)``, and what was wrong with its operand."""
+    """An operation as a sentence names it, such as ``log of 0 in loss: return np.log(p)``."""
 
     words: str
     wrong: WrongOperand
