@@ -301,8 +301,9 @@ class _Search:
             place = self._place(cause)
         words = "+".join(cause) or None
         topics, verdict = zip(*self._verdict(words, place, cures), strict=True)
-        how = {"verdict": [*verdict], "topics": topics}
-        return Diagnosis(self.outcome, words, place, cures, self.experiments, **how)
+        return Diagnosis(
+            self.outcome, words, place, cures, self.experiments, [*verdict], topics=topics
+        )
 
     def _rescues(self, name: str, policy: Policy, rules: Any = None) -> bool | None:
         made = self.train(name, policy, rules)

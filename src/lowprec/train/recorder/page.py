@@ -68,6 +68,7 @@ class Card(NamedTuple):
     name: str = ""
     is_lead: bool = False  # whether the picture of its tensor follows
     topic: str = ""  # the word before it, where that is not its level's
+    cause: str = ""  # what follows the outcome in the same sentence of the verdict
 
 
 PAGE = page_kind("lowprec train --record")
@@ -142,10 +143,16 @@ def _cards_of_diagnosis(sentences: Sequence[tuple[str, str]], topics: Sequence[s
 
 def _card(recorder: Record, level: str, text: str, finding: Finding | None = None) -> Card:
     """Return a sentence with the tensor of its finding."""
-    track = None if finding is None else _track_of(recorder, finding)
+    card = Card(level, text)
+    if finding is None:
+        return card
+    if len(text) > len(cause := str(finding)):
+        card = card._replace(text=text[: -len(cause)].rstrip(), cause=cause)
+    track = _track_of(recorder, finding)
     if track is None:
-        return Card(level, text)
-    return Card(level, text, key_of(track), name_of(recorder, track.kind, track.name))
+        return card
+    name = name_of(recorder, track.kind, track.name)
+    return card._replace(key=key_of(track), name=name)
 
 
 def _track_of(recorder: Record, finding: Finding) -> Track | None:
