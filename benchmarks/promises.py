@@ -228,6 +228,10 @@ PRODUCTS = {
     "bfloat16": ("bfloat16", Accumulator("bfloat16"), 9),
     "blocked": ("float16", Accumulator("float16", "blocked", 16, "float32"), 6),
     "float32": ("float32", Accumulator("float32"), 1.5),
+    **{
+        fmt: (fmt, Accumulator(fmt), limit)
+        for fmt, limit in (("float8_e4m3fn", 6), ("float8_e5m2", 6), ("float4_e2m1fn", 9))
+    },
 }
 #: accumulators of float16 that take more than one rounding a step, or draw for it
 OTHER_SUMS = {

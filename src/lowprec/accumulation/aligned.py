@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ class Aligned(NamedTuple):
     has_values: bool  # whether it holds products of the operands themselves
 
     @classmethod
+    @functools.lru_cache(256)
     def of(cls, how: Accumulator, formats: tuple[Format, Format]) -> Aligned:
         """Prepare for products of these two formats."""
         from lowprec.kernels.products import aligned_groups as kernels  # imports Numba
@@ -103,8 +105,8 @@ class Aligned(NamedTuple):
         assert self.on_vectors is not None
         plan, constants = self.on_vectors
         terms = -(-a.shape[1] // length) * length
-        left = self._split(a, 0, (1, len(sums), terms), np.float32)
-        right = self._split(b, 1, (sums.shape[1] // WIDTH, terms, WIDTH), np.float32)
+        left = self._split(a, 0, (1, len(sums), terms), is_single=True)
+        right = self._split(b, 1, (sums.shape[1] // WIDTH, terms, WIDTH), is_single=True)
         doubts = np.zeros((len(sums) // HEIGHT, len(right[0])), np.bool_)
         parts = (left[0][0], left[1][0], *right)
         make_groups(plan, self.has_values)(*parts, sums, doubts, length, *self._limits, constants)
@@ -114,12 +116,12 @@ class Aligned(NamedTuple):
         from lowprec.kernels.products.aligned import COLUMNS, make_aligned
 
         plan, constants = self.general
-        (sa,), (ea,) = self._split(a, 0, (1, *a.shape), np.float64)
+        (sa,), (ea,) = self._split(a, 0, (1, *a.shape))
         factors = [np.empty((0, 0))] * 2 if is_finite else [a.astype(float), b.astype(float)]
         begin, sums = c.astype(float), np.empty(out.shape)
         for j in range(0, b.shape[1], COLUMNS):
             part = slice(j, j + COLUMNS)
-            (sb,), (eb,) = self._split(b[:, part], 1, (1, *b[:, part].shape), np.float64)
+            (sb,), (eb,) = self._split(b[:, part], 1, (1, *b[:, part].shape))
             operands = sa, ea, sb, eb, factors[0], factors[1][:, part]
             limits = self.how.block, *self._limits, constants
             make_aligned(plan)(*operands, begin[:, part], sums[:, part], *limits)
@@ -130,14 +132,14 @@ class Aligned(NamedTuple):
         return self.how.fraction_bits, self.how.lowest_exponent, self.how.formats[0].emin
 
     def _split(
-        self, x: Array, which: int, shape: tuple[int, ...], dtype: type[np.floating[Any]]
+        self, x: Array, which: int, shape: tuple[int, ...], is_single: bool = False
     ) -> tuple[Array, Array]:
         """Return significands, or values, and exponents of an operand, in panels."""
         from lowprec.kernels.products.aligned import NO_EXPONENT, make_split
 
-        is_single = dtype is np.float32
-        s = np.zeros(shape, dtype)
+        s = np.zeros(shape, np.float32 if is_single else np.float64)
         e = np.full(shape, NO_EXPONENT, np.int32 if is_single else np.int64)
-        split = make_split(x.dtype.name, s.dtype.name, is_single and self.has_values)
+        source = "float32" if x.itemsize == 4 else "float64"
+        split = make_split(source, is_single, is_single and self.has_values)
         split(x, self.inputs[which].emin, s, e)
         return s, e

@@ -61,15 +61,14 @@ def odd_of(value, error):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def make_split(source: str, real: str, has_values: bool = False) -> Callable[..., None]:
+def make_split(source: str, is_single: bool, has_values: bool) -> Callable[..., None]:
     """Return the loop that takes a matrix apart: ``split(x, emin, s, e)`` with x = s · 2**e.
 
     e is ⌊log2 |x|⌋, at least emin, so that |s| < 2; or s is x itself. Zeros, infinities and NaN
     have s = 0 and an exponent below all others. Column j of the matrix goes to panel
-    ``j // width`` of `s` and `e`, which have the shape (panels, rows, width); `real` is the dtype
-    of `s`, and the integers of `e` have its size.
+    ``j // width`` of `s` and `e`, which have the shape (panels, rows, width) and 32 or 64 bits.
     """
-    convert = np.dtype(real).type
+    convert = np.float32 if is_single else np.float64
 
     def split(x, emin, s, e):  # type: ignore[no-untyped-def]
         floats = swap_float_state(EXACT_FLOATS)
@@ -97,10 +96,10 @@ def make_split(source: str, real: str, has_values: bool = False) -> Callable[...
     signature = types.void(
         types.Array(getattr(types, source), 2, "A", readonly=True),
         types.int64,
-        types.Array(getattr(types, real), 3, "C"),
-        types.Array(getattr(types, real.replace("float", "int")), 3, "C"),
+        types.Array(types.float32 if is_single else types.float64, 3, "C"),
+        types.Array(types.int32 if is_single else types.int64, 3, "C"),
     )
-    return compile_as(f"split|{source}|{real}|{has_values}", split, signature)
+    return compile_as(f"split|{source}|{is_single}|{has_values}", split, signature)
 
 
 @kernel
