@@ -506,6 +506,23 @@ def test_autocast_and_a_scaler_are_recognised():
     assert recorder.scales == [(0, 2.0**16)]
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_float8", "mxfp8_e4m3"])
+def test_an_emulated_model_is_judged_in_its_formats(policy):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+    optimizer, recorder = torch.optim.AdamW(model.parameters()), train.Recorder(every=1)
+    loss = 1.0 if policy == "mixed_float16" else 1e-6  # which scales of a tensor's own bear
+    with lt.emulate(model, policy), lt.watch(model, recorder, optimizer):
+        for _ in range(3):
+            optimizer.zero_grad()
+            (model(torch.randn(2, 32)).square().sum() * loss).backward()
+            optimizer.step()
+    ours = train.get_policy(policy)
+    assert recorder.policy.formats["compute"] == ours.formats["compute"]
+    assert str(recorder.policy.formats["params"]) == "float32"
+    assert recorder.verdict[0].startswith("Nothing was lost in what was recorded")
+
+
 def test_before_a_step_was_seen_the_verdict_says_so():
     model, recorder = network(), train.Recorder(every=1)
     handle = lt.watch(model, recorder)

@@ -232,6 +232,15 @@ class _Leave(_Hook):
             _switch()
 
 
+def policy_of(module: torch.nn.Module) -> Policy | None:
+    """Return the policy that a module is emulated in, or the first module inside that is."""
+    for inner in module.modules():
+        for hook in inner._forward_pre_hooks.values():
+            if isinstance(hook, _Enter) and hook.part.how is not None:
+                return hook.part.policy
+    return None
+
+
 # The door ------------------------------------------------------------------------------------
 
 

@@ -16,8 +16,9 @@ from torch.optim.optimizer import (
 from lowprec.formats import float32
 from lowprec.torch.cpu import as_array
 from lowprec.torch.intended_updates import Twin
+from lowprec.train.numerics import numerics_of
 from lowprec.train.policy import Policy, get_policy
-from lowprec.train.recorder.kinds import Event, as_float32
+from lowprec.train.recorder.kinds import GRADIENTS, Event, as_float32
 from lowprec.train.recorder.observing import observe
 
 if TYPE_CHECKING:
@@ -331,6 +332,10 @@ class FollowedSteps:
         length, not_finite = track.length, _not_finite(track)
         if track.fmt == float32 and array.dtype == np.float32:
             track.add(step, array, array, scale=scale)
+        elif self.recorder.policy.tensor_scales:
+            array, numerics = as_float32(array), numerics_of(self.recorder.policy)
+            rounding = numerics.gradient if kind in GRADIENTS else numerics.compute
+            track.add(step, array, rounding(array), scale=scale)
         else:
             observe(self.recorder, step, kind, name, array, scale, None)
         before = not_finite if track.length == length else 0.0  # in a row of its own
@@ -340,6 +345,8 @@ class FollowedSteps:
     def to_array(self, tensor: torch.Tensor) -> Array:
         """Return a tensor's numbers on the CPU."""
         tensor = tensor.detach()
+        if hasattr(tensor, "to_local"):  # a distributed tensor: what of it lies here
+            tensor = tensor.to_local()
         if tensor.device.type != "cpu":
             self.copies = str(tensor.device)
             tensor = tensor.cpu()
@@ -411,9 +418,14 @@ class FollowedSteps:
             policy = own.policy(policy)
         self.recorder.policy = policy
 
-    def learn_autocast(self) -> None:
-        """Take over autocast's format where the recorder has none of its own."""
+    def learn_formats(self, emulated: Policy | None) -> None:
+        """Take over an emulation's or autocast's formats where the recorder has none of its own."""
         if self.recorder.tracks or self.recorder.policy != get_policy("float32"):
+            return
+        if emulated is not None:
+            changes: dict[str, Any] = {"params": "float32", "state": "float32", "update": "nearest"}
+            changes["loss_scale"] = None if self._scaler is None else "dynamic"
+            self.recorder.policy = dataclasses.replace(emulated, **changes, name="")
             return
         device = next((p.device.type for p in self.names), "cpu")
         if not torch.is_autocast_enabled(device):

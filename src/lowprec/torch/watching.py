@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lowprec.torch import observing
+from lowprec.torch.emulating import policy_of
 from lowprec.torch.stepping import FollowedSteps
 from lowprec.torch.walking import mapped, tensors_in
 
@@ -120,7 +121,7 @@ class Watching:
             return
         is_training = torch.is_grad_enabled() and module.training
         if (is_training or self._evaluates) and self.steps.begins_pass():
-            self.steps.learn_autocast()
+            self.steps.learn_formats(policy_of(module))
             self._records = True
 
     def leave(self, module: torch.nn.Module) -> None:
