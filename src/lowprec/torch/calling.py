@@ -10,13 +10,13 @@ from lowprec.torch import functions
 from lowprec.torch.dtypes import check_tensor
 from lowprec.torch.products import How, how_of, make_how, operand, outcome, sums
 from lowprec.torch.requests import constant
-from lowprec.train.policy import Policy, get_policy
 
 if TYPE_CHECKING:
     import torch
 
     from lowprec.accumulation import Accumulator
     from lowprec.formats import FormatLike
+    from lowprec.train.policy import Policy
 
 
 def matmul(
@@ -88,11 +88,6 @@ def _how(inputs: Any, accumulator: Any, output: Any, backward: Any) -> How:
     return make_how(left, right, result, gradient, back, sums, as_accumulator(back_sums))
 
 
-@constant
-def _how_of(policy: Policy | str) -> How:
-    return how_of(get_policy(policy))
-
-
 def _check(w: torch.Tensor, b: torch.Tensor | None) -> None:
     check_tensor(w)
     if b is not None:
@@ -121,7 +116,7 @@ def linear(
     """
     check_tensor(x)
     _check(w, b)
-    return functions.linear(_how_of(policy), x, w, b)
+    return functions.linear(how_of(policy), x, w, b)
 
 
 def conv2d(
@@ -158,7 +153,7 @@ def conv2d(
     """
     check_tensor(x)
     _check(w, b)
-    how = _how_of(policy)
+    how = how_of(policy)
     return functions.convolution(how, x, w, b, stride, padding, dilation, groups)
 
 
@@ -190,4 +185,4 @@ def attention(
     """
     for tensor in (q, k, v):
         check_tensor(tensor)
-    return functions.attention(_how_of(policy), q, k, v, is_causal=causal)
+    return functions.attention(how_of(policy), q, k, v, is_causal=causal)

@@ -10,8 +10,7 @@ Functions take plain values, so that every kind of tracing takes them; gradients
 from __future__ import annotations
 
 import dataclasses
-import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,13 +21,11 @@ from lowprec.formats import Format, float32, named_formats
 from lowprec.rounding import Overflow, Rounding
 from lowprec.torch import blocks, operators
 from lowprec.torch.cpu import as_array, as_it_lies, round_tensor
-from lowprec.torch.gradients import is_plain
+from lowprec.torch.gradients import differentiably, is_plain
 from lowprec.torch.requests import constant, spell_request
 from lowprec.train.layers.layer import column_sums
 from lowprec.train.numerics import numerics_of
-
-if TYPE_CHECKING:
-    from lowprec.train.policy import Policy
+from lowprec.train.policy import Policy, get_policy
 
 AnyFormat = Format | BlockFormat
 
@@ -62,14 +59,23 @@ class How(NamedTuple):
     scaled: str = ""  # the policy that rounds tensors under scales of their own
 
 
+_KEPT: dict[int, tuple[Policy | str, How]] = {}
 _POLICIES: dict[str, Policy] = {}
 _SUMS: dict[str, Accumulator] = {}
 
 
 @constant
-@functools.lru_cache(256)
-def how_of(policy: Policy) -> How:
-    """Return what a policy's products do."""
+def how_of(policy: Policy | str) -> How:
+    """Return what a policy's products do; kept by the object, for a policy takes long to hash."""
+    kept = _KEPT.get(id(policy))
+    if kept is None or kept[0] is not policy:
+        if len(_KEPT) >= 256:
+            _KEPT.clear()
+        kept = _KEPT[id(policy)] = policy, _how_of(get_policy(policy))
+    return kept[1]
+
+
+def _how_of(policy: Policy) -> How:
     compute: Any = policy.compute
     gradient: Any = policy.gradients
     weights: Any = compute if policy.weights is None else policy.weights
@@ -177,7 +183,7 @@ class _RoundBothWays(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> Any:
-        g = _RoundBothWays.apply(g, ctx.back, "", ctx.scaled, True)
+        g = _round_both_ways(g, ctx.back, "", ctx.scaled, True)
         return g.to(ctx.dtype), None, None, None, None
 
 
@@ -198,7 +204,7 @@ class _AddBias(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> Any:
-        return g, _SumColumns.apply(g, ctx.dim) if ctx.needs_input_grad[1] else None, None
+        return g, _sum_each_column(g, ctx.dim) if ctx.needs_input_grad[1] else None, None
 
 
 class _SumColumns(torch.autograd.Function):
@@ -222,9 +228,14 @@ class _SumColumns(torch.autograd.Function):
         return g.view(shape).expand(ctx.shape), None
 
 
+_round_both_ways = differentiably(_RoundBothWays)
+_add_bias = differentiably(_AddBias)
+_sum_each_column = differentiably(_SumColumns)
+
+
 def operand(x: torch.Tensor, factor: Factor, how: How) -> torch.Tensor:
     """Round what goes into a product, and the gradient that comes out of it."""
-    rounded: torch.Tensor = _RoundBothWays.apply(
+    rounded: torch.Tensor = _round_both_ways(
         x, factor.rounded, how.gradient_result, how.scaled, False
     )
     return rounded
@@ -232,10 +243,8 @@ def operand(x: torch.Tensor, factor: Factor, how: How) -> torch.Tensor:
 
 def outcome(z: torch.Tensor, bias: torch.Tensor | None, how: How, dim: int = -1) -> torch.Tensor:
     """Add a bias along an axis in float32, round once, and round the gradient that arrives."""
-    z = z if bias is None else _AddBias.apply(z, bias, dim)
-    rounded: torch.Tensor = _RoundBothWays.apply(
-        z, how.result, how.gradient.rounded, how.scaled, False
-    )
+    z = z if bias is None else _add_bias(z, bias, dim)
+    rounded: torch.Tensor = _round_both_ways(z, how.result, how.gradient.rounded, how.scaled, False)
     return rounded
 
 
@@ -401,11 +410,14 @@ class _Sums(torch.autograd.Function):
         back, da, db = how._replace(sums=how.gradient_sums), None, None
         if ctx.needs_input_grad[0]:
             words = back._replace(left=how.gradient).flat()
-            da = _Sums.apply(g, b.mT, words).sum_to_size(a.shape)
+            da = _sum_products(g, b.mT, words).sum_to_size(a.shape)
         if ctx.needs_input_grad[1]:
             words = back._replace(right=how.gradient).flat()
-            db = _Sums.apply(a.mT, g, words).sum_to_size(b.shape)
+            db = _sum_products(a.mT, g, words).sum_to_size(b.shape)
         return da, db, None
+
+
+_sum_products = differentiably(_Sums)
 
 
 def _quantized(x: torch.Tensor, factor: Factor, axis: int) -> torch.Tensor:
@@ -418,5 +430,5 @@ def _quantized(x: torch.Tensor, factor: Factor, axis: int) -> torch.Tensor:
 def sums(a: torch.Tensor, b: torch.Tensor, how: How) -> torch.Tensor:
     """Multiply matrices or stacks of them; operands are rounded already."""
     words = _Product(how.left, how.right, how.gradient, how.sums, how.gradient_sums).flat()
-    product: torch.Tensor = _Sums.apply(a, b, words)
+    product: torch.Tensor = _sum_products(a, b, words)
     return product
