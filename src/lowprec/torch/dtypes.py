@@ -56,10 +56,7 @@ def result_dtype(source: torch.dtype, fmt: Format, asked: torch.dtype | None) ->
 
     The source's where it holds the format, else float32 or float64; float64 for integers.
 
-    Raises
-    ------
-    ValueError
-        If the dtype that is asked for does not hold the format.
+    Raises ValueError if the dtype that is asked for does not hold the format.
     """
     if asked is not None:
         if not holds(asked, fmt):
@@ -84,10 +81,7 @@ def working_dtype(source: torch.dtype, fmt: Format) -> torch.dtype:
 def check_tensor(x: Any) -> None:
     """Raise TypeError unless `x` is a dense tensor of real numbers.
 
-    Raises
-    ------
-    TypeError
-        Saying what to pass instead.
+    Raises TypeError: Saying what to pass instead.
     """
     if not isinstance(x, torch.Tensor):
         raise TypeError(

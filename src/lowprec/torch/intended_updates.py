@@ -21,12 +21,8 @@ def as_float32(x: Any) -> Any:
 class Twin:
     """An optimizer's step on float32 copies of parameters, gradients and state.
 
-    Parameters
-    ----------
-    optimizer : torch.optim.Optimizer
-        Before its step.
-    scale : float
-        What its gradients are still multiplied by.
+    optimizer: Before its step.
+    scale: What its gradients are still multiplied by.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, scale: float) -> None:

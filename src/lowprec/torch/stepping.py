@@ -50,25 +50,12 @@ _NUMBERS = {  # the same of its numbers
 class FollowedSteps:
     """Follows the optimizers of a model.
 
-    Parameters
-    ----------
-    recorder : Recorder
-        Where to.
-    names : dict of Parameter to str
-        The model's parameters.
-    optimizer : Optimizer, several, or None
-        Whose steps count.
-    scaler : GradScaler or None
-        What scales the loss.
-
-    Attributes
-    ----------
-    step : int
-        The step that comes next.
-    passes : int
-        Recorded passes since the last step.
-    coverage : callable
-        Returns what of the model was seen.
+    names: The model's parameters.
+    optimizer (Optimizer, several, or None): Whose steps count.
+    scaler (GradScaler or None): What scales the loss.
+    step (int): The step that comes next.
+    passes (int): Recorded passes since the last step.
+    coverage (callable): Returns what of the model was seen.
     """
 
     def __init__(

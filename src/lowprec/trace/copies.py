@@ -118,10 +118,7 @@ def copied_object(x: Any, enter: Callable[[Any], Any], memo: dict[int, Any]) -> 
 def function_of(f: Any) -> Any:
     """Return the Python function that a callable runs.
 
-    Raises
-    ------
-    TypeError
-        If it is compiled, or a class.
+    Raises TypeError if it is compiled, or a class.
     """
     inner: Any = f
     while True:
@@ -209,16 +206,9 @@ def sandbox(
 ) -> Iterator[None]:
     """Have a function see copies of what it may change; all is as before at the end.
 
-    Parameters
-    ----------
-    function : function
-        What will run.
-    modules : tuple of str
-        Whose names get stand-ins too.
-    enter : callable
-        What a float array of the module becomes.
-    front_of : callable, optional
-        What stands in front of a value of a module, such as `numpy`.
+    modules: Whose names get stand-ins too.
+    enter: What a float array of the module becomes.
+    front_of: What stands in front of a value of a module, such as `numpy`.
     """
     names, functions = reachable(function)
     real_import = builtins.__import__

@@ -65,16 +65,10 @@ _INEXACT = 4  # place in the counts of events
 class Engine(RunState):
     """What the operators of traced values ask.
 
-    Parameters
-    ----------
-    places : Places
-        Finds the line that runs.
-    leaks : str
-        "error" or "round": what becomes of values that leave.
-    functions : dict
-        What NumPy's functions are in a format: handlers `(engine, *args, **kwargs)`.
-    **state : anything
-        See `RunState`.
+    places: Finds the line that runs.
+    leaks: "error" or "round": what becomes of values that leave.
+    functions: What NumPy's functions are in a format: handlers `(engine, *args, **kwargs)`.
+    **state (anything): See `RunState`.
     """
 
     def __init__(

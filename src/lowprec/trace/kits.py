@@ -46,12 +46,8 @@ class _Watched(Arithmetic):
 class Kit:
     """A format with all that computes in it.
 
-    Attributes
-    ----------
-    fmt : Format
-        The format of the line.
-    is_numpy : bool
-        Whether lines compute as NumPy does, in float64.
+    fmt: The format of the line.
+    is_numpy (bool): Whether lines compute as NumPy does, in float64.
     """
 
     def __init__(

@@ -62,12 +62,9 @@ def method_of(name: str) -> str | None:
 class ErrorPass(NamedTuple):
     """How the error of one operand becomes error of the result.
 
-    Attributes
-    ----------
-    slope : float or ndarray
-        Times the operand's error, the result's.
-    kept : float or ndarray
-        The part of it that the operation carries: 1, or less where the relative error grows.
+    slope (float or ndarray): Times the operand's error, the result's.
+    kept (float or ndarray): The part of it that the operation carries: 1, or less where the
+        relative error grows.
     """
 
     slope: Any

@@ -25,22 +25,13 @@ class StepLimit(BaseException):
 class Event:
     """Values that left the finite numbers, or zero, where the shadow's did not.
 
-    Attributes
-    ----------
-    kind : str
-        "overflow", "new zero", "divide by zero", "invalid".
-    count : int
-        How many elements.
-    of : int
-        Of how many.
-    first : tuple of int
-        The index of the first element, `()` for a scalar.
-    operation : str
-        What computed it, as "exp"; "conversion" for an operand or argument.
-    example : str
-        The first one in numbers, as "exp(-20)".
-    seen : str
-        The expression in which it showed, where another line had lost all digits of its operand;
+    kind: "overflow", "new zero", "divide by zero", "invalid".
+    count: How many elements.
+    of: Of how many.
+    first: The index of the first element, `()` for a scalar.
+    operation: What computed it, as "exp"; "conversion" for an operand or argument.
+    example: The first one in numbers, as "exp(-20)".
+    seen: The expression in which it showed, where another line had lost all digits of its operand;
         the event is that line's.
     """
 
@@ -152,16 +143,9 @@ def event_key(kind: str, operation: str, site: Site | None) -> tuple[Any, ...]:
 class Places:
     """Finds the unit and the site of what runs now.
 
-    Parameters
-    ----------
-    root : dict
-        The globals of the function that is traced.
-    file : str
-        Its file.
-    modules : tuple of str
-        Whose code is traced line by line too.
-    kit_of : callable
-        Gives the kit of a line: `(file, number, function) -> Kit`.
+    root: The globals of the function that is traced.
+    modules: Whose code is traced line by line too.
+    kit_of: Gives the kit of a line: `(file, number, function) -> Kit`.
     """
 
     def __init__(
@@ -189,12 +173,8 @@ class Places:
     def site(self, depth: int, name: str) -> Site:
         """Return the site of the innermost traced frame.
 
-        Parameters
-        ----------
-        depth : int
-            How many frames of the engine lie above.
-        name : str
-            What is computed, for a new site.
+        depth: How many frames of the engine lie above.
+        name: What is computed, for a new site.
         """
         frame: FrameType | None = sys._getframe(depth)
         codes = self._codes

@@ -15,16 +15,10 @@ if TYPE_CHECKING:
 class Pattern(NamedTuple):
     """A pattern in a line of source.
 
-    Attributes
-    ----------
-    name : str
-        What the formula is called.
-    kinds : tuple of str
-        The findings that it explains.
-    matches : callable
-        Whether an expression has the pattern; is given the lines of the function, as parsed.
-    words : str
-        What to do, as the end of "keep … in float32, or …".
+    name: What the formula is called.
+    kinds: The findings that it explains.
+    matches: Whether an expression has the pattern; is given the lines of the function, as parsed.
+    words: What to do, as the end of "keep … in float32, or …".
     """
 
     name: str

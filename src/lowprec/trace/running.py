@@ -128,14 +128,8 @@ def _settled(value: Any, shadow: Any, parts: dict[int, Any]) -> dict[int, Any]:
 class TracedRun:
     """What one run gave.
 
-    Attributes
-    ----------
-    result, shadow : anything
-        What the program returned: as traced, and in the shadow.
-    leaves : list of Leaf
-        Its arrays and numbers, in order.
-    places : Places
-        Its units.
+    result, shadow: What the program returned: as traced, and in the shadow.
+    leaves: Its arrays and numbers, in order.
     """
 
     result: Any

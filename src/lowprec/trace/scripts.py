@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 def script_function(path: str | os.PathLike[str], results: Sequence[str]) -> Callable[[], Any]:
     """Return a function that runs a script and returns some of its variables.
 
-    Raises
-    ------
-    SyntaxError
-        If the script is not Python.
+    Raises SyntaxError if the script is not Python.
     """
     source = Path(path).read_text(encoding="utf-8")
     return code_function(
@@ -32,10 +29,7 @@ def code_function(
 ) -> Callable[[], Any]:
     """Return a function that runs statements in a namespace and returns some of its variables.
 
-    Raises
-    ------
-    SyntaxError
-        If the source is not Python.
+    Raises SyntaxError if the source is not Python.
     """
     script = FunctionType(compile(source, file, "exec"), space)
 
@@ -64,10 +58,8 @@ def function_in(
     The arguments are what the script's own `inputs()` returns; there are none if the function
     needs none.
 
-    Raises
-    ------
-    ValueError
-        If there is no such function, or it needs arguments and the script has no `inputs`.
+    Raises ValueError if there is no such function, or it needs arguments and the script has no
+        `inputs`.
     """
     source = Path(path).read_text(encoding="utf-8")
     space: dict[str, Any] = {"__name__": Path(path).stem, "__file__": str(path)}

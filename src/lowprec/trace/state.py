@@ -15,16 +15,9 @@ if TYPE_CHECKING:
 class RunState:
     """The state of one run.
 
-    Parameters
-    ----------
-    dtype : dtype
-        Of values: float32 if that holds all formats of the run, else float64.
-    budget : bool
-        Whether shares of error are kept.
-    limit : int
-        The most operations.
-    watched : frozenset of int, optional
-        Units whose shares are kept; all by default.
+    dtype: Of values: float32 if that holds all formats of the run, else float64.
+    budget: Whether shares of error are kept.
+    watched: Units whose shares are kept; all by default.
     """
 
     def __init__(

@@ -22,16 +22,11 @@ Parts = dict[int, Any]  # by unit: what part of the error it has
 class Store:
     """The memory that an array and its views share: C-contiguous, the layout of the shadow's.
 
-    Attributes
-    ----------
-    shadow : float64 ndarray
-        All elements, for their layout.
-    kit : Kit or None
-        The format that all values are of; None if they are mixed or have not entered one.
-    born, grown : dict of int to float64 ndarray, or None
-        By unit: its part of value - shadow.
-    origin : int32 ndarray or None
-        The unit where an element ceased to be finite, or became zero; -1 elsewhere.
+    shadow (float64 ndarray): All elements, for their layout.
+    kit: The format that all values are of; None if they are mixed or have not entered one.
+    born, grown (dict of int to float64 ndarray, or None): By unit: its part of value - shadow.
+    origin (int32 ndarray or None): The unit where an element ceased to be finite, or became zero;
+        -1 elsewhere.
     """
 
     __slots__ = ("born", "grown", "kit", "origin", "shadow")
@@ -199,14 +194,9 @@ METHODS = frozenset(_METHODS.split())
 class Scalar(TracedNumber):
     """A float of the traced program.
 
-    Attributes
-    ----------
-    value, shadow : float
-        As traced, and in the shadow.
-    kit : Kit or None
-        The format that the value is of; None if it has not entered one.
-    born, grown : dict or None
-        By unit: its part of value - shadow.
+    value, shadow: As traced, and in the shadow.
+    kit: The format that the value is of; None if it has not entered one.
+    born, grown: By unit: its part of value - shadow.
     """
 
     __slots__ = ("born", "grown", "kit", "origin", "run", "shadow", "value")

@@ -183,14 +183,9 @@ def kept_words(keys: Sequence[Key]) -> str:
 def sentences(trace: Any, found: list[Finding], cure: Keep | str | None) -> list[str]:
     """Return the verdict: each named line by a sentence, the last one with what helps.
 
-    Parameters
-    ----------
-    trace : Trace
-        What was found in.
-    found : list of Finding
-        The most important first.
-    cure : Keep, str or None
-        What to keep, or a sentence why that is not known; "" where the error is tolerable.
+    trace (Trace): What was found in.
+    found: The most important first.
+    cure: What to keep, or a sentence why that is not known; "" where the error is tolerable.
     """
     made = []
     said: set[Key] = set()

@@ -52,12 +52,7 @@ class Candidate(NamedTuple):
 def policy_code(policy: Policy, layers: Sequence[Layer] = ()) -> str:
     """Return a policy as an argument of `fit`.
 
-    Parameters
-    ----------
-    policy : Policy
-        The policy.
-    layers : sequence of Layer
-        Of the network: what they say themselves is left away.
+    layers: Of the network: what they say themselves is left away.
 
     Examples
     --------

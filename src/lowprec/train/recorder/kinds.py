@@ -64,17 +64,11 @@ class Event(NamedTuple):
 class UnitNoise(NamedTuple):
     """What rounding leaves of how the single units of a layer vary.
 
-    Attributes
-    ----------
-    offset : float
-        The share of the units that vary whose rounding errors exceed half their deviation, and
+    offset: The share of the units that vary whose rounding errors exceed half their deviation, and
         whose mean, of more than two deviations, makes the spacing so large.
-    drowned : float
-        The share of those whose errors do although their mean is near zero.
-    largest : int
-        The unit of the largest magnitude.
-    times : float
-        That magnitude beside the median of all units' largest.
+    drowned: The share of those whose errors do although their mean is near zero.
+    largest: The unit of the largest magnitude.
+    times: That magnitude beside the median of all units' largest.
     """
 
     offset: float = 0.0

@@ -184,10 +184,7 @@ class Inquest(Watch):
 def unit_noise(before: Array, after: Array) -> UnitNoise:
     """Return what rounding leaves of how single units vary; units with infinities count as sound.
 
-    Parameters
-    ----------
-    before, after : ndarray
-        Activations, units along the last axis.
+    before, after: Activations, units along the last axis.
     """
     if before.ndim < 2 or len(before) < _FEW_SAMPLES:
         return UnitNoise()
