@@ -494,6 +494,7 @@ CALLS: dict[str, Callable[[], Any]] = {
             "Adam",
             "AdamW",
             "AdaMax",
+            "Adadelta",
             "Nadam",
         ]
     },

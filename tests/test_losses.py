@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from fractions import Fraction
 
@@ -36,6 +37,7 @@ def sample(name, rng, n=7):
 ALL = ["mse", "mae", "huber", "binary_crossentropy", "categorical_crossentropy"]
 ALL += ["sparse_categorical_crossentropy"]
 CLASSIFIERS = ALL[3:]
+ALL += ["log_cosh", "mape", "msle", "hinge"]
 
 
 # Values and gradients ----------------------------------------------------------------------------
@@ -54,7 +56,8 @@ def test_gradient_is_the_slope_of_the_value(name):
             moved = y_pred.copy()
             moved[place] += sign * step
             ends.append(loss(y_true, moved)[0])
-        assert gradient[place] == pytest.approx((ends[1] - ends[0]) / (2 * step), abs=2e-9)
+        slope = (ends[1] - ends[0]) / (2 * step)
+        assert gradient[place] == pytest.approx(slope, abs=2e-9 * max(1.0, ends[0]))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7, 8, 9, 10, 16, 31, 127, 128, 129])
@@ -125,6 +128,12 @@ def test_loss_agrees_with_torch(name):
         "mae": torch.nn.functional.l1_loss,
         "huber": torch.nn.functional.huber_loss,
         "binary_crossentropy": torch.nn.functional.binary_cross_entropy_with_logits,
+        "log_cosh": lambda p, y: (p - y).cosh().log().mean(),
+        "mape": lambda p, y: 100 * ((p - y) / y.abs().clamp(min=1e-7)).abs().mean(),
+        "msle": lambda p, y: (
+            (p.clamp(min=1e-7).log1p() - y.clamp(min=1e-7).log1p()).square().mean()
+        ),
+        "hinge": lambda p, y: (1 - p * y).clamp(min=0).mean(),
     }
     peer = peers.get(name, torch.nn.functional.cross_entropy)
     rng = np.random.default_rng(5)
@@ -301,7 +310,7 @@ def test_exactly_the_cross_entropies_take_logits():
 @pytest.mark.parametrize("name", ALL)
 def test_every_loss_is_reported_as_keras_names_it(name):
     names = [metric.name for metric in metrics.for_loss(name)]
-    assert names == (["accuracy"] if name in CLASSIFIERS else ["mae", "rmse"])
+    assert names == (["accuracy"] if name in (*CLASSIFIERS, "hinge") else ["mae", "rmse"])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -314,6 +323,37 @@ def test_averages_over_batches_are_those_of_all_samples(name):
     expected = {"loss": loss(y_true, y_pred)[0]}
     expected |= {metric.name: metric(y_true, y_pred) for metric in reported}
     assert averages.result() == pytest.approx(expected, rel=1e-12)
+
+
+def test_hinge_takes_either_spelling_of_two_classes():
+    scores = np.random.default_rng(0).normal(size=(40, 1)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(0, 2, 40)
+    ours, theirs = losses.hinge(labels, scores), losses.hinge(2 * labels - 1, scores)
+    assert ours[0] == theirs[0]
+    np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+def test_the_area_below_the_roc_curve_is_that_of_keras_thresholds():
+    rng = np.random.default_rng(3)
+    labels, said = rng.integers(0, 2, 300), rng.random((300, 1))
+    said += 0.3 * labels[:, None]
+    said /= said.max()
+    said[:5, 0] = [0, 1, 0.5, 1 / 199, 2 / 199]
+    edges = [-1e-7, *(i / 199 for i in range(1, 199)), 1 + 1e-7]
+    rates = []
+    for kind in (0, 1):
+        own = said[labels == kind, 0].tolist()
+        rates.append([sum(p > edge for p in own) / len(own) for edge in edges])
+    steps = list(zip(*rates, strict=True))
+    area = sum((a - c) * (b + d) / 2 for (a, b), (c, d) in itertools.pairwise(steps))
+    assert metrics.auc(labels, said) == pytest.approx(area, rel=1e-12)
+    above = np.subtract.outer(said[labels == 1, 0], said[labels == 0, 0])
+    assert area == pytest.approx((above > 0).mean() + (above == 0).mean() / 2, abs=0.01)
+    assert metrics.auc(np.ones(3), np.full((3, 1), 0.5)) == 0
+    averages = metrics.Averages((metrics.auc,))
+    for rows in (slice(0, 7), slice(7, 300)):
+        averages.add(0.0, labels[rows], said[rows])
+    assert averages.result()["auc"] == pytest.approx(area, rel=1e-12)
 
 
 def test_accuracy_counts_the_right_answers():

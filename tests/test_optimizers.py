@@ -14,6 +14,7 @@ from lowprec.train.data import Dataset
 from lowprec.train.layers import Dense, Input
 from lowprec.train.optimizers import (
     SGD,
+    Adadelta,
     AdaGrad,
     Adam,
     AdaMax,
@@ -26,7 +27,7 @@ from lowprec.train.optimizers import (
 )
 from lowprec.train.optimizing.transforms import chain, scale_by_rate, trace
 
-FACTORIES = (SGD, Momentum, Nesterov, AdaGrad, RMSProp, Adam, AdamW, AdaMax, Nadam)
+FACTORIES = (SGD, Momentum, Nesterov, AdaGrad, Adadelta, RMSProp, Adam, AdamW, AdaMax, Nadam)
 SHAPES = {"0/kernel": (30, 20), "0/bias": (20,), "1/kernel": (3, 3, 2, 4), "1/gain": ()}
 
 
@@ -103,6 +104,13 @@ TWINS = [
         {"lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.1, "epsilon": 1e-3},
         "Adagrad",
         {"lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.1, "eps": 1e-3},
+    ),
+    (Adadelta, {}, "Adadelta", {}),
+    (
+        Adadelta,
+        {"rho": 0.5, "epsilon": 1e-2, "weight_decay": 0.1},
+        "Adadelta",
+        {"rho": 0.5, "eps": 1e-2, "weight_decay": 0.1},
     ),
     (RMSProp, {}, "RMSprop", {}),
     (RMSProp, {"momentum": 0.9}, "RMSprop", {"momentum": 0.9}),

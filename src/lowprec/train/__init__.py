@@ -65,6 +65,7 @@ from lowprec.train.memory import bytes_per_parameter as bytes_per_parameter
 from lowprec.train.model import Sequential as Sequential
 from lowprec.train.model import load_model as load_model
 from lowprec.train.optimizers import SGD as SGD
+from lowprec.train.optimizers import Adadelta as Adadelta
 from lowprec.train.optimizers import AdaGrad as AdaGrad
 from lowprec.train.optimizers import Adagrad as Adagrad
 from lowprec.train.optimizers import Adam as Adam

@@ -55,15 +55,12 @@ IN_CALLBACKS = {
     "SwapEMAWeights": "no weights are averaged: drop it",
 }
 IN_METRICS = {
-    "AUC": "metrics=[a function of (y_true, y_pred)], such as sklearn.metrics.roc_auc_score",
     "F1Score": "metrics=['precision', 'recall'], or a function of (y_true, y_pred)",
     "Mean": "metrics=[a function of (y_true, y_pred)] is averaged over samples",
     "Metric": "metrics=[a function of (y_true, y_pred)] is averaged over samples",
-    "MeanAbsolutePercentageError": "metrics=[a function of (y_true, y_pred)] is averaged",
     "Accuracy": "metrics=['accuracy'] suits the loss",
 }
 IN_OPTIMIZERS = {
-    "Adadelta": "train.AdaGrad, train.RMSProp and train.Adam adapt the rate too",
     "Ftrl": "train.AdaGrad with kernel_regularizer='l1' is near",
     "Adafactor": "train.Adam with policy='bfloat16_stochastic' halves the state",
     "Lion": "write your own: train.Optimizer, as the guide on networks shows",

@@ -10,6 +10,7 @@ overflowing loss is inf or NaN.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from lowprec.common.names import named
 from lowprec.common.processor_state import in_exact_state
-from lowprec.train.exponentials import crossentropy, exp, log1p, softmax_and_logarithm
+from lowprec.train.exponentials import crossentropy, exp, log1p, softmax_and_logarithm, tanh
 from lowprec.train.running.targets import (
     alike,
     check_probabilities,
@@ -29,19 +30,29 @@ from lowprec.train.running.targets import (
 __all__ = [
     "BinaryCrossentropy",
     "CategoricalCrossentropy",
+    "Hinge",
     "Huber",
+    "LogCosh",
     "Loss",
     "MeanAbsoluteError",
+    "MeanAbsolutePercentageError",
     "MeanSquaredError",
+    "MeanSquaredLogarithmicError",
     "SparseCategoricalCrossentropy",
     "binary_crossentropy",
     "categorical_crossentropy",
     "get",
+    "hinge",
     "huber",
+    "log_cosh",
     "mae",
+    "mape",
     "mean_absolute_error",
+    "mean_absolute_percentage_error",
     "mean_squared_error",
+    "mean_squared_logarithmic_error",
     "mse",
+    "msle",
     "sparse_categorical_crossentropy",
     "takes_logits",
 ]
@@ -49,6 +60,7 @@ __all__ = [
 Array = np.ndarray[Any, Any]
 Loss = Callable[[Array, Array], tuple[float, Array]]
 
+_LEAST = 1e-7  # Keras' epsilon
 _silent = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 
 
@@ -141,7 +153,99 @@ def huber(y_true: Array, y_pred: Array, delta: float = 1.0) -> tuple[float, Arra
     return value, gradient
 
 
+@in_exact_state
+@_silent
+def log_cosh(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+    """Return the mean of log(cosh(e)), e = y_pred - y_true: e²/2 if small, abs(e) - log 2 if large.
+
+    Parameters, results and errors as in `mean_squared_error`.
+
+    Examples
+    --------
+    >>> value, gradient = log_cosh(np.array([0.0, 0.0]), np.array([0.0, 1.0]))
+    >>> round(value, 5), gradient.round(5).tolist()
+    (0.21689, [0.0, 0.3808])
+    """
+    y_true, y_pred = alike(y_true, y_pred)
+    error = y_pred - y_true
+    size = np.abs(error)
+    value = _mean(size + log1p(exp(-2 * size))) - math.log(2)
+    gradient = tanh(error)
+    gradient /= error.size
+    return value, gradient
+
+
+@in_exact_state
+@_silent
+def mean_absolute_percentage_error(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+    """Return 100 times the mean of abs(y_pred - y_true) / abs(y_true), that at least 1e-7.
+
+    Parameters, results and errors as in `mean_squared_error`.
+
+    Examples
+    --------
+    >>> value, gradient = mean_absolute_percentage_error(np.array([2.0, 4.0]), np.array([3.0, 4.0]))
+    >>> value, gradient.tolist()
+    (25.0, [25.0, 0.0])
+    """
+    y_true, y_pred = alike(y_true, y_pred)
+    error = (y_pred - y_true) / np.maximum(np.abs(y_true), _LEAST)
+    value = 100 * _mean(np.abs(error))
+    gradient = np.sign(error)
+    gradient *= 100 / error.size
+    gradient /= np.maximum(np.abs(y_true), _LEAST)
+    return value, gradient
+
+
+@in_exact_state
+@_silent
+def mean_squared_logarithmic_error(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+    """Return the mean of (log(1 + y_pred) - log(1 + y_true))², of numbers that are at least 1e-7.
+
+    The gradient of a prediction below is 0. Parameters, results and errors as in
+    `mean_squared_error`.
+
+    Examples
+    --------
+    >>> value, gradient = mean_squared_logarithmic_error(np.array([0.0]), np.array([1.0]))
+    >>> round(value, 6), gradient.round(6).tolist()
+    (0.480453, [0.693147])
+    """
+    y_true, y_pred = alike(y_true, y_pred)
+    error = log1p(np.maximum(y_pred, _LEAST)) - log1p(np.maximum(y_true, _LEAST))
+    value = _mean(error * error)
+    error *= 2 / error.size
+    error /= 1 + y_pred
+    error[y_pred < _LEAST] = 0
+    return value, error
+
+
 # Classification ----------------------------------------------------------------------------------
+
+
+@in_exact_state
+@_silent
+def hinge(y_true: Array, y_pred: Array) -> tuple[float, Array]:
+    """Return the mean of max(1 - y_true · y_pred, 0), for labels -1 and 1, or 0 and 1 for them.
+
+    Parameters, results and errors as in `mean_squared_error`; `y_pred` are outputs such as tanh's.
+
+    Examples
+    --------
+    >>> value, gradient = hinge(np.array([0, 1]), np.array([0.5, 3.0]))
+    >>> value, gradient.tolist()
+    (0.75, [0.5, 0.0])
+    """
+    y_true, y_pred = alike(y_true, y_pred)
+    if ((y_true == 0) | (y_true == 1)).all():
+        y_true = 2 * y_true - 1
+    margin = 1 - y_true * y_pred
+    value = _mean(np.maximum(margin, 0))
+    gradient = np.negative(y_true)
+    gradient[margin <= 0] = 0
+    gradient[np.isnan(margin)] = np.nan
+    gradient /= margin.size
+    return value, gradient
 
 
 @in_exact_state
@@ -294,6 +398,7 @@ def _mean(terms: Array) -> float:
 # By name -----------------------------------------------------------------------------------------
 
 mse, mae = mean_squared_error, mean_absolute_error
+mape, msle = mean_absolute_percentage_error, mean_squared_logarithmic_error
 
 LOSSES: dict[str, Loss] = {
     "mse": mean_squared_error,
@@ -302,6 +407,13 @@ LOSSES: dict[str, Loss] = {
     "mean_absolute_error": mean_absolute_error,
     "huber": huber,
     "huber_loss": huber,
+    "log_cosh": log_cosh,
+    "logcosh": log_cosh,
+    "mape": mean_absolute_percentage_error,
+    "mean_absolute_percentage_error": mean_absolute_percentage_error,
+    "msle": mean_squared_logarithmic_error,
+    "mean_squared_logarithmic_error": mean_squared_logarithmic_error,
+    "hinge": hinge,
     "binary_crossentropy": binary_crossentropy,
     "categorical_crossentropy": categorical_crossentropy,
     "sparse_categorical_crossentropy": sparse_categorical_crossentropy,
@@ -427,6 +539,14 @@ class KerasLoss:
 MeanSquaredError = KerasLoss("MeanSquaredError", mean_squared_error)
 MeanAbsoluteError = KerasLoss("MeanAbsoluteError", mean_absolute_error)
 Huber = KerasLoss("Huber", huber, ("delta",))
+LogCosh = KerasLoss("LogCosh", log_cosh)
+MeanAbsolutePercentageError = KerasLoss(
+    "MeanAbsolutePercentageError", mean_absolute_percentage_error
+)
+MeanSquaredLogarithmicError = KerasLoss(
+    "MeanSquaredLogarithmicError", mean_squared_logarithmic_error
+)
+Hinge = KerasLoss("Hinge", hinge)
 BinaryCrossentropy = KerasLoss("BinaryCrossentropy", binary_crossentropy, ("from_logits",))
 CategoricalCrossentropy = KerasLoss(
     "CategoricalCrossentropy", categorical_crossentropy, ("from_logits",)

@@ -134,6 +134,23 @@ def _share(counts: Array) -> float:
     return float(counts[0] / counts[1]) if counts[1] else 0.0
 
 
+_THRESHOLDS = np.array([-1e-7, *(np.arange(1, 199) / 199), 1 + 1e-7])  # Keras' 200
+
+
+def _hits_above(y_true: Array, y_pred: Array) -> Array:
+    """Return, by threshold, the shares of the samples that are true, and false, and above it."""
+    is_true, _ = _decisions(y_true, y_pred)
+    edges = np.searchsorted(_THRESHOLDS, np.asarray(y_pred, np.float64).ravel())  # NaN above all
+    counts = [np.bincount(edges[is_true.ravel() == kind], minlength=201) for kind in (True, False)]
+    return np.array([count[::-1].cumsum()[::-1][1:] for count in counts]) / len(y_pred)
+
+
+def _area(hits: Array) -> float:
+    """Return the area below the rate of true positives over false ones; 0 without either."""
+    of_true, of_false = hits / np.maximum(hits[:, :1], np.finfo(float).tiny)
+    return float(((of_false[:-1] - of_false[1:]) * (of_true[:-1] + of_true[1:])).sum() / 2)
+
+
 # Regression --------------------------------------------------------------------------------------
 
 
@@ -143,6 +160,14 @@ def _mean_absolute_error(y_true: Array, y_pred: Array) -> float:
 
 def _mean_squared_error(y_true: Array, y_pred: Array) -> float:
     return losses.mse(y_true, y_pred)[0]
+
+
+def _percentage(y_true: Array, y_pred: Array) -> float:
+    return losses.mape(y_true, y_pred)[0]
+
+
+def _squared_logarithm(y_true: Array, y_pred: Array) -> float:
+    return losses.msle(y_true, y_pred)[0]
 
 
 class _Spread(NamedTuple):
@@ -197,6 +222,15 @@ precision = Metric("precision", _hits_and_said, _share, PROBABILITIES, is_better
 
 recall = Metric("recall", _hits_and_true, _share, PROBABILITIES, is_better_high=True)
 """Of the true answers, the share that has a probability above ½; 0 if there are none."""
+
+auc = Metric("auc", _hits_above, _area, PROBABILITIES, is_better_high=True)
+"""The area below the ROC curve through 200 thresholds from 0 to 1, as Keras has it."""
+
+mape = Metric("mape", _percentage)
+"""The mean absolute error in percent of the target."""
+
+msle = Metric("msle", _squared_logarithm)
+"""The mean squared error of log(1 + y)."""
 
 mae = Metric("mae", _mean_absolute_error)
 """The mean absolute error."""
@@ -254,7 +288,8 @@ def for_loss(loss: str | losses.Loss) -> tuple[Metric, ...]:
 _OF_LOSS: tuple[tuple[losses.Loss, tuple[Metric, ...]], ...] = (
     (losses.mean_squared_error, (mae, rmse)),
     (losses.mean_absolute_error, (mae, rmse)),
-    (losses.huber, (mae, rmse)),
+    *((loss, (mae, rmse)) for loss in (losses.huber, losses.log_cosh, losses.mape, losses.msle)),
+    (losses.hinge, (shape_accuracy,)),
     (losses.binary_crossentropy, (binary_accuracy,)),
     (losses.categorical_crossentropy, (one_hot_accuracy,)),
     (losses.sparse_categorical_crossentropy, (accuracy,)),
@@ -271,6 +306,12 @@ _NAMED: dict[str, Metric] = {
     "root_mean_squared_error": rmse,
     "r2": r2,
     "r2_score": r2,
+    "mape": mape,
+    "mean_absolute_percentage_error": mape,
+    "msle": msle,
+    "mean_squared_logarithmic_error": msle,
+    "auc": auc,
+    "AUC": auc,
     "precision": precision,
     "recall": recall,
     "binary_accuracy": binary_accuracy,
@@ -294,9 +335,10 @@ def get(
     Parameters
     ----------
     metric : str, Metric or callable
-        accuracy (or acc), which the loss decides; top_k (5) or top_3; mae, mse, rmse, r2,
-        precision, recall, or Keras' longer names. A function ``(y_true, y_pred)`` returns a number
-        or one for each sample; it is given what `predict` gives, and is averaged over samples.
+        accuracy (or acc), which the loss decides; top_k (5) or top_3; mae, mape, mse, msle, rmse,
+        r2, precision, recall, auc, or Keras' longer names. A function ``(y_true, y_pred)`` returns
+        a number or one for each sample; it is given what `predict` gives, and is averaged over
+        samples.
     loss : str or callable
         What is trained with.
 
@@ -467,6 +509,13 @@ class KerasMetric:
 MeanSquaredError = KerasMetric("MeanSquaredError", "mean_squared_error")
 MeanAbsoluteError = KerasMetric("MeanAbsoluteError", "mean_absolute_error")
 RootMeanSquaredError = KerasMetric("RootMeanSquaredError", "root_mean_squared_error")
+MeanAbsolutePercentageError = KerasMetric(
+    "MeanAbsolutePercentageError", "mean_absolute_percentage_error"
+)
+MeanSquaredLogarithmicError = KerasMetric(
+    "MeanSquaredLogarithmicError", "mean_squared_logarithmic_error"
+)
+AUC = KerasMetric("AUC", "auc")
 R2Score = KerasMetric("R2Score", "r2_score")
 Precision = KerasMetric("Precision", "precision")
 Recall = KerasMetric("Recall", "recall")

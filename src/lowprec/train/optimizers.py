@@ -11,6 +11,7 @@ from lowprec.train import keras_words
 from lowprec.train import schedules as schedules
 from lowprec.train.optimizing.adaptive import (
     fused_adam,
+    scale_by_adadelta,
     scale_by_adam,
     scale_by_adamax,
     scale_by_nadam,
@@ -41,6 +42,7 @@ __all__ = [
     "SGD",
     "AdaGrad",
     "AdaMax",
+    "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
@@ -177,6 +179,42 @@ def AdaGrad(
         add_decayed_weights(weight_decay),
         scale_by_sum_of_squares(epsilon, initial_accumulator_value),
         scale_by_rate(lr_decay),
+    )
+
+
+@_known
+def Adadelta(
+    learning_rate: Rate = 1.0,
+    rho: float = 0.9,
+    epsilon: float = 1e-6,
+    weight_decay: float = 0.0,
+    **clipping: float | None,
+) -> Optimizer:
+    """Adadelta, ``torch.optim.Adadelta``: gradients times a running size of updates over their own.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        PyTorch's ``lr``.
+    rho : float
+        In [0, 1), how much of both running mean squares stays.
+    epsilon : float
+        Positive, added to both mean squares below the root; PyTorch's ``eps``.
+    weight_decay, **clipping
+        As for `SGD`.
+    """
+    require_fraction(rho=rho)
+    require_not_negative(epsilon=epsilon, weight_decay=weight_decay)
+    if not epsilon:
+        raise ValueError("epsilon=0: Adadelta's first update is in proportion to it; use 1e-6")
+    return compose(
+        "Adadelta",
+        learning_rate,
+        {"rho": rho, "epsilon": epsilon, "weight_decay": weight_decay},
+        clipping,
+        add_decayed_weights(weight_decay),
+        scale_by_adadelta(rho, epsilon),
+        scale_by_rate(),
     )
 
 

@@ -67,6 +67,23 @@ def _scale_by_deviation(
     _divide(g, t, epsilon, g, g, math.sqrt(rho * (1 - rho)))
 
 
+def scale_by_adadelta(rho: float, epsilon: float) -> Transform:
+    """Adadelta: v ← rho·v + (1 - rho)·g², u = g·√(d + ε) / √(v + ε), d ← rho·d + (1 - rho)·u²."""
+    rule = functools.partial(_scale_by_adadelta, rho=rho, epsilon=epsilon)
+    return each(rule, second_moment=0, squared_update=0)
+
+
+def _scale_by_adadelta(
+    g: Array, step: Step, v: Array, d: Array, *, rho: float, epsilon: float
+) -> None:
+    t = np.empty_like(g)
+    _average_squares(step, v, g, rho, t)
+    np.sqrt(v + epsilon, out=t)
+    np.divide(np.sqrt(d + epsilon), t, out=t)
+    g *= t
+    _average_squares(step, d, g, rho, t)
+
+
 def scale_by_adam(beta_1: float, beta_2: float, epsilon: float) -> Transform:
     """Adam: m̂ / (√v̂ + epsilon), of the means of g and g², each divided by 1 - betaᵗ."""
     rule = functools.partial(_scale_by_adam, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
