@@ -523,8 +523,16 @@ def test_a_report_fits_a_terminal():
     from lowprec.show.text import as_text
 
     t = lp.trace(f, np.linspace(1, 2, 300))
+    u = lp.trace(lambda x: np.polynomial.chebyshev.chebval(x * 3e38, [0.5, -1.0, 0.25]), X,
+                 modules=["numpy.polynomial"])  # fmt: skip
     for width in (60, 80):
-        assert max(map(len, as_text(t, width).splitlines())) <= width
+        for trace in (t, u):
+            text = as_text(trace, width)
+            assert max(map(len, text.splitlines())) <= width
+            assert trace is t or text.partition("\n\n")[0].count("3,") == 2  # of 3 elements
+            rows = [line.split(" │ ")[0].strip() for line in text.splitlines() if " │ " in line]
+            for key in (key for key, line in trace.lines.items() if line.events):
+                assert (f"chebyshev.py:{key[1]}" if isinstance(key, tuple) else str(key)) in rows
 
 
 def test_a_cell_of_a_notebook():

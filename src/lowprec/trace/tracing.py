@@ -14,7 +14,6 @@ from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import as_generator, draw_key
 from lowprec.formats import float64, get_format
 from lowprec.rounding import Rounding
-from lowprec.show.words import figure
 from lowprec.trace.keeping import Keeping
 from lowprec.trace.least import Keep, Search, least
 from lowprec.trace.places import Key, Span, StepLimit, Unit, expression, short
@@ -27,7 +26,7 @@ from lowprec.trace.running import (
     run,
     run_by_sites,
 )
-from lowprec.trace.verdict import Finding, findings, norm_of, sentences
+from lowprec.trace.verdict import Finding, findings, norm_of, sentences, two_digits
 
 if TYPE_CHECKING:
     import os
@@ -340,7 +339,7 @@ class Trace:
     def _no_line_helps(self, everything: float, tolerance: float) -> str:
         """Return why no lines suffice, from the error with all of them wide."""
         wide = self.keep_format
-        whole = f"all lines in {wide} leave an error of {_figure(everything)}"
+        whole = f"all lines in {wide} leave an error of {two_digits(everything)}"
         changed = [name for name, line in self.inputs.items() if line.is_rounded]
         if not changed:
             return f"no line helps: {whole}"
@@ -351,7 +350,10 @@ class Trace:
         if with_inputs <= tolerance:
             names = ", ".join(repr(name) for name in changed)
             return f"no line helps: {start}; trace with keep=[{names}] and ask `least` again"
-        return f"no line helps: {start}, and {wide} for them too leaves {_figure(with_inputs)}"
+        names = ", ".join(changed)
+        return (
+            f"no line helps: {start}, and {wide} for {names} too leaves {two_digits(with_inputs)}"
+        )
 
     def _error_with(self, kept: Sequence[Key]) -> float:
         return self._error_under(Keeping(kept, self._request.file, self._request.names()))[0]
@@ -470,10 +472,6 @@ class Everything(Keeping):
     def has(self, file: str, number: int, function: str) -> bool:
         """Whether a line stays wide: it does."""
         return True
-
-
-def _figure(error: float) -> str:
-    return figure(float(f"{error:.2g}")) if math.isfinite(error) else "∞"
 
 
 def _last_first(key: Key) -> Any:

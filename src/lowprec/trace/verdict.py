@@ -233,7 +233,7 @@ def _with_cure(
         return made
     if not cure.lines:
         return made
-    before, after = _two_digits(trace.error), _two_digits(cure.error)
+    before, after = two_digits(trace.error), two_digits(cure.error)
     runs = f"{cure.runs} run{'s' if cure.runs != 1 else ''}"
     made[-1] += (
         f": keep {kept_words(cure.lines)} in {trace.keep_format} "
@@ -283,13 +283,16 @@ def _cost(trace: Any, finding: Finding, share: float) -> str:
     whole = float(trace.outputs[finding.output].error)
     if whole < share / 2:
         return (
-            f"moves {name} by {_two_digits(share)} of its size; other errors cancel that to "
-            f"{_two_digits(whole)}"
+            f"moves {name} by {two_digits(share)} of its size; other errors cancel that to "
+            f"{two_digits(whole)}"
         )
-    return f"costs {name} a relative error of {_two_digits(share)}"
+    return f"costs {name} a relative error of {two_digits(share)}"
 
 
-def _two_digits(value: float) -> str:
+def two_digits(value: float) -> str:
+    """Return a number to two digits."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
     return figure(float(f"{value:.2g}"))
 
 
@@ -353,7 +356,7 @@ def _decision(trace: Any, finding: Finding, line: Any, start: str) -> str:
         return f"{start}: {decided} another way than in float64, {causes}; no output differs by it"
     names = ", ".join(_output_name(trace, k) for k in changed)
     apart, _, size = _distances(trace.outputs[changed[0]])
-    words = "its shape" if math.isinf(apart) else _two_digits(apart / size)
+    words = "its shape" if math.isinf(apart) else two_digits(apart / size)
     return (
         f"{start}: {decided} another way than in float64, {causes}; {names}: along this path even "
         f"float64 differs from plain NumPy by {words}"

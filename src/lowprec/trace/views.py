@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lowprec.show.words import figure
 from lowprec.trace.places import short
-from lowprec.trace.verdict import event_words, names_of
+from lowprec.trace.verdict import event_words, names_of, two_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,11 +22,7 @@ _NARROW = 72  # columns, below which the table has no column "why"
 
 def rounded(value: float) -> str:
     """Return a number to two digits; "–" for 0."""
-    if value == 0:
-        return "–"
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "NaN"
-    return figure(float(f"{value:.2g}"))
+    return two_digits(value) if value else "–"
 
 
 def head(trace: Any) -> str:
@@ -109,39 +104,13 @@ def label(key: Key) -> str:
 
 def report(trace: Any, width: int = 80) -> Iterator[RenderableType]:
     """Yield the report for a terminal of some columns."""
-    from rich.box import Box
     from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
 
     yield Text(head(trace), style="bold")
     rows = ranked(trace)
     if rows:
-        is_wide = width >= _NARROW
-        table = Table(box=Box(_RULES), pad_edge=False, show_edge=False)
-        table.add_column("line", justify="right", no_wrap=True)
-        table.add_column("source", no_wrap=True)
-        table.add_column("born", justify="right", no_wrap=True)
-        table.add_column("grown", justify="right", no_wrap=True)
-        if is_wide:
-            table.add_column("why", overflow="fold")
-        named = {finding.key for finding in trace.findings}
-        room = max(16, (width - 29) * 3 // 5 if is_wide else width - 30)
-        for key, line, born, grown in rows:
-            style = "bold red" if key in named else ""
-            cells: list[RenderableType] = [
-                Text(label(key), style=style),
-                source(line, room),
-                Text(rounded(born)),
-                Text(rounded(grown)),
-            ]
-            reason = why(trace, line)
-            if is_wide:
-                cells.append(Text(reason))
-            table.add_row(*cells)
-            if not is_wide and reason:
-                table.add_row("", Text(reason, style=style), "", "")
-        yield table
+        yield _table(trace, rows, width)
     for sentence in trace.verdict:
         yield Padding(Text(sentence), (1, 0, 0, 0))
     if not trace.verdict:
@@ -150,6 +119,37 @@ def report(trace: Any, width: int = 80) -> Iterator[RenderableType]:
         )
     for note in notes(trace):
         yield Text(f"({note})", style="dim")
+
+
+def _table(trace: Any, rows: list[tuple[Key, Any, float, float]], width: int) -> RenderableType:
+    """Return lines and arguments with their figures; reasons fold, and leave the rest whole."""
+    from rich.box import Box
+    from rich.table import Table
+    from rich.text import Text
+
+    is_wide = width >= _NARROW
+    named = {finding.key for finding in trace.findings}
+    cells = [(label(key), rounded(born), rounded(grown)) for key, _, born, grown in rows]
+    heads = ("line", "born", "grown")
+    number, *figures = (max(map(len, cut)) for cut in zip(heads, *cells, strict=True))
+    left = width - number - sum(figures) - (12 if is_wide else 9)
+    room = max(12, left * 3 // 5 if is_wide else left)
+    sources = [source(line, room) for _, line, _, _ in rows]
+    longest = max(len(line) for text in sources for line in text.plain.splitlines())
+    table = Table(box=Box(_RULES), pad_edge=False, show_edge=False)
+    table.add_column("line", justify="right", no_wrap=True, min_width=number)
+    table.add_column("source", width=longest if is_wide else left, no_wrap=is_wide)
+    for name, least in zip(heads[1:], figures, strict=True):
+        table.add_column(name, justify="right", no_wrap=True, min_width=least)
+    if is_wide:
+        table.add_column("why", overflow="fold")
+    for (key, line, _, _), (place, born, grown), text in zip(rows, cells, sources, strict=True):
+        style = "bold red" if key in named else ""
+        reason = why(trace, line)
+        table.add_row(Text(place, style=style), text, born, grown, *[Text(reason)] * is_wide)
+        if not is_wide and reason:
+            table.add_row("", Text(reason, style=style), "", "")
+    return table
 
 
 def source(line: Any, room: int) -> Any:
