@@ -69,6 +69,7 @@ def add_rows(
         ]
         with cgutils.for_range(builder, rows) as row:
             start = builder.add(args[1], builder.mul(row.index, distance))
+            source.prefetch(start, count * _LANES)
             for place, total in zip(places, totals, strict=True):
                 term = source.load(builder.add(start, place), _LANES)
                 before = Lanes(builder, builder.load(total))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.kernels.compiler import cgutils, intrinsic, ir, types
-from lowprec.kernels.lanes import Lanes, minimum
+from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import (
     EXACT_FLOATS,
     Elements,
@@ -56,14 +56,22 @@ def _is_quick(plan: Plan) -> bool:
     return plan.word == 32 and has_both_zeros and gives_zero and not plan.exponent_parity
 
 
-def _finished(s: Lanes, plan: Plan, c: Constants) -> tuple[Lanes, Lanes]:
-    """Return a sum of float32 rounded, and in which lanes the format may not have a normal one."""
-    bits = s.as_integers()
+def _finished(bits: Lanes, plan: Plan, c: Constants, rest: Lanes | None) -> tuple[Lanes, Lanes]:
+    """Return a sum of float32 rounded, and in which lanes the format may not have a normal one.
+
+    `bits` are those of the sum cut; the last bit of `rest` is 1 where anything was cut off.
+    """
     magnitude = bits & (_SIGN - 1)
     shift = c.trailing_bits.constant(_TRAILING) - c.trailing_bits
     least = c.emin << _TRAILING
     largest = (c.max_code << shift) + least - (1 << _TRAILING)
-    result = adjust(bits, shift, bits >= _SIGN, plan, c.emin) >> shift << shift  # keeps the sign
+    if rest is not None and plan.mode == "ties_to_even":  # soon: a rest makes a tie go up
+        below = bits + ((bits.constant(1) << shift >> 1) - 1)
+        adjusted = below + (((bits >> shift) | rest) & 1)
+    else:
+        odd = bits if rest is None else bits | (rest & 1)
+        adjusted = adjust(odd, shift, bits >= _SIGN, plan, c.emin)
+    result = adjusted >> shift << shift  # the sign is kept
     is_outside = ((magnitude - least) > (largest - least)) & (magnitude > 0)
     return result.as_floats(), is_outside
 
@@ -71,23 +79,25 @@ def _finished(s: Lanes, plan: Plan, c: Constants) -> tuple[Lanes, Lanes]:
 def _quick_sum(x: Lanes, z: Lanes, plan: Plan, c: Constants) -> tuple[Lanes, Lanes]:
     """Return ○(x + z), and in which lanes that is in doubt."""
     s, error = two_sum(x, z)
-    result, is_outside = _finished(s, plan, c)
+    result, is_outside = _finished(s.as_integers(), plan, c, None)
     one = c.emin.constant(1) << (c.emin.constant(_TRAILING) - c.trailing_bits)
     turns = one >> 1 if Rounding(plan.mode).is_nearest else one.constant(0)
     return result, is_outside | ((s.as_integers() & (one - 1)).equals(turns) & ~error.equals(0.0))
 
 
-def _sum_to_odd(x: Lanes, z: Lanes) -> Lanes:
-    """Return x + z rounded to odd in float32.
+def _cut_sum(x: Lanes, z: Lanes) -> tuple[Lanes, Lanes | None]:
+    """Return the bits of x + z cut to float32, and lanes whose last bit is 1 where any were lost.
 
-    The results of rounding down and up are the same, or neighbours, whose last bits differ.
+    The results of rounding down and up are the same, or neighbours, whose last bits differ. Without
+    AVX-512 it is the sum rounded to odd, and there is no rest.
     """
     if not processor_has("avx512f"):
-        return fma_to_odd(x, x.constant(1.0), z, True)
-    down, up = (
-        x.in_direction("add", f"toward_{way}", z).as_integers() for way in ("negative", "positive")
+        return fma_to_odd(x, x.constant(1.0), z, True).as_integers(), None
+    cut, down, up = (
+        x.in_direction("add", f"toward_{way}", z).as_integers()
+        for way in ("zero", "negative", "positive")
     )
-    return (minimum(down, up) | ((down ^ up) & 1)).as_floats()
+    return cut, down ^ up
 
 
 def soon_rounded(x: Lanes, z: Lanes, text: str, c: Constants | None, slowly: Any) -> Lanes:
@@ -95,7 +105,8 @@ def soon_rounded(x: Lanes, z: Lanes, text: str, c: Constants | None, slowly: Any
     plan, builder = plan_of(text), x.builder
     if plan is None or c is None or not _is_quick(plan):
         return slowly(x, z)
-    quick, doubt = _finished(_sum_to_odd(x, z), plan, c)
+    bits, rest = _cut_sum(x, z)
+    quick, doubt = _finished(bits, plan, c, rest)
     before, flags = builder.block, builder.bitcast(doubt.value, ir.IntType(x.count))
     in_doubt = builder.icmp_unsigned("!=", flags, flags.type(0))
     with builder.if_then(in_doubt, likely=False):
