@@ -167,7 +167,7 @@ class FollowedSteps:
         self._before = snapshot
         if not self.is_due:
             return
-        owned = [p for g in optimizer.param_groups for p in g["params"] if p in self.names]
+        owned = self._all(optimizer)
         for p in owned:
             self.observe("weight", self.names[p], p)
             if p.grad is not None and not closure:
@@ -258,7 +258,7 @@ class FollowedSteps:
             recorder.facts.setdefault("made", {})[str(self.step)] = [made]
 
     def _find_bad(self, optimizer: Any, kind: str, tensor_of: Callable[[Any], Any]) -> None:
-        if self._bad is not None:
+        if self._bad is not None or (kind == "update" and _are_finite(self._all(optimizer))):
             return
         for group in optimizer.param_groups:
             for p in group["params"]:
@@ -277,6 +277,9 @@ class FollowedSteps:
             return "NaN"
         most = min(torch.finfo(tensor.dtype).max, self.recorder.format_of(kind, name).max)
         return "rounding" if most < torch.finfo(torch.bfloat16).max else "infinity"
+
+    def _all(self, optimizer: Any) -> list[torch.Tensor]:
+        return [p for group in optimizer.param_groups for p in group["params"] if p in self.names]
 
     def _are_finite(self, optimizer: Any) -> bool:
         """Whether gradients are finite; on other devices, asked at recorded steps alone."""
@@ -316,7 +319,7 @@ class FollowedSteps:
         if not array.size:
             return
         track = self.recorder.track(kind, name)
-        length, not_finite = track.length, _not_finite(track)
+        length, not_finite = track.length, track.not_finite
         if track.fmt == float32 and array.dtype == np.float32:
             track.add(step, array, array, scale=scale)
         elif self.recorder.policy.tensor_scales:
@@ -326,7 +329,7 @@ class FollowedSteps:
         else:
             observe(self.recorder, step, kind, name, array, scale, None)
         before = not_finite if track.length == length else 0.0  # in a row of its own
-        if self._bad is None and _not_finite(track) > before:
+        if self._bad is None and track.not_finite > before:
             self._bad = (kind, name, self._made_by(kind, name, tensor))
 
     def to_array(self, tensor: torch.Tensor) -> Array:
@@ -349,9 +352,10 @@ class FollowedSteps:
             wanted = self.to_array(before.twin.parameter(p))
         with np.errstate(all="ignore"):
             change = as_float32(wanted - old)
-        track.add(self.step, change, change)
-        if not (before.is_unknown or before.has_closure):
-            track.add_changes(self.step, as_float32(old), change, _shown(old, new))
+        if before.is_unknown or before.has_closure:
+            track.add(self.step, change, change)
+        else:
+            track.add_update(self.step, as_float32(old), change, _shown(old, new))
         self._moments(optimizer, p, name, before)
 
     def _moments(self, optimizer: Any, p: Any, name: str, before: _Snapshot) -> None:
@@ -530,10 +534,3 @@ def _shown(old: Array, new: Array) -> Array:
         return narrow
     hidden = (new != old) & (narrow == as_float32(old))
     return np.where(hidden, np.nextafter(narrow, np.float32(np.inf)), narrow)
-
-
-def _not_finite(track: Any) -> float:
-    """Return how many infinities and NaN the last row of a track has counted."""
-    if not track.length:
-        return 0.0
-    return float(track.field("nans")[-1] + track.field("infs")[-1])

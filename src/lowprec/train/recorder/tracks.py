@@ -303,6 +303,12 @@ class Track:
         column: Array = self.numbers[: self.length, _PLACES[name]]
         return column
 
+    @property
+    def not_finite(self) -> float:
+        """The infinities and NaN that the last row has counted."""
+        row = self.numbers[max(self.length - 1, 0)]
+        return float(row[_PLACES["nans"]] + row[_PLACES["infs"]])
+
     def lost_at(self, precision: int) -> tuple[float, float]:
         """Return the shares of the changes, and of their squares, that would be lost to nearest.
 
