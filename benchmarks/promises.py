@@ -85,7 +85,16 @@ def missing() -> list[str]:
 
 
 def _all() -> Iterator[Promise]:
-    parts = conversions, block_formats, latencies, operations, sums, products, training_steps
+    parts = (
+        conversions,
+        block_formats,
+        latencies,
+        operations,
+        sums,
+        products,
+        training_steps,
+        bridges,
+    )
     for part in (*parts, traces):
         yield from part()
 
@@ -304,3 +313,17 @@ def traces() -> Iterator[Promise]:
     yield Promise("trace", 15, "× NumPy float64", traced("times", budget=False), large)
     measure = traced("times", budget=True)
     yield Promise("trace with shares of error, six lines", 60, "× NumPy float64", measure, large)
+
+
+def bridges() -> Iterator[Promise]:
+    """List what the bridges to torch and JAX may take."""
+    if find_spec("torch") is None:
+        return
+    import torch_bridge
+
+    for name, (limit, unit, at_least, needs, _) in torch_bridge.ROWS.items():
+
+        def measure(_: int, seconds: float, name: str = name) -> Quartiles:
+            return torch_bridge.measured(name, seconds)
+
+        yield Promise(name, limit, unit, measure, ONCE, at_least, ("torch", *needs))

@@ -257,7 +257,9 @@ def emulate(
     dW = ○gradients(Σ gᵀ·x), db = ○gradients(Σ g). So do convolutions, `matmul`, `einsum`,
     attention and recurrent layers. Rows of embeddings are rounded; norms and softmax compute in
     float32, and norms' results are rounded. Results are float32 tensors that hold those values;
-    parameters stay the caller's. In eager mode, on the CPU.
+    parameters stay the caller's. In eager mode, on the CPU. Modules that are checkpointed are
+    emulated again in the backward pass; what a checkpointed function multiplies itself, outside of
+    a module, torch then multiplies in float32: make it a module.
 
     Parameters
     ----------
