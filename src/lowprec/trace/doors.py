@@ -497,39 +497,21 @@ def _defined(function: Callable[[float], float], x: float) -> float:
         return math.nan
 
 
-_MATHS: dict[str, Any] = {
-    "sqrt": np.sqrt,
-    "exp": np.exp,
-    "exp2": np.exp2,
-    "expm1": np.expm1,
-    "log2": np.log2,
-    "log10": np.log10,
-    "log1p": np.log1p,
-    "sin": np.sin,
-    "cos": np.cos,
-    "tan": np.tan,
+_SAME = """
+    sqrt exp exp2 expm1 log2 log10 log1p sin cos tan sinh cosh tanh cbrt copysign fmod degrees
+    radians nextafter
+"""  # in math and in NumPy
+_MATHS: dict[str, Any] = {name: getattr(np, name) for name in _SAME.split()} | {
     "asin": np.arcsin,
     "acos": np.arccos,
     "atan": np.arctan,
     "atan2": np.arctan2,
-    "sinh": np.sinh,
-    "cosh": np.cosh,
-    "tanh": np.tanh,
     "asinh": np.arcsinh,
     "acosh": np.arccosh,
     "atanh": np.arctanh,
-    "cbrt": np.cbrt,
     "fabs": np.absolute,
-    "copysign": np.copysign,
-    "fmod": np.fmod,
-    "degrees": np.degrees,
-    "radians": np.radians,
-    "nextafter": np.nextafter,
-    "erf": _elementwise(math.erf),
-    "erfc": _elementwise(math.erfc),
-    "gamma": _elementwise(math.gamma),
-    "lgamma": _elementwise(math.lgamma),
 }
+_MATHS |= {f.__name__: _elementwise(f) for f in (math.erf, math.erfc, math.gamma, math.lgamma)}
 
 
 def _log(engine: Engine, x: Any, base: Any = None) -> Any:

@@ -62,7 +62,6 @@ class Kit:
         self.is_numpy = fmt == float64
         self.rounding, self.overflow, self.rng = rounding, overflow, rng
         self.dtype: np.dtype[Any] = np.dtype(np.float32 if fmt.fits(float32) else np.float64)
-        self.unit_roundoff = float(fmt.unit_roundoff)
         self.arithmetic: Any = None
         if not self.is_numpy:
             self.arithmetic = _Watched(fmt, rounding=rounding, overflow=overflow, rng=rng)

@@ -91,8 +91,3 @@ def least(
                 break
         else:
             return tuple(kept), search.error(kept)
-
-
-def errors_within(errors: Sequence[float], tolerance: float) -> bool:
-    """Whether all errors are within a tolerance; NaN is not."""
-    return all(error <= tolerance for error in errors)

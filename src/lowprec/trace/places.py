@@ -57,16 +57,7 @@ class Site:
     """One operation of the program: an instruction of its code."""
 
     __slots__ = (
-        "amplified",
-        "bits",
-        "has_decision",
-        "has_event",
-        "kit",
-        "name",
-        "rounded",
-        "seen",
-        "span",
-        "unit",
+        "amplified", "bits", "has_decision", "has_event", "kit", "name", "seen", "span", "unit",
         "weight",
     )  # fmt: skip
 
@@ -77,7 +68,6 @@ class Site:
         self.weight = 0.0  # the largest error that was born here
         self.amplified = 0.0  # and the largest that was amplified
         self.has_event = self.has_decision = False
-        self.rounded = False  # float64's result rounded once: there is no correctly rounded one
 
 
 class Unit:
@@ -103,11 +93,6 @@ class Unit:
         # By event: whose errors, born and grown, its operands carried where they were ruined.
         self.ruins: dict[tuple[Any, ...], tuple[dict[int, float], dict[int, float]]] = {}
         self.ruined_by: dict[int, float] = {}  # whose error made the events that others saw
-
-    @property
-    def is_input(self) -> bool:
-        """Whether this is an argument."""
-        return self.number is None
 
     @property
     def events(self) -> list[Event]:
@@ -161,7 +146,6 @@ class Places:
         self.inputs: dict[str, Unit] = {}
         self._codes: dict[int, dict[int, Site] | None] = {}
         self._kept: list[CodeType] = []  # so that no other code gets their ids
-        self.outside: Site | None = None
 
     def input(self, name: str) -> Unit:
         """Return the unit of an argument."""
@@ -188,12 +172,10 @@ class Places:
                 site = sites.get(frame.f_lasti)
                 return self._new(frame, sites, name) if site is None else site
             frame = frame.f_back
-        if self.outside is None:
-            raise RuntimeError(
-                "a traced value was used outside of the function that is traced; use t.result, "
-                "t.shadow or t.reference, whose numbers are NumPy's"
-            )
-        return self.outside
+        raise RuntimeError(
+            "a traced value was used outside of the function that is traced; use t.result, "
+            "t.shadow or t.reference, whose numbers are NumPy's"
+        )
 
     def is_traced(self, frame: FrameType) -> bool:
         """Whether a frame's lines are units."""
@@ -235,7 +217,7 @@ class Places:
                 if event is None or not grown:
                     continue
                 blamed = self.units[max(grown, key=grown.__getitem__)]
-                if blamed is unit or blamed.is_input:
+                if blamed is unit or blamed.number is None:
                     continue
                 del unit._events[key]
                 span = key[2]

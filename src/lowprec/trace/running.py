@@ -88,7 +88,6 @@ class Leaf:
         self, value: Any, shadow: Any, born: dict[int, Any], grown: dict[int, Any]
     ) -> None:
         self.value, self.shadow, self.born, self.grown = value, shadow, born, grown
-        self.origins: Any = None
 
     def settle(self) -> None:
         """Free shares of float64's own noise, once all of them are known."""
@@ -330,13 +329,11 @@ def _leaf(x: Any, leaves: list[Leaf]) -> tuple[Any, Any]:
     if type(x) is Scalar:
         value, shadow = x.run.dtype.type(x.value), np.float64(x.shadow)
         leaf = Leaf(value, shadow, x.born or {}, x.grown or {})
-        leaf.origins = x.origin
     else:
         value, shadow = x.value.copy(), x.shadow.copy()
         if value.dtype != x.run.dtype:
             value = value.astype(x.run.dtype)
         leaf = Leaf(value, shadow, x.parts("born"), x.parts("grown"))
-        leaf.origins = x.origins()
     leaves.append(leaf)
     return value, shadow
 

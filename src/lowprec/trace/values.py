@@ -249,20 +249,9 @@ class Scalar(TracedNumber):
     def __format__(self, spec: str) -> str:
         return format(self.value, spec)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Empty."""
-        return ()
-
-    @property
-    def ndim(self) -> int:
-        """0."""
-        return 0
-
-    @property
-    def size(self) -> int:
-        """1."""
-        return 1
+    shape: tuple[int, ...] = ()
+    ndim = 0
+    size = 1
 
     @property
     def T(self) -> Scalar:

@@ -164,20 +164,12 @@ def name_of(trace: Any, key: Key) -> str:
     return f"line {key}" if isinstance(key, int) else f"argument {key}"
 
 
-def names_of(keys: Sequence[Key]) -> str:
-    """Return several lines and arguments: 20, 21, 22, x."""
+def names_of(keys: Sequence[Key], *, joined: bool = False) -> str:
+    """Return several lines and arguments: 20, 21, 22, x; neighbours may be joined: 20–22, x."""
     numbers = sorted(key for key in keys if isinstance(key, int))
+    lines = [ranges(numbers)] if joined and numbers else list(map(str, numbers))
     others = [f"{short(key[0])}:{key[1]}" for key in keys if isinstance(key, tuple)]
-    arguments = [str(key) for key in keys if isinstance(key, str)]
-    return ", ".join([*map(str, numbers), *others, *arguments])
-
-
-def kept_words(keys: Sequence[Key]) -> str:
-    """Return several lines, neighbours joined: 20–23, x."""
-    numbers = sorted(key for key in keys if isinstance(key, int))
-    others = [f"{short(key[0])}:{key[1]}" for key in keys if isinstance(key, tuple)]
-    arguments = [str(key) for key in keys if isinstance(key, str)]
-    return ", ".join([*([ranges(numbers)] if numbers else []), *others, *arguments])
+    return ", ".join([*lines, *others, *(key for key in keys if isinstance(key, str))])
 
 
 def sentences(trace: Any, found: list[Finding], cure: Keep | str | None) -> list[str]:
@@ -236,7 +228,7 @@ def _with_cure(
     before, after = two_digits(trace.error), two_digits(cure.error)
     runs = f"{cure.runs} run{'s' if cure.runs != 1 else ''}"
     made[-1] += (
-        f": keep {kept_words(cure.lines)} in {trace.keep_format} "
+        f": keep {names_of(cure.lines, joined=True)} in {trace.keep_format} "
         f"(error {before} → {after}, {runs}){other}"
     )
     return made
