@@ -33,10 +33,11 @@ from measures import (
 )
 from peers import astype
 from tracing import traced
-from training_steps import in_numpy, in_torch, ours
+from training_steps import in_numpy, in_torch, ours, ten_steps
 from workload import FORMATS
 
 from lowprec import Accumulator, tensor_core
+from lowprec.train import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -294,7 +295,7 @@ def products() -> Iterator[Promise]:
 
 
 def training_steps() -> Iterator[Promise]:
-    """List what a training step in mixed precision may take."""
+    """List what a training step in mixed precision, and recording one in ten, may take."""
     for policy in ("mixed_bfloat16", "mixed_float16"):
         for optimizer in ("SGD", "Adam"):
             mine = functools.partial(ours, policy, optimizer)
@@ -303,6 +304,17 @@ def training_steps() -> Iterator[Promise]:
             yield Promise(work, 1.15, "× NumPy float32", measure, ONCE, needs=BLAS)
             measure = training_step(functools.partial(in_torch, optimizer), mine)
             yield Promise(work, 1, "× torch float32", measure, ONCE, needs=(*BLAS, "torch"))
+            alone, recorded = (
+                functools.partial(_ten_steps, policy, optimizer, every) for every in (None, 10)
+            )
+            work = f"ten steps of digits {policy}, {optimizer}, one recorded"
+            measure = training_step(alone, recorded)
+            yield Promise(work, 1.25, "× unrecorded", measure, ONCE, needs=BLAS)
+
+
+def _ten_steps(policy: str, optimizer: str, every: int | None) -> Any:
+    recorder = None if every is None else Recorder(every)
+    return ten_steps("digits", policy, optimizer, recorder)
 
 
 def traces() -> Iterator[Promise]:

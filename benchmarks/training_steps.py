@@ -18,7 +18,7 @@ from lowprec.train.running.training import Training
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    Step = Callable[[], float]
+    Step = Callable[[], float | list[float]]
 
 WIDTHS = (784, 100, 100, 100, 100, 100, 10)
 BATCH = 128
@@ -47,6 +47,29 @@ def ours(policy: str, optimizer: str) -> Step:
     running = Training(network(), data, loss=CROSSENTROPY, optimizer=made, policy=policy)
     running.start(None)
     return lambda: running.run_step(x, y).loss
+
+
+def digits() -> tuple[train.Sequential, np.ndarray, np.ndarray]:
+    """Return a network for digits, 64-100-100-10, and a batch of 32."""
+    hidden = [train.Dense(100, activation="relu") for _ in range(2)]
+    data = train.data.digits()
+    model = train.Sequential([train.Input((64,)), *hidden, train.Dense(10)])
+    return model, np.ascontiguousarray(data.x_train[:32]), data.y_train[:32]
+
+
+SETTINGS = {"pictures": lambda: (network(), *batch()), "digits": digits}
+
+
+def ten_steps(setting: str, policy: str, optimizer: str, recorder: train.Recorder | None) -> Step:
+    """Return ten steps of `train.fit`, which a recorder may look at."""
+    model, x, y = SETTINGS[setting]()
+    made = {"SGD": train.SGD, "Adam": train.Adam}[optimizer](RATES[optimizer])
+    data = train.Dataset(x, y, x, y)
+    running = Training(
+        model, data, loss=CROSSENTROPY, optimizer=made, policy=policy, recorder=recorder
+    )
+    running.start(None)
+    return lambda: [running.run_step(x, y).loss for _ in range(10)]
 
 
 def in_numpy(optimizer: str) -> Step:

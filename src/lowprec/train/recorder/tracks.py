@@ -150,7 +150,7 @@ _FLOAT32 = np.dtype(np.float32)
 
 def _flat(x: Array) -> Array:
     """Return an array as a contiguous row of float32."""
-    return (x if x.dtype is _FLOAT32 else np.asarray(x, np.float32)).ravel()
+    return x.ravel() if x.dtype is _FLOAT32 else np.asarray(x, np.float32).ravel()
 
 
 @functools.cache

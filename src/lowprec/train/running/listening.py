@@ -98,9 +98,9 @@ def named_forward(
     own: Its parameters by short name.
     """
     for before, after in rounded:
-        weights = [short for short, w in own.items() if _is_same(before, w)]
-        if weights:
-            yield Heard("weight", f"{layer}/{weights[0]}", before, after)
+        weight = _name_of(before, own)
+        if weight is not None:
+            yield Heard("weight", f"{layer}/{weight}", before, after)
         elif _is_same(after, outputs):
             yield Heard("activation", str(layer), before, after)
         else:
@@ -119,12 +119,20 @@ def named_backward(
     grads: Those of its parameters by short name.
     """
     for before, after in rounded:
-        weights = [short for short, g in grads.items() if _is_same(after, g)]
-        if weights:
-            yield Heard("weight_gradient", f"{layer}/{weights[0]}", before, after)
+        weight = _name_of(after, grads)
+        if weight is not None:
+            yield Heard("weight_gradient", f"{layer}/{weight}", before, after)
         elif dx is not None and _is_same(after, dx):
             name = str(layer - 1) if layer else "input"
             yield Heard("activation_gradient", name, before, after)
+
+
+def _name_of(x: Array, arrays: Mapping[str, Array]) -> str | None:
+    """Return the first name of an array among some, None where it is none of them."""
+    for name, known in arrays.items():
+        if x is known or _is_same(x, known):
+            return name
+    return None
 
 
 def _is_same(a: Array, b: Array) -> bool:
