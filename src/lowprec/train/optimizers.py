@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lowprec.train.optimizing.optimizer import Rate
-    from lowprec.train.optimizing.transforms import Transform
+    from lowprec.train.optimizing.transforms import Fused, Transform
 
 __all__ = [
     "SGD",
@@ -110,19 +110,12 @@ def SGD(
     require_not_negative(weight_decay=weight_decay)
     if nesterov and not momentum:
         raise ValueError("nesterov=True with momentum=0: pass a momentum, 0.9 for instance")
-    parts = functools.partial(_sgd_parts, nesterov=nesterov, weight_decay=weight_decay)
-    return compose(
-        "SGD",
-        learning_rate,
-        {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay},
-        clipping,
-        *parts(momentum),
-        with_momentum=parts,
-        fused=None if momentum or weight_decay else descend,
-    )
+    numbers = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+    fused = None if momentum or weight_decay else descend
+    return _movable("momentum", "SGD", learning_rate, numbers, clipping, _sgd_parts, fused)
 
 
-def _sgd_parts(momentum: float, *, nesterov: bool, weight_decay: float) -> tuple[Transform, ...]:
+def _sgd_parts(momentum: float, nesterov: bool, weight_decay: float) -> tuple[Transform, ...]:
     return add_decayed_weights(weight_decay), trace(momentum, nesterov), scale_by_rate()
 
 
@@ -254,28 +247,14 @@ def RMSProp(
         "centered": centered,
         "weight_decay": weight_decay,
     }
-    parts = functools.partial(
-        _rmsprop_parts, rho=rho, epsilon=epsilon, centered=centered, weight_decay=weight_decay
-    )
-    return compose(
-        "RMSProp",
-        learning_rate,
-        numbers,
-        clipping,
-        *parts(momentum),
-        with_momentum=parts,
-    )
+    return _movable("momentum", "RMSProp", learning_rate, numbers, clipping, _rmsprop_parts)
 
 
 def _rmsprop_parts(
-    momentum: float, *, rho: float, epsilon: float, centered: bool, weight_decay: float
+    rho: float, epsilon: float, momentum: float, centered: bool, weight_decay: float
 ) -> tuple[Transform, ...]:
-    return (
-        add_decayed_weights(weight_decay),
-        scale_by_rms(rho, epsilon, centered),
-        trace(momentum),
-        scale_by_rate(),
-    )
+    scaled = scale_by_rms(rho, epsilon, centered)
+    return add_decayed_weights(weight_decay), scaled, trace(momentum), scale_by_rate()
 
 
 @_known
@@ -305,17 +284,9 @@ def Adam(
     >>> Adam(1e-3).rate(0)
     0.001
     """
-    betas = _betas(beta_1, beta_2, epsilon, weight_decay)
-    parts = functools.partial(_adam_parts, {**betas, "weight_decay": weight_decay})
-    return compose(
-        "Adam",
-        learning_rate,
-        {**betas, "weight_decay": weight_decay},
-        clipping,
-        *parts(beta_1),
-        with_momentum=parts,
-        fused=None if weight_decay else fused_adam(**betas),
-    )
+    numbers = _of_adams_family(beta_1, beta_2, epsilon, weight_decay)
+    fused = None if weight_decay else fused_adam(beta_1, beta_2, epsilon)
+    return _movable("beta_1", "Adam", learning_rate, numbers, clipping, _adam_parts, fused)
 
 
 @_known
@@ -332,16 +303,8 @@ def AdamW(
     The decay passes by the running means: it is not part of the gradients. The other arguments are
     those of `Adam`.
     """
-    betas = _betas(beta_1, beta_2, epsilon, weight_decay)
-    parts = functools.partial(_adamw_parts, {**betas, "weight_decay": weight_decay})
-    return compose(
-        "AdamW",
-        learning_rate,
-        {**betas, "weight_decay": weight_decay},
-        clipping,
-        *parts(beta_1),
-        with_momentum=parts,
-    )
+    numbers = _of_adams_family(beta_1, beta_2, epsilon, weight_decay)
+    return _movable("beta_1", "AdamW", learning_rate, numbers, clipping, _adamw_parts)
 
 
 @_known
@@ -358,16 +321,8 @@ def AdaMax(
     `epsilon` is added to the gradient's magnitude before the maximum is taken, as in PyTorch. The
     other arguments are those of `Adam`.
     """
-    betas = _betas(beta_1, beta_2, epsilon, weight_decay)
-    parts = functools.partial(_adamax_parts, {**betas, "weight_decay": weight_decay})
-    return compose(
-        "AdaMax",
-        learning_rate,
-        {**betas, "weight_decay": weight_decay},
-        clipping,
-        *parts(beta_1),
-        with_momentum=parts,
-    )
+    numbers = _of_adams_family(beta_1, beta_2, epsilon, weight_decay)
+    return _movable("beta_1", "AdaMax", learning_rate, numbers, clipping, _adamax_parts)
 
 
 @_known
@@ -385,32 +340,58 @@ def Nadam(
     The momentum of step t is ``beta_1 * (1 - 0.96**(t * momentum_decay) / 2)``. The other arguments
     are those of `Adam`.
     """
-    betas = _betas(beta_1, beta_2, epsilon, weight_decay)
+    numbers = _of_adams_family(beta_1, beta_2, epsilon, weight_decay)
     require_not_negative(momentum_decay=momentum_decay)
     return compose(
         "Nadam",
         learning_rate,
-        {**betas, "weight_decay": weight_decay, "momentum_decay": momentum_decay},
+        {**numbers, "momentum_decay": momentum_decay},
         clipping,
         add_decayed_weights(weight_decay),
-        scale_by_nadam(**betas, momentum_decay=momentum_decay),
+        scale_by_nadam(beta_1, beta_2, epsilon, momentum_decay),
         scale_by_rate(),
     )
 
 
-def _adam_parts(numbers: dict[str, float], beta_1: float) -> tuple[Transform, ...]:
-    betas = {"beta_1": beta_1, "beta_2": numbers["beta_2"], "epsilon": numbers["epsilon"]}
-    return add_decayed_weights(numbers["weight_decay"]), scale_by_adam(**betas), scale_by_rate()
+def _adam_parts(
+    beta_1: float, beta_2: float, epsilon: float, weight_decay: float
+) -> tuple[Transform, ...]:
+    scaled = scale_by_adam(beta_1, beta_2, epsilon)
+    return add_decayed_weights(weight_decay), scaled, scale_by_rate()
 
 
-def _adamw_parts(numbers: dict[str, float], beta_1: float) -> tuple[Transform, ...]:
-    betas = {"beta_1": beta_1, "beta_2": numbers["beta_2"], "epsilon": numbers["epsilon"]}
-    return scale_by_adam(**betas), scale_by_rate(), decay_weights(numbers["weight_decay"])
+def _adamw_parts(
+    beta_1: float, beta_2: float, epsilon: float, weight_decay: float
+) -> tuple[Transform, ...]:
+    return scale_by_adam(beta_1, beta_2, epsilon), scale_by_rate(), decay_weights(weight_decay)
 
 
-def _adamax_parts(numbers: dict[str, float], beta_1: float) -> tuple[Transform, ...]:
-    betas = {"beta_1": beta_1, "beta_2": numbers["beta_2"], "epsilon": numbers["epsilon"]}
-    return add_decayed_weights(numbers["weight_decay"]), scale_by_adamax(**betas), scale_by_rate()
+def _adamax_parts(
+    beta_1: float, beta_2: float, epsilon: float, weight_decay: float
+) -> tuple[Transform, ...]:
+    scaled = scale_by_adamax(beta_1, beta_2, epsilon)
+    return add_decayed_weights(weight_decay), scaled, scale_by_rate()
+
+
+def _movable(
+    word: str,
+    name: str,
+    rate: Rate,
+    numbers: dict[str, Any],
+    clipping: dict[str, float | None],
+    parts: Callable[..., tuple[Transform, ...]],
+    fused: Fused | None = None,
+) -> Optimizer:
+    """Return the optimizer of these parts, in which a schedule may move the number `word`."""
+    moved = functools.partial(_with_other, parts, numbers, word)
+    made = parts(**numbers)
+    return compose(name, rate, numbers, clipping, *made, with_momentum=moved, fused=fused)
+
+
+def _with_other(
+    parts: Callable[..., tuple[Transform, ...]], numbers: dict[str, Any], word: str, value: float
+) -> tuple[Transform, ...]:
+    return parts(**{**numbers, word: value})
 
 
 RMSprop, Adagrad, Adamax = RMSProp, AdaGrad, AdaMax  # as Keras spells them
@@ -463,11 +444,13 @@ def get(optimizer: Optimizer | str) -> Optimizer:
     return named(optimizer.lower(), _OPTIMIZERS, "optimizer")()
 
 
-def _betas(beta_1: float, beta_2: float, epsilon: float, weight_decay: float) -> dict[str, float]:
-    """Return what all of Adam's family share, once it is checked."""
+def _of_adams_family(
+    beta_1: float, beta_2: float, epsilon: float, weight_decay: float
+) -> dict[str, float]:
+    """Return the numbers that all of Adam's family have, once they are checked."""
     require_fraction(beta_1=beta_1, beta_2=beta_2)
     require_not_negative(epsilon=epsilon, weight_decay=weight_decay)
-    return {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+    return {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "weight_decay": weight_decay}
 
 
 def __getattr__(name: str) -> object:

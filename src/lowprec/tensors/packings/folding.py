@@ -12,7 +12,7 @@ from lowprec.tensors.packings.parts import Found, Model, UnknownLayoutError
 from lowprec.tensors.packings.scaled import read_inverse, read_scaled
 from lowprec.tensors.packings.torchao import read_torchao
 from lowprec.tensors.packings.transformer_engine import read_engine
-from lowprec.tensors.unread import reasons_to_leave
+from lowprec.tensors.packings.unread import reasons_to_leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
