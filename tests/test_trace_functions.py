@@ -77,7 +77,7 @@ np.tensordot(t, a, axes=1); np.einsum("ij,jk->ik", a, s); np.einsum("ii", a); np
 np.einsum("ij->j", a); np.einsum("ijk,kl->ijl", t, a); np.einsum("i,j->ij", x, y); np.einsum("ij,ij->i", a, s)
 np.einsum("ij,jk,kl->il", a, s, a); np.einsum("...j,j->...", t, t[0, 0]); np.einsum("...ij,jk", t, a)
 np.einsum(a, [0, 1], s, [1, 2], [0, 2]); np.einsum(t, [0, ..., 2], t, [1, ..., 2]); np.einsum("ij,ij->i", a[:1], s)
-np.sum(t, 0, None, np.zeros((3, 4))); t.mean(0, out=t[1]); np.median(a, 0, y[:4]); np.geomspace(v, 9.0, 4)
+np.sum(t, 0, None, np.zeros((3, 4))); (x * y)[:0] * v; np.sum(x[:0] + v); np.zeros((0, 3)) @ np.zeros((3, 2)); t.mean(0, out=t[1]); np.median(a, 0, y[:4]); np.geomspace(v, 9.0, 4)
 np.histogram(x, 3)[1]; np.histogram(x, [-1.0, v])[1]; np.quantile(t, 0.3, (0, 1), keepdims=True)
  np.trace(a); np.convolve(x, y); np.convolve(x, y[:3], "same")
 np.convolve(x, y[:3], "valid"); np.correlate(x, y[:3]); np.correlate(x, y[:3], "full"); np.interp(v, np.sort(x), y)

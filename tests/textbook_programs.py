@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
 
 import numpy as np
 import scipy.integrate
+import scipy.linalg
+import scipy.special
 
 
 def quadratic(a, b, c):
@@ -241,6 +244,104 @@ def softmax(z):
     return e / s
 
 
+def central_second(f0, f1, f2, h):
+    s = f0 + f2
+    d = s - 2.0 * f1
+    return d / (h * h)
+
+
+def discriminant(p, q):
+    a = 4.0 * p * p * p
+    b = 27.0 * q * q
+    d = a + b
+    r = d * 0.25
+    return r
+
+
+def skewness(x):
+    n = len(x)
+    m1 = np.sum(x) / n
+    m2 = np.sum(x * x) / n
+    m3 = np.sum(x * x * x) / n
+    s = m3 - 3.0 * m1 * m2 + 2.0 * m1 * m1 * m1
+    return s
+
+
+def cosine_rule(a, b, t):
+    p = a * a + b * b
+    q = 2.0 * a * b * np.cos(t)
+    d = p - q
+    return np.sqrt(d)
+
+
+def haversine(a, b, t):
+    d = a - b
+    h = 2.0 * np.sin(t / 2.0)
+    return np.sqrt(d * d + a * b * h * h)
+
+
+def momentum(g, n, rate):
+    w = 1.0
+    m = 0.0
+    for _ in range(n):
+        m = 0.9 * m + 0.1 * g
+        w = w - rate * m
+    return w
+
+
+def binomial(n, k, p):
+    c = math.comb(n, k)
+    a = p**k
+    b = (1.0 - p) ** (n - k)
+    return c * a * b
+
+
+def extrapolated(h):
+    a = (np.exp(1.0 + h) - np.exp(1.0 - h)) / (2.0 * h)
+    g = h / 2.0
+    b = (np.exp(1.0 + g) - np.exp(1.0 - g)) / (2.0 * g)
+    return (4.0 * b - a) / 3.0
+
+
+def phase(t, f):
+    a = f * t
+    w = a % 6.283185307179586
+    return np.sin(w)
+
+
+def barycentric(x, xs, ys):
+    w = np.array([np.prod(1.0 / (p - np.delete(xs, j))) for j, p in enumerate(xs)])
+    d = x - xs
+    c = w / d
+    return np.sum(c * ys) / np.sum(c)
+
+
+def continued_fraction(x):
+    t = 0.0
+    for k in range(13, 0, -2):
+        t = x * x / (k - t)
+    return t / x
+
+
+def stable_root(b, c):
+    s = math.sqrt(b * b - 4.0 * c)
+    q = -0.5 * (b + s)
+    return c / q
+
+
+def to_hsv(r, g, b):
+    return colorsys.rgb_to_hsv(r, g, b)
+
+
+def log_sum_exp(x):
+    return scipy.special.logsumexp(x)
+
+
+def ring(x):
+    c = scipy.linalg.circulant(x)
+    return c @ x
+
+
 WAVE = np.sin(np.arange(200.0))
 VECTOR = np.array([1.0, 2.0, 3.0])
 
@@ -290,4 +391,19 @@ TEXTBOOK = [
     (masked, (np.array([1.0, 2.0, 3.33, 0.5]), 9.995), {}, (1, 2), (1, 2)),  # one decision
     (spread, (5 + WAVE,), {}, (1, 2, 4), (1, 2, 4)),  # one output healthy, one not
     (softmax, (VECTOR,), {}, (), ()),
+    (central_second, (1.546875, 1.6484375, 1.7578125, 0.0625), {}, (1, 2), (1, 2)),
+    (discriminant, (-3.0, 1.9921875), {}, (2, 3), (2, 3)),
+    (skewness, (3 + np.exp(WAVE[:64]),), {}, (2, 3, 4, 5), (2, 3, 4, 5)),
+    (cosine_rule, (1.0, 1.0, 0.0625), {}, (2, 3), (2, 3)),  # a thin triangle
+    (haversine, (1.0, 1.0, 0.0625), {}, (), ()),  # and the same side without cancellation
+    (momentum, (0.01, 200, 0.1), {}, (5,), (5,)),  # steps of a weight are absorbed
+    (binomial, (40, 20, 0.3), {"format": "float16"}, (2, 4), (2, 4)),  # p**k underflows
+    (extrapolated, (2.0**-4,), {}, (3,), (3,)),  # Richardson
+    (phase, (1000.0, 3.109375), {}, (1, 2, 3), (1, 2)),  # Payne & Hanek
+    (barycentric, (0.3, np.linspace(0, 1, 6), np.exp(np.linspace(0, 1, 6))), {}, (), ()),
+    (continued_fraction, (0.7,), {}, (), ()),
+    (stable_root, (200.0, 1.0), {}, (), ()),
+    (to_hsv, (0.3, 0.5, 0.7), {"modules": "colorsys"}, (), ()),
+    (log_sum_exp, (10 * VECTOR,), {"modules": "scipy.special"}, (), ()),
+    (ring, (1 + WAVE[:9],), {"modules": "scipy.linalg"}, (), ()),
 ]

@@ -120,7 +120,7 @@ def _settled(value: Any, shadow: Any, parts: dict[int, Any]) -> dict[int, Any]:
         table[sizes <= least] = 0.0
         rest = error - table.sum(axis=0)
         table[sizes.argmax(axis=0), np.arange(x.size)] += rest
-    return dict(zip(parts, whole.reshape(-1, *shape), strict=True))
+    return dict(zip(parts, whole.reshape(len(rows), *shape), strict=True))
 
 
 @dataclasses.dataclass
