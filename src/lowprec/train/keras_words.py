@@ -28,7 +28,8 @@ IN_TRAIN = {
     "set_dtype_policy": _POLICY,
     "config": _POLICY,
     "backend": "drop the line: numbers and seeds are arguments here (policy=, rng=)",
-    "utils": "train.data.to_categorical(y) is there, seeds are arguments: fit(…, rng=42)",
+    "utils": "train.data.to_categorical(y) is there, seeds are arguments (fit(…, rng=42)), "
+    "model.summary() is the picture",
     "models": "train.Sequential and train.load_model are here",
     "datasets": "train.data has digits, iris and load_npz('mnist.npz', channel_axis=True)",
     "constraints": "train.MaxNorm(2.0) is here, and any function of the weights is a constraint",

@@ -356,11 +356,8 @@ def feed_of(
 
 def is_regression(loss: str | Loss) -> bool:
     """Whether targets of this loss are numbers, whatever their dtype."""
-    return losses.without_options(loss) in (
-        losses.mean_squared_error,
-        losses.mean_absolute_error,
-        losses.huber,
-    )
+    is_ours = losses.without_options(loss) in losses.LOSSES.values()
+    return is_ours and not losses.takes_logits(loss)
 
 
 def inputs_of(model: Network, x: Any) -> Any:
