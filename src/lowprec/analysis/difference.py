@@ -112,10 +112,6 @@ def diff(x: Any, y: Any, fmt: AnyFormatLike | None = None, *, axis: int = -1) ->
     axis : int
         Of block formats: the axis along which elements share a scale.
 
-    Returns
-    -------
-    Difference
-
     Raises
     ------
     TypeError

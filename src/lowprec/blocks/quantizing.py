@@ -78,10 +78,6 @@ def quantize(
         The largest magnitude of the whole tensor, for formats with a tensor scale; by default that
         of the finite elements of `x`. What exceeds it saturates.
 
-    Returns
-    -------
-    Quantized
-
     Raises
     ------
     TypeError

@@ -135,10 +135,6 @@ def convert(
         Instead of `to`: the format of each tensor by its name, as `plan_formats` finds it; tensors
         that it does not name pass unchanged.
 
-    Returns
-    -------
-    Conversion
-
     Raises
     ------
     OSError

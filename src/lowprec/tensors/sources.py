@@ -110,10 +110,6 @@ def as_tensor(name: str, x: npt.ArrayLike) -> Tensor:
         Its name.
     x : array_like
         Its elements; torch CPU tensors too.
-
-    Returns
-    -------
-    Tensor
     """
     array = to_array(x)
     dtype = array.dtype.newbyteorder("=")

@@ -422,10 +422,6 @@ class Quantized:
         dtype : torch.float32 or torch.float64, optional
             The result's dtype, float32 by default.
 
-        Returns
-        -------
-        torch.Tensor
-
         Raises
         ------
         TypeError

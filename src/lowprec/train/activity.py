@@ -86,10 +86,6 @@ class LayerOutputs(dict[str, Array]):
     def plot(self, bins: int = 50) -> Figure:
         """Draw the histogram of each layer's outputs.
 
-        Returns
-        -------
-        matplotlib.figure.Figure
-
         Raises
         ------
         ModuleNotFoundError

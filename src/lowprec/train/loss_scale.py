@@ -143,10 +143,6 @@ class LossScale:
             A number is a static scale; ``"dynamic"`` is `torch`; ``"torch"``, ``"keras"`` and
             ``"jmp"`` are those presets; None is none: nothing is scaled, no step is skipped.
 
-        Returns
-        -------
-        LossScale or None
-
         Raises
         ------
         ValueError
@@ -238,10 +234,6 @@ class LossScale:
         ----------
         finite : bool
             Whether all scaled gradients of this step were finite.
-
-        Returns
-        -------
-        LossScale
 
         Examples
         --------

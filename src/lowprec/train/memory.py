@@ -51,10 +51,6 @@ def bytes_per_parameter(policy: Policy | str, optimizer: Optimizer) -> BytesPerP
     optimizer : Optimizer
         How many arrays of state.
 
-    Returns
-    -------
-    BytesPerParameter
-
     Examples
     --------
     >>> from lowprec.train import Adam

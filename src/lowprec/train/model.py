@@ -352,10 +352,6 @@ def load_model(
         Whether the model is compiled as it was, and `fit` goes on; False reads layers and
         parameters alone.
 
-    Returns
-    -------
-    Sequential
-
     Raises
     ------
     FileNotFoundError

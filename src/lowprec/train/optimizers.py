@@ -92,10 +92,6 @@ def SGD(
         At most one of ``clipvalue`` (of elements), ``clipnorm`` (of each gradient's norm) and
         ``global_clipnorm`` (of the norm of all together): limits of the unscaled gradients.
 
-    Returns
-    -------
-    Optimizer
-
     Raises
     ------
     ValueError

@@ -322,10 +322,6 @@ def get_policy(policy: Policy | str) -> Policy:
         A `Policy`, one of `named_policies`, the name of a format in which everything but sums is
         done, or fields of `Policy` as ``name=value`` with commas between.
 
-    Returns
-    -------
-    Policy
-
     Raises
     ------
     ValueError
