@@ -26,9 +26,8 @@ from lowprec.train.diagnosis.parts import (
     wider,
 )
 from lowprec.train.diagnosis.user_code import Fault, find_fault
-from lowprec.train.optimizing.state import Slot
 from lowprec.train.policy import Policy, get_policy
-from lowprec.train.recorder.kinds import account_of_reference
+from lowprec.train.recorder.kinds import account_of_reference, layer_of
 from lowprec.train.recorder.learning_causes import place_of
 from lowprec.train.running.outcome import (
     TOLERANCE,
@@ -381,9 +380,8 @@ class _Search:
         from lowprec.train.recorder.finding import name_of
 
         for event in recorder.events:
-            name = Slot.of(event.name).parameter if event.kind == "moment" else event.name
-            layer = name.partition("/")[0]
-            if not self.places or layer in self.places or event.name == "input":
+            layer = layer_of(event.kind, event.name)
+            if not self.places or layer in self.places or layer == "input":
                 return f"{name_of(recorder, event.kind, event.name)} at step {event.step}"
         return None
 

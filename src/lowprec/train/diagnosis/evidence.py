@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from lowprec.train.recorder.finding import capital, name_of, percent
+from lowprec.train.recorder.kinds import layer_of
 from lowprec.train.recorder.rules import findings
 
 if TYPE_CHECKING:
@@ -96,8 +97,7 @@ def _seen(record: Record, part: str, places: Sequence[str]) -> str | None:
 
 
 def _layer(track: Track) -> str:
-    name = track.name.partition("/")[2] if track.kind == "moment" else track.name
-    layer = name.partition("/")[0]
+    layer = layer_of(track.kind, track.name)
     return "inputs" if layer == "input" else layer
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.common.names import one_of
+from lowprec.train.optimizing.state import Slot
 from lowprec.train.running.history import History
 from lowprec.train.running.outcome import Account
 
@@ -75,6 +76,11 @@ class UnitNoise(NamedTuple):
     drowned: float = 0.0
     largest: int = 0
     times: float = 1.0
+
+
+def layer_of(kind: str, name: str) -> str:
+    """Return the layer that a tensor of a kind belongs to, as names say it: a number, ``input``."""
+    return (Slot.of(name).parameter if kind == "moment" else name).partition("/")[0]
 
 
 def kind_of(name: str) -> str:

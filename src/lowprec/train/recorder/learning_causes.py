@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from lowprec.train.recorder.finding import Finding, capital, name_of, percent
+from lowprec.train.recorder.kinds import layer_of
 from lowprec.train.running.outcome import DIVERGED
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _vanishing(recorder: Record) -> Iterator[Finding]:
             for track in recorder.of_kind("weight_gradient")
             if track.whole["count"] and _of_kernel(track)
         ),
-        key=lambda pair: int(pair[0].name.partition("/")[0]),
+        key=lambda pair: int(layer_of(pair[0].kind, pair[0].name)),
     )
     if len(kernels) < _DEEP or not kernels[-1][1]:
         return

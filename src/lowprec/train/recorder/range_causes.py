@@ -10,7 +10,7 @@ from lowprec.formats import float32
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.recorder.coverage import is_watched
 from lowprec.train.recorder.finding import Finding, capital, name_of, percent, starved_share
-from lowprec.train.recorder.kinds import GRADIENTS, KINDS
+from lowprec.train.recorder.kinds import GRADIENTS, KINDS, layer_of
 from lowprec.train.recorder.operations import Operation, WrongOperand
 from lowprec.train.recorder.precision_causes import STARVED
 from lowprec.train.recorder.scaling import advise_scale, harmed_rows
@@ -92,7 +92,7 @@ def _narrow_sums(recorder: Record, event: Event) -> Format | None:
     The tensor is one that a product made of finite numbers, and the range is less than float32's.
     """
     made, operation = made_of(recorder, event)
-    layer = event.name.partition("/")[0]
+    layer = layer_of(event.kind, event.name)
     if event.kind == "activation_gradient":  # the layer behind made it
         layer = "0" if layer == "input" else str(int(layer) + 1) if layer.isdecimal() else ""
     if made == "rounding" or operation or event.kind in ("weight", "moment", "update"):
