@@ -167,16 +167,21 @@ class _Ufunc:
         self.__name__ = ufunc.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        for x in args:
-            if type(x) is list and has_traced(x) and self._doors.is_here():
-                args = tuple(self._doors.engine.array(a) if type(a) is list else a for a in args)
-                break
-        made = self._ufunc(*args, **kwargs)
+        made = self._ufunc(*self._arrays(args), **kwargs)
         return self._doors.entered(made, self.__name__) if self._doors.is_here() else made
+
+    def _arrays(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return arguments with arrays for lists of traced numbers, which NumPy would ask."""
+        if not any(type(x) is list and has_traced(x) for x in args) or not self._doors.is_here():
+            return args
+        return tuple(self._doors.engine.array(a) if type(a) is list else a for a in args)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._ufunc, name)
-        return _entering(self._doors, value) if callable(value) else value
+        if not callable(value):
+            return value
+        enter = _entering(self._doors, value)
+        return lambda *args, **kwargs: enter(*self._arrays(args), **kwargs)
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -499,7 +504,7 @@ def _defined(function: Callable[[float], float], x: float) -> float:
 
 _SAME = """
     sqrt exp exp2 expm1 log2 log10 log1p sin cos tan sinh cosh tanh cbrt copysign fmod degrees
-    radians nextafter
+    radians
 """  # in math and in NumPy
 _MATHS: dict[str, Any] = {name: getattr(np, name) for name in _SAME.split()} | {
     "asin": np.arcsin,
@@ -561,6 +566,7 @@ _MATHS_OWN: dict[str, Callable[..., Any]] = {
     ),
     "ldexp": lambda engine, x, i: engine.function(np.ldexp, (x, i), {}),
     "modf": lambda engine, x: engine.function(np.modf, (x,), {}),
+    "nextafter": lambda engine, x, y: engine.function(np.nextafter, (x, y), {}),
     "ulp": lambda engine, x: engine.function(np.spacing, (abs(x),), {}),
     "isnan": lambda engine, x: bool(np.isnan(x)),
     "isinf": lambda engine, x: bool(np.isinf(x)),

@@ -202,7 +202,7 @@ class Memory(RunState):
         """Return elements in other places: a view where NumPy gives one, else a copy."""
         value, shadow = move(array.value), move(array.shadow)
         if not isinstance(value, np.ndarray):
-            return self.get(self.reshaped(array, (-1,)), 0) if array.size == 1 else value
+            return self.lowered(self.copied(array, value, shadow, move))
         if value.size and np.may_share_memory(value, array.value):
             return array.view_of(value, shadow)
         return self.copied(array, value, shadow, move)

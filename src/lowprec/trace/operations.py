@@ -40,7 +40,7 @@ _HAS = {name for name in METHODS.values() if hasattr(Arithmetic, name)}
 # Their result is a value of the format whenever their operands are: nothing is rounded.
 _EXACT = """
     absolute fabs negative positive floor ceil trunc rint sign copysign minimum maximum fmin fmax
-    fmod nextafter heaviside conjugate
+    fmod heaviside conjugate
 """
 EXACT = frozenset(_EXACT.split())
 _COMPARISONS = """

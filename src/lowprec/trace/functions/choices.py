@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.trace.functions.table import FUNCTIONS, implements
-from lowprec.trace.values import Scalar, Traced
+from lowprec.trace.values import Scalar, Traced, has_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,6 +148,8 @@ def _histogram(engine: Engine, a: Any, bins: Any = 10, range: Any = None, **kwar
     (x, xs, source), (at, at_s, _) = engine.operand(array, site), engine.operand(edges, site)
     counts = np.histogram(x, at)[0]
     engine.decide(counts != np.histogram(xs, at_s)[0], site, (source,))
+    if type(bins) is np.ndarray or (isinstance(bins, list | tuple) and not has_traced(bins)):
+        return counts, np.asarray(bins)
     return counts, edges
 
 

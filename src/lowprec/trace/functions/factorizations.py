@@ -60,13 +60,19 @@ def _norm(engine: Engine, x: Any, ord: Any = None, axis: Any = None, keepdims: b
     if ord == 1:
         return np.sum(np.abs(array), axis=axis, keepdims=keepdims)
     if ord == 0:
-        return np.sum(array != 0, axis=axis, keepdims=keepdims)
+        return engine.array(np.sum(array != 0, axis=axis, keepdims=keepdims).astype(np.float64))
     return np.power(np.sum(np.power(np.abs(array), ord), axis=axis, keepdims=keepdims), 1 / ord)
 
 
 if hasattr(np.linalg, "vector_norm"):
     FUNCTIONS[np.linalg.vector_norm] = lambda engine, x, *, axis=None, keepdims=False, ord=2: _norm(  # noqa: A006
         engine, x if axis is not None else np.ravel(x), ord, axis, keepdims
+    )
+
+
+if hasattr(np.linalg, "matrix_norm"):
+    FUNCTIONS[np.linalg.matrix_norm] = lambda engine, x, *, keepdims=False, ord="fro": _norm(  # noqa: A006
+        engine, x, ord, (-2, -1), keepdims
     )
 
 
@@ -120,7 +126,7 @@ def _det(engine: Engine, a: Any) -> Any:
 
 
 @_marked(np.linalg.cholesky)
-def _cholesky(engine: Engine, a: Any, **kwargs: Any) -> Any:
+def _cholesky(engine: Engine, a: Any, *, upper: bool = False) -> Any:
     m = engine.array(np.tril(engine.array(a)))
     for k in range(len(m)):
         if not m[k, k] > 0:
@@ -130,7 +136,7 @@ def _cholesky(engine: Engine, a: Any, **kwargs: Any) -> Any:
             m[k + 1 :, k] = m[k + 1 :, k] / m[k, k]
             products = m[k + 1 :, k, None] * m[None, k + 1 :, k]
             m[k + 1 :, k + 1 :] = np.tril(m[k + 1 :, k + 1 :] - products)
-    return m
+    return m.T if upper else m
 
 
 @_marked(np.linalg.qr)

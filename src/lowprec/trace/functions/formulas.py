@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.conversion.neighbours import next_down, next_up, ulp
 from lowprec.trace.functions.reductions import matrix_product
 from lowprec.trace.functions.table import FUNCTIONS, implements
 
@@ -43,7 +44,13 @@ def _ediff1d(engine: Engine, ary: Any, to_end: Any = None, to_begin: Any = None)
 @implements(np.gradient)
 def _gradient(engine: Engine, f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
     array = engine.array(f)
-    if edge_order != 1 or len(varargs) > 1 or (array.ndim > 1 and axis is None):
+    if axis is None and array.ndim > 1 and len(varargs) in (0, 1, array.ndim):
+        steps = varargs if len(varargs) == array.ndim else (*varargs, *varargs)[:1] * array.ndim
+        return tuple(
+            _gradient(engine, array, *steps[d : d + 1], axis=d, edge_order=edge_order)
+            for d in range(array.ndim)
+        )
+    if edge_order != 1 or len(varargs) > 1:
         return engine.refuse(np.gradient, (f, *varargs), {})
     place = -1 if axis is None else axis
     rows = engine.moved(array, lambda v: np.moveaxis(v, place, 0))
@@ -218,10 +225,21 @@ def _frexp(engine: Engine, x: Any, site: Any = None, **kwargs: Any) -> Any:
     return _ldexp(engine, x, -exponents), exponents[()]
 
 
+@implements(np.nextafter)
+def _nextafter(engine: Engine, x: Any, y: Any, site: Any = None, **kwargs: Any) -> Any:
+    """Return the format's neighbour of x towards y; the shadow takes the same step."""
+    site = engine.site("nextafter") if site is None else site
+    (a, shadow, source), (b, _, _) = engine.operand(x, site), engine.operand(y, site)
+    fmt = site.kit.fmt
+    z = np.where(np.equal(a, b), b, np.where(np.greater(b, a), next_up(a, fmt), next_down(a, fmt)))
+    z = np.where(np.isnan(a) | np.isnan(b), np.nan, z)
+    steps = np.asarray(z, np.float64) - a
+    taken, flows = [(a, shadow, source)], [(lambda part: part, 1.0)]
+    return engine.linear(z, shadow + steps, taken, flows, site, "nextafter", int(np.size(z)))
+
+
 @implements(np.spacing)
 def _spacing(engine: Engine, x: Any, site: Any = None, **kwargs: Any) -> Any:
-    from lowprec.conversion.neighbours import ulp
-
     site = engine.site("spacing") if site is None else site
     value, _, _ = engine.operand(x, site)
     found = np.asarray(ulp(value, site.kit.fmt), np.float64)

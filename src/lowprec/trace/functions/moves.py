@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.trace.functions.table import EXACTLY, FUNCTIONS, implements
-from lowprec.trace.values import Scalar, Traced, is_number
+from lowprec.trace.values import Scalar, Traced, has_traced, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -207,15 +207,11 @@ def _pad(engine: Engine, array: Any, pad_width: Any, mode: Any = "constant", **k
     if mode not in ("constant", "edge", "wrap", "reflect", "symmetric", "empty"):
         return engine.refuse(np.pad, (array, pad_width, mode), kwargs)
     constant = kwargs.pop("constant_values", 0)
-    if (
-        mode == "constant"
-        and np.ndim(constant) == 0
-        and not (is_number(constant) and type(constant) is not Scalar and constant == 0)
-    ):
+    if mode == "constant" and (has_traced(constant) or np.any(np.asarray(constant) != 0)):
         return gathered(
             engine,
             [array, constant],
-            lambda a, c: np.pad(a, pad_width, "constant", constant_values=int(c)),
+            lambda a, c: np.pad(a, pad_width, "constant", constant_values=c.tolist()),
             site,
         )
     return gathered(engine, [array], lambda a: np.pad(a, pad_width, mode, **kwargs), site)

@@ -48,6 +48,9 @@ def _quantile(
             made.append((below + above) / 2)
         else:
             made.append(below + (above - below) * rest if rest else below)
+    nowhere = np.isnan(engine.array(ordered[-1]).value)  # NaN is ordered last
+    if nowhere.any():
+        made = [engine.lowered(engine.array(np.where(nowhere, np.nan, m))) for m in made]
     result: Any = made[0] if np.ndim(q) == 0 else np.stack([engine.array(m) for m in made])
     if keepdims:
         axes = range(array.ndim) if axis is None else np.atleast_1d(axis) % array.ndim

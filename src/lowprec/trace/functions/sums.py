@@ -179,13 +179,21 @@ def _accumulated(engine: Engine, ufunc: Any, array: Traced, axis: int) -> Any:
 
 
 @implements(np.cumsum, *([np.cumulative_sum] if hasattr(np, "cumulative_sum") else []))
-def _cumsum(engine: Engine, a: Any, axis: Any = None, dtype: Any = None) -> Any:
+def _cumsum(
+    engine: Engine, a: Any, axis: Any = None, dtype: Any = None, include_initial: bool = False
+) -> Any:
     _check_dtype(dtype)
+    if include_initial:
+        return engine.refuse(np.cumulative_sum, (a,), {"axis": axis, "include_initial": True})
     return running_sum(engine, a, engine.site("cumsum"), axis)
 
 
 @implements(np.cumprod, *([np.cumulative_prod] if hasattr(np, "cumulative_prod") else []))
-def _cumprod(engine: Engine, a: Any, axis: Any = None, dtype: Any = None) -> Any:
+def _cumprod(
+    engine: Engine, a: Any, axis: Any = None, dtype: Any = None, include_initial: bool = False
+) -> Any:
+    if include_initial:
+        return engine.refuse(np.cumulative_prod, (a,), {"axis": axis, "include_initial": True})
     array, axis = axis_last(engine.array(a), axis, engine)
     return _accumulated(engine, np.multiply, array, axis)
 
