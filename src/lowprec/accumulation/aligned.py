@@ -48,7 +48,9 @@ class Aligned(NamedTuple):
         if fmt.fits(float32) and kernels.has_exact_terms(*formats, how.block, how.fraction_bits):
             on_vectors = kernels.group_plan(fmt, *modes)
         has_values = kernels.has_exact_values(*formats)
-        return cls(how, formats, rounding_plan(fmt, *modes), on_vectors, has_values)
+        return cls(
+            how, formats, rounding_plan(fmt, *modes, on_vectors=True), on_vectors, has_values
+        )
 
     def addend(self, c: Array) -> Array:
         """Return addends as they enter: of float32 as they are, of float16 rounded to it."""

@@ -16,6 +16,8 @@ from lowprec.rounding import Rounding
 
 Field = Any  # an integer when a kernel is planned, Lanes when a rule is applied
 
+ANY = "any"  #: a plan's mode that the constants name: all but those that draw random bits
+
 
 class Constants(NamedTuple):
     """What a rule knows of the format at run time; integers, in the order of the kernels' array.
@@ -35,6 +37,7 @@ class Constants(NamedTuple):
     sign_mask: Field  # sign bit of the format's codes, 0 if unsigned
     quantum: Field  # float bits of the smallest subnormal number
     threshold: Field  # bits of the least source magnitude that overflows (of the source's floats)
+    mode: Field = 0  # the rounding mode, for loops that serve any: see `mode_bits`
 
 
 class Variant(NamedTuple):
@@ -67,7 +70,7 @@ class Plan(NamedTuple):
 
     source: str  # dtype: float32, float64, int64 or uint64; of codes when decoding
     target: str  # dtype: float32 or float64; of codes when encoding
-    mode: str  # a rounding mode's name, or decode
+    mode: str  # a rounding mode's name, any, or decode
     word: int  # bits of the integers that rules compute with
     twin: str = "general"  # which rule: general, or a faster one: aligned, adder, avx512, hardware
     variant: Variant = Variant()
@@ -77,7 +80,7 @@ class Plan(NamedTuple):
     streaming: int = 0  # 1 if results are written past the caches
     infinity_is_nan: int = 0  # 1 if infinite sources become NaN, which saves telling them apart
     infinity_differs: int = 0  # 1 if infinite and overflowing sources may have different results
-    sides_differ: int = 0  # 1 if overflow gives different magnitudes to either sign
+    sides_differ: int = 0  # 1 if overflow may give different magnitudes to either sign
     exponent_parity: int = 0  # 1 if the exponent tells even values from odd ones, the precision 1
 
     @property
@@ -129,6 +132,40 @@ def read_integer(x: Lanes, plan: Plan) -> Magnitude:
 
 
 # Rounding ----------------------------------------------------------------------------------------
+
+
+def mode_bits(rounding: Rounding, looks_at_exponent: bool) -> int:
+    """Return how a deterministic mode changes what is rounded, for `adjust_any`.
+
+    From the lowest: whether half a step is added; the last bit that is kept; one; all but one of
+    a step to positive numbers; to negative ones; to even ones. Then whether exponents tell what is
+    even.
+    """
+    bits = {
+        Rounding.TIES_TO_EVEN: 0b000011,
+        Rounding.TIES_TO_AWAY: 0b000101,
+        Rounding.TIES_TOWARD_ZERO: 0b000001,
+        Rounding.TOWARD_ZERO: 0b000000,
+        Rounding.AWAY_FROM_ZERO: 0b011000,
+        Rounding.TOWARD_POSITIVE: 0b001000,
+        Rounding.TOWARD_NEGATIVE: 0b010000,
+        Rounding.TO_ODD: 0b100000,
+        Rounding.STOCHASTIC: 0,  # for which there is no such loop
+        Rounding.STOCHASTIC_EQUAL: 0,
+    }
+    return bits[rounding] | looks_at_exponent << 6
+
+
+def adjust_any(m: Lanes, s: Lanes, negative: Lanes, c: Constants, before: Lanes) -> Lanes:
+    """Do what `adjust` does, in the mode that the constants name."""
+    zero = m.constant(0)
+    half, even, one, plus, minus, odd, parity = (
+        zero - ((c.mode >> place) & 1) for place in range(7)
+    )
+    mask = (m.constant(1) << s) - 1
+    is_odd = ((m >> s) + (before & parity)) & 1
+    whole = select(negative, minus, plus) | (odd & (is_odd - 1))
+    return m + ((mask >> 1) & half) + (is_odd & even) + (one & 1) + (mask & whole)
 
 
 def adjust(

@@ -12,7 +12,7 @@ import numpy as np
 from lowprec.formats import Format, Specials, checked_overflow, float16, float32
 from lowprec.kernels.compiler import processor_has as processor_has
 from lowprec.kernels.loops import Kernel
-from lowprec.kernels.magnitudes import Constants, Plan, Variant
+from lowprec.kernels.magnitudes import ANY, Constants, Plan, Variant, mode_bits
 from lowprec.rounding import Overflow, Rounding, overflow_rule
 
 _TRAILING = {32: 23, 64: 52}
@@ -253,6 +253,7 @@ def conversion_plan(
         sides_differ=int(len(ways_out) > 1),
         exponent_parity=int(fmt.counts_exponent_parity and rounding.looks_at_parity),
     )
+    mode = mode_bits(rounding, bool(plan.exponent_parity))
     if not plan.is_encoding:
         results = Results(*(_as_float_bits(code, fmt, float_word) for code in results))
     constants = Constants(
@@ -262,9 +263,28 @@ def conversion_plan(
         sign_mask=fmt.sign_mask,
         quantum=float_bits(fmt.smallest_subnormal, float_word),
         threshold=threshold,
+        mode=mode,
         **results._asdict(),
     )
     return plan, np.array(constants, np.uint64)
+
+
+def shared_plan(plan: Plan, keeps_mode: bool = False) -> Plan:
+    """Return the plan of a loop that serves more formats, and modes, with the same constants.
+
+    Results are the same. A loop that looks at what a format does not need takes hardly longer, one
+    for any mode up to twice as long: it serves the general rule in all modes but the usual one.
+    """
+    if plan.twin in ("aligned", "hardware"):  # which do without
+        return plan._replace(infinity_is_nan=0, infinity_differs=0, sides_differ=0)
+    if plan.twin != "general":
+        differs = plan.infinity_differs or plan.sides_differ
+        nan = 0 if differs else plan.infinity_is_nan
+        return plan._replace(infinity_is_nan=nan, infinity_differs=differs, sides_differ=differs)
+    plan = plan._replace(infinity_is_nan=0, infinity_differs=1, sides_differ=1)
+    if keeps_mode or plan.random_bits or plan.mode == Rounding.TIES_TO_EVEN.value:
+        return plan
+    return plan._replace(mode=ANY, exponent_parity=0)
 
 
 @functools.cache
@@ -279,7 +299,7 @@ def conversion_kernel(
 ) -> Kernel:
     """Return the kernel of `conversion_plan`; `twin` asks for another rule than the fastest."""
     plan, constants = conversion_plan(fmt, source, target, rounding, overflow, random_bits, twin)
-    return Kernel(plan, constants)
+    return Kernel(shared_plan(plan), constants)
 
 
 @functools.cache

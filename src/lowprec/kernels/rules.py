@@ -21,7 +21,16 @@ from lowprec.kernels.faster_rules import (
     round_by_addition,
 )
 from lowprec.kernels.lanes import Lanes, maximum, minimum, select
-from lowprec.kernels.magnitudes import Constants, Magnitude, Plan, adjust, overflow_of, read
+from lowprec.kernels.magnitudes import (
+    ANY,
+    Constants,
+    Magnitude,
+    Plan,
+    adjust,
+    adjust_any,
+    overflow_of,
+    read,
+)
 from lowprec.rounding import Rounding
 
 # Rounding ----------------------------------------------------------------------------------------
@@ -37,14 +46,18 @@ def round_general(x: Magnitude, plan: Plan, c: Constants, R: Lanes) -> Lanes:
     if plan.variant.flushes:  # one step from 0 to the smallest normal number
         s = select(below, s + t, s)
     m = x.m
-    if Rounding(plan.mode).weighs_fraction:  # which fraction must not grow where s is cut
+    if plan.mode != ANY and Rounding(plan.mode).weighs_fraction:  # which must not grow by a cut
         m = m >> minimum(maximum(s, widest) - widest, widest)
     # m is below 2**(widest - 1), so that cutting s there leaves the other modes' results alone
     s = minimum(s, widest)
-    before = e - c.emin - int(plan.variant.is_scale) if plan.exponent_parity else None
+    looks_at_exponent = plan.exponent_parity or plan.mode == ANY
+    before = e - c.emin - int(plan.variant.is_scale) if looks_at_exponent else None
     if before is not None and plan.variant.is_scale:
         m = maximum(m, x.m.constant(1) << s)  # there is nothing below the smallest number
-    q = adjust(m, s, x.negative, plan, R, before) >> s
+    if before is not None and plan.mode == ANY:
+        q = adjust_any(m, s, x.negative, c, before) >> s
+    else:
+        q = adjust(m, s, x.negative, plan, R, before) >> s
     if plan.variant.flushes:
         q = select(below, q << t, q)
     if plan.variant.is_scale:  # exponent field 0 is a normal number: there is no zero

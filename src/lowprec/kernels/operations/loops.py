@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.common.processor_state import in_exact_state
-from lowprec.formats import Format, float32, get_format
+from lowprec.formats import Format, float32, get_format, tfloat32
 from lowprec.kernels.compiler import from_dtype, numba, types
 from lowprec.kernels.loops import compile_as
 from lowprec.kernels.magnitudes import Constants
@@ -39,15 +39,14 @@ from lowprec.kernels.plans import (
     overflow_thresholds,
     processor_has,
     result_random_bits,
+    shared_plan,
     tiny_thresholds,
 )
 from lowprec.kernels.threads import thread_count
-from lowprec.rounding import Overflow
+from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from lowprec.rounding import Rounding
 
 _PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
 _PRECISION = {32: 24, 64: 53}
@@ -156,6 +155,10 @@ def operation_kernel(
     )
     x = "float32" if is_narrow else "float64"
     plan, constants = conversion_plan(fmt, x, x, rounding, overflow, r)
+    is_usual = rounding is Rounding.TIES_TO_EVEN or fmt in (float32, tfloat32)
+    if not is_narrow and not is_usual:
+        plan = plan._replace(twin="general", shift=0)  # one loop for many formats and modes
+    plan = shared_plan(plan, keeps_mode=is_narrow or rounding.gives_negative_zero)
     width = plan.word
     how = OperationPlan(
         operation,

@@ -37,6 +37,7 @@ import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.kernels.lanes import Lanes, select
+from lowprec.kernels.magnitudes import ANY
 from lowprec.kernels.rules import convert
 from lowprec.rounding import Rounding
 
@@ -114,9 +115,19 @@ class OperationPlan(NamedTuple):
         return not (self.flush_to_zero or self.plan.variant.flushes)
 
     @property
+    def is_nearest(self) -> bool:
+        """Whether it is known that the mode takes the nearest value."""
+        return self.plan.mode != ANY and Rounding(self.plan.mode).is_nearest
+
+    @property
+    def gives_negative_zero(self) -> bool:
+        """Whether x - x is -0; a loop for any mode does not serve the one that says so."""
+        return self.plan.mode != ANY and Rounding(self.plan.mode).gives_negative_zero
+
+    @property
     def rounds_twice(self) -> bool:
         """Whether float32's nearest to an exact result may take its place."""
-        return self.width == 32 and Rounding(self.plan.mode).is_nearest
+        return self.width == 32 and self.is_nearest
 
     @property
     def is_exact(self) -> bool:
@@ -186,7 +197,7 @@ def in_both_directions(operation: str, how: OperationPlan, a: Lanes, *others: La
     """
     up = a.in_direction(operation, "toward_positive", *others)
     down = a.in_direction(operation, "toward_negative", *others)
-    first, second = (down, up) if Rounding(how.plan.mode).gives_negative_zero else (up, down)
+    first, second = (down, up) if how.gives_negative_zero else (up, down)
     return select((second.as_integers() & 1).equals(0), first, second)
 
 
@@ -215,7 +226,7 @@ def add(a: Lanes, b: Lanes, how: OperationPlan) -> Lanes:
     if how.is_paired and (how.flags or not how.rounds_twice) and not how.fits:
         return in_both_directions("add", how, a, b)
     total = a + b
-    if Rounding(how.plan.mode).gives_negative_zero:
+    if how.gives_negative_zero:
         signs_differ = (a.as_integers() ^ b.as_integers()) >= sign_bit(a)
         total = select(total.equals(0.0) & signs_differ, -0.0, total)
     if how.fits or (how.rounds_twice and not how.flags):
@@ -488,7 +499,7 @@ def is_tiny(x: Lanes, R: Lanes, how: OperationPlan, c: Constants, limits: Limits
 
 def side_of(x: Lanes, how: OperationPlan, positive: Lanes, negative: Lanes) -> Lanes:
     """Return the limit for the sign of x; to nearest both are one number."""
-    if Rounding(how.plan.mode).is_nearest:
+    if how.is_nearest:
         return positive
     return select(x < 0.0, negative, positive)
 

@@ -98,7 +98,7 @@ def any_step_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[
     found = step_plan(fmt, rounding, overflow)
     if found is not None or rounding.is_stochastic or not fmt.fits(float32):
         return found
-    return rounding_plan(fmt, rounding, overflow)
+    return rounding_plan(fmt, rounding, overflow, on_vectors=True)
 
 
 def operands(

@@ -80,7 +80,7 @@ def stochastic_plans(
     """Return the rules for products of elements of a format, None where there are none."""
     if not (rounding.is_stochastic and fmt.fits(float32) and has_fused_steps()):
         return None
-    wide, constants = rounding_plan(fmt, rounding, overflow, random_bits)
+    wide, constants = rounding_plan(fmt, rounding, overflow, random_bits, on_vectors=True)
     narrow, narrow_constants = "", constants
     if (
         rounding is Rounding.STOCHASTIC

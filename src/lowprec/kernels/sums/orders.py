@@ -35,7 +35,7 @@ from lowprec.kernels.loops import (
 )
 from lowprec.kernels.magnitudes import Constants, Plan, adjust
 from lowprec.kernels.philox import philox
-from lowprec.kernels.plans import conversion_plan, result_random_bits
+from lowprec.kernels.plans import conversion_plan, result_random_bits, shared_plan
 from lowprec.kernels.rules import convert
 from lowprec.kernels.sums.limbs import LIMBS, add_to_limbs, read_limbs
 from lowprec.rounding import Rounding
@@ -53,11 +53,18 @@ _MATRIX = types.Array(types.float64, 2, "A", readonly=True)
 
 
 def rounding_plan(
-    fmt: Format, rounding: Rounding, overflow: Overflow, random_bits: int | None = None
+    fmt: Format,
+    rounding: Rounding,
+    overflow: Overflow,
+    random_bits: int | None = None,
+    on_vectors: bool = False,
 ) -> tuple[str, Array]:
     """Return how float64 sums are rounded to a format, as text, and the rule's constants.
 
-    Up to 16 random bits, where so many are asked for, come from halves of words.
+    Up to 16 random bits, where so many are asked for, come from halves of words. Loops over single
+    sums round nearly all of them on a quick way (`_add`); in other modes than the usual one the
+    rest takes the general rule, so that a loop serves many formats. Loops on vectors have the
+    fastest rule.
     """
     if fmt == float64:
         return NATIVE, np.zeros(len(Constants._fields), np.uint64)
@@ -67,6 +74,10 @@ def rounding_plan(
     plan, constants = conversion_plan(fmt, "float64", "float64", rounding, overflow, r)
     if rounding.is_stochastic and random_bits is not None and random_bits <= 16:
         plan = plan._replace(draws_halves=1)
+    if not on_vectors and rounding is not Rounding.TIES_TO_EVEN:
+        plan = plan._replace(twin="general", shift=0)
+    if not on_vectors:
+        plan = shared_plan(plan, keeps_mode=True)
     return spell(plan), constants
 
 
