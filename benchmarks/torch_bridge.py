@@ -191,7 +191,9 @@ ROWS: dict[str, tuple[float, str, bool, tuple[str, ...], Callable[[], Pair]]] = 
     "lt.round_to, n = 100, beside qtorch": (
         1.5, "× qtorch", False, ("qtorch",), functools.partial(qtorch, 100, "nearest", 1000)
     ),
-    "lt.round_to, n = 100, gradient, beside qtorch": (2.2, "× qtorch", False, ("qtorch",), qtorch_gradient),
+    "lt.round_to, n = 100, gradient, beside qtorch": (
+        2.2, "× qtorch", False, ("qtorch",), qtorch_gradient
+    ),
     **{
         f"lt.round_to {rounding}, 10⁶, beside qtorch": (
             limit, "× qtorch's speed", True, ("qtorch",),
@@ -203,7 +205,7 @@ ROWS: dict[str, tuple[float, str, bool, tuple[str, ...], Callable[[], Pair]]] = 
         f"portable rule compiled, {fmt}, 10⁶": (
             limit, "× kernel", False, (), functools.partial(compiled_rule, fmt)
         )
-        for fmt, limit in (("bfloat16", 2), ("float16", 5))
+        for fmt, limit in (("bfloat16", 2), ("float16", 5), ("float8_e4m3fn", 5))
     },
     **{
         f"lt.linear 256³, {name}": (
