@@ -1,8 +1,12 @@
 """Laws of trace: NumPy code in a format, line by line."""
 
+# ruff: noqa: E501 - lists of calls
+
 from __future__ import annotations
 
 import importlib.util
+import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +116,7 @@ def expressions():
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(expressions(), expressions(), st.integers(0, 2**32 - 1))
 def test_shares_of_random_programs_sum_to_the_error(first, second, seed):
     space = {"np": np}
@@ -124,6 +128,47 @@ def test_shares_of_random_programs_sum_to_the_error(first, second, seed):
     args = rng.normal(size=5), rng.uniform(0.1, 3, 5), float(rng.normal())
     for fmt in ("bfloat16", "float16"):
         check_sums(lp.trace(space["f"], *args, format=fmt))
+
+
+VIEWS = """
+a[1:]; a[:, ::-1]; a.T; a[0]; a[:, 1]; a.reshape(-1); a.reshape(2, 6); a[::2, 1:3]; a[a > 0]; a[[0, 2]]; a[..., None]
+a.ravel(); np.flip(a, 1); a.T[1:3]; a[1:3].T[::-1]; a.flat[2:7]; np.split(a, 3)[1]; a.view(); np.moveaxis(a, 0, 1)
+np.array(a); np.asarray(a); np.ascontiguousarray(a.T); np.swapaxes(a, 0, 1)[::2]; np.atleast_3d(a)
+"""
+STATEMENTS = """
+v += 0.3; v *= 1.1; v -= b.sum(); v[...] = v * 0.7 + 0.1; v[0] = 1.3; v[-1] -= v[0] * 0.3; a = a * 1.1 + b; a -= a.mean(0)
+a[1] = a[0] * 0.9; a[:, 0] /= 3.0; a[0], a[1] = a[1], a[0] * 1.0; np.multiply(a, 1.3, out=a); a[[0, 1]] = a[[1, 0]]
+np.add(a, b, out=b, where=a > 0); a[b > 0.5] = b[b > 0.5] * 0.5; np.subtract.at(a, ([0, 0], [1, 1]), 0.3); a.flat[5] = 0.7
+b = a @ (a.T @ b) * 0.1; b = np.cumsum(a, axis=1); b = np.where(a > 0, a, b * 0.3); a = np.concatenate([a[1:], b[:1]])
+np.copyto(a, b * 1.01); a.sort(axis=1); b = a - np.max(a, axis=1, keepdims=True); a.fill(0.7); b = np.tanh(b); b = b**2
+a = np.roll(a, 1, axis=0); b = np.maximum(a, b); a[1, 1] += a[0, 1] * 0.3; np.clip(a, -1.0, 1.0, out=a); a **= 2
+"""
+
+
+def test_random_programs_of_views_alias_as_in_numpy():
+    views, statements = (
+        [s.strip() for s in re.split("[;\n]", t.strip())] for t in (VIEWS, STATEMENTS)
+    )
+    draw = random.Random(7)
+    for seed in range(50):
+        lines = [f"v = {draw.choice(views)}"]
+        for _ in range(draw.randint(3, 8)):
+            lines += [f"v = {draw.choice(views)}"] * (draw.random() < 0.3) + [
+                draw.choice(statements)
+            ]
+        space = {"np": np}
+        exec("def f(a, b):\n " + "\n ".join([*lines, "return a, b, v"]), space)
+        rng = np.random.default_rng(seed)
+        args = rng.normal(size=(3, 4)), rng.uniform(0.2, 2, (3, 4))
+        try:
+            expected = space["f"](*(x.copy() for x in args))
+        except ValueError:  # the view does not fit
+            continue
+        for x, y in zip(
+            lp.trace(space["f"], *args, format="float64").result, expected, strict=True
+        ):
+            np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12, err_msg="\n".join(lines))
+        check_sums(lp.trace(space["f"], *args))
 
 
 # The six programs -----------------------------------------------------------------------------

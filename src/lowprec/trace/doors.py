@@ -232,7 +232,7 @@ def _numpys_modules() -> list[ModuleType]:
 # What NumPy does not dispatch ---------------------------------------------------------------------
 
 
-def _array_maker(copies: bool) -> Callable[[Doors], Callable[..., Any]]:
+def _array_maker(copies: bool, layout: str = "") -> Callable[[Doors], Callable[..., Any]]:
     function = np.array if copies else np.asarray
 
     def make(doors: Doors) -> Callable[..., Any]:
@@ -249,7 +249,7 @@ def _array_maker(copies: bool) -> Callable[[Doors], Callable[..., Any]]:
                     return engine.astype(made, dtype)
                 wants_copy = kwargs.get("copy")
                 if wants_copy is None:
-                    wants_copy = copies
+                    wants_copy = copies or (bool(layout) and not made.flags[layout])
                 if (wants_copy is True or wants_copy == np._CopyMode.ALWAYS) and type(
                     obj
                 ) is Traced:
@@ -432,8 +432,8 @@ _OWN: dict[Any, Callable[[Doors], Any]] = {
     np.array: _array_maker(True),
     np.asarray: _array_maker(False),
     np.asanyarray: _array_maker(False),
-    np.ascontiguousarray: _array_maker(False),
-    np.asfortranarray: _array_maker(False),
+    np.ascontiguousarray: _array_maker(False, "C_CONTIGUOUS"),
+    np.asfortranarray: _array_maker(False, "F_CONTIGUOUS"),
     np.asarray_chkfinite: _array_maker(False),
     np.vectorize: _vectorize,
     np.finfo: _finfo,

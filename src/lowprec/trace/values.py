@@ -378,9 +378,13 @@ class Traced(TracedNumber):
         return self.view_of(self.value.T, self.shadow.T)
 
     @property
-    def flat(self) -> Traced:
-        """The elements in C order, a view where NumPy can make one."""
-        return self.run.function(np.ravel, (self,), {})  # type: ignore[no-any-return]
+    def flat(self) -> FlatElements:
+        """The elements in C order: what is read is a copy, what is written goes to the array."""
+        return FlatElements(self)
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        self.flat[:] = value
 
     def __len__(self) -> int:
         return len(self.value)
@@ -481,6 +485,35 @@ class Traced(TracedNumber):
 
     def __reduce__(self) -> Any:
         raise TypeError("a traced array cannot be pickled; return it from the function instead")
+
+
+class FlatElements:
+    """The elements of an array in C order, as `numpy.ndarray.flat`."""
+
+    def __init__(self, array: Traced) -> None:
+        self.array = array
+
+    def _places(self, index: Any) -> Any:
+        return np.unravel_index(np.arange(self.array.size)[index], self.array.shape)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.array[self._places(index)]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        places = self._places(index)
+        if np.size(value) > 1:
+            value = self.array.run.function(np.resize, (value, np.shape(places[0])), {})
+        self.array[places] = value
+
+    def __len__(self) -> int:
+        return self.array.size
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[k] for k in range(len(self)))
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        whole = [x[:] if type(x) is FlatElements else x for x in args]
+        return self.array.run.function(function, tuple(whole), kwargs)
 
 
 _PYTHON = (bool, int, float, np.bool_, np.integer, np.floating)
