@@ -47,7 +47,9 @@ def quick_plan(fmt: Format, rounding: Rounding, overflow: Overflow) -> tuple[str
     if rounding.is_stochastic or fmt.precision > 22 or not fits_float32_words(fmt):
         return None
     plan, constants = conversion_plan(fmt, "float32", "float32", rounding, overflow)
-    return (spell(plan), constants) if _is_quick(plan) else None
+    if not _is_quick(plan):
+        return None
+    return spell(Plan("float32", "float32", plan.mode, 32)), constants  # for all such formats
 
 
 def _is_quick(plan: Plan) -> bool:
