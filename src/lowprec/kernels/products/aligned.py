@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 #: the exponent of a zero: lower than that of any number, and than any sum of two
 NO_EXPONENT = -(1 << 13)
 COLUMNS = 128  # of outputs that are computed together; their vectors stay in the first cache
-_TOGETHER = 4  # terms whose sum is formed before it is stored
 
 
 @kernel
@@ -116,32 +115,6 @@ def scaled_total(total, accumulator, power, exponent):  # type: ignore[no-untype
     return value * power_of((exponent - half + 1023) << 52)
 
 
-@kernel
-def find_highest(ea, eb, highest, i, first, last):  # type: ignore[no-untyped-def]
-    """Raise the highest exponent of each column to those of terms."""
-    together = first + (last - first) // _TOGETHER * _TOGETHER
-    for t in range(first, together, _TOGETHER):
-        e0, e1, e2, e3 = ea[i, t], ea[i, t + 1], ea[i, t + 2], ea[i, t + 3]
-        for j in range(eb.shape[1]):
-            m01 = max(e0 + eb[t, j], e1 + eb[t + 1, j])
-            m23 = max(e2 + eb[t + 2, j], e3 + eb[t + 3, j])
-            highest[j] = max(highest[j], max(m01, m23))
-    for t in range(together, last):
-        e0 = ea[i, t]
-        for j in range(eb.shape[1]):
-            highest[j] = max(highest[j], e0 + eb[t, j])
-
-
-@kernel
-def add_terms(sa, ea, sb, eb, highest, sums, i, first, last, k):  # type: ignore[no-untyped-def]
-    """Add terms, products of significands scaled and cut."""
-    for t in range(first, last):
-        s, e = sa[i, t], ea[i, t] + k + 1023
-        for j in range(sb.shape[1]):
-            power = power_of(max(e + eb[t, j] - highest[j], 0) << 52)
-            sums[j] += np.int64(s * sb[t, j] * power)
-
-
 @functools.cache
 def make_aligned(plan: str) -> Callable[..., None]:
     """Return the loop over matrices, compiled for the plan of the last rounding.
@@ -173,8 +146,15 @@ def make_aligned(plan: str) -> Callable[..., None]:
                     m = e if accumulators[j] != 0.0 else lowest
                     highest[j] = max(m, lowest)
                     sums[j] = 0
-                find_highest(ea, eb, highest, i, first, last)
-                add_terms(sa, ea, sb, eb, highest, sums, i, first, last, k)
+                for t in range(first, last):
+                    e = ea[i, t]
+                    for j in range(columns):
+                        highest[j] = max(highest[j], e + eb[t, j])
+                for t in range(first, last):
+                    s, e = sa[i, t], ea[i, t] + k + 1023
+                    for j in range(columns):
+                        power = power_of(max(e + eb[t, j] - highest[j], 0) << 52)
+                        sums[j] += np.int64(s * sb[t, j] * power)
                 if xa.shape[0]:
                     for j in range(columns):
                         specials[j] = 0.0
