@@ -363,6 +363,17 @@ class _Search:
             if changed != policy:
                 found.append((code, changed))
 
+        def emulated(changed: Policy) -> str:
+            products: dict[str, Any] = {"params": "float32", "state": "float32", "update": "nearest"}
+            products["loss_scale"] = None
+            spelled = dataclasses.replace(changed, **products, name="")
+            return f"lt.emulate(model, {str(spelled)!r})"
+
+        def stored(**changes: Any) -> str:
+            own = {"params": policy.params, "state": policy.state, "update": policy.update}
+            words = ", ".join(f"{key}={str(value)!r}" for key, value in (own | changes).items())
+            return f"lt.Optimizer(optimizer, {words})"
+
         if "not precision" in cause:
             return []
         if "gradients" in cause and policy.loss_scale is None:
@@ -371,18 +382,16 @@ class _Search:
             offer("torch.amp.GradScaler(init_scale=1.0)", loss_scale=1.0)
         if "params" in cause:
             for update in ("stochastic", "kahan"):
-                offer(f"lt.Optimizer(optimizer, update={update!r})", update=update)
-            offer("float32 parameters", params="float32", update="nearest")
+                offer(stored(update=update), update=update)
+            wide = {"params": "float32", "update": "nearest"}
+            offer(stored(**wide), **wide)
         if "state" in cause:
-            offer(
-                f"lt.Optimizer(optimizer, params={str(policy.params)!r}, state='float32')",
-                state="float32",
-            )
+            offer(stored(state="float32"), state="float32")
         for part in _IN_LAYERS:
-            if part in cause and part != "accumulate":
-                offer(f"{part}='bfloat16'", **{part: "bfloat16"})
-            if part in cause:
-                offer(f"{part}='float32'", **{part: "float32"})
+            for fmt in ("bfloat16", "float32"):
+                if part in cause and (part, fmt) != ("accumulate", "bfloat16"):
+                    changes: dict[str, Any] = {part: fmt}
+                    offer(emulated(dataclasses.replace(policy, **changes)), **changes)
         return found
 
     def _verdict(

@@ -101,7 +101,7 @@ def recorder_page(
     columns = _decisive_first(lead[0] if lead else None)
     return environment.get_template("recorder.html").render(
         style=Markup(stylesheet("page.css", "recorder.css")),
-        caption=caption(recorder),
+        caption=caption(recorder) if recorder.steps else "",
         verdict=_cards(recorder, sentences, lead and lead[0])
         if verdict is None
         else _cards_of_diagnosis(verdict, topics),
