@@ -45,7 +45,7 @@ def test_updates_lost_in_bfloat16_parameters_are_the_cause_and_cured():
     good = [cure.code for cure in found.cures if cure.rescues]
     spelled = "lt.Optimizer(optimizer, params='bfloat16', state='bfloat16', update='kahan')"
     assert spelled in good
-    pasted = [eval(code, {"lt": lt, "optimizer": regression()(0)[1]}) for code in good]  # noqa: S307
+    pasted = [eval(code, {"lt": lt, "optimizer": regression()(0)[1]}) for code in good]
     assert len(pasted) > 1
     assert found.verdict[0][:1].isupper()
 

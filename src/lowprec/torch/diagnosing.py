@@ -364,8 +364,8 @@ class _Search:
                 found.append((code, changed))
 
         def emulated(changed: Policy) -> str:
-            products: dict[str, Any] = {"params": "float32", "state": "float32", "update": "nearest"}
-            products["loss_scale"] = None
+            products: dict[str, Any] = {"params": "float32", "state": "float32"}
+            products |= {"update": "nearest", "loss_scale": None}
             spelled = dataclasses.replace(changed, **products, name="")
             return f"lt.emulate(model, {str(spelled)!r})"
 
