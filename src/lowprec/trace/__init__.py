@@ -10,7 +10,8 @@ from typing import Any as _Any
 
 from lowprec.trace.least import Keep
 from lowprec.trace.magic import load_ipython_extension as load_ipython_extension
-from lowprec.trace.tracing import Error, Line, Output, Trace, trace
+from lowprec.trace.outcomes import Error, Line, Output
+from lowprec.trace.tracing import Trace, trace
 
 __all__ = ["Error", "Keep", "Line", "Output", "Trace", "trace"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from lowprec.trace.places import Places, Unit
 
@@ -113,6 +113,20 @@ class Keeping:
                     f"keep has {item!r}, where nothing was computed; traced lines of "
                     f"{os.path.basename(self.file)}: {listed(units, self.file)}"
                 )
+
+
+class Everything(Keeping):
+    """Keeps all lines, and of the arguments those that are named."""
+
+    def __init__(self, file: str, arguments: list[str], kept: Sequence[str]) -> None:
+        super().__init__(tuple(kept), file, arguments)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def has(self, file: str, number: int, function: str) -> bool:
+        """Whether a line stays wide: it does."""
+        return True
 
 
 def _is_place(item: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,9 @@ from lowprec.common.randomness import as_generator, draw_key
 from lowprec.formats import float64, get_format
 from lowprec.rounding import Rounding
 from lowprec.trace.keeping import Keeping
-from lowprec.trace.least import Keep, Search, least
-from lowprec.trace.places import Key, Span, StepLimit, Unit, expression, short
+from lowprec.trace.least import Keep
+from lowprec.trace.outcomes import Line, Lines, Output, error_of, main_span, scale_of
+from lowprec.trace.places import StepLimit, Unit, short
 from lowprec.trace.running import (
     TracedRun,
     TraceRequest,
@@ -26,7 +26,8 @@ from lowprec.trace.running import (
     run,
     run_by_sites,
 )
-from lowprec.trace.verdict import Finding, findings, norm_of, sentences, two_digits
+from lowprec.trace.searching import least_of
+from lowprec.trace.verdict import Finding, findings, norm_of, sentences
 
 if TYPE_CHECKING:
     import os
@@ -37,123 +38,10 @@ if TYPE_CHECKING:
     from lowprec.accumulation.accumulator import AccumulatorLike
     from lowprec.formats import FormatLike
     from lowprec.rounding import OverflowLike, RoundingLike
-    from lowprec.trace.places import Event
 
 Array = np.ndarray[Any, Any]
 
 _MOST_WORK = 300_000  # operations times units, up to which the verdict looks for what to keep
-
-
-class Error(float):
-    """The relative error of an output, in the 2-norm; `largest` is that of its worst element.
-
-    Attributes
-    ----------
-    norm : float
-        The 2-norm of result - reference, over that of the reference (over 1 where that is 0).
-    largest : float
-        The largest relative error of an element (absolute where the reference is 0).
-    """
-
-    norm: float
-    largest: float
-
-    def __new__(cls, norm: float, largest: float) -> Error:
-        """Return the norm, with the largest beside."""
-        error = super().__new__(cls, norm)
-        error.norm, error.largest = norm, largest
-        return error
-
-    def __reduce__(self) -> Any:
-        return Error, (self.norm, self.largest)
-
-    def __repr__(self) -> str:
-        return f"Error(norm={self.norm:.3g}, largest={self.largest:.3g})"
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """An array or a number that the program returned.
-
-    Attributes
-    ----------
-    result, shadow, reference : ndarray or number
-        As traced; float64 along the traced path; plain NumPy's.
-    error : Error
-        Of the result, against the reference.
-    """
-
-    result: Any
-    shadow: Any
-    reference: Any
-    error: Error
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """What happened on a line, or by the rounding of an argument.
-
-    Attributes
-    ----------
-    file, number, text : str, int or None, str
-        Where it stands, and its source; an argument has no number, and its name as text.
-    span : Span or None
-        Of the expression that matters most: line, column, end_line, end_column; columns from 0.
-    operations : int
-        How many results were rounded.
-    born, grown : list of float64 ndarray
-        One for each output, of its shape: the part of result - shadow that was born here, and the
-        part that was amplified here.
-    events : list of Event
-        Values that became infinite, NaN or zero.
-    absorbed : int
-        Additions of something that changed nothing.
-    cancelled_bits : float
-        The most bits that a subtraction cancelled of operands that carried error.
-    decisions : int
-        Comparisons, masks, integers and orders that differ in the shadow.
-    format : Format
-        What the line computed in.
-    rounded, pure, float64_inside : bool
-        Whether some function was float64's, rounded once; LAPACK's, by pure NumPy; or computed by
-        code that the values left for (``leaks="round"``).
-    """
-
-    file: str
-    number: int | None
-    text: str
-    span: Span | None
-    operations: int
-    born: list[Array]
-    grown: list[Array]
-    events: list[Event]
-    absorbed: int
-    cancelled_bits: float
-    decisions: int
-    format: Any
-    rounded: bool = False
-    pure: bool = False
-    float64_inside: bool = False
-    name: str = ""
-    is_rounded: bool = False  # an argument, of which numbers changed on entry
-
-    @property
-    def expression(self) -> str:
-        """The source of the expression that matters most."""
-        return expression(self.file, self.span)
-
-
-class Lines(dict[Any, Line]):
-    """Lines by number of the function's file, or by ``(file, number)``."""
-
-    def __missing__(self, key: Any) -> Line:
-        if isinstance(key, tuple) and len(key) == 2:
-            for line in self.values():
-                if line.number == key[1] and line.file.endswith(str(key[0])):
-                    return line
-        raise KeyError(
-            f"nothing was computed on line {key!r}; traced lines: {', '.join(map(str, self))}"
-        )
 
 
 class Trace:
@@ -190,8 +78,7 @@ class Trace:
         self.format, self.keep_format = request.fmt, request.keep_format
         self.tolerance: float = options["tolerance"]
         self.has_budget: bool = options["budget"]
-        self._reason = ""  # why no least set was found
-        self._kept: dict[float, Keep | None] = {}
+        self._kept: dict[float, Keep | str] = {}  # a sentence where no set was found
         self._sentences: list[str] | None = None
         references = numbers(reference)
         leaves = made.leaves
@@ -224,7 +111,7 @@ class Trace:
         kit = unit.kit
         return Line(
             unit.file, unit.number, unit.text() if unit.number is not None else unit.name,
-            _main_span(unit), unit.operations, born, grown, unit.events, unit.absorbed, unit.bits,
+            main_span(unit), unit.operations, born, grown, unit.events, unit.absorbed, unit.bits,
             unit.decisions, None if kit is None else kit.fmt, unit.is_rounded, unit.is_pure,
             unit.is_inside_float64, unit.name, unit.has_rounded,
         )  # fmt: skip
@@ -255,17 +142,17 @@ class Trace:
     def kept(self) -> Keep | None:
         """What must stay wide for the trace's own tolerance, if that was looked for and found."""
         _ = self.verdict
-        return self._kept.get(self.tolerance)
+        found = self._kept.get(self.tolerance)
+        return found if isinstance(found, Keep) else None
 
-    def _cure(self, found: list[Finding]) -> Keep | str | None:
+    def _cure(self, found: list[Finding]) -> Keep | str:
         """Return what to keep, or a sentence why that is not known."""
         if self.error <= self.tolerance:
             return ""
         units = len(self.lines) + 3
         if self._run.steps * units > _MOST_WORK:
             return f"t.least({self.tolerance:.3g}) finds what must stay wide by some {units} runs"
-        kept = self.least(self.tolerance)
-        return self._reason if kept is None else kept
+        return self._searched(self.tolerance)
 
     def share(self, line: Line, which: str = "born") -> float:
         """Return the largest share of a line, "born" or "grown", of an output's error.
@@ -305,78 +192,13 @@ class Trace:
         >>> t.least(0.01).lines == (list(t.lines)[0],)
         True
         """
-        limit = self.tolerance if tolerance is None else float(tolerance)
-        if limit not in self._kept:
-            self._kept[limit] = self._least(limit)
-        return self._kept[limit]
+        found = self._searched(self.tolerance if tolerance is None else float(tolerance))
+        return None if isinstance(found, str) else found
 
-    def _least(self, tolerance: float) -> Keep | None:
-        search = Search(self._error_with)
-        lines: list[Key] = list(self.lines)
-        wide = [name for name in self._request.names() if self._keeping.has_argument(name)]
-        if not self._keeping and self.error <= tolerance:
-            return Keep((), self.error, 1, [((), self.error)])
-        everything, seen = self._error_of_all(wide)
-        lines += [*(key for key in seen if key not in self.lines), *wide]
-        shares = {
-            key: (bool(line.events), max(self.share(line, "born"), self.share(line, "grown")))
-            for key, line in {**self.lines, **self.inputs}.items()
-        }
-        order = sorted(lines, key=lambda key: (shares.get(key, (False, 0.0)), _last_first(key)))
-        search.know(order, everything)
-        search.tried.append((tuple(order), everything))
-        if not everything <= tolerance:
-            self._reason = self._no_line_helps(everything, tolerance)
-            return None
-        named = {finding.key for finding in self.findings} | {
-            key for finding in self.findings for key in finding.born_on
-        }
-        likely = [key for key in order if key in named]
-        found, error = least(search, order, likely, tolerance)
-        kept = tuple(key for key in lines if key in found)
-        return Keep(kept, error, len(search.tried), search.tried)
-
-    def _no_line_helps(self, everything: float, tolerance: float) -> str:
-        """Return why no lines suffice, from the error with all of them wide."""
-        wide = self.keep_format
-        whole = f"all lines in {wide} leave an error of {two_digits(everything)}"
-        changed = [name for name, line in self.inputs.items() if line.is_rounded]
-        if not changed:
-            return f"no line helps: {whole}"
-        with_inputs, _ = self._error_of_all(changed)
-        start = whole
-        if math.isfinite(everything):
-            start = f"inputs alone cost {everything:.3g}"
-        if with_inputs <= tolerance:
-            names = ", ".join(repr(name) for name in changed)
-            return f"no line helps: {start}; trace with keep=[{names}] and ask `least` again"
-        names = ", ".join(changed)
-        return (
-            f"no line helps: {start}, and {wide} for {names} too leaves {two_digits(with_inputs)}"
-        )
-
-    def _error_with(self, kept: Sequence[Key]) -> float:
-        return self._error_under(Keeping(kept, self._request.file, self._request.names()))[0]
-
-    def _error_of_all(self, arguments: Sequence[str]) -> tuple[float, list[Key]]:
-        """Return the error with all lines wide and some arguments, and the lines that ran."""
-        names = self._request.names()
-        return self._error_under(Everything(self._request.file, names, arguments))
-
-    def _error_under(self, keeping: Keeping) -> tuple[float, list[Key]]:
-        try:
-            made = run(self._request, keeping, budget=False)
-        except (StepLimit, ArithmeticError, ValueError):  # which no format with more bits has
-            return math.inf, []
-        references = [output.reference for output in self.outputs]
-        if len(made.leaves) != len(references):
-            return math.inf, []
-        errors = [
-            float(error_of(leaf.value, ref))
-            for leaf, ref in zip(made.leaves, references, strict=True)
-        ]
-        seen = [made.places.key(unit) for unit in made.places.lines.values()]
-        return max((math.inf if math.isnan(e) else e for e in errors), default=0.0), seen
+    def _searched(self, tolerance: float) -> Keep | str:
+        if tolerance not in self._kept:
+            self._kept[tolerance] = least_of(self, tolerance)
+        return self._kept[tolerance]
 
     # Views ---------------------------------------------------------------------------------------
 
@@ -458,73 +280,6 @@ class Trace:
     def __repr__(self) -> str:
         errors = ", ".join(f"{float(output.error):.3g}" for output in self.outputs)
         return f"<Trace of {self.name} in {self.format}: error {errors or 'of no output'}>"
-
-
-class Everything(Keeping):
-    """Keeps all lines, and of the arguments those that are named."""
-
-    def __init__(self, file: str, arguments: list[str], kept: Sequence[str]) -> None:
-        super().__init__(tuple(kept), file, arguments)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def has(self, file: str, number: int, function: str) -> bool:
-        """Whether a line stays wide: it does."""
-        return True
-
-
-def _last_first(key: Key) -> Any:
-    number = key[1] if isinstance(key, tuple) else key
-    return -number if isinstance(number, int) else 0
-
-
-def _main_span(unit: Unit) -> Span | None:
-    """Return the span of what matters most on a line."""
-    if not unit.sites:
-        return None
-    site = max(
-        unit.sites,
-        key=lambda s: (
-            s.has_event, s.has_decision, s.bits >= 1, max(s.weight, s.amplified), _length(s.span)
-        ),
-    )  # fmt: skip
-    return site.span
-
-
-def _length(span: Span | None) -> int:
-    if span is None:
-        return 0
-    return span.end_column - span.column + 1000 * (span.end_line - span.line)
-
-
-def scale_of(output: Output) -> float:
-    """Return the norm that an output's errors are relative to."""
-    of = output.shadow if output.reference is None else output.reference
-    if np.shape(of) != np.shape(output.shadow):
-        of = output.shadow
-    size = norm_of(of)
-    return size if size > 0 and math.isfinite(size) else 1.0
-
-
-def error_of(value: Any, reference: Any) -> Error:
-    """Return the error of a result against the reference."""
-    if reference is None or np.shape(value) != np.shape(reference):
-        return Error(math.inf, math.inf)
-    try:
-        x = np.ravel(np.asarray(value, np.float64))
-        y = np.ravel(np.asarray(reference, np.float64))
-    except (TypeError, ValueError):  # no numbers
-        return Error(0.0, 0.0)
-    same = (x == y) | (np.isnan(x) & np.isnan(y))
-    with np.errstate(all="ignore"):
-        difference = np.where(same, 0.0, x - y)
-        if not np.isfinite(difference).all():
-            return Error(math.inf, math.inf)
-        size = norm_of(np.where(np.isfinite(y), y, 0.0))
-        relative = np.abs(difference) / np.where(y == 0, 1.0, np.abs(y))
-    largest = float(np.max(relative, initial=0.0))
-    return Error(norm_of(difference) / (size if size > 0 else 1.0), largest)
 
 
 @in_exact_state

@@ -172,7 +172,7 @@ def names_of(keys: Sequence[Key], *, joined: bool = False) -> str:
     return ", ".join([*lines, *others, *(key for key in keys if isinstance(key, str))])
 
 
-def sentences(trace: Any, found: list[Finding], cure: Keep | str | None) -> list[str]:
+def sentences(trace: Any, found: list[Finding], cure: Keep | str) -> list[str]:
     """Return the verdict: each named line by a sentence, the last one with what helps.
 
     trace (Trace): What was found in.
@@ -206,7 +206,7 @@ def sentences(trace: Any, found: list[Finding], cure: Keep | str | None) -> list
 
 
 def _with_cure(
-    trace: Any, found: list[Finding], made: list[str], cure: Keep | str | None
+    trace: Any, found: list[Finding], made: list[str], cure: Keep | str
 ) -> list[str]:
     advice = []
     for finding in found:
@@ -215,7 +215,7 @@ def _with_cure(
         if words and words not in advice:
             advice.append(words)
     other = f", or {advice[0]}" if advice else ""
-    if cure is None or not made:
+    if not made:
         return made
     if isinstance(cure, str):
         if cure:
