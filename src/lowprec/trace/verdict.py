@@ -205,9 +205,7 @@ def sentences(trace: Any, found: list[Finding], cure: Keep | str) -> list[str]:
     return _with_cure(trace, found, made, cure)
 
 
-def _with_cure(
-    trace: Any, found: list[Finding], made: list[str], cure: Keep | str
-) -> list[str]:
+def _with_cure(trace: Any, found: list[Finding], made: list[str], cure: Keep | str) -> list[str]:
     advice = []
     for finding in found:
         line = trace.lines.get(finding.key)
