@@ -414,6 +414,23 @@ def test_vectors_give_the_bits_of_the_exact_rule(fmt, monkeypatch):
         assert_bits(y, lp.round_to(a, fmt, axis=axis, tensor_amax=amax))
 
 
+@pytest.mark.parametrize("fmt", [lp.mxfp4, lp.mxint8, lp.nvfp4_46, lp.fp8_1x128], ids=name)
+def test_every_mode_gives_rows_in_vectors_the_bits_of_elements_one_by_one(fmt):
+    """Arrays in Fortran's order, whose rows are not contiguous, meet the readable rule."""
+    rng = np.random.default_rng(24)
+    x = rng.standard_normal((12, 150)) * 2.0 ** rng.integers(-9, 9, (12, 1))
+    x[0, ::3], x[1], x[2, 5], x[3] = -0.0, 0.0, 1e-320, np.arange(150) / 16
+    x[4, :16], x[5, :8] = np.nextafter(2.0 ** np.arange(16), 0), 5e-324
+    for array in (x, x.astype(np.float32)):
+        apart = np.asfortranarray(array)
+        for rounding in lp.Rounding:
+            how = {"rounding": rounding, "rng": 5}
+            found, expected = lp.quantize(array, fmt, **how), lp.quantize(apart, fmt, **how)
+            np.testing.assert_array_equal(found.codes, expected.codes)
+            np.testing.assert_array_equal(found.scales, expected.scales)
+            assert_bits(lp.round_to(array, fmt, **how), lp.round_to(apart, fmt, **how))
+
+
 @pytest.mark.parametrize("fmt", VECTORS, ids=name)
 def test_whole_blocks_are_as_the_oracle_says(fmt):
     rng = np.random.default_rng(23)

@@ -349,6 +349,7 @@ def _run_piece(
     out: Array,
     scales: Array | None,
 ) -> None:
+    from lowprec.kernels.blocks.elements import least_fractions
     from lowprec.kernels.blocks.loops import FOUR_OVER_SIX, make_elements, make_scales
 
     flat = layout.flattened(x.shape)
@@ -368,10 +369,11 @@ def _run_piece(
 
         decide(found, x, layout, work.g)
     place = np.array(where, np.int64)
+    mode = list(Rounding)[work.mode]
     write = make_elements(source.dtype.name, result.dtype.name, parallel)
     write(
-        source, tails, tile, work.g, plan.grids, found, work.mode, work.key, place, result,
-        work.threads,
+        source, tails, tile, work.g, plan.grids, found, work.mode, least_fractions(mode), work.key,
+        place, result, work.threads,
     )  # fmt: skip
     if target is None:
         out[...] = result.reshape(out.shape)
