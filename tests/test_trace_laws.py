@@ -497,7 +497,9 @@ def test_the_command_exits_by_the_tolerance(tmp_path, capsys):
     page = tmp_path / "t.html"
     how = ["trace", str(script), "--result", "v"]
     assert main([*how, "--tolerance", "0.05", "--html", str(page)]) == 1
-    assert "line 5" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "line 5" in shown.out
+    assert shown.err.count("value") == 1  # of the traced run, not of those that looked for a cure
     text = page.read_text()
     assert "✓" in text
     assert "<script" not in text

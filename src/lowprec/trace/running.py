@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import inspect
 import io
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -139,6 +141,22 @@ class TracedRun:
     left: list[str]
 
 
+class _ForOthers(io.TextIOBase):
+    """Standard output for other threads; what this one writes goes nowhere."""
+
+    def __init__(self, out: Any) -> None:
+        self._out, self._thread = out, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        is_own = threading.get_ident() == self._thread
+        return len(text) if is_own else int(self._out.write(text))
+
+
+def silent() -> contextlib.redirect_stdout[io.TextIOBase]:
+    """Return a context in which a program's prints go nowhere: the first run has shown them."""
+    return contextlib.redirect_stdout(_ForOthers(sys.stdout))
+
+
 _AT_ONCE = 4  # units whose shares one run keeps where memory is bounded
 
 
@@ -152,7 +170,8 @@ def run_by_sites(request: TraceRequest, keeping: Keeping) -> TracedRun:
     units = whole.places.units
     for first in range(0, len(units), _AT_ONCE):
         watched = frozenset(range(first, min(first + _AT_ONCE, len(units))))
-        made = run(request, keeping, budget=True, watched=watched)
+        with silent():
+            made = run(request, keeping, budget=True, watched=watched)
         for leaf, more in zip(whole.leaves, made.leaves, strict=True):
             leaf.born |= {u: part for u, part in more.born.items() if u in watched}
             leaf.grown |= {u: part for u, part in more.grown.items() if u in watched}
@@ -353,7 +372,7 @@ def plain(request: TraceRequest) -> Any:
     with _lock, exact_state(), sandbox(request.function, (), same, None):
         args = [copied(argument, enter, memo) for argument in request.args]
         f = own_copy(request.f, constant(same), memo)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), silent():
             returned = _run_out(f(*args))
         return _detached(returned)
 
@@ -400,7 +419,8 @@ def explain_limit(request: TraceRequest, keeping: Keeping, limit: StepLimit) -> 
     """Return the error for a program that goes on: which loop, and what float64 did."""
     places = limit.places  # type: ignore[attr-defined]
     try:
-        known = run(request, keeping, budget=False, fmt=float64).places
+        with silent():
+            known = run(request, keeping, budget=False, fmt=float64).places
     except StepLimit:
         return RuntimeError(
             f"more than {request.max_operations:,} operations, in float64 too; the loop does not "

@@ -9,7 +9,7 @@ from lowprec.trace.keeping import Everything, Keeping
 from lowprec.trace.least import Keep, Search, least
 from lowprec.trace.outcomes import error_of
 from lowprec.trace.places import StepLimit
-from lowprec.trace.running import run
+from lowprec.trace.running import run, silent
 from lowprec.trace.verdict import two_digits
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def _error_of_all(trace: Any, arguments: Sequence[str]) -> tuple[float, list[Key
 def _error_under(trace: Any, keeping: Keeping) -> tuple[float, list[Key]]:
     """Return the largest error with these kept, and the lines that ran."""
     try:
-        made = run(trace._request, keeping, budget=False)
+        with silent():
+            made = run(trace._request, keeping, budget=False)
     except (StepLimit, ArithmeticError, ValueError):  # which no format with more bits has
         return math.inf, []
     references = [output.reference for output in trace.outputs]
