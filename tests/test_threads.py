@@ -246,3 +246,16 @@ def test_a_second_process_compiles_nothing():
     """
     run(program)
     assert "data saved" not in run(program, NUMBA_DEBUG_CACHE="1")
+
+
+def test_functions_made_by_one_function_have_names_of_their_own():
+    from lowprec.kernels.loops import kernel
+
+    def adding(number):
+        def add(x):
+            return x + number
+
+        return kernel(add)
+
+    names = {adding(number).py_func.__qualname__ for number in (1, 2, 1)}
+    assert len(names) == 2  # Numba's machine code in the cache is told apart by them

@@ -38,7 +38,25 @@ from lowprec.kernels.threads import thread_count
 
 #: compile flags of every kernel; fastmath stays off because it loses NaN and -0, and a second
 #: wrapper, for callers in C, would take a tenth of the time to compile
-kernel = functools.partial(numba.njit, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+_compiled = functools.partial(numba.njit, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+
+
+def kernel(function: Any = None, **options: Any) -> Any:
+    """Let Numba compile a function that kernels call; used as a decorator.
+
+    One that is made inside another function is named by what it reads from there: Numba names
+    machine code by a function's name and a number that counts anew in every process, so that two
+    kernels from the cache could both have an ``add_rows$37``, and one of them would serve both.
+    """
+    if function is None:
+        return functools.partial(kernel, **options)
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    if cells:
+        read = (getattr(getattr(x, "py_func", x), "__qualname__", repr(x)) for x in cells)
+        digest = hashlib.sha256("|".join(read).encode()).hexdigest()[:16]
+        function.__qualname__ += f"_{digest}"
+    return _compiled(function, **options)
+
 
 _CACHE_LINE = 64  # bytes
 _STREAMING_FROM = 48 << 20  # bytes read and written: more than most caches hold
@@ -66,7 +84,7 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
     named = FunctionType(code, names, closure=closure)
     named.__qualname__ = re.sub(r"\W+", "_", f"{name[:80]}|{digest}")
     with undisturbed():
-        compiled = kernel(parallel=parallel)(named)
+        compiled = _compiled(named, parallel=parallel)
         compiled._cache = CacheByName(named)
         compiled.compile(signature)
         compiled.disable_compile()
