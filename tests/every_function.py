@@ -559,7 +559,9 @@ def bits(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.hex()
     if dataclasses.is_dataclass(value):
-        return {f.name: bits(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: bits(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare
+        }
     if isinstance(value, list | tuple):
         return [bits(item) for item in value]
     return str(value)

@@ -26,7 +26,8 @@ def named(name: str, table: Mapping[str, T], kind: str) -> T:
     Raises
     ------
     ValueError
-        If there is no such name: it says which one is near, and lists all.
+        If there is no such name: it says which one is near, and lists all, of names for one thing
+        the first.
 
     Examples
     --------
@@ -35,16 +36,21 @@ def named(name: str, table: Mapping[str, T], kind: str) -> T:
         ...
     ValueError: 'rleu' is not an activation; did you mean 'relu'? use one of relu, tanh
     """
-    return table[one_of(name, table, kind)]
+    things = list(table.values())
+    firsts = [first for i, first in enumerate(table) if things[i] not in things[:i]]
+    return table[one_of(name, table, kind, firsts)]
 
 
-def one_of(name: str, names: Collection[str], kind: str) -> str:
-    """Return a name, if it is one of these; else raise the error of `named`."""
+def one_of(
+    name: str, names: Collection[str], kind: str, listed: Sequence[str] | None = None
+) -> str:
+    """Return a name, if it is one of these; else raise the error of `named`, with those listed."""
     if name in names:
         return name
     near = difflib.get_close_matches(str(name).lower(), names, n=1)
+    choice = ", ".join(names if listed is None else listed)
     raise ValueError(
-        f"{name!r} is not {with_article(kind)}; {did_you_mean(near)}use one of {', '.join(names)}"
+        f"{name!r} is not {with_article(kind)}; {did_you_mean(near)}use one of {choice}"
     )
 
 

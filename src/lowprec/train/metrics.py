@@ -297,6 +297,7 @@ _OF_LOSS: tuple[tuple[losses.Loss, tuple[Metric, ...]], ...] = (
 
 # By name -----------------------------------------------------------------------------------------
 
+_top_five = top_k()
 _NAMED: dict[str, Metric] = {
     "mae": mae,
     "mean_absolute_error": mae,
@@ -317,11 +318,11 @@ _NAMED: dict[str, Metric] = {
     "binary_accuracy": binary_accuracy,
     "categorical_accuracy": one_hot_accuracy,
     "sparse_categorical_accuracy": accuracy,
-    "top_k": top_k(),
-    "top-k": top_k(),
-    "top_k_accuracy": top_k(),
-    "top_k_categorical_accuracy": top_k(),
-    "sparse_top_k_categorical_accuracy": top_k(),
+    "top_k": _top_five,
+    "top-k": _top_five,
+    "top_k_accuracy": _top_five,
+    "top_k_categorical_accuracy": _top_five,
+    "sparse_top_k_categorical_accuracy": _top_five,
 }
 _ACCURACIES = ("accuracy", "acc")
 _TOP = re.compile(r"top[_-](\d+)(?:_accuracy)?")
@@ -356,7 +357,7 @@ def get(
     >>> get("acuracy")
     Traceback (most recent call last):
         ...
-    ValueError: 'acuracy' is not a metric; did you mean 'accuracy'? use one of accuracy, acc, ...
+    ValueError: 'acuracy' is not a metric; did you mean 'accuracy'? use one of accuracy, mae, ...
     """
     if isinstance(metric, Metric):
         return metric
