@@ -8,6 +8,8 @@ import signal
 import threading
 
 import pytest
+from numba import types
+from numba.core.caching import NullCache
 
 from lowprec.kernels import loops
 from lowprec.kernels.compiler import undisturbed
@@ -18,17 +20,20 @@ pytestmark = pytest.mark.usefixtures("control_c")
 def test_control_c_waits_for_the_compiler(monkeypatch):
     done = []
 
-    def interrupted_kernel(*signature, **flags):
-        def compile_slowly(function):
+    class Interrupting(NullCache):
+        def __init__(self, function):
+            pass
+
+        def load_overload(self, *_):  # the compiler begins
             signal.raise_signal(signal.SIGINT)
-            done.append(function.__qualname__)
 
-        return compile_slowly
+        def save_overload(self, *_):  # and has ended
+            done.append("compiled")
 
-    monkeypatch.setattr(loops, "kernel", interrupted_kernel)
+    monkeypatch.setattr(loops, "CacheByName", Interrupting)
     with pytest.raises(KeyboardInterrupt):
-        loops.compile_as("any", lambda x: x, None)
-    assert len(done) == 1, "half a compilation is what crashes the process later"
+        loops.compile_as("any", lambda x: x, types.int64(types.int64))
+    assert done, "half a compilation is what crashes the process later"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
