@@ -201,7 +201,7 @@ def test_this_processor_gets_the_bits_of_all_others():
 
 AVX2 = "+avx,+avx2,+fma,+f16c"
 PROCESSORS = [
-    ("x86-64", "", "0 0 0"),
+    pytest.param("x86-64", "", "0 0 0", marks=pytest.mark.slow),
     ("haswell", AVX2, "0 0 1"),
     pytest.param(
         "skylake-avx512", f"{AVX2},+avx512f,+avx512dq,+avx512vl", "0 1 1", marks=pytest.mark.slow
