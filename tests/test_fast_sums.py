@@ -21,6 +21,7 @@ def spread(low, high):
 TERMS = {
     "normal": RNG.standard_normal(COUNT).astype(np.float32),
     "one sign": np.abs(RNG.standard_normal(COUNT)).astype(np.float32),
+    "one sign at first": np.sort(RNG.standard_normal(COUNT).astype(np.float32))[::-1].copy(),
     "ties": RNG.integers(-8, 8, COUNT).astype(np.float32) / 2,
     "spread": spread(-30, 8),
     "tiny": spread(-149, -120),

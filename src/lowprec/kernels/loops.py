@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,8 +65,16 @@ _PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than th
 _AHEAD = 64 * _CACHE_LINE  # the next page, which the processor does not fetch by itself
 _FIELDS = len(Constants._fields)
 
+
+def _sources(room: Path) -> Iterator[Path]:
+    """Yield the sources of a room; beside them lie thousands of files of Numba's cache."""
+    for folder, folders, names in os.walk(room):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))
+
+
 # Numba's cache looks at the time stamp of one file, but a loop depends on all of these.
-_FILES = sorted(Path(__file__).parent.rglob("*.py"))
+_FILES = sorted(_sources(Path(__file__).parent))
 _FINGERPRINT = hashlib.sha256(b"".join(file.read_bytes() for file in _FILES)).hexdigest()
 
 

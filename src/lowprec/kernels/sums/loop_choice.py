@@ -30,15 +30,21 @@ Array = np.ndarray[Any, Any]
 #: modes in which sums of terms of either sign stay small, and change their binade all the time
 _WANDERING = (Rounding.TOWARD_ZERO, Rounding.TO_ODD)
 _LONGEST_BLOCK = 2048  # terms of an accumulator's block
+_GLANCE = 256  # terms that tell whether all have one sign
 _ONE = np.ones(1, np.float32)
 
 
 class RowSums(NamedTuple):
-    """A loop with its constants: it sums the rows of a contiguous matrix."""
+    """A loop with its constants: it sums the rows of a contiguous matrix.
+
+    steady: Makes the loop that takes a third of the time where sums of many terms keep their
+    binade, as those of terms of one sign do, and twice as long where not; None if there is none.
+    """
 
     order: str
     loop: Callable[..., None]
     constants: tuple[Array, ...]
+    steady: Callable[[], RowSums] | None = None
 
     @property
     def takes_parts(self) -> bool:
@@ -47,12 +53,18 @@ class RowSums(NamedTuple):
 
     def add(self, x: Array, sums: Array, first: int, output: int, key: Any) -> None:
         """Add up rows, whose terms are numbered from `first` on and whose outputs from `output`."""
-        if self.order == "sequential":
+        if self.steady is not None and x.shape[1] > 4 * _GLANCE and _has_one_sign(x[0, :_GLANCE]):
+            self.steady().add(x, sums, first, output, key)
+        elif self.order == "sequential":
             self.loop(x, sums, *self.constants, first, output, key)
         elif self.order == "exact":
             self.loop(x, sums, *self.constants, output, key)
         else:
             self.loop(x, sums, *self.constants)
+
+
+def _has_one_sign(x: Array) -> bool:
+    return bool((x >= 0).all() or (x <= 0).all())
 
 
 @functools.cache
@@ -76,11 +88,17 @@ def row_sums(
             quick = None
             if source == "float32" and (fmt.trailing_bits <= 3 or rounding in _WANDERING):
                 quick = quick_plan(fmt, rounding, overflow)
-            if quick is not None:
-                return RowSums(order, make_quick_rows(plan, quick[0]), (constants, quick[1]))
             is_single = fmt == float32 and binades.most == 0
-            loop = make_row_sums(source, plan, is_single)
-            return RowSums(order, loop, (constants, np.array(binades, np.int64)))
+            fields = constants, np.array(binades, np.int64)
+
+            @functools.cache
+            def by_binades() -> RowSums:
+                return RowSums(order, make_row_sums(source, plan, is_single), fields)
+
+            if quick is None:
+                return by_binades()
+            steady = None if rounding in _WANDERING else by_binades
+            return RowSums(order, make_quick_rows(plan, quick[0]), (constants, quick[1]), steady)
         case "pairwise":
             term = None if source != "float32" else term_plan(fmt, rounding, overflow)
             if term is None:
