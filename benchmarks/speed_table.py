@@ -89,8 +89,8 @@ def notes(load: float, seconds: float, tolerance: float) -> list[str]:
     return [
         f"Medians [quartiles] of interleaved rounds; limits widened by {tolerance:.0%}.",
         f"A float32 copy takes {', '.join(copies)} an element; load average {load:.1f} before.",
-        f"{processor()} ({llvmlite.binding.get_host_cpu_name()}), {platform.system()}; {told}.",
         *([f"Rows that need {left_out} were left out: not installed."] if left_out else []),
+        f"{processor()} ({llvmlite.binding.get_host_cpu_name()}), {platform.system()}; {told}.",
     ]
 
 
