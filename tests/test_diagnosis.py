@@ -336,6 +336,48 @@ def test_gradients_that_vanish_through_sigmoids_are_told_and_relu_cures():
     assert any("activation='relu'" in cure.code for cure in found.cures if cure.rescues)
 
 
+def test_penalties_that_keep_a_network_from_learning_are_taken_away():
+    rng = np.random.default_rng(0)
+    centres, y = 2 * rng.standard_normal((3, 8)), rng.integers(0, 3, 192)
+    data = train.Dataset(centres[y] + rng.standard_normal((192, 8)), y)
+    heavy = {"kernel_regularizer": train.L2(30.0)}
+    layers = [train.Input((8,)), train.Dense(8, "relu", **heavy), train.Dense(3, **heavy)]
+    found = train.diagnose(
+        train.Sequential(layers), data, policy="mixed_bfloat16", optimizer=train.Adam(1e-2),
+        epochs=8, budget=None, loss="sparse_categorical_crossentropy",
+    )  # fmt: skip
+    assert (found.cause, found.place) == ("not precision", "the regularizers")
+    (good,) = [cure.code for cure in found.cures if cure.rescues]
+    assert good == (
+        "model=train.Sequential([train.Input((8,)), train.Dense(8, activation='relu'), "
+        "train.Dense(3)])"
+    )
+
+
+def test_inputs_beyond_a_format_are_the_place_and_zero_targets_the_divisor():
+    rng = np.random.default_rng(0)
+    x = 2000 * rng.standard_normal((128, 4))
+    model = train.Sequential(
+        [train.Input((4,)), train.BatchNormalization(momentum=0.8), train.Dense(1)]
+    )
+    data = train.Dataset(x, np.maximum(x[:, :1], 0) / 2000)
+    how = {"optimizer": train.Adam(3e-2), "epochs": 12, "budget": None}
+    policy = "compute=float8_e4m3fn,gradients=float32"
+    found = train.diagnose(model, data, policy=policy, loss="mse", **how)
+    assert (found.cause, found.place) == ("compute", "the inputs")
+    assert found.verdict[2].startswith("The inputs")
+
+    def mape(y_true, y_pred):
+        with np.errstate(all="ignore"):
+            error = y_pred.reshape(y_true.shape) - y_true
+            gradient = np.sign(error) / np.abs(y_true) / error.size
+            return float(np.abs(error / y_true).mean()), gradient.reshape(y_pred.shape)
+
+    recorder = train.Recorder(1)
+    train.fit(model, data, loss=mape, optimizer="adam", recorder=recorder, verbose=False)
+    assert "(division by 0, where the targets are 0): add a small number" in recorder.verdict[0]
+
+
 def test_a_loss_that_still_falls_is_told_to_go_on():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((128, 4)).astype(np.float32)

@@ -98,6 +98,22 @@ def test_the_end_is_the_mean_of_the_last_tenth_of_the_steps():
     assert math.isinf(end_of([5.0, math.inf]))
 
 
+def test_a_finite_loss_counts_though_its_step_was_skipped():
+    """Batches whose loss is large are those that a scale too large skips."""
+    assert end_of([1.0, 9.0], [1]) == 9.0
+    assert end_of([1.0] * 10 + [9.0] * 2, [10]) == end_of([1.0] * 10 + [9.0] * 2) == 9.0
+    assert end_of([1.0] * 18 + [9.0, math.inf], [19]) == 9.0
+
+
+def test_float32_that_is_finite_is_told_from_what_rounding_makes_infinite():
+    its = account(1.6)
+    assert its.failure == "learns nothing"
+    found = judge(account(math.nan), its)
+    assert (found.kind, found.reason) == ("broken", "not finite")
+    assert found.text.endswith("float32 stays finite, but learns nothing: that is another fault.")
+    assert judge(account(math.nan), account(math.nan)).kind == "float32 too"
+
+
 def test_constants_are_the_best_predictions_that_are_the_same_for_all():
     rng = np.random.default_rng(0)
     y = rng.exponential(3.0, (501, 2)).astype(np.float32)

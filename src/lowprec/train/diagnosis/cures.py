@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.recorder import Recorder
 
 _NARROW_RANGE = 64  # exponents: formats below have a range that gradients leave
+_PENALTIES = ("kernel_regularizer", "bias_regularizer", "gamma_regularizer", "beta_regularizer")
 _DEEP = 3  # saturating layers through which gradients vanish
 _OPTIONS_OF_NAMES = {"Nesterov": ("nesterov",)}  # what the name says already
 
@@ -261,6 +262,7 @@ def of_training(optimizer: Optimizer, model: Sequential, data: Any) -> Iterator[
             yield from (one._replace(place=place) for one in _optimizer(optimizer, **{word: 1.0}))
     yield from _started_usually(model)
     yield from _with_relu(model)
+    yield from _without_penalty(model)
     if not callable(optimizer.learning_rate):
         rates = [optimizer.learning_rate * factor for factor in (0.1, 0.01, 0.001, 10.0, 100.0)]
         if (make := getattr(optimizers, optimizer.name, None)) is not None:
@@ -291,6 +293,19 @@ def _started_usually(model: Sequential) -> Iterator[Candidate]:
         other = Sequential(layers, model.input_shape)
         code = f"model={_model_code(other)}"
         yield Candidate(code, {"model": other}, place="the initial parameters")
+
+
+def _without_penalty(model: Sequential) -> Iterator[Candidate]:
+    """Yield the same network without what penalises its parameters."""
+    layers = []
+    for layer in model.layers:
+        none: dict[str, Any] = {
+            name: None for name in _PENALTIES if getattr(layer, name, None) is not None
+        }
+        layers.append(dataclasses.replace(layer, **none) if none else layer)
+    if layers != list(model.layers):
+        other = Sequential(layers, model.input_shape)
+        yield Candidate(f"model={_model_code(other)}", {"model": other}, place="the regularizers")
 
 
 def _with_relu(model: Sequential) -> Iterator[Candidate]:

@@ -53,6 +53,8 @@ _LEAST = 0.001  # noise beside a tensor's size that is worth telling
 def evidence(record: Record, cause: Sequence[str], places: Sequence[str]) -> str | None:
     """Return what a rule found of these parts, else what rounding did to them in these places."""
     found = [one for one in findings(record) if any(_explains(one, part) for part in cause)]
+    if record.outcome.reason == "not finite":  # then before what is merely coarse
+        found.sort(key=lambda one: one.rule != "not finite")
     if found:
         return found[0].text
     told = [words for part in cause if (words := _seen(record, part, places))]

@@ -52,6 +52,8 @@ class Finding(NamedTuple):
 
 def name_of(recorder: Record, kind: str, name: str) -> str:
     """Return what to call a tensor in a sentence: ``Dense 2's weight gradients (1/kernel)``."""
+    if (kind, name) == ("activation", "input") and name in recorder.labels:
+        return recorder.labels[name]
     words = _WORDS.get(kind, f"{kind}s")
     if kind == "moment":
         slot = Slot.of(name)

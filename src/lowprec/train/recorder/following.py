@@ -83,8 +83,13 @@ def _collisions(training: Training) -> dict[str, Any] | None:
         left = np.unique(np.asarray(round_to(distinct, fmt))).size
         if left < worst * distinct.size:
             worst = left / distinct.size
-            found = {"feature": feature, "largest": largest, "distinct": distinct.size,
-                     "left": left}  # fmt: skip
+            found = {
+                "feature": feature,
+                "largest": largest,
+                "distinct": distinct.size,
+                "left": left,
+                "is_offset": bool(abs(distinct.mean(dtype=float)) > 4 * distinct.std(dtype=float)),
+            }
     return found
 
 

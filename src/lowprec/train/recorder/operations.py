@@ -84,9 +84,7 @@ def operation_guessed(read: tuple[Array, ...], made: Array) -> Operation | None:
         return None
     wrong = ~np.isfinite(made)
     if len(read) == 2:  # a loss
-        same = bool((read[0] == read[1]).all())
-        words = "0/0, as the predictions equal the targets"
-        return Operation(words, WrongOperand.DIVISOR) if same else None
+        return _of_a_loss(*read, wrong)
     x = read[0]
     if x.shape != made.shape:
         return None
@@ -100,3 +98,15 @@ def operation_guessed(read: tuple[Array, ...], made: Array) -> Operation | None:
     if (at <= 0).all():
         return Operation("log of 0 and of negative numbers", WrongOperand.LOG_OF_ZERO)
     return None
+
+
+def _of_a_loss(outputs: Array, targets: Array, wrong: Array) -> Operation | None:
+    """Guess what a loss did by what it read where its gradient is not finite."""
+    words = None
+    if (outputs == targets).all():
+        words = "0/0, as the predictions equal the targets"
+    elif wrong.shape == outputs.shape and not targets[wrong].any():
+        words = "division by 0, where the targets are 0"
+    elif wrong.shape == outputs.shape and not outputs[wrong].any():
+        words = "division by 0, where the predictions are 0"
+    return None if words is None else Operation(words, WrongOperand.DIVISOR)

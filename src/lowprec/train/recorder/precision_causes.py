@@ -309,7 +309,8 @@ def colliding_inputs(recorder: Record) -> Iterator[Finding]:
         "colliding inputs",
         f"Feature {found['feature']} holds whole numbers up to {found['largest']:.10g}, and "
         f"{fmt}, of {fmt.precision} bits, tells those beyond {2**fmt.precision} no longer apart: "
-        f"of {found['distinct']:,} distinct values {found['left']:,} are left",
+        f"of {found['distinct']:,} distinct values {found['left']:,} "
+        f"{'is' if found['left'] == 1 else 'are'} left",
         _cure_for_collisions(fmt, found),
         ("activation", "input"),
         "noise",
@@ -321,6 +322,8 @@ def _cure_for_collisions(fmt: Format, found: dict[str, Any]) -> str:
     finer = f"take float16, exact to {2**float16.precision}"
     is_enough = fmt.precision < float16.precision and found["largest"] <= 2**float16.precision
     wide = 'keep the inputs in float32: Policy(layers={"inputs": {"compute": "float32"}})'
+    if found["is_offset"]:
+        return f'standardise the features: data.scaled("standard"), or {wide}'
     return f"{finer}, or {wide}" if is_enough else wide
 
 

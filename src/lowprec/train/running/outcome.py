@@ -337,7 +337,8 @@ def _kind(
     mine: Account, reference: Account | None, progress: float | None, tolerance: float
 ) -> tuple[Kind | None, Reason]:
     """Return what is red, and by which rule; the order of the rules is that of the contract."""
-    broken: Kind = "broken" if reference is None or reference.ends_well else "float32 too"
+    holds = reference is None or reference.ends_well or reference.failure == _NOTHING
+    broken: Kind = "broken" if holds else "float32 too"
     if not mine.ends_finite:
         return broken, "not finite"
     if mine.is_mostly_skipped:
@@ -414,7 +415,8 @@ def _is_at_the_floor(mine: Account, reference: Account) -> bool:
 def end_of(step_losses: Sequence[float], skipped_steps: Sequence[int] = ()) -> float:
     """Return the mean loss of the last tenth of the steps.
 
-    A skipped step does no harm whatever its loss, and does not count where another does.
+    A loss that is not finite does no harm where its step was skipped: another counts instead. One
+    that is finite counts, or batches whose loss is large would be left out for being skipped.
 
     Examples
     --------
@@ -432,7 +434,8 @@ def end_of(step_losses: Sequence[float], skipped_steps: Sequence[int] = ()) -> f
 def _last_tenth(step_losses: Sequence[float], skipped_steps: Sequence[int]) -> list[float]:
     first = len(step_losses) - max(1, math.ceil(len(step_losses) / _LAST))
     skipped = set(skipped_steps)
-    kept = [step_losses[i] for i in range(first, len(step_losses)) if i not in skipped]
+    last = range(first, len(step_losses))
+    kept = [step_losses[i] for i in last if i not in skipped or math.isfinite(step_losses[i])]
     return kept or list(step_losses[first:])
 
 
@@ -494,6 +497,8 @@ def _text(mine: Account, reference: Account | None, progress: float | None, reas
     if reference is not None and reason in ("not finite", "skipped") and reference.ends_well:
         its_failure = ""
     too = f"; float32 {its_failure} too, so rounding is not the cause" if its_failure else ""
+    if its_failure == _NOTHING and reason in ("not finite", "skipped"):
+        too = "; float32 stays finite, but learns nothing: that is another fault"
     match reason:
         case "not finite":
             is_loss = mine.end is not None and not math.isfinite(mine.end)
