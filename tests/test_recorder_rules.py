@@ -179,3 +179,22 @@ def test_numbers_beyond_the_format_in_which_they_are_stored_are_no_fault_of_arit
     assert told in found[0]
     assert cure in found[0]
     assert "arithmetic" not in found[0]
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        (1e-4, "78 % of updates are lost in bfloat16 weights: if the loss falls behind"),
+        (1e-3, "55 % of updates are lost in bfloat16 weights: if the loss falls behind"),
+        (3e-3, "31 % of updates are lost in weights in what was recorded"),
+        (1e-1, "Nothing was lost in what was recorded"),
+    ],
+)
+def test_updates_that_are_lost_are_told_without_a_reference_too(rate, told):
+    x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
+    data = train.Dataset(x, x.sum(1), x, x.sum(1))
+    model = train.Sequential([train.Input((4,)), train.Dense(8, "relu"), train.Dense(1)])
+    recorder = train.Recorder()
+    how = {"loss": "mse", "optimizer": train.SGD(rate), "policy": "bfloat16", "verbose": False}
+    train.fit(model, data, epochs=3, recorder=recorder, **how)
+    assert recorder.verdict[0].startswith(told)

@@ -43,9 +43,7 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
     gathers = costs(recorder) and recorder.policy.update == "kahan"
     how = ("nearest", "kahan") if gathers else ("nearest",)
     tracks = [track for track in recorder.of_kind("update") if _rounds_to(recorder, track, *how)]
-    wholes = [track.whole for track in tracks]
-    changes = sum(whole["changes"] for whole in wholes)
-    share = sum(whole["lost"] for whole in wholes) / changes if changes else 0.0
+    share = _share_of_lost(tracks)
     whose, worst = "", max(tracks, key=lambda track: track.whole["lost"], default=None)
     if share <= SOME_LOST:  # a bias whose every update is lost hides behind kernels
         share, worst = _worst_tensor(recorder, tracks)
@@ -61,12 +59,12 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
         yield Finding("red", "lost updates", text, cure, tensor, "lost")
     elif _rounds_to(recorder, worst, "kahan"):
         return  # what is lost in one step comes in a later one
-    elif is_costly is None and share > LOST:
+    elif is_costly is None:
         cure = (
             "if the loss falls behind float32's (pass reference= to see), keep float32 master "
             "weights, or round updates stochastically or with Kahan's sum"
         )
-        level = "red" if is_watched(recorder) else "note"
+        level = ("red" if share > LOST else "amber") if is_watched(recorder) else "note"
         yield Finding(level, "lost updates", text, cure, tensor, "lost")
     elif is_costly:
         yield Finding(
@@ -77,6 +75,24 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
             tensor,
             "lost",
         )
+
+
+def lost_share(recorder: Record) -> float:
+    """Return the share of updates that are lost for good, in weights narrower than float32."""
+    return _share_of_lost(
+        [
+            track
+            for track in recorder.of_kind("update")
+            if _rounds_to(recorder, track, "nearest")
+            and _stored_in(recorder, track).precision < float32.precision
+        ]
+    )
+
+
+def _share_of_lost(tracks: list[Track]) -> float:
+    wholes = [track.whole for track in tracks]
+    changes = sum(whole["changes"] for whole in wholes)
+    return sum(whole["lost"] for whole in wholes) / changes if changes else 0.0
 
 
 def _stored_in(recorder: Record, track: Track) -> Format:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from lowprec.train.recorder.coverage import coverage, sees_all
-from lowprec.train.recorder.finding import name_of
+from lowprec.train.recorder.finding import name_of, percent
 from lowprec.train.recorder.kinds import KIND_WORDS
+from lowprec.train.recorder.precision_causes import lost_share
 from lowprec.train.recorder.rules import findings
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lowprec.train.running.outcome import Outcome
 
 _MOST_NAMED = 3
+_FEW = 0.01  # of the updates
 _HOW = (
     "train.diagnose(model, data, …) with the arguments of this fit trains with one part, one layer "
     "and one cure at a time, and names those that decide"
@@ -104,8 +106,10 @@ def _without_reference(recorder: Record) -> str:
     is_wide = all(fmt.name == "float32" for fmt in recorder.policy.formats.values())
     is_wide &= not recorder.policy.has_blocks
     how = "" if is_wide else "; pass reference= to hold the outcome against float32"
+    lost = lost_share(recorder)
+    what = f"{percent(lost)} of updates are lost in weights" if lost > _FEW else "Nothing was lost"
     return (
-        f"Nothing was lost in what was recorded ({kinds}; {_steps(recorder)} in "
+        f"{what} in what was recorded ({kinds}; {_steps(recorder)} in "
         f"{recorder.policy}){how}.{not_seen}"
     )
 
