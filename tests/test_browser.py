@@ -1,7 +1,7 @@
-"""The report and the documentation in a real browser, wide and narrow, light and dark.
+"""The report and the documentation in a real browser, wide in light and narrow in dark.
 
 Needs Playwright (the extra ``docs``) and a Chromium in PATH; nothing is downloaded. To look at the
-pages: ``SCREENSHOTS=folder python -m pytest tests/test_browser.py``.
+pages, each in all four: ``SCREENSHOTS=folder python -m pytest tests/test_browser.py``.
 """
 
 import functools

@@ -26,22 +26,8 @@ def operate(run: RunState, ufunc: Any, a: Any, b: Any, site: Site) -> Any:
     """Return the result of + - * / of two numbers."""
     kit = site.kit
     unit = site.unit
-    if type(a) is Scalar:
-        xs = a.shadow
-        x = a.value if a.kit is kit else converted(run, a, site)
-    else:
-        x = kit.enter_one(a)
-        xs = float(a)
-        if x != xs and (x == 0.0 or x - x != 0.0):
-            note_conversion(run, np.asarray(x), np.asarray(xs), unit, None)
-    if type(b) is Scalar:
-        ys = b.shadow
-        y = b.value if b.kit is kit else converted(run, b, site)
-    else:
-        y = kit.enter_one(b)
-        ys = float(b)
-        if y != ys and (y == 0.0 or y - y != 0.0):
-            note_conversion(run, np.asarray(y), np.asarray(ys), unit, None)
+    x, xs = _entered(run, a, site)
+    y, ys = _entered(run, b, site)
     unit.operations += 1
     unit.calls += 1
     run.steps += 1
@@ -71,6 +57,16 @@ def operate(run: RunState, ufunc: Any, a: Any, b: Any, site: Site) -> Any:
     if z == 0.0 or z - z != 0.0:
         _note_events(run, ufunc, result, a, b, x, xs, y, ys, site)
     return result
+
+
+def _entered(run: RunState, x: Any, site: Site) -> tuple[float, float]:
+    """Return an operand in the line's format, and its shadow."""
+    if type(x) is Scalar:
+        return x.value if x.kit is site.kit else converted(run, x, site), x.shadow
+    value, shadow = site.kit.enter_one(x), float(x)
+    if value != shadow and (value == 0.0 or value - value != 0.0):
+        note_conversion(run, np.asarray(value), np.asarray(shadow), site.unit, None)
+    return value, shadow
 
 
 def converted(run: RunState, x: Scalar, site: Site) -> float:
