@@ -116,7 +116,7 @@ def expressions():
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(expressions(), expressions(), st.integers(0, 2**32 - 1))
 def test_shares_of_random_programs_sum_to_the_error(first, second, seed):
     space = {"np": np}
