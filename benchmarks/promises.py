@@ -127,8 +127,10 @@ def conversions() -> Iterator[Promise]:
         measure = ratio(on_threads(2, do(task, fmt)), on_threads(1, do(task, fmt)))
         work = f"{task} {fmt}, two threads"
         yield Promise(work, 1.6, "× one thread", measure, {"10⁷": 10**7}, at_least=True)
-    work = "encode bfloat16 beside two busy loops, two threads"
-    yield Promise(work, 1.2, "× one thread", beside_busy_loops("bfloat16"), {"10⁶": 10**6})
+    for task, fmt in (("encode", "bfloat16"), ("round_to", "mxfp4")):
+        work = f"{task} {fmt} beside two busy loops, two threads"
+        measure = beside_busy_loops(do(task, fmt))
+        yield Promise(work, 1.2, "× one thread", measure, {"10⁶": 10**6})
     yield Promise("measure bfloat16", 8, "× copy", ratio(copy, measuring("bfloat16")), LARGE)
 
 

@@ -57,6 +57,8 @@ SMALL = [fmt for fmt in FORMATS if fmt.bits <= 16]
 
 MODES = [mode.value for mode in Rounding]
 DETERMINISTIC = [mode.value for mode in Rounding if not mode.is_stochastic]
+#: the length of arrays of which two threads take a part each
+SHARED = 2_100_001
 STOCHASTIC = [mode.value for mode in Rounding if mode.is_stochastic]
 POLICIES = [policy.value for policy in Overflow]
 

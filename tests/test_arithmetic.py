@@ -23,6 +23,7 @@ from table import (
     FORMATS,
     POLICIES,
     RARE,
+    SHARED,
     STOCHASTIC,
     assert_same,
     covering,
@@ -627,7 +628,7 @@ def test_out_is_checked():
 @pytest.mark.parametrize("rounding", ["ties_to_even", "stochastic"])
 def test_results_do_not_depend_on_threads(rounding):
     rng = np.random.default_rng(2)
-    a, b = rng.normal(size=(2, 150_001)).astype(np.float32)
+    a, b = rng.normal(size=(2, SHARED)).astype(np.float32)
     results, events = [], []
     before = numba.get_num_threads()
     try:

@@ -13,7 +13,7 @@ import numba
 import numpy as np
 import oracle
 import pytest
-from table import LISTED, STOCHASTIC, assert_same, name, points, sources
+from table import LISTED, SHARED, STOCHASTIC, assert_same, name, points, sources
 
 import lowprec as lp
 
@@ -198,10 +198,11 @@ def threads():
 )
 def test_threads_change_no_bit(threads, verb, rounding, random_bits):
     how = {"rounding": rounding, "rng": 12, "random_bits": random_bits}
+    x = np.resize(LARGE, SHARED)
     results = []
     for count in range(1, numba.config.NUMBA_NUM_THREADS + 1):
         threads(count)
-        results.append(verb(LARGE, "bfloat16", **how).tobytes())
+        results.append(verb(x, "bfloat16", **how).tobytes())
     assert len(set(results)) == 1
 
 

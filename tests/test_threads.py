@@ -20,7 +20,7 @@ COMMON = """
     import numpy as np
     import lowprec as lp
 
-    x = np.random.default_rng(0).standard_normal(400_000).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal(2_100_000).astype(np.float32)
     codes = lp.encode(x, "float16")
 
     def digest(offset=0):
@@ -32,7 +32,8 @@ COMMON = """
             lp.decode(codes, "float16"),
             lp.round_to(x, "mxfp4"),
             lp.round_to(x, "nvfp4", rounding="stochastic", rng=3),
-            lp.quantize(x.reshape(400, 1000), "mxfp8_e4m3", axis=0).codes,
+            lp.quantize(x.reshape(2100, 1000), "mxfp8_e4m3", axis=0).codes,
+            lp.Arithmetic("float16", flags=False).exp(x),
         ]
         return hashlib.sha256(b"".join(y.tobytes() for y in results)).hexdigest()
 """
@@ -63,6 +64,27 @@ def run(program: str, **environment: str) -> str:
 def bits() -> str:
     """What one thread alone computes."""
     return run("print(digest())", NUMBA_NUM_THREADS="1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_the_arrays_of_this_file_are_shared_among_threads():
+    program = """
+        import os
+        from pathlib import Path
+
+        def others():
+            "Nanoseconds that threads other than this one have run."
+            tasks = [task for task in Path("/proc/self/task").iterdir() if int(task.name) != os.getpid()]
+            return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+        for size in (1000, 1_900_000, len(x)):
+            before = others()
+            for fmt in ("bfloat16", "mxfp4"):
+                lp.round_to(x[:size], fmt)
+            print(others() > before)
+    """
+    printed = run(program, NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER="omp")
+    assert printed.split() == ["False", "False", "True"]
 
 
 @every_layer

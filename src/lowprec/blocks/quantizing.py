@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _PIECE = 1 << 16  # elements
-_PARALLEL_FROM = 200_000  # elements
 _NOTHING = np.empty((0, 0, 0))
 _NOTHING_FOUND = np.empty((1, 1, 1))
 _NO_PLACE = np.zeros(4, np.int64)
@@ -208,7 +207,7 @@ def _work(
 ) -> _Work:
     from lowprec.blocks.plans import plan_of, scale_for_tensor  # imports Numba
     from lowprec.kernels.blocks.quotients import rounding_number
-    from lowprec.kernels.threads import thread_count
+    from lowprec.kernels.threads import threads_for
 
     mode = Rounding(rounding)
     plan = plan_of(fmt)
@@ -221,7 +220,7 @@ def _work(
     elif fmt.tensor_scale:
         g = scale_for_tensor(fmt, tensor_amax_of(x))
     key = draw_key(rng) if mode.is_stochastic else 0
-    threads = thread_count() if x.size >= _PARALLEL_FROM else 1
+    threads = threads_for(x.size)
     return _Work(fmt, plan, g, rounding_number(mode), key, threads)
 
 

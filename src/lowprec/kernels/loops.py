@@ -35,7 +35,7 @@ from lowprec.kernels.lanes import Lanes, minimum, select
 from lowprec.kernels.magnitudes import Constants, Plan
 from lowprec.kernels.philox import LANES, block_bits, element_bits
 from lowprec.kernels.rules import convert, decode
-from lowprec.kernels.threads import thread_count
+from lowprec.kernels.threads import SHARED_FROM, thread_count
 
 #: compile flags of every kernel; fastmath stays off because it loses NaN and -0, and a second
 #: wrapper, for callers in C, would take a tenth of the time to compile
@@ -61,7 +61,6 @@ def kernel(function: Any = None, **options: Any) -> Any:
 
 _CACHE_LINE = 64  # bytes
 _STREAMING_FROM = 48 << 20  # bytes read and written: more than most caches hold
-_PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
 _AHEAD = 64 * _CACHE_LINE  # the next page, which the processor does not fetch by itself
 _FIELDS = len(Constants._fields)
 
@@ -474,7 +473,7 @@ class Kernel:
         threads, loop = 1, self.loop
         if x.ndim != 1:
             x, out = x.reshape(-1), out.reshape(-1)
-        if x.size >= _PARALLEL_FROM:
+        if x.size >= SHARED_FROM:
             threads = thread_count()
             loop = make_loop(self._plan_for(x, out), parallel=threads > 1)
         if self.plan.random_bits:

@@ -1,4 +1,4 @@
-"""How many threads a kernel may use: one where Numba's threading layer would not be safe."""
+"""How many threads a kernel may use: one where they would not be safe, or would not pay."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import functools
 
 from lowprec.common.forks import is_forked
 from lowprec.kernels.compiler import numba
+
+SHARED_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
+
+
+def threads_for(elements: int) -> int:
+    """Return how many threads to share an array of so many elements among.
+
+    A call on a busy machine waits for its last thread, which may have to wait for a slice of the
+    scheduler, milliseconds: small arrays are one thread's.
+    """
+    return thread_count() if elements >= SHARED_FROM else 1
 
 
 def thread_count() -> int:

@@ -19,7 +19,7 @@ from lowprec.kernels.plans import (
     overflow_thresholds,
     tiny_thresholds,
 )
-from lowprec.kernels.threads import thread_count
+from lowprec.kernels.threads import threads_for
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ Array = np.ndarray[Any, Any]
 
 _BLOCK = 1 << 15  # elements of a temporary
 _SHARED_BLOCK = 1 << 20  # of one that threads share
-_PARALLEL_FROM = 100_000  # elements
 
 # The kinds of results, one an element; overflow and underflow are inexact too.
 _PLAIN, _INEXACT, _UNDERFLOW, _OVERFLOW, _INVALID, _DIVIDE_BY_ZERO = range(KINDS)
@@ -133,8 +132,7 @@ class ElementaryKernel:
             array.
         Returns (numpy.ndarray of int64, shape (5,)): Counts in the order of `Events`.
         """
-        is_shared = self._table is not None and out.size >= _PARALLEL_FROM
-        threads = thread_count() if is_shared else 1
+        threads = threads_for(out.size) if self._table is not None else 1
         length = _BLOCK if threads == 1 else _SHARED_BLOCK
         dtype = self._convert.plan.target
         count = len(operands) + (self.how.function in BINARY)  # the last is for the result

@@ -42,13 +42,12 @@ from lowprec.kernels.plans import (
     shared_plan,
     tiny_thresholds,
 )
-from lowprec.kernels.threads import thread_count
+from lowprec.kernels.threads import threads_for
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_PARALLEL_FROM = 2_000_000  # elements; below, a busy machine takes more than threads give
 _PRECISION = {32: 24, 64: 53}
 _EVENTS, _INT64 = len(EVENTS), np.dtype(np.int64)
 
@@ -112,7 +111,7 @@ class OperationKernel:
         `first` is the index of ``out[0]`` in the caller's array.
         """
         a, b, c = operands[0], operands[self.has_second], operands[-1]
-        threads = thread_count() if out.size >= _PARALLEL_FROM else 1
+        threads = threads_for(out.size)
         if threads == 1:
             counts = np.zeros(_EVENTS, _INT64)
             if self.draws:
