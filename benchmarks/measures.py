@@ -166,12 +166,12 @@ def summing(how: lp.Accumulator, *, terms: str = "N(0, 1)", rows: int = 0) -> Ma
     return make
 
 
-def beside_busy_loops(work: Callable[[Workload], Work]) -> Measure:
+def beside_busy_loops(make: Make) -> Measure:
     """Compare two threads with one while two other processes keep the processors busy."""
 
     def measure(elements: int, seconds: float) -> Quartiles:
         load = workload(elements)
-        works = [on_threads(count, work)(load) for count in (1, 2)]
+        works = [on_threads(count, make)(load) for count in (1, 2)]
         loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
         try:
             return ratio_of(works[0], works[1], seconds)
