@@ -232,7 +232,7 @@ class Format:
         """Stored significand bits, ``t = p - 1``."""
         return self.precision - 1
 
-    @property
+    @cached_property
     def code_dtype(self) -> np.dtype[Any]:
         """The smallest unsigned integer dtype that holds a code (right-aligned)."""
         return np.dtype(f"uint{max(8, 1 << (self.bits - 1).bit_length())}")

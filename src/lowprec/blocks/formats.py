@@ -148,7 +148,7 @@ class IntegerFormat:
         """The distance of neighbouring values."""
         return math.ldexp(1.0, -self.fraction_bits)
 
-    @property
+    @cached_property
     def code_dtype(self) -> np.dtype[Any]:
         """The dtype of the integers: int8, or int16 above 8 bits."""
         return np.dtype(np.int8 if self.bits <= 8 else np.int16)
@@ -355,12 +355,12 @@ class BlockFormat:
         size = self.block_size
         return float(self.element.bits) + (0.0 if size is None else self.scale.bits / size)
 
-    @property
+    @cached_property
     def code_dtype(self) -> np.dtype[Any]:
         """The dtype of the elements' codes."""
         return self.element.code_dtype
 
-    @property
+    @cached_property
     def scale_dtype(self) -> np.dtype[Any]:
         """The dtype of stored scales: of their codes, but float32 for float32."""
         return np.dtype(np.float32) if self.scale == float32 else self.scale.code_dtype

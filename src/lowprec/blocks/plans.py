@@ -14,9 +14,19 @@ import numpy as np
 from lowprec.blocks.formats import BlockFormat, IntegerFormat, ScaleRule
 from lowprec.kernels.blocks.loops import AMAX, FOUR_OVER_SIX, POWER_OF_TWO
 from lowprec.kernels.blocks.quotients import MagnitudeGrid
-from lowprec.kernels.blocks.vectors import FEW, LONG, ONE, SEVERAL, BlockConstants, BlockRule
+from lowprec.kernels.blocks.vectors import (
+    FEW,
+    LONG,
+    ONE,
+    SEVERAL,
+    BlockConstants,
+    BlockRule,
+    make_conversion,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lowprec.formats import Format
 
     Array = np.ndarray[Any, Any]
@@ -102,16 +112,44 @@ def _to_float32(x: Fraction) -> float:
 
 _FEW_LANES, _MOST_LANES, _COLUMN_LANES = 16, 32, 64
 _FLOAT32_BIAS, _FLOAT64_BIAS = 127, 1023
+_DIVISOR, _TENSOR = map(BlockConstants._fields.index, ("divisor", "tensor"))
+
+
+class VectorConversion(NamedTuple):
+    """What converts vectors of float32 to a block format."""
+
+    convert: Callable[..., None]
+    tile: Array
+    constants: Array  # for a tensor scale of 1
+    largest: float  # M, where there is a tensor scale, else 0
+
+    def constants_for(self, g: float) -> Array:
+        """Return the constants for a tensor scale."""
+        if not self.largest:
+            return self.constants
+        changed = self.constants.copy()
+        changed[_DIVISOR], changed[_TENSOR] = _double_bits(self.largest * g), _double_bits(g)
+        return changed
 
 
 @functools.lru_cache(maxsize=1024)
-def vector_rule(
+def vector_conversion(
+    fmt: BlockFormat, tile: tuple[int, int], target: np.dtype[Any], parallel: bool
+) -> VectorConversion | None:
+    """Return what converts vectors of float32; None if no rule serves."""
+    found = _vector_rule(fmt, tile, target.name)
+    if found is None:
+        return None
+    rule, constants = found
+    largest = fmt.element.max if fmt.tensor_scale else 0.0
+    convert = make_conversion(rule, parallel)
+    return VectorConversion(convert, np.array(tile, np.int64), constants, largest)
+
+
+def _vector_rule(
     fmt: BlockFormat, tile: tuple[int, int], target: str
 ) -> tuple[BlockRule, Array] | None:
-    """Return the rule that converts vectors of float32, and its constants; None if none serves.
-
-    The constants are for a tensor scale of 1; see `with_tensor_scale`.
-    """
+    """Return the rule that converts vectors of float32, and its constants; None if none serves."""
     facts = _vector_facts(fmt)
     if facts is None:
         return None
@@ -130,17 +168,6 @@ def vector_rule(
         return None
     rows = ONE if tile == (1, lanes) else LONG if down == 1 else SEVERAL
     return BlockRule(kind, False, rows, lanes, style, target, strict, quick), constants
-
-
-def with_tensor_scale(constants: Array, fmt: BlockFormat, g: float) -> Array:
-    """Return constants for a tensor scale."""
-    if not fmt.tensor_scale:
-        return constants
-    changed = constants.copy()
-    fields = BlockConstants._fields
-    changed[fields.index("divisor")] = _double_bits(fmt.element.max * g)
-    changed[fields.index("tensor")] = _double_bits(g)
-    return changed
 
 
 def _vector_facts(fmt: BlockFormat) -> tuple[str, Array, int] | None:

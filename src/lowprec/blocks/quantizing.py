@@ -6,6 +6,7 @@ then its elements.
 
 from __future__ import annotations
 
+import functools
 import operator
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -197,31 +198,36 @@ class _Work(NamedTuple):
     fmt: BlockFormat
     plan: BlockPlan
     g: float
-    mode: int
+    mode: Rounding
     key: int
     threads: int
+
+
+@functools.cache
+def _compiled() -> tuple[Any, Any]:
+    """Return the modules of plans and threads, which import Numba: at the first call."""
+    from lowprec.blocks import plans
+    from lowprec.kernels import threads
+
+    return plans, threads
 
 
 def _work(
     fmt: BlockFormat, x: Array, rounding: RoundingLike, rng: RNGLike, tensor_amax: Any
 ) -> _Work:
-    from lowprec.blocks.plans import plan_of, scale_for_tensor  # imports Numba
-    from lowprec.kernels.blocks.quotients import rounding_number
-    from lowprec.kernels.threads import threads_for
-
+    plans, threads = _compiled()
     mode = Rounding(rounding)
-    plan = plan_of(fmt)
+    plan = plans.plan_of(fmt)
     if plan.refuses_nan:
         _refuse_nonfinite(x, fmt)
     g = 1.0
     if tensor_amax is not None:
         amax = checked_amax(tensor_amax, fmt)
-        g = scale_for_tensor(fmt, amax)
+        g = plans.scale_for_tensor(fmt, amax)
     elif fmt.tensor_scale:
-        g = scale_for_tensor(fmt, tensor_amax_of(x))
+        g = plans.scale_for_tensor(fmt, tensor_amax_of(x))
     key = draw_key(rng) if mode.is_stochastic else 0
-    threads = threads_for(x.size)
-    return _Work(fmt, plan, g, rounding_number(mode), key, threads)
+    return _Work(fmt, plan, g, mode, key, threads.threads_for(x.size))
 
 
 def checked_amax(amax: Any, fmt: BlockFormat) -> Fraction:
@@ -286,7 +292,7 @@ def _run(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None
 
 def _run_copied(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> bool:
     """Convert a piece of other strides, or of narrower floats, through copies that vectors read."""
-    if work.mode != 0 or kernel_dtype(x.dtype) != np.float32:
+    if work.mode is not Rounding.TIES_TO_EVEN or kernel_dtype(x.dtype) != np.float32:
         return False
     target = np.empty(out.shape, out.dtype.newbyteorder("="))
     found = None if scales is None else np.empty(scales.shape, scales.dtype)
@@ -301,30 +307,29 @@ def _run_copied(work: _Work, x: Array, layout: Layout, out: Array, scales: Array
 
 def run_vectors(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> bool:
     """Convert an array of float32 whose columns are neighbours in memory, if a rule serves it."""
-    from lowprec.blocks.plans import vector_rule, with_tensor_scale
-    from lowprec.kernels.blocks.vectors import make_conversion
-
-    if work.mode != 0 or x.dtype != np.float32 or not (x.flags.aligned and x.dtype.isnative):
+    if (
+        work.mode is not Rounding.TIES_TO_EVEN
+        or x.dtype != np.float32
+        or not (x.flags.aligned and x.dtype.isnative)
+    ):
         return False
     if not out.dtype.isnative or not out.flags.aligned:
         return False
-    found = vector_rule(work.fmt, layout.tile, out.dtype.name)
+    plans, _ = _compiled()
+    found = plans.vector_conversion(work.fmt, layout.tile, out.dtype, work.threads > 1)
     if found is None:
         return False
     flat = layout.flattened(x.shape)
     source, target = _as_rows(x, flat), _as_rows(out, flat)
     if source is None or target is None:
         return False
-    rule, constants = found
     blocks = _NOTHING_FOUND
     if scales is not None:
         blocks = np.empty(_count_of_blocks(flat, layout.tile))
     plan = work.plan
-    convert = make_conversion(rule, work.threads > 1)
-    convert(
-        source, _NOTHING, np.array(layout.tile, np.int64), plan.kind, plan.rule, work.g,
-        plan.largest, plan.grids, with_tensor_scale(constants, work.fmt, work.g), blocks, target,
-        _NO_PLACE, work.threads,
+    found.convert(
+        source, _NOTHING, found.tile, plan.kind, plan.rule, work.g, plan.largest, plan.grids,
+        found.constants_for(work.g), blocks, target, _NO_PLACE, work.threads,
     )  # fmt: skip
     if scales is not None:
         scales[...] = scale_codes(blocks, work.fmt).reshape(scales.shape)
@@ -350,6 +355,7 @@ def _run_piece(
 ) -> None:
     from lowprec.kernels.blocks.elements import least_fractions
     from lowprec.kernels.blocks.loops import FOUR_OVER_SIX, make_elements, make_scales
+    from lowprec.kernels.blocks.quotients import rounding_number
 
     flat = layout.flattened(x.shape)
     source, tails = _readable(x, flat)
@@ -368,11 +374,10 @@ def _run_piece(
 
         decide(found, x, layout, work.g)
     place = np.array(where, np.int64)
-    mode = list(Rounding)[work.mode]
     write = make_elements(source.dtype.name, result.dtype.name, parallel)
     write(
-        source, tails, tile, work.g, plan.grids, found, work.mode, least_fractions(mode), work.key,
-        place, result, work.threads,
+        source, tails, tile, work.g, plan.grids, found, rounding_number(work.mode),
+        least_fractions(work.mode), work.key, place, result, work.threads,
     )  # fmt: skip
     if target is None:
         out[...] = result.reshape(out.shape)

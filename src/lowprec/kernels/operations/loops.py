@@ -42,7 +42,7 @@ from lowprec.kernels.plans import (
     shared_plan,
     tiny_thresholds,
 )
-from lowprec.kernels.threads import threads_for
+from lowprec.kernels.threads import SHARED_FROM, thread_count
 from lowprec.rounding import Overflow, Rounding
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class OperationKernel:
         `first` is the index of ``out[0]`` in the caller's array.
         """
         a, b, c = operands[0], operands[self.has_second], operands[-1]
-        threads = threads_for(out.size)
+        threads = thread_count() if out.size >= SHARED_FROM else 1
         if threads == 1:
             counts = np.zeros(_EVENTS, _INT64)
             if self.draws:
