@@ -27,6 +27,7 @@ from lowprec.kernels.compiler import (
     intrinsic,
     ir,
     numba,
+    optimizing_once,
     processor_has,
     types,
     undisturbed,
@@ -91,7 +92,7 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
     code, names, closure = function.__code__, function.__globals__, function.__closure__
     named = FunctionType(code, names, closure=closure)
     named.__qualname__ = re.sub(r"\W+", "_", f"{name[:80]}|{digest}")
-    with undisturbed():
+    with undisturbed(), optimizing_once():
         compiled = _compiled(named, parallel=parallel)
         compiled._cache = CacheByName(named)
         compiled.compile(signature)
