@@ -376,7 +376,7 @@ def test_a_penalty_that_is_divided_or_gathered_does_not_vanish_as_a_factor_does(
 )
 def test_every_number_by_which_state_decays_is_held_against_its_format(optimizer, words):
     recorder, _ = decay_told(optimizer, epochs=1)
-    (told,) = (sentence for sentence in recorder.verdict if "hardly decay" in sentence)
+    (told,) = (sentence for sentence in recorder.verdict if "is 1 in bfloat16" in sentence)
     assert words in told
     assert "0.0 % of the changes" not in told
 

@@ -399,6 +399,24 @@ def test_gradients_that_are_not_finite_are_red_and_nan_is_told_from_overflow(val
     assert not any("Nothing to worry" in sentence for sentence in recorder.verdict)
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_data_that_are_not_finite_are_not_told_as_arithmetic_or_overflow(policy):
+    for value in (float("inf"), float("nan")):
+        model, given = network(), batches(2)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        given[1][0, 0] = value
+        recorder = train.Recorder(1, policy=policy)
+        with lt.watch(model, recorder):
+            trained(model, optimizer, given)
+        assert "what it read was not finite already: look at the data" in recorder.verdict[0]
+        alone = train.Recorder(policy=policy)
+        alone.observe(0, "activation", "x", given[1])
+        cure = "if they were finite before they became float16" if policy != "float32" else "look"
+        assert f"{'NaN' if value != value else 'infinite'} at step 0: " in alone.verdict[0]
+        assert (cure in alone.verdict[0]) == (value == value or policy == "float32")
+
+
+
 def test_gradients_that_are_not_finite_are_red_between_recorded_steps():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -16,6 +16,7 @@ from torch.optim.optimizer import (
 from lowprec.formats import float32
 from lowprec.torch.cpu import as_array
 from lowprec.torch.intended_updates import Twin
+from lowprec.torch.walking import tensors_in
 from lowprec.train.numerics import numerics_of
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.kinds import GRADIENTS, Event, as_float32
@@ -300,9 +301,14 @@ class FollowedSteps:
 
     # What is recorded ----------------------------------------------------------------------------
 
-    def observe(self, kind: str, name: str, tensor: torch.Tensor, scale: float = 1.0) -> None:
-        """Record a tensor of this step."""
+    def observe(
+        self, kind: str, name: str, tensor: torch.Tensor, scale: float = 1.0, read: Any = ()
+    ) -> None:
+        """Record a tensor of this step, made of what a module read."""
+        was_finite = self._bad is None
         self._observe(self.step, kind, name, tensor, scale)
+        if was_finite and self._bad and not _are_finite([x for _, x in tensors_in(read, name)]):
+            self._bad = (kind, name, "given")
 
     def observe_gradient(self, name: str, gradient: torch.Tensor, step: int) -> None:
         """Record the gradient of an activation."""

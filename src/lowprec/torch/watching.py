@@ -133,15 +133,15 @@ class Watching:
             self._records = False
             self.steps.tell()
 
-    def output(self, name: str, output: Any) -> None:
-        """Record what a leaf module returned, and its gradient when that arrives."""
+    def output(self, name: str, read: Any, output: Any) -> None:
+        """Record what a leaf module made of what it read, and its gradient when that arrives."""
         is_replay = torch._C._current_graph_task_id() != -1
         if not (self._records or (is_replay and self.steps.is_due and self.steps.passes)):
             return
         for found, tensor in tensors_in(output, name):
             if not is_replay:
                 self.seen.add(name)
-                self.steps.observe("activation", found, tensor)
+                self.steps.observe("activation", found, tensor, read=read)
             if tensor.requires_grad:
                 tensor.register_hook(_once(weakref.ref(self), found, self.steps.step))
 
@@ -269,7 +269,7 @@ class _Leaf(_Hook):
             return None
         watching = self.me()
         if watching is not None and watching.steps.is_due:
-            watching.steps.quietly(watching.output, self.name, output)
+            watching.steps.quietly(watching.output, self.name, inputs, output)
         return None
 
 

@@ -168,12 +168,17 @@ def _betas(recorder: Record, numbers: dict[str, Any], state: Format) -> Iterator
             continue
         kind = averages[tracks[0].slot.kind]
         changes = sum(track.whole["changes"] for track in tracks)
-        stuck = sum(track.whole["lost"] for track in tracks) / changes if changes else 0.0
+        stuck = sum(track.whole["lost"] for track in tracks) / changes if changes else math.nan
+        if stuck < SHRUNK:
+            continue  # the average is taken in float32, and its changes are large enough
+        told = f"whether the {kind} hardly decay was not seen"
+        if changes:
+            slow = ", so that they hardly decay" if stuck > STUCK else ""
+            told = f"{percent(stuck)} of the changes of {kind} were lost{slow}"
         yield Finding(
             "red" if stuck > STUCK and costs(recorder) else "note",
             "numbers of the optimizer",
-            f"{word}={beta:g} is 1 in {state}: {percent(stuck)} of the changes of {kind} "
-            "were lost, so that they hardly decay",
+            f"{word}={beta:g} is 1 in {state}: {told}",
             "keep the state in float32, or use a smaller beta",
         )
 

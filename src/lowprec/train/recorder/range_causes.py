@@ -119,12 +119,14 @@ def _observed_not_finite(recorder: Record) -> Iterator[Finding]:
                 f"{capital(name_of(recorder, track.kind, track.name))}: {share} values are {kind} "
                 f"at step {row['first_step']:.0f}"
             )
-            cure = (
-                "look at what was computed before: nothing returns from there, whatever the format"
-            )
+            before = "look at the data and at what was computed before: nothing returns from there"
+            cure = f"{before}, whatever the format"
             if not row["nans"] and track.fmt.emax < float32.emax:
-                text += f", beyond the {track.fmt.max:g} of {track.fmt}"
-                cure = "scale the data, or use bfloat16, whose range is that of float32"
+                cure = (
+                    f"if they were finite before they became {track.fmt}, which ends at "
+                    f"{track.fmt.max:g}, scale the data, or use bfloat16, whose range is that of "
+                    f"float32; else {before}"
+                )
             yield Finding("red", "not finite", text, cure, (track.kind, track.name))
             return
 
@@ -146,6 +148,8 @@ def _arithmetic_of(recorder: Record, event: Event) -> str:
         return ""
     if (fmt := _narrow_sums(recorder, event)) is not None:
         return f": a sum in {fmt}, in which products are accumulated, left its range"
+    if made == "given":
+        return ": what it read was not finite already"
     what = "an infinity" if made == "infinity" else made
     by = f" ({operation.words})" if operation else ""
     return f": arithmetic made {what} of finite numbers{by}"
@@ -185,6 +189,8 @@ def _cure_for(recorder: Record, event: Event) -> str:
     made, operation = made_of(recorder, event)
     if made != "rounding" and _narrow_sums(recorder, event) is not None:
         return "accumulate in float32 or bfloat16, or scale the data"
+    if made == "given":
+        return "look at the data, and at what is computed before it"
     if operation or made == "NaN":
         return (operation.wrong if operation else WrongOperand.UNKNOWN).cure
     if starved_share(recorder) > STARVED:
