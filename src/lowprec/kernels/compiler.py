@@ -22,6 +22,7 @@ from numba.core.cgutils import get_or_insert_function as get_or_insert_function
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target as cpu_target
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic as intrinsic
 from numba.np.numpy_support import from_dtype as from_dtype
 
@@ -43,6 +44,16 @@ class CacheByName(FunctionCache):  # type: ignore[misc]
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple(), self._py_func.__qualname__
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return what is in the cache, or None.
+
+        Numba first fills its tables of everything that it can compile, and imports SciPy for them:
+        more than half of the time of a first call. Code that is there needs no table.
+        """
+        rtsys.initialize(target_context)  # what kernels call of Numba at run time
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
 
 
 class OptimizedOnce(JITCodeLibrary):  # type: ignore[misc]
