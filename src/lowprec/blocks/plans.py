@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.blocks.formats import BlockFormat, IntegerFormat, ScaleRule
+from lowprec.kernels.blocks.conversion import make_conversion
 from lowprec.kernels.blocks.loops import AMAX, FOUR_OVER_SIX, POWER_OF_TWO
 from lowprec.kernels.blocks.quotients import MagnitudeGrid
-from lowprec.kernels.blocks.vectors import (
+from lowprec.kernels.blocks.vector_facts import (
     FEW,
     LONG,
     ONE,
     SEVERAL,
     BlockConstants,
     BlockRule,
-    make_conversion,
 )
 
 if TYPE_CHECKING:

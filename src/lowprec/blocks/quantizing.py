@@ -319,7 +319,9 @@ def run_vectors(work: _Work, x: Array, layout: Layout, out: Array, scales: Array
     found = plans.vector_conversion(work.fmt, layout.tile, out.dtype, work.threads > 1)
     if found is None:
         return False
-    flat = layout.flattened(x.shape)
+    flat, (down, across) = layout.flattened(x.shape), layout.tile
+    if down == 1 and flat[2] % across == 0 and x.flags.c_contiguous and out.flags.c_contiguous:
+        flat = 1, 1, x.size  # blocks follow one another, whatever the rows
     source, target = _as_rows(x, flat), _as_rows(out, flat)
     if source is None or target is None:
         return False

@@ -100,6 +100,28 @@ def compile_as(name: str, function: Any, signature: Any, parallel: bool = False)
         return compiled
 
 
+@functools.cache  # keeps the kernel
+def address_of(compiled: Any) -> int:
+    """Return where the machine code of a kernel begins, to be called by `call_at`."""
+    (result,) = compiled.overloads.values()
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+@intrinsic
+def call_at(_: Any, address: Any, arguments: Any) -> Any:
+    """Call the kernel at an address, which takes 64-bit integers and returns one."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        values = cgutils.unpack_tuple(builder, args[1])
+        kind = context.call_conv.get_function_type(types.int64, signature.args[1].types)
+        result, error = (cgutils.alloca_once(builder, kind.args[i].pointee) for i in range(2))
+        pointer = builder.inttoptr(args[0], kind.as_pointer())
+        builder.call(pointer, [result, error, *values])  # kernels raise no errors
+        return builder.load(result)
+
+    return types.int64(types.int64, types.UniTuple(types.int64, len(arguments))), generate
+
+
 @functools.cache
 def _processor() -> str:
     """Return the processor and the instructions that Numba compiles for."""
@@ -193,14 +215,8 @@ class Elements:
 
     def prefetch(self, index: Any, count: int) -> None:
         """Have the elements a page beyond a vector fetched into the caches."""
-        size = self.kind.dtype.bitwidth // 8
-        byte, word = ir.IntType(8), ir.IntType(32)
-        signature = ir.FunctionType(ir.VoidType(), [byte.as_pointer(), word, word, word])
-        function = get_or_insert_function(self.builder.module, signature, "llvm.prefetch.p0")
-        start = self.builder.bitcast(self.builder.gep(self.data, [index]), byte.as_pointer())
-        for line in range(0, max(size * count, 1), _CACHE_LINE):
-            place = self.builder.gep(start, [ir.Constant(ir.IntType(64), _AHEAD + line)])
-            self.builder.call(function, [place, word(0), word(3), word(1)])  # to be read, soon
+        size = max(self.kind.dtype.bitwidth // 8 * count, 1)
+        prefetch(self.builder, self.builder.gep(self.data, [index]), size, _AHEAD)
 
     def load(self, index: Any, count: int) -> Lanes:
         """Read so many elements."""
@@ -219,6 +235,17 @@ class Elements:
         if streaming:
             one = ir.Constant(ir.IntType(32), 1)
             stored.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
+
+
+def prefetch(builder: Any, pointer: Any, size: int, ahead: int) -> None:
+    """Have so many bytes, which lie some way ahead of an address, fetched into the caches."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    signature = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    function = get_or_insert_function(builder.module, signature, "llvm.prefetch.p0")
+    start = builder.bitcast(pointer, byte)
+    for line in range(0, size, _CACHE_LINE):
+        place = builder.gep(start, [ir.Constant(ir.IntType(64), ahead + line)])
+        builder.call(function, [place, word(0), word(3), word(1)])  # to be read, soon
 
 
 def apply_plan(x: Lanes, plan: Plan, fields: list[Any], random: Lanes | None = None) -> Lanes:
