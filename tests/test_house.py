@@ -236,6 +236,124 @@ def test_a_files_name_says_its_subject():
     assert not [name for name in modules() if Path(name).stem in riddles]
 
 
+# Rooms in which no text decides what is computed, and the functions in which text is a user's, a
+# file's or another library's: spellings, keys, labels, names of modules, processors and metrics.
+CORE = (
+    *("rounding.py", "formats.py", "arrays/", "kernels/", "exact/", "conversion/", "blocks/"),
+    *("arithmetic/", "accumulation/", "linalg/", "train/"),
+)
+BEYOND = ("train/studies/", "train/demonstrations/", "train/recorder/", "train/diagnosis/")
+USERS_TEXT = {
+    "arrays/dask_arrays.py": {"is_chunked"},
+    "arrays/layouts.py": {"_is_torchs"},
+    "arrays/sources.py": {
+        *("to_array", "_say_more", "_with_plain_items", "_from_jax", "_from_torch"),
+    },
+    "blocks/formats.py": {"find_block_format"},
+    "conversion/portable.py": {"_library"},
+    "exact/number.py": {"_read_text"},
+    "formats.py": {"<module>", "get_format", "_parse"},
+    "kernels/compiler.py": {"processor_has"},
+    "kernels/loops.py": {"_sources", "is_x86_64", "is_aarch64"},
+    "train/callbacks.py": {"_is_log", "on_train_begin"},
+    "train/dataset.py": {"_is_number"},
+    "train/layers/__init__.py": {"__getattr__"},
+    "train/metrics.py": {"is_validation", "is_better_high", "is_accuracy", "_known"},
+    "train/optimizing/state.py": {"of"},
+    "train/policy.py": {"layer_of", "is_parameter", "get_policy", "_parse", "_parse_fields"},
+    "train/running/archive.py": {"arrays_in"},
+    "train/running/progress.py": {"_line"},
+    "train/saving.py": {"_explain_keras"},
+}
+TAKEN_APART = {
+    *("startswith", "endswith", "removeprefix", "removesuffix", "partition", "rpartition"),
+    *("split", "rsplit", "splitlines", "isdigit", "isdecimal"),
+}
+
+
+def texts_that_decide(module):
+    """Return the functions of a module that take a text apart, or ask what it contains.
+
+    What a function annotates as `str` is text, and so is a literal; ``dtype.kind in "iu"`` is not.
+    """
+    found = set()
+
+    def visit(node, function, texts):
+        for child in ast.iter_child_nodes(node):
+            inner, known = function, texts
+            if isinstance(child, ast.FunctionDef):
+                inner = child.name
+                known = texts | {
+                    one.arg
+                    for one in (*child.args.posonlyargs, *child.args.args, *child.args.kwonlyargs)
+                    if one.annotation is not None and ast.unparse(one.annotation) == "str"
+                }
+            if is_text_taken_apart(child, known):
+                found.add(inner)
+            visit(child, inner, known)
+
+    visit(module, "<module>", frozenset())
+    return found
+
+
+def is_text_taken_apart(node, texts):
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr in TAKEN_APART and not node.keywords
+    if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], ast.In | ast.NotIn):
+        return False
+    part, whole = node.left, node.comparators[0]
+    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+        is_word = part.value.isidentifier()
+        return not is_word or (isinstance(whole, ast.Name) and whole.id in texts)
+    if isinstance(whole, ast.Constant) and isinstance(whole.value, str):
+        return not ast.unparse(part).endswith("kind")
+    return False
+
+
+def test_a_text_that_decides_is_found():
+    source = """
+def plan_of(text: str, plan, dtype):
+    if dtype.kind in "iu" or "mode" in plan:
+        return None
+    def flag():
+        return "flush" in text
+    return text.split("|")
+def kind_of(plan):
+    return plan.variant.startswith("scale")
+def switch(plan):
+    return "|" in plan.name or plan.name in "abc"
+def nothing(plan):
+    return plan.name in ("a", "b")
+"""
+    assert texts_that_decide(ast.parse(source)) == {"plan_of", "flag", "kind_of", "switch"}
+
+
+def test_no_text_decides_what_is_computed():
+    wrong = {
+        name: rest
+        for name, path in modules().items()
+        if name.startswith(CORE) and not name.startswith(BEYOND)
+        if (rest := texts_that_decide(tree(path)) - USERS_TEXT.get(name, set()))
+    }
+    assert not wrong
+
+
+# Who asks whether a kernel may read an array as it lies; the bridge asks of torch's memory, and the
+# products of two small matrices, where a call more would be felt.
+ASKS_OF_MEMORY = ("arrays/", "torch/", "accumulation/tiled_products.py")
+
+
+def test_one_room_says_what_a_kernel_may_read_as_it_lies():
+    wrong = [
+        name
+        for name, path in modules().items()
+        if not name.startswith(ASKS_OF_MEMORY)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in ("aligned", "carray")
+    ]
+    assert not wrong
+
+
 def test_the_places_that_contributing_names_are_there():
     page = ROOT.parents[1] / "CONTRIBUTING.md"
     if not page.is_file():

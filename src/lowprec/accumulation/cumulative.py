@@ -14,6 +14,7 @@ from lowprec.accumulation.accumulator import (
     result_dtype,
 )
 from lowprec.accumulation.sums import exactly
+from lowprec.arrays.direct import blocks_of_rows
 from lowprec.arrays.sources import as_array
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
@@ -109,17 +110,14 @@ def _cumulate(x: Array, how: Accumulator, result: Array) -> None:
     constants = np.stack([fields for _, fields in plans])
     loop = make_running_sums(how.order, plans[0][0], plans[1][0])
     key = np.uint64(draw_key(how.rng) if how.is_stochastic else 0)
-    rows, terms = result.shape
-    some = max(1, _ELEMENTS // terms)  # rows of a block
-    elements = x.reshape(-1) if x.flags.c_contiguous else x.flat  # in C order, as it lies
-    for start in range(0, rows, some):
-        stop = min(start + some, rows)
-        state = np.zeros((stop - start, prefix_state_size(how.order, terms)))
-        step = terms if stop - start > 1 else min(terms, _ELEMENTS)
-        for k in range(0, terms, step):
-            first, end = start * terms + k, (stop - 1) * terms + min(k + step, terms)
-            block = exactly(elements[first:end]).reshape(stop - start, -1)
+    terms = result.shape[1]
+    rows = max(1, _ELEMENTS // terms)
+    for part, blocks in blocks_of_rows(x, terms, rows, _ELEMENTS // rows):
+        state = np.zeros((part.stop - part.start, prefix_state_size(how.order, terms)))
+        first = 0
+        for block in map(exactly, blocks):
             sums = np.empty(block.shape)
-            loop(block, sums, state, constants, how.block or 1, k, start, key)
+            loop(block, sums, state, constants, how.block or 1, first, part.start, key)
             sums[np.isnan(sums)] = np.nan  # whose sign differs between processors
-            result[start:stop, k : k + step] = sums
+            result[part, first : first + block.shape[1]] = sums
+            first += block.shape[1]

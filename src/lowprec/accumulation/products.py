@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from lowprec.arrays.direct import NoCode
+
 Array = np.ndarray[Any, Any]
 Inputs = AnyFormatLike | tuple[AnyFormatLike, AnyFormatLike]
 _Plain = FormatLike | tuple[FormatLike, FormatLike]
@@ -246,7 +248,7 @@ class _Plan(NamedTuple):
     inputs: tuple[Format, Format]
     output: Format | None
     dtype: np.dtype[Any]
-    refuses: tuple[str, str]  # what has no code in the inputs' formats
+    refuses: tuple[NoCode | None, NoCode | None]  # by the inputs' formats
     tiles: Tiles | None  # where there are micro-kernels
     direct: Callable[[Array, Array], Any] | None  # theirs for arrays as they lie, where it suits
 

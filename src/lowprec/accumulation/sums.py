@@ -17,7 +17,7 @@ from lowprec.accumulation.accumulator import (
     result_dtype,
 )
 from lowprec.accumulation.aligned import Aligned
-from lowprec.arrays.direct import lies_flat
+from lowprec.arrays.direct import blocks_of_rows, lies_flat, lies_in_place
 from lowprec.arrays.sources import as_array
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import draw_key
@@ -187,11 +187,7 @@ def reduced_axes(ndim: int, axis: int | tuple[int, ...] | None) -> tuple[int, ..
 def _sum_rows(x: Array, terms: int, how: Accumulator, result: Array) -> None:
     """Sum every `terms` elements of `x` in C order into an element of `result`."""
     if how.order == "aligned" or how.is_nested:
-        elements = x.reshape(-1) if x.flags.c_contiguous else x.flat
-        if how.is_nested:
-            _sum_rows_nested(elements, terms, how, result)
-        else:
-            _sum_rows_aligned(elements, x.dtype, terms, how, result)
+        (_sum_rows_nested if how.is_nested else _sum_rows_aligned)(x, terms, how, result)
         return
     matrix = _as_matrix(x, result.size, terms)
     key = np.uint64(draw_key(how.rng) if how.is_stochastic else 0)
@@ -218,10 +214,10 @@ def _as_matrix(x: Array, rows: int, terms: int) -> Array | None:
 
 def _sum_as_it_lies(matrix: Array, how: Accumulator, result: Array, key: Any) -> bool:
     """Sum the rows of a matrix that a kernel reads where it is; return whether one does."""
-    if not (matrix.flags.aligned and matrix.dtype.isnative):
+    if not lies_in_place(matrix):
         return False
     rows = len(matrix)
-    if matrix.flags.c_contiguous and matrix.dtype.name in _ROW_SOURCES:
+    if lies_flat(matrix) and matrix.dtype.name in _ROW_SOURCES:
         kernel = how.row_sums(matrix.dtype.name)
         if kernel is None:
             return False
@@ -248,74 +244,53 @@ def _sum_blocks(x: Array, terms: int, how: Accumulator, result: Array, key: Any)
     work = None
     if kernel is None or not kernel.takes_parts:
         work = RunningSums.of(how, terms, key=key)
-    is_matrix = x.shape == (result.size, terms)
     rows = max(1, _ELEMENTS // terms)
-    if is_matrix and abs(x.strides[0]) < abs(x.strides[1]):  # whole cache lines of many rows
-        rows = max(rows, _ROWS)
-    elements = None if is_matrix else x.flat
-    for start in range(0, result.size, rows):
-        stop = min(start + rows, result.size)
-        step = max(1, min(terms, _ELEMENTS // (stop - start)))
-
-        def blocks(start: int = start, stop: int = stop, step: int = step) -> Iterator[Array]:
-            for k in range(0, terms, step):
-                end = min(k + step, terms)
-                if elements is None:
-                    block = x[start:stop, k:end]
-                else:
-                    last = stop * terms if step == terms else start * terms + end
-                    block = elements[start * terms + k : last].reshape(stop - start, -1)
-                yield exactly(block)
-
+    if x.ndim == 2 and abs(x.strides[0]) < abs(x.strides[1]):  # whole cache lines of many rows
+        rows = min(max(rows, _ROWS), result.size)
+    for part, parts in blocks_of_rows(x, terms, rows, max(1, _ELEMENTS // rows)):
+        count, blocks = part.stop - part.start, map(exactly, parts)
         if work is not None:
-            pairs = ((np.ones((1, block.shape[1])), block.T) for block in blocks())
-            result[start:stop] = work.run(pairs, np.array([start]), stop - start)[0]
+            pairs = ((np.ones((1, block.shape[1])), block.T) for block in blocks)
+            result[part] = work.run(pairs, np.array([part.start]), count)[0]
             continue
         assert kernel is not None
-        sums, first = np.zeros(stop - start), 0
-        for block in blocks():
-            kernel.add(block, sums, first, start, key)
+        sums, first = np.zeros(count), 0
+        for block in blocks:
+            kernel.add(block, sums, first, part.start, key)
             first += block.shape[1]
-        result[start:stop] = sums
+        result[part] = sums
 
 
-def _sum_rows_aligned(
-    elements: Any, dtype: np.dtype[Any], terms: int, how: Accumulator, result: Array
-) -> None:
+def _sum_rows_aligned(x: Array, terms: int, how: Accumulator, result: Array) -> None:
     """Sum as products with 1, whose other factors have the exponents of the array's format."""
     assert how.block is not None
-    own = get_format(dtype) if dtype.kind == "f" or dtype.kind == "V" else float64
+    own = get_format(x.dtype) if x.dtype.kind == "f" or x.dtype.kind == "V" else float64
     work = Aligned.of(how, (_ONE, own))
     step = max(1, _ELEMENTS // how.block) * how.block  # whole groups
-    for start in range(0, result.size, rows := max(1, _ELEMENTS // min(terms, step))):
-        stop = min(start + rows, result.size)
+    for part, blocks in blocks_of_rows(x, terms, max(1, _ELEMENTS // min(terms, step)), step):
         sums: Array | None = None
-        for k in range(0, terms, min(terms, step)):
-            last = min(k + step, terms)
-            end = stop * terms if terms <= step else start * terms + last
-            block = exactly(elements[start * terms + k : end]).reshape(stop - start, -1)
-            sums, before = np.empty((1, stop - start)), sums
+        for block in map(exactly, blocks):
+            sums, before = np.empty((1, len(block))), sums
             ones = np.ones((1, block.shape[1]))
             work.multiply(ones, block.T, before, sums, lambda part, _: part)
-        result[start:stop] = np.asarray(sums)[0]
+        result[part] = np.asarray(sums)[0]
 
 
-def _sum_rows_nested(elements: Any, terms: int, how: Accumulator, result: Array) -> None:
+def _sum_rows_nested(x: Array, terms: int, how: Accumulator, result: Array) -> None:
     """Sum each block by the inner accumulator, and the blocks' sums in order."""
     assert how.block is not None
-    size, (key, outer) = how.block, outer_sums(how)
-    for row in range(result.size):  # a row at a time: its blocks in order
+    key, outer = outer_sums(how)
+    for part, blocks in blocks_of_rows(x, terms, 1, how.block):  # a row at a time
+        row = part.start
 
-        def parts(row: int = row) -> Iterator[tuple[Array, Array]]:
-            for number, k in enumerate(range(0, terms, size)):
-                stop = row * terms + min(k + size, terms)
-                block = elements[row * terms + k : stop]
-                part = np.zeros(1, result_dtype(how.formats[1]))
-                _sum_rows(np.asarray(block), len(block), inner_at(how, key, number, row), part)
-                yield np.ones((1, 1)), part.astype(np.float64)[np.newaxis]
+        def sums(row: int = row, blocks: Iterator[Array] = blocks) -> Iterator[tuple[Array, Array]]:
+            for number, block in enumerate(blocks):
+                sum_ = np.zeros(1, result_dtype(how.formats[1]))
+                _sum_rows(block, block.size, inner_at(how, key, number, row), sum_)
+                yield np.ones((1, 1)), sum_.astype(np.float64)[np.newaxis]
 
-        running = RunningSums.of(outer, -(-terms // size))
-        result[row] = running.run(parts(), np.array([row]), 1)[0, 0]
+        running = RunningSums.of(outer, -(-terms // how.block))
+        result[part] = running.run(sums(), np.array([row]), 1)[0]
 
 
 def outer_sums(how: Accumulator) -> tuple[int, Accumulator]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lowprec.arrays.direct import lies_flat
+from lowprec.arrays.direct import lies_flat, lies_in_place
 from lowprec.arrays.sources import kernel_dtype
 from lowprec.conversion.door import decode, encode, round_to
 from lowprec.conversion.requests import conversion_work
@@ -131,7 +131,7 @@ class Tiles(NamedTuple):
             return
         if begun is not None:
             result[...] = begun
-        if self.reads_float32 and _is_plain(a) and _is_plain(b):
+        if self.reads_float32 and lies_in_place(a, _FLOAT32) and lies_in_place(b, _FLOAT32):
             self.loop(a, b, result, is_new, self.block, self.constants)
         else:
             self._multiply_blocks(a, b, result, is_new)
@@ -185,7 +185,7 @@ class Tiles(NamedTuple):
 
     def _converted(self, x: Array) -> Array:
         """Return a matrix as the kernels read it, in the same order in memory."""
-        if self.reads_float32 and _is_plain(x):
+        if self.reads_float32 and lies_in_place(x, _FLOAT32):
             return x
         if abs(x.strides[0]) < abs(x.strides[1]):  # its columns lie together, as rows elsewhere
             return self._converted_rows(x.T).T
@@ -202,10 +202,6 @@ class Tiles(NamedTuple):
         converted = np.empty(x.shape, dtype)
         convert(x.reshape(-1), fmt, out=converted.reshape(-1))  # small ones without delay
         return converted
-
-
-def _is_plain(x: Array) -> bool:
-    return x.dtype == np.float32 and x.flags.aligned
 
 
 def as_inputs(x: Array, fmt: Format) -> Array:

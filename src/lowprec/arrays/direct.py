@@ -9,6 +9,7 @@ full by the caller, and goes through `parts_in_c_order`.
 from __future__ import annotations
 
 import contextlib
+import enum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +33,13 @@ _MOST_KEPT = 4096  # works, a few hundred bytes each
 # Requests that were made before ------------------------------------------------------------------
 
 
+class NoCode(enum.Enum):
+    """What a format has no code for; the value is what errors call it."""
+
+    NAN = "NaN"
+    NAN_OR_NEGATIVE = "NaN or negative"
+
+
 class Work(NamedTuple):
     """One kind of conversion, checked: from a source dtype to a result dtype by a kernel."""
 
@@ -39,7 +47,7 @@ class Work(NamedTuple):
     source: np.dtype[Any]  # what the kernel reads
     result: np.dtype[Any]
     is_stochastic: bool = False
-    refuses: str = ""  # what has no code in the format
+    refuses: NoCode | None = None
     is_simple: bool = True  # whether contiguous arrays may go to the kernel without another look
     is_refused: Callable[[Any], bool] | None = None  # but this one
 
@@ -101,6 +109,11 @@ def lies_flat(x: Array, dtype: np.dtype[Any] | None = None) -> bool:
         and flags.aligned
         and (x.dtype.isnative if dtype is None else x.dtype == dtype)
     )
+
+
+def lies_in_place(x: Array, dtype: np.dtype[Any] | None = None) -> bool:
+    """Whether a kernel that follows strides can read this dtype, or the array's own, as it lies."""
+    return x.flags.aligned and (x.dtype.isnative if dtype is None else x.dtype == dtype)
 
 
 def place_for(operands: tuple[Any, ...], out: Any, dtype: np.dtype[Any]) -> Array | None:
@@ -216,6 +229,33 @@ def pieces_of(
         yield from np.nditer(
             [x], ["external_loop", "buffered"], [_READ], kinds, order, buffersize=elements
         )
+
+
+def blocks_of_rows(
+    x: Array, terms: int, rows: int, step: int
+) -> Iterator[tuple[slice, Iterator[Array]]]:
+    """Yield slices of rows of `terms` elements in C order, and for each its blocks along the row.
+
+    x: A matrix of such rows, or an array of any shape.
+    rows, step: The most rows, and elements of a row, that a block has; one of whole rows alone
+        has several.
+    """
+    is_matrix = x.ndim == 2 and x.shape[1] == terms
+    elements: Any = x if is_matrix else x.reshape(-1) if x.flags.c_contiguous else x.flat
+
+    def blocks(part: slice) -> Iterator[Array]:
+        for k in range(0, terms, step):
+            end = min(k + step, terms)
+            if is_matrix:
+                yield x[part, k:end]
+            else:
+                last = part.stop * terms if step >= terms else part.start * terms + end
+                yield elements[part.start * terms + k : last].reshape(part.stop - part.start, -1)
+
+    count = x.size // terms
+    for start in range(0, count, rows):
+        part = slice(start, min(start + rows, count))
+        yield part, blocks(part)
 
 
 def _is_readable(x: Array, dtype: np.dtype[Any], out: Array) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lowprec import formats
 from lowprec.arrays.dask_arrays import is_chunked
-from lowprec.arrays.direct import pieces_of
+from lowprec.arrays.direct import lies_in_place, pieces_of
 from lowprec.arrays.layouts import check_out, is_same_memory, refuse_foreign_memory
 from lowprec.arrays.sources import as_array, kernel_dtype
 from lowprec.blocks.chunks import Place, round_chunks
@@ -307,13 +307,9 @@ def _run_copied(work: _Work, x: Array, layout: Layout, out: Array, scales: Array
 
 def run_vectors(work: _Work, x: Array, layout: Layout, out: Array, scales: Array | None) -> bool:
     """Convert an array of float32 whose columns are neighbours in memory, if a rule serves it."""
-    if (
-        work.mode is not Rounding.TIES_TO_EVEN
-        or x.dtype != np.float32
-        or not (x.flags.aligned and x.dtype.isnative)
-    ):
+    if work.mode is not Rounding.TIES_TO_EVEN:
         return False
-    if not out.dtype.isnative or not out.flags.aligned:
+    if not lies_in_place(x, np.dtype(np.float32)) or not lies_in_place(out):
         return False
     plans, _ = _compiled()
     found = plans.vector_conversion(work.fmt, layout.tile, out.dtype, work.threads > 1)
@@ -361,7 +357,7 @@ def _run_piece(
 
     flat = layout.flattened(x.shape)
     source, tails = _readable(x, flat)
-    target = as_view(out, flat) if out.flags.aligned and out.dtype.isnative else None
+    target = as_view(out, flat) if lies_in_place(out) else None
     result = np.empty(flat, out.dtype.newbyteorder("=")) if target is None else target
     found = np.empty(_count_of_blocks(flat, layout.tile))
     tile = np.array(layout.tile, np.int64)
@@ -405,7 +401,7 @@ def _readable(x: Array, flat: tuple[int, int, int]) -> tuple[Array, Array]:
     source = kernel_dtype(x.dtype)
     if source.kind in "iu":
         return _split(x.reshape(flat))
-    if x.dtype == source and x.flags.aligned:
+    if lies_in_place(x, source):
         view = as_view(x, flat)
         if view is not None:
             return view, _NOTHING

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.arrays.dask_arrays import map_chunks, pieces_in_c_order
-from lowprec.arrays.direct import Work, keep, kept, lies_flat, parts_in_c_order, pieces_of
+from lowprec.arrays.direct import NoCode, Work, keep, kept, lies_flat, parts_in_c_order, pieces_of
 from lowprec.arrays.layouts import check_out
 from lowprec.arrays.sources import as_array, kernel_dtype, to_array
 from lowprec.common.processor_state import in_exact_state
@@ -85,8 +85,8 @@ def _conversion_work(
 
     kernel = conversion_kernel(fmt, source.name, result.name, rounding, overflow, random_bits)
     refuses = without_code(fmt)
-    is_refused = has_nan if refuses == "NaN" and source.kind == "f" else None
-    is_simple = source == dtype and (not refuses or is_refused is not None)
+    is_refused = has_nan if refuses is NoCode.NAN and source.kind == "f" else None
+    is_simple = source == dtype and (refuses is None or is_refused is not None)
     return Work(kernel, source, result, rounding.is_stochastic, refuses, is_simple, is_refused)
 
 
@@ -165,22 +165,22 @@ def _refuse_other_than_codes(codes: Any, fmt: Format) -> None:
         )
 
 
-def without_code(fmt: Format) -> str:
-    """Return in words what the format has no code for, "" where it has codes for everything."""
+def without_code(fmt: Format) -> NoCode | None:
+    """Return what the format has no code for, None where it has codes for everything."""
     if fmt.has_nan:
-        return ""
-    return "NaN" if fmt.signed else "NaN or negative"
+        return None
+    return NoCode.NAN if fmt.signed else NoCode.NAN_OR_NEGATIVE
 
 
-def refuse_specials(array: Array, what: str) -> None:
-    """Raise if elements are what the format has no code for, in the words of `without_code`."""
-    if what:
+def refuse_specials(array: Array, what: NoCode | None) -> None:
+    """Raise if elements are what the format has no code for, by `without_code`."""
+    if what is not None:
         _refuse_specials(array, what)
 
 
 @in_exact_state
-def _refuse_specials(array: Array, what: str) -> None:
-    if lies_flat(array) and array.dtype.name in ("float32", "float64") and what == "NaN":
+def _refuse_specials(array: Array, what: NoCode) -> None:
+    if lies_flat(array) and array.dtype.name in ("float32", "float64") and what is NoCode.NAN:
         from lowprec.kernels.specials import has_nan  # imports Numba
 
         if not has_nan(array):
@@ -188,12 +188,12 @@ def _refuse_specials(array: Array, what: str) -> None:
     elif array.size and array.dtype.kind in "biuf" and array.dtype.isnative:
         with np.errstate(invalid="ignore"):
             least = array.min()  # NaN if there is one
-        if least >= 0 or (least < 0 and "negative" not in what):
+        if least >= 0 or (least < 0 and what is NoCode.NAN):
             return
     count, first, position = 0, -1, 0
     for block in pieces_of(array, _BLOCK):
         with np.errstate(invalid="ignore"):  # ml_dtypes compares NaN with the hardware's flag
-            bad = (block != block) | ((block < 0) if "negative" in what else False)
+            bad = block != block if what is NoCode.NAN else ~(block >= 0)
         if first < 0 and bad.any():
             first = position + int(bad.argmax())
         count += int(bad.sum())
@@ -201,7 +201,7 @@ def _refuse_specials(array: Array, what: str) -> None:
     if count:
         index = tuple(map(int, np.unravel_index(first, array.shape)))
         raise ValueError(
-            f"{count} of {array.size} elements are {what}, first at index {index}, which the "
+            f"{count} of {array.size} elements are {what.value}, first at index {index}, which the "
             "format cannot hold; replace them before, for example with numpy.nan_to_num"
         )
 

@@ -75,8 +75,10 @@ def _refusal(tensor: Tensor, fmt: Format) -> ValueError:
         count, seen = count + int(bad.sum()), seen + block.size
     index = tuple(map(int, np.unravel_index(first, tensor.shape)))
     kind = without_code(fmt)
+    assert kind is not None
     return ValueError(
-        f"{count:,} of {seen:,} elements of {tensor.name!r} are {kind}, first at index {index}; "
+        f"{count:,} of {seen:,} elements of {tensor.name!r} are {kind.value}, first at index "
+        f"{index}; "
         f"{fmt} has no code for them: replace them, or leave the tensor out (exclude)"
     )
 

@@ -67,9 +67,9 @@ def _run(work: Work, source: Array, target: Array | None, key: int) -> Any:
         order = np.argsort([-abs(stride) for stride in source.strides], kind="stable")
         source = source.transpose(order)
         target = None if target is None else target.transpose(order)
-        result = run(work._replace(refuses=""), source, target, False, key)
+        result = run(work._replace(refuses=None), source, target, False, key)
         return result.transpose(np.argsort(order))
-    return run(work._replace(refuses=""), source, target, False, key)
+    return run(work._replace(refuses=None), source, target, False, key)
 
 
 def decode_tensor(codes: torch.Tensor, fmt: str, dtype: torch.dtype) -> torch.Tensor:

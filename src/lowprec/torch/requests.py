@@ -22,7 +22,7 @@ from lowprec.torch.dtypes import (
 )
 
 if TYPE_CHECKING:
-    from lowprec.arrays.direct import Work
+    from lowprec.arrays.direct import NoCode, Work
 
 NARROW = tuple(dtype for dtype in FORMAT_OF if dtype not in (torch.float32, torch.float64))
 """Floating-point dtypes that NumPy or the kernels do not read."""
@@ -55,7 +55,7 @@ class Steps(NamedTuple):
     encode: Work | None  # makes codes of what was rounded, or of the source
     result: torch.dtype
     seen_as: torch.dtype  # what the result's memory is written as
-    refuses: str = ""  # what has no code and may not pass
+    refuses: NoCode | None = None  # what may not pass
     is_simple: bool = False  # whether memory of one dtype goes to one kernel
 
 
@@ -114,7 +114,7 @@ def steps_for(how: str, source: torch.dtype, result: torch.dtype) -> Steps:
     steps = _steps(asked[:4], asked.fmt, source, result)
     if asked.strict or result in CODES.values():
         refuses = without_code(asked.fmt)
-        steps = steps._replace(refuses=refuses, is_simple=steps.is_simple and not refuses)
+        steps = steps._replace(refuses=refuses, is_simple=steps.is_simple and refuses is None)
     return _kept.setdefault((how, source, result), steps)
 
 

@@ -12,7 +12,7 @@ from lowprec.common.randomness import draw_key
 from lowprec.train.dataset import array_of
 from lowprec.train.layer_policies import layer_labels
 from lowprec.train.numerics import numerics_of
-from lowprec.train.policy import get_policy
+from lowprec.train.policy import get_policy, layer_of
 from lowprec.train.running import passes
 from lowprec.train.running.feeding import inputs_of
 
@@ -48,7 +48,7 @@ class LayerOutputs(dict[str, Array]):
 
     def __missing__(self, key: Any) -> Array:
         """Return the outputs of the layer that a number or a parameter's name means."""
-        layer = str(key).partition("/")[0]
+        layer = layer_of(str(key))
         if layer == key or layer not in self:
             raise KeyError(f"{key!r} is not a layer; there are {', '.join(self)}")
         return self[layer]

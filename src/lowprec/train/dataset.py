@@ -17,6 +17,7 @@ from lowprec.common.randomness import as_generator
 Array = np.ndarray[Any, Any]
 
 FIELDS = ("x_train", "y_train", "x_test", "y_test")
+_TARGETS = ("y", "y_train", "y_test")
 
 
 class TargetScale(NamedTuple):
@@ -110,7 +111,7 @@ class Dataset:
         for field in FIELDS:
             values = getattr(self, field)
             if values is None:
-                values = getattr(self, field.replace("test", "train"))[:0]
+                values = (self.y_train if field in _TARGETS else self.x_train)[:0]
             object.__setattr__(self, field, _checked(field, array_of(field, values)))
         self._check_shapes()
         if self.is_classification:
@@ -278,7 +279,7 @@ def array_of(field: str, values: Any) -> Array:
     """Return what a user gives as an array, pandas' tables with their dtypes' names too."""
     kinds = getattr(values, "dtypes", None)  # of a DataFrame or a Series of pandas
     if kinds is None or not hasattr(values, "to_numpy") or isinstance(values, np.ndarray):
-        if field.startswith("y") and isinstance(values, list | tuple | np.ndarray):
+        if field in _TARGETS and isinstance(values, list | tuple | np.ndarray):
             _refuse_digits_as_text(field, np.asarray(values))
         return as_array(values)
     array = np.asarray(values)
@@ -334,14 +335,14 @@ def checked_array(field: str, values: Any, name: str) -> Array:
 
 def _checked(field: str, values: Array) -> Array:
     """Return an array in the dtype that training takes, or say which row is wrong."""
-    if field.startswith("x_") and values.ndim < 2:
+    if field not in _TARGETS and values.ndim < 2:
         raise ValueError(
             f"{field} has shape {values.shape}; it takes a row for each sample: x.reshape(-1, 1) "
             "if each has a single feature"
         )
     if values.ndim < 1:
         raise ValueError(f"{field} is a single number; it takes one target for each sample")
-    if field.startswith("y_") and values.dtype.kind in "biu" and values.size == len(values):
+    if field in _TARGETS and values.dtype.kind in "biu" and values.size == len(values):
         return values.reshape(-1).astype(np.int64)
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(values, np.float32)

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from lowprec.arrays.direct import lies_flat
+
 Array = np.ndarray[Any, Any]
 
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
 _SHORT_ROW = 128  # elements, of which a kernel forms NumPy's sum
 
 
@@ -91,7 +94,7 @@ def crossentropy(logits: Array, labels: Array) -> tuple[float, Array] | None:
     labels : ndarray of intp, shape (n,)
         Columns.
     """
-    if not (_has_short_rows(logits) and labels.flags.c_contiguous and labels.dtype == np.int64):
+    if not (_has_short_rows(logits) and lies_flat(labels, _INT64)):
         return None
     found: tuple[float, Array] | None = _kernels().crossentropy(logits, labels)
     return found
@@ -99,5 +102,4 @@ def crossentropy(logits: Array, labels: Array) -> tuple[float, Array] | None:
 
 def _has_short_rows(x: Array) -> bool:
     """Whether a kernel computes the softmax: its sums of as many terms are NumPy's."""
-    is_plain = x.ndim == 2 and x.dtype == np.float32 and x.flags.c_contiguous
-    return is_plain and x.size > 0 and x.shape[1] <= _SHORT_ROW
+    return x.ndim == 2 and x.size > 0 and x.shape[1] <= _SHORT_ROW and lies_flat(x, _FLOAT32)

@@ -11,7 +11,7 @@ import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lowprec.common.names import one_of
-from lowprec.train.policy import INPUTS, Policy, get_policy
+from lowprec.train.policy import INPUTS, Policy, get_policy, layer_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ class LayerPolicies(NamedTuple):
     def of(self, name: str) -> Policy:
         """Return the policy of a parameter, such as ``"1/bias"``."""
         found = self.parameters.get(name)
-        return self.layers[int(name.partition("/")[0])] if found is None else found
+        return self.layers[int(layer_of(name))] if found is None else found
 
 
 def layer_labels(layers: Sequence[Layer]) -> list[str]:
@@ -115,7 +115,7 @@ def _merged(
         places[place] = _changed(places[place], dict(fields))
     found = {}
     for name, changes in of_parameters.items():
-        found[name] = _changed(places[name.partition("/")[0]], changes)
+        found[name] = _changed(places[layer_of(name)], changes)
     result = LayerPolicies(places[INPUTS], tuple(places[str(i)] for i in range(len(labels))), found)
     if any(one.is_float64 != base.is_float64 for one in (*result.layers, *found.values())):
         raise ValueError("float64 is for the whole network: use policy='float64', and no layer's")

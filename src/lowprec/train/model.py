@@ -13,7 +13,7 @@ from lowprec.common.processor_state import in_exact_state_but_users_code
 from lowprec.train import keras_words
 from lowprec.train.compiled_network import CompiledNetwork
 from lowprec.train.layers.input import Input
-from lowprec.train.policy import get_policy
+from lowprec.train.policy import get_policy, layer_of
 from lowprec.train.running import passes
 from lowprec.train.running.history import TrainedParams
 from lowprec.train.saving import Saved, read_model, read_params, write_model
@@ -167,8 +167,8 @@ class Sequential(CompiledNetwork):
             raise IndexError("the model has no layers to remove; add one")
         last = self._layers[-1]
         self._layers = self._layers[:-1]
-        removed = f"{len(self._layers)}/"
-        self._lent = {n: w for n, w in self._lent.items() if not n.startswith(removed)}
+        removed = str(len(self._layers))
+        self._lent = {n: w for n, w in self._lent.items() if layer_of(n) != removed}
         vars(last).pop("_home")
         self._layers_changed()
         return last

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from lowprec.accumulation import Accumulator, matmul
+from lowprec.arrays.direct import lies_flat
 from lowprec.formats import Format, float32, float64
 from lowprec.rounding import Overflow, Rounding
 from lowprec.train.block_operands import BlockOperands
@@ -193,7 +194,7 @@ class Numerics:
 
     def unscale(self, gradients: dict[str, Array], factor: np.float32) -> bool:
         """Multiply gradients in place; return whether all were finite, else some are as before."""
-        are_contiguous = all(gradient.flags.c_contiguous for gradient in gradients.values())
+        are_contiguous = all(map(lies_flat, gradients.values()))
         if self.dtype != np.float32 or not are_contiguous:  # a layer of the user's may give any
             finite = self.is_finite(gradients)
             with np.errstate(all="ignore"):

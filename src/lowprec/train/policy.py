@@ -239,7 +239,7 @@ def _checked_layers(layers: Any) -> Layers:
             key = str(key)
         fields = dict(changes)
         allowed: tuple[str, ...] = ("compute",) if key == INPUTS else LAYER_FIELDS
-        allowed = PARAMETER_FIELDS if "/" in key else allowed
+        allowed = PARAMETER_FIELDS if is_parameter(key) else allowed
         for name in fields:
             if name not in allowed:
                 raise ValueError(
@@ -311,6 +311,16 @@ def named_policies() -> dict[str, Policy]:
         "nvfp4": {"compute": "nvfp4", "gradient_rounding": "stochastic"},
     }
     return {name: Policy(**fields, name=name) for name, fields in table.items()}
+
+
+def layer_of(name: str) -> str:
+    """Return the layer of a parameter such as ``"1/bias"``: ``"1"``; of a layer itself."""
+    return name.partition("/")[0]
+
+
+def is_parameter(place: str) -> bool:
+    """Whether a place of a network is a parameter, such as ``"1/bias"``, and not a layer."""
+    return "/" in place
 
 
 def get_policy(policy: Policy | str) -> Policy:

@@ -37,7 +37,13 @@ from lowprec.train.dataset import TargetScale
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.optimizing.optimizer import Optimizer
 from lowprec.train.policy import Policy
-from lowprec.train.running.archive import archive_kind, read_archive, write_archive
+from lowprec.train.running.archive import (
+    archive_kind,
+    arrays_in,
+    in_folder,
+    read_archive,
+    write_archive,
+)
 from lowprec.train.running.history import History, TrainedParams, target_scale_of
 
 if TYPE_CHECKING:
@@ -107,13 +113,12 @@ def write_model(path: str | os.PathLike[str], model: Saved, *, overwrite: bool =
     Raises TypeError if a value has no name by which it could be found again, such as a lambda.
     """
     check_outputs([Output(path, MODEL)], overwrite=overwrite)
+    params = model.params or {}
     arrays: dict[str, Array] = {}
     history = None
     if model.history is not None:
-        found, history = model.history.packed()
-        arrays |= {n: array for n, array in found.items() if not n.startswith("params/")}
-    params = model.params or {}
-    arrays |= {f"params/{name}": array for name, array in params.items()}
+        arrays, history = model.history.packed()
+    arrays |= in_folder("params", params)
     scale = target_scale_of(params)
     header = {
         "content": "model",
@@ -190,7 +195,7 @@ def _params_of(arrays: dict[str, Array], header: dict[str, Any]) -> TrainedParam
         return None
     scale = header["target_scale"]
     return TrainedParams(
-        {n.removeprefix("params/"): w for n, w in arrays.items() if n.startswith("params/")},
+        arrays_in("params", arrays),
         None if scale is None else TargetScale(*map(tuple, scale)),
     )
 

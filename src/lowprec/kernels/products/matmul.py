@@ -17,7 +17,13 @@ import numpy as np
 
 from lowprec.formats import Format, float16
 from lowprec.kernels.compiler import types
-from lowprec.kernels.loops import EXACT_FLOATS, compile_as, load_constants, swap_float_state
+from lowprec.kernels.loops import (
+    EXACT_FLOATS,
+    compile_as,
+    load_constants,
+    spell,
+    swap_float_state,
+)
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import processor_has
 from lowprec.kernels.products.double_rounding import (
@@ -51,7 +57,7 @@ FLOAT32 = ProductPlan(SINGLE)  #: where the processor makes every step itself
 DEPTH = 128  #: terms of a panel
 _HEIGHT = 1024  # rows of the left operand that one panel after the other uses
 _FEW_ROWS = 32  # for which the right operand is read where it lies
-_HEIGHTS = "8 4 1" if processor_has("avx512f") else "4 1"  # of tiles
+_HEIGHTS = spell((8, 4, 1) if processor_has("avx512f") else (4, 1))  # of tiles
 NO_CONSTANTS = np.zeros((2, len(Constants._fields)), np.uint64)
 
 

@@ -62,7 +62,7 @@ def tile(
     `ProductPlan`, spelled; `limit` belongs to steps that are watched.
     """
     plan = kept(plans.literal_value)
-    tall = [int(height) for height in heights.literal_value.split()]
+    tall: tuple[int, ...] = kept(heights.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         work = _Tile(builder, args, plan)

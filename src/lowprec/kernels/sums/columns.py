@@ -17,6 +17,8 @@ from lowprec.kernels.loops import (
     EXACT_FLOATS,
     Elements,
     compile_as,
+    keep,
+    kept,
     load_constants,
     swap_float_state,
 )
@@ -46,7 +48,7 @@ def add_rows(
     `size` is how many rows, and how far they are apart. Two ``vectors`` take the steps of
     `term_plan`; one alone, whose steps wait for each other, those of `soon_rounded`.
     """
-    count, (usual, soon) = vectors.literal_value, plans.literal_value.split("&")
+    count, (usual, soon) = vectors.literal_value, kept(plans.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source = Elements(context, builder, signature.args[0], args[0])
@@ -94,26 +96,26 @@ def make_column_sums(usual: str, soon: str) -> Callable[..., None]:
     whole vectors of them. `usual` is the plan of `term_plan`, `soon` that of `quick_plan` or the
     same; `constants` has those of each.
     """
-    plans = f"{usual}&{soon}"
+    plans = keep(f"{usual}&{soon}", (usual, soon))
 
     def sum_columns(x, columns, sums, constants):  # type: ignore[no-untyped-def]
         floats = swap_float_state(EXACT_FLOATS)
         c, rows = (load_constants(constants[0]), load_constants(constants[1])), x.size // columns
         room = np.empty(_WIDEST + _LANES, np.float32)
         shift = -room.ctypes.data % _CACHE_LINE // room.itemsize  # no vector is on two lines
-        kept = room[shift : shift + _WIDEST]
+        totals = room[shift : shift + _WIDEST]
         for left in range(0, sums.size, _WIDEST):
             width = min(_WIDEST, sums.size - left)
             pairs = width // (2 * _LANES) * (2 * _LANES)
-            kept[:] = -0.0  # which adds nothing
+            totals[:] = -0.0  # which adds nothing
             for first in range(0, rows, _ROWS):
                 size, start = (min(rows - first, _ROWS), columns), first * columns + left
                 for j in range(0, pairs, 2 * _LANES):
-                    add_rows(x, start + j, size, kept, j, c, plans, 2)
+                    add_rows(x, start + j, size, totals, j, c, plans, 2)
                 for j in range(pairs, width, _LANES):
-                    add_rows(x, start + j, size, kept, j, c, plans, 1)
+                    add_rows(x, start + j, size, totals, j, c, plans, 1)
             for j in range(width):
-                total = kept[j]
+                total = totals[j]
                 sums[left + j] = total if total == total else np.nan
         swap_float_state(floats)
 

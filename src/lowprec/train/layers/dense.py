@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
+from lowprec.arrays.direct import lies_flat
 from lowprec.train import activations
 from lowprec.train.layers.activation import Activated, activate, activation_gradient
-from lowprec.train.layers.layer import Array, Run, Shape, column_sums, positive
+from lowprec.train.layers.layer import FLOAT32, Array, Run, Shape, column_sums, positive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,9 +133,7 @@ class Dense(Activated):
 
 def _are_plain(*arrays: Array) -> bool:
     """Whether arrays are contiguous matrices of float32, and not empty."""
-    return all(
-        a.ndim == 2 and a.flags.c_contiguous and a.size and a.dtype == np.float32 for a in arrays
-    )
+    return all(a.ndim == 2 and a.size and lies_flat(a, FLOAT32) for a in arrays)
 
 
 def _rows(x: Array) -> Array:

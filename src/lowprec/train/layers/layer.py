@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from lowprec.arrays.direct import lies_flat
 from lowprec.train import initializers, keras_words, regularizers
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lowprec.train.regularizers import Constraint, Regularizer
 
 Array = np.ndarray[Any, Any]
+FLOAT32 = np.dtype(np.float32)
 Shape = tuple[int, ...]
 
 
@@ -385,7 +387,7 @@ def column_sums(x: Array) -> Array:
     if x.ndim > 2:
         x = x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1]).sum(axis=1)
     sums: Array
-    if x.dtype == np.float32 and x.shape[1] > 1 and x.flags.c_contiguous:
+    if x.shape[1] > 1 and lies_flat(x, FLOAT32):
         sums = _product()(_ones(len(x)), x)[0]  # NumPy's own bits, in a third of the time:
         sums += np.float32(0)  # its sums begin with this
         return sums

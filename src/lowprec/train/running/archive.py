@@ -90,6 +90,17 @@ def read_archive(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
     return arrays, envelope["header"]
 
 
+def in_folder(folder: str, arrays: Mapping[Any, Array]) -> dict[str, Array]:
+    """Return arrays under the names that a folder of an archive gives them."""
+    return {f"{folder}/{name}": array for name, array in arrays.items()}
+
+
+def arrays_in(folder: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays of a folder of an archive, under their names in it."""
+    start = f"{folder}/"
+    return {n.removeprefix(start): array for n, array in arrays.items() if n.startswith(start)}
+
+
 def archive_kind(content: str) -> Kind:
     """Return the kind of the archives whose header calls its content so: "history", "recorder".
 

@@ -12,7 +12,13 @@ import numpy as np
 from lowprec.common.outputs import Output, check_outputs
 from lowprec.train.dataset import TargetScale
 from lowprec.train.optimizing.state import Slot, State
-from lowprec.train.running.archive import archive_kind, read_archive, write_archive
+from lowprec.train.running.archive import (
+    archive_kind,
+    arrays_in,
+    in_folder,
+    read_archive,
+    write_archive,
+)
 
 if TYPE_CHECKING:
     import os
@@ -148,18 +154,18 @@ class History:
         """
         check_outputs([Output(path, SAVED)], overwrite=overwrite)
         arrays, header = self.packed()
+        arrays |= in_folder("params", self.params)
         write_archive(path, arrays, {"content": "history"} | header)
 
     def packed(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """Return the arrays and the header that a file of it holds."""
-        numbers = {f"history/{name}": np.array(v, np.float64) for name, v in self.history.items()}
+        """Return the arrays, without the parameters, and the header that a file of it holds."""
+        curves = {name: np.array(values, np.float64) for name, values in self.history.items()}
+        numbers = in_folder("history", curves) | in_folder("state", self.state)
         numbers["loss_scales"] = np.array(self.loss_scales, np.float64)
         numbers["step_losses"] = np.array(self.step_losses, np.float64)
         numbers["skipped_steps"] = np.array(self.skipped_steps, np.int64)
-        params = {f"params/{name}": array for name, array in self.params.items()}
-        state = {f"state/{name}": array for name, array in self.state.items()}
         header = {"epoch": self.epoch, "skip_reasons": self.skip_reasons, "facts": self.facts}
-        return numbers | params | state, header
+        return numbers, header
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -188,9 +194,9 @@ class History:
         scale = header.get("facts", {}).get("target_scale")
         units = None if scale is None else TargetScale(*map(tuple, scale))
         return cls(
-            history={name: array.tolist() for name, array in _below("history/", arrays)},
-            params=TrainedParams(dict(_below("params/", arrays)), units),
-            state={Slot.of(name): array for name, array in _below("state/", arrays)},
+            history={name: array.tolist() for name, array in arrays_in("history", arrays).items()},
+            params=TrainedParams(arrays_in("params", arrays), units),
+            state={Slot.of(name): array for name, array in arrays_in("state", arrays).items()},
             loss_scales=arrays["loss_scales"].tolist(),
             step_losses=arrays.get("step_losses", np.zeros(0)).tolist(),  # older files have none
             skipped_steps=arrays["skipped_steps"].tolist(),
@@ -239,8 +245,3 @@ class History:
             for name, text in self._last.items()
         )
         return f"<div><b>History</b>&nbsp; {html.escape(self._headline)}<br>{cells}</div>"
-
-
-def _below(prefix: str, arrays: Mapping[str, Array]) -> list[tuple[str, Array]]:
-    """Return the arrays whose names begin with a prefix, without it."""
-    return [(n.removeprefix(prefix), array) for n, array in arrays.items() if n.startswith(prefix)]

@@ -14,7 +14,7 @@ from lowprec.train.layer_policies import policies_of
 from lowprec.train.layers.dropout import AlphaDropout, Dropout
 from lowprec.train.layers.layer import Run
 from lowprec.train.numerics import Numerics, numerics_of
-from lowprec.train.policy import Policy, get_policy
+from lowprec.train.policy import Policy, get_policy, layer_of
 from lowprec.train.running.logits import trained_network
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def run_backward(
                 found[f"{i}/{name}"] = gradient
             if dx is not None:
                 dy = dx
-    return {name: found[name] for name in sorted(found, key=_place)}
+    return {name: found[name] for name in sorted(found, key=lambda name: int(layer_of(name)))}
 
 
 def _fitting(gradient: ArrayLike, own: Params, name: str, layer: Layer) -> Array:
@@ -247,10 +247,6 @@ def _fitting(gradient: ArrayLike, own: Params, name: str, layer: Layer) -> Array
             f"parameters are {shapes}: return a gradient of the same name and shape for each"
         )
     return np.array(gradient, w.dtype, order="C")  # a copy: updates take its place
-
-
-def _place(name: str) -> int:
-    return int(name.partition("/")[0])
 
 
 def run_pass(

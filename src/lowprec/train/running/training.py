@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from lowprec.arrays.direct import lies_flat
 from lowprec.common.processor_state import InUsersState, in_its_state, is_lowprecs
 from lowprec.common.randomness import draw_key
 from lowprec.train import losses, optimizers
@@ -483,7 +484,7 @@ class Training:
         self.step += 1
         if fused is not None and watch is None and self._stores_float32:
             for name, g in gradients.items():
-                w, own = self.params[name], g if g.flags.c_contiguous else g.copy()
+                w, own = self.params[name], g if lies_flat(g) else g.copy()
                 self.params[name] = fused(self.state, name, w, own, self.step, rate)
             updates = gradients
         else:
