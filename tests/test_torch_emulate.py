@@ -620,6 +620,102 @@ def test_compiling_an_emulated_module_gives_its_own_result():
     torch.compiler.reset()
 
 
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model, x: torch.jit.trace(model, x),
+        lambda model, x: torch.jit.script(model),
+        lambda model, x: torch.fx.symbolic_trace(nn.Sequential(model)),
+    ],
+    ids=["trace", "script", "fx"],
+)
+def test_what_would_keep_an_emulated_module_without_its_emulation_is_refused(make):
+    model = nn.Sequential(network())
+    with (
+        lt.emulate(model, "mixed_bfloat16"),
+        pytest.raises((NotImplementedError, AttributeError), match=r"handle\.remove\(\)"),
+    ):
+        make(model, torch.randn(4, 8))
+
+
+class Product(torch.autograd.Function):
+    """A product with a backward of its own."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return torch.mm(a, b)
+
+    @staticmethod
+    def backward(ctx, g):
+        a, b = ctx.saved_tensors
+        return torch.mm(g, b.t()), torch.mm(a.t(), g)
+
+
+class Checkpointed(nn.Module):
+    """Products in modules, outside of them and in a function of the caller's, computed again."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.inner = how, nn.Linear(8, 8)
+        self.u, self.v, self.w = (nn.Parameter(torch.randn(8, 8) / 4) for _ in range(3))
+
+    def products(self, x):
+        return Product.apply(torch.tanh(self.inner(x @ self.u)), self.v) @ self.w
+
+    def forward(self, x):
+        if self.how is None:
+            return self.products(x)
+        return torch.utils.checkpoint.checkpoint(self.products, x, use_reentrant=self.how)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_what_a_checkpoint_computes_again_is_emulated_again(reentrant):
+    results = []
+    for how in (None, reentrant):
+        torch.manual_seed(0)
+        model, x = nn.Sequential(Checkpointed(how)), torch.randn(4, 8, requires_grad=True)
+        policy = "compute=float8_e4m3fn, gradients=float8_e5m2"
+        with lt.emulate(model, policy, rules={"0.inner": "mixed_float16"}):
+            y = model(Product.apply(x, torch.eye(8)))  # a node that is not the module's
+            y.sum().backward()
+        results.append([y, x.grad, *(p.grad for p in model.parameters())])
+    for plain, again in zip(*results, strict=True):
+        assert torch.equal(plain, again)
+
+
+def test_the_backward_of_the_callers_function_is_emulated():
+    class Multiplies(nn.Module):
+        def forward(self, x, w):
+            return Product.apply(x, w)
+
+    a, b, g = (torch.randn(4, 4, requires_grad=True) for _ in range(3))
+    model = Multiplies()
+    with lt.emulate(model, "mixed_bfloat16"):
+        inside = torch.autograd.grad(model(a, b), (a, b), g)
+        outside = torch.autograd.grad(Product.apply(a, b), (a, b), g)
+        with pytest.raises(RuntimeError):  # leaves no mode behind
+            model(a, b).backward(torch.ones(3, 3))
+    assert all(torch.equal(x, x.bfloat16().float()) for x in inside)
+    assert not any(torch.equal(x, x.bfloat16().float()) for x in outside)
+
+
+def test_operators_of_torchs_own_library_are_emulated_too():
+    class Calls(nn.Module):
+        def forward(self, x):
+            aten = torch.ops.aten
+            aten.mv(x, x[0])
+            aten.linalg_inv(x)
+            return aten.mm(x, x), aten.mm.default(x, x), aten.linear(x, x), aten.addmm(x, x, x)
+
+    model, x = Calls(), torch.randn(4, 4)
+    with lt.emulate(model, "mixed_bfloat16") as handle:
+        for y in model(x):
+            assert torch.equal(y, y.bfloat16().float())
+    assert "left in float32: linalg.inv 1 times, mv 1 times" in repr(handle)
+
+
 # Training ------------------------------------------------------------------------------------
 
 

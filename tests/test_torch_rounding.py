@@ -457,6 +457,26 @@ def test_compiled_code_gets_eagers_bits(backend, mode):
     torch.testing.assert_close(results[0][1], results[1][1])
 
 
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda x: lt.round_to(x, "float8_e4m3fn", rounding="SR"),
+        lambda x: lt.round_to(x, "mxfp4"),
+        lambda x: lt.matmul(x, x.mT, accumulator="float16"),
+    ],
+)
+def test_traced_code_rounds_what_it_is_given(run):
+    traced = torch.jit.trace(run, torch.zeros(4, 32), check_trace=False)
+    x = torch.randn(4, 32, requires_grad=True)
+    results = []
+    for f in (traced, run):
+        torch.manual_seed(3)
+        results += [f(x), torch.autograd.grad(f(x).sum(), x)[0]]
+    for traced_result, result in zip(results[:2], results[2:], strict=True):
+        assert torch.equal(traced_result, result)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_calls_draw_keys_of_their_own_each_time():
     @torch.compile(fullgraph=True)

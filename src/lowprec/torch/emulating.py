@@ -7,90 +7,17 @@ import fnmatch
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from lowprec.formats import float32
-from lowprec.torch import functions
+from lowprec.torch import replaying
 from lowprec.torch.products import how_of
+from lowprec.torch.replacing import replacement
+from lowprec.torch.walking import tensors_in
 from lowprec.train.policy import Policy, get_policy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-functional = torch.nn.functional
-
-_PRODUCTS: dict[Any, Callable[..., Any]] = {
-    functional.linear: functions.linear,
-    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), functions.convolution),
-    **dict.fromkeys(
-        (torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
-        functions.transposed_convolution,
-    ),
-    **dict.fromkeys(
-        (
-            torch.matmul,
-            torch.Tensor.matmul,
-            torch.Tensor.__matmul__,
-            torch.mm,
-            torch.Tensor.mm,
-            torch.bmm,
-            torch.Tensor.bmm,
-        ),
-        functions.matmul,
-    ),
-    torch.Tensor.__rmatmul__: lambda how, a, b: functions.matmul(how, b, a),
-    **dict.fromkeys(
-        (torch.addmm, torch.Tensor.addmm, torch.baddbmm, torch.Tensor.baddbmm), functions.addmm
-    ),
-    **dict.fromkeys((torch.Tensor.addmm_, torch.Tensor.baddbmm_), functions.addmm_),
-    torch.einsum: functions.einsum,
-    functional.scaled_dot_product_attention: functions.attention,
-    functional.multi_head_attention_forward: functions.multi_head_attention,
-    torch.lstm: functions.recurrent(functions.lstm_cell, True),
-    torch.gru: functions.recurrent(functions.gru_cell, False),
-    torch.rnn_tanh: functions.recurrent(functions.rnn_cell(torch.tanh), False),
-    torch.rnn_relu: functions.recurrent(functions.rnn_cell(torch.relu), False),
-    torch.lstm_cell: functions.lstm_cell,
-    torch.gru_cell: functions.gru_cell,
-    torch.rnn_tanh_cell: functions.rnn_cell(torch.tanh),
-    torch.rnn_relu_cell: functions.rnn_cell(torch.relu),
-}
-_ROUNDED = {
-    function: functions.rounding_after(function)
-    for name in ("embedding", "layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm")
-    for home in (functional, torch)
-    if (function := getattr(home, name, None)) is not None
-}
-_HANDLERS: dict[Any, Callable[..., Any]] = {**_PRODUCTS, **_ROUNDED}
-_BOTH = (
-    "dot vdot inner outer ger mv addmv addr addbmm det logdet slogdet inverse pinverse qr svd cov "
-    "cholesky cholesky_solve cholesky_inverse triangular_solve lu_solve matrix_exp matrix_power "
-    "corrcoef smm sspaddmm hspmm istft stft "
-)
-_LEFT = (  # products that stay in float32 and are counted: where torch keeps them, and their names
-    (torch, "", f"{_BOTH} bilinear tensordot chain_matmul kron cdist conv_tbc convolution "),
-    (torch, "", "pca_lowrank svd_lowrank"),
-    (torch.Tensor, "", f"{_BOTH} addbmm_ addmv_ addr_"),
-    (functional, "", "bilinear embedding_bag pairwise_distance cosine_similarity"),
-    (torch.sparse, "sparse.", "mm addmm sampled_addmm"),
-    (torch.fft, "fft.", " ".join(n for n in dir(torch.fft) if n.endswith(("fft", "fft2", "fftn")))),
-    (torch.linalg, "linalg.", " ".join(n for n in dir(torch.linalg) if "norm" not in n)),
-)
-
-
-def _left_alone() -> dict[Any, str]:
-    return {
-        function: prefix + name
-        for home, prefix, names in _LEFT
-        for name in names.split()
-        if name[0].islower() and callable(function := getattr(home, name, None))
-    }
-
-
-_COUNTED = _left_alone()
 
 
 class _Part:
@@ -128,15 +55,43 @@ def _is_torchs_own(policy: Policy) -> bool:
 # The mode ------------------------------------------------------------------------------------
 
 
+class _Frame:
+    """A module that runs; entered again, what torch runs outside of it counts as inside."""
+
+    def __init__(self, module: torch.nn.Module, part: _Part, left: Counter[str]) -> None:
+        self.module, self.part, self.left = id(module), part, left
+        self.first_node, self.hook = replaying.next_node(), replaying.top_hook()
+
+    def __enter__(self) -> None:
+        _state.frames.append(self)
+        _switch()
+
+    def __exit__(self, *error: object) -> None:
+        while _state.frames.pop() is not self:
+            continue
+        _switch()
+
+
 class _State(threading.local):
-    """The modules that are running, the innermost last, and the mode they entered."""
+    """The modules that are running, the innermost last."""
 
     def __init__(self) -> None:
-        self.frames: list[tuple[int, _Part, Counter[str]]] = []
-        self.mode: _Mode | None = None
+        self.frames: list[_Frame] = []
 
 
 _state = _State()
+
+
+def _frame_of(node: int) -> _Frame | None:
+    """Return the module in which a node of the graph was made."""
+    return next((f for f in reversed(_state.frames) if f.first_node <= node), None)
+
+
+def _follow_checkpoint() -> None:
+    """Have what a checkpoint that the innermost module began computes again count as inside."""
+    hook = replaying.top_hook()
+    if _state.frames and hook is not _state.frames[-1].hook:
+        replaying.surround_recomputation(hook, _state.frames[-1])
 
 
 class _Mode(TorchFunctionMode):
@@ -146,17 +101,18 @@ class _Mode(TorchFunctionMode):
         kwargs = kwargs or {}
         if not _state.frames:
             return func(*args, **kwargs)
-        _, part, left = _state.frames[-1]
-        handler = _HANDLERS.get(func)
-        if part.how is None or _has_integers(args):
+        frame = _state.frames[-1]
+        for x in args:
+            replaying.surround(x, _frame_of)
+        handler, name = replacement(func)
+        if not name or frame.part.how is None or _has_integers(args):
             return func(*args, **kwargs)
+        _follow_checkpoint()
         if handler is not None and _is_real(args):
-            result = _handled(handler, part.how, args, kwargs)
+            result = _handled(handler, frame.part.how, args, kwargs)
             if result is not None:
                 return result
-        name = _COUNTED.get(func) or (getattr(func, "__name__", "") if handler else "")
-        if name:
-            left[name] += 1
+        frame.left[name] += 1
         return func(*args, **kwargs)
 
 
@@ -173,7 +129,7 @@ def _has_integers(args: Any) -> bool:
 
 def _handled(handler: Any, how: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Call what replaces a function; None for arguments that are torch's alone."""
-    if kwargs.get("out_dtype") is not None:
+    if any(isinstance(x, torch.dtype) for x in (*args, *kwargs.values())):
         return None
     out = kwargs.get("out")
     if out is None:
@@ -189,14 +145,22 @@ def _handled(handler: Any, how: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _switch() -> None:
-    """Enter the mode where the innermost module wants it, and leave it where that does not."""
-    wanted = bool(_state.frames) and _state.frames[-1][1].how is not None
-    if wanted and _state.mode is None:
-        _state.mode = _Mode()
-        _state.mode.__enter__()
-    elif not wanted and _state.mode is not None:
-        mode, _state.mode = _state.mode, None
-        mode.__exit__(None, None, None)
+    """Enter the mode where the innermost module wants it, and leave it where that does not.
+
+    torch keeps the modes: a backward pass, and what a mode of torch's calls, runs without some. One
+    that the caller entered meanwhile stays on top of it, and then it hands everything on.
+    """
+    wanted = bool(_state.frames) and _state.frames[-1].part.how is not None
+    entered = _get_current_function_mode_stack()
+    if wanted and not any(isinstance(mode, _Mode) for mode in entered):
+        _Mode().__enter__()
+    elif not wanted and entered and isinstance(entered[-1], _Mode):
+        entered[-1].__exit__(None, None, None)
+
+
+_EAGER = (
+    "runs in eager mode; call handle.remove() before torch.compile, torch.export, torch.jit or fx"
+)
 
 
 class _Hook:
@@ -204,6 +168,9 @@ class _Hook:
 
     def __init__(self, part: _Part, left: Counter[str]) -> None:
         self.part, self.left = part, left
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{name}: an emulated module {_EAGER}")  # torch.jit.script asks
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
         return type(self)(self.part, copy.deepcopy(self.left, memo))
@@ -217,17 +184,18 @@ class _Hook:
 
 class _Enter(_Hook):
     def __call__(self, module: torch.nn.Module, inputs: Any) -> None:
-        if torch.compiler.is_compiling():
-            raise NotImplementedError(
-                "an emulated module runs in eager mode; call handle.remove() before torch.compile"
-            )
-        _state.frames.append((id(module), self.part, self.left))
-        _switch()
+        is_traced = torch.jit.is_tracing() or any(isinstance(x, torch.fx.Proxy) for x in inputs)
+        if is_traced or torch.compiler.is_compiling():
+            raise NotImplementedError(f"an emulated module {_EAGER}")
+        _follow_checkpoint()
+        _Frame(module, self.part, self.left).__enter__()
 
 
 class _Leave(_Hook):
     def __call__(self, module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        if _state.frames and _state.frames[-1][0] == id(module):
+        if _state.frames and _state.frames[-1].module == id(module):
+            for _, x in tensors_in(output, ""):
+                replaying.surround(x, _frame_of)
             _state.frames.pop()
             _switch()
 
@@ -257,9 +225,9 @@ def emulate(
     dW = ○gradients(Σ gᵀ·x), db = ○gradients(Σ g). So do convolutions, `matmul`, `einsum`,
     attention and recurrent layers. Rows of embeddings are rounded; norms and softmax compute in
     float32, and norms' results are rounded. Results are float32 tensors that hold those values;
-    parameters stay the caller's. In eager mode, on the CPU. Modules that are checkpointed are
-    emulated again in the backward pass; what a checkpointed function multiplies itself, outside of
-    a module, torch then multiplies in float32: make it a module.
+    parameters stay the caller's. In eager mode, on the CPU. What torch computes again for a
+    checkpoint is emulated again, and so are the products in the backward of an `autograd.Function`
+    of the caller's.
 
     Parameters
     ----------
