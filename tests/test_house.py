@@ -99,6 +99,16 @@ def test_no_arrow_goes_up():
     assert not wrong
 
 
+def test_the_longest_way_from_room_to_room_is_short():
+    below = {room: {other for _, own, other in arrows() if own == room} - {room} for room in ORDER}
+
+    @functools.cache
+    def floor(room):
+        return 1 + max(map(floor, below[room]), default=0)
+
+    assert max(map(floor, ORDER)) <= 11
+
+
 def module_of(name):
     """Return the module of lowprec that a dotted name is, or lies in; None for other packages."""
     parts = name.split(".")

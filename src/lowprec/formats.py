@@ -26,18 +26,14 @@ import ml_dtypes
 import numpy as np
 
 from lowprec.common.names import did_you_mean
-from lowprec.rounding import Overflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from lowprec.rounding import OverflowLike
 
 __all__ = [
     "Format",
     "FormatLike",
     "Specials",
-    "checked_overflow",
     "get_format",
     "named_formats",
 ]
@@ -433,21 +429,6 @@ class Format:
 
 
 FormatLike = Format | str | np.dtype[Any] | type
-
-
-def checked_overflow(overflow: OverflowLike, fmt: Format) -> Overflow:
-    """Return the overflow policy that is meant, if the format can follow it.
-
-    Raises ValueError if there is no such policy, or it is ``infinite`` and the format has neither
-        infinities nor NaN.
-    """
-    policy = Overflow(overflow)
-    if policy is Overflow.INFINITE and not (fmt.has_infinity or fmt.has_nan):
-        raise ValueError(
-            f"overflow='infinite' makes an infinity, or NaN, of every overflow, and {str(fmt)!r} "
-            f"has neither; use 'ieee' or 'saturate', which give ±{fmt.max:g}"
-        )
-    return policy
 
 
 def get_format(fmt: FormatLike) -> Format:

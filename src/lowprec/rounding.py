@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import enum
 import functools
-from typing import Literal, NamedTuple, TypeVar, assert_never
+from typing import Literal, NamedTuple, Protocol, TypeVar, assert_never
 
 from lowprec.common.names import did_you_mean, with_article
 
@@ -20,6 +20,7 @@ __all__ = [
     "Reach",
     "Rounding",
     "RoundingLike",
+    "checked_overflow",
     "is_usual",
     "overflow_rule",
 ]
@@ -308,3 +309,31 @@ RoundingName = Literal[
 OverflowName = Literal["ieee", "saturate", "saturate_finite", "infinite"]
 RoundingLike = Rounding | RoundingName
 OverflowLike = Overflow | OverflowName
+
+
+class HasSpecials(Protocol):
+    """What an overflow asks of a format."""
+
+    @property
+    def has_infinity(self) -> bool: ...
+
+    @property
+    def has_nan(self) -> bool: ...
+
+    @property
+    def max(self) -> float: ...
+
+
+def checked_overflow(overflow: OverflowLike, fmt: HasSpecials) -> Overflow:
+    """Return the overflow policy that is meant, if the format can follow it.
+
+    Raises ValueError if there is no such policy, or it is ``infinite`` and the format has neither
+        infinities nor NaN.
+    """
+    policy = Overflow(overflow)
+    if policy is Overflow.INFINITE and not (fmt.has_infinity or fmt.has_nan):
+        raise ValueError(
+            f"overflow='infinite' makes an infinity, or NaN, of every overflow, and {str(fmt)!r} "
+            f"has neither; use 'ieee' or 'saturate', which give ±{fmt.max:g}"
+        )
+    return policy

@@ -11,8 +11,15 @@ import numpy as np
 
 from lowprec.common.names import one_of
 from lowprec.conversion.requests import checked_random_bits
-from lowprec.formats import Format, FormatLike, checked_overflow, float32, float64, get_format
-from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike, is_usual
+from lowprec.formats import Format, FormatLike, float32, float64, get_format
+from lowprec.rounding import (
+    Overflow,
+    OverflowLike,
+    Rounding,
+    RoundingLike,
+    checked_overflow,
+    is_usual,
+)
 
 if TYPE_CHECKING:
     from lowprec.common.randomness import RNGLike

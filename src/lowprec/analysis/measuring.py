@@ -19,8 +19,7 @@ from lowprec.arrays.dask_arrays import is_chunked, reduce_chunks, reduce_whole_c
 from lowprec.arrays.sources import InBlocks, as_array
 from lowprec.blocks.formats import AnyFormat, AnyFormatLike, BlockFormat, get_format
 from lowprec.common.processor_state import in_exact_state
-from lowprec.formats import checked_overflow
-from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike, checked_overflow
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -17,8 +17,8 @@ from lowprec.common.names import one_of
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.randomness import as_generator, draw_key
 from lowprec.conversion.door import round_to
-from lowprec.formats import Format, FormatLike, checked_overflow, float32, get_format
-from lowprec.rounding import Rounding
+from lowprec.formats import Format, FormatLike, float32, get_format
+from lowprec.rounding import Rounding, checked_overflow
 
 if TYPE_CHECKING:
     from lowprec.arithmetic.elementwise import ElementKernel

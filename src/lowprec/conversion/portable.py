@@ -17,8 +17,8 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
-from lowprec.formats import FormatLike, checked_overflow, float32, get_format
-from lowprec.rounding import Overflow, Rounding
+from lowprec.formats import FormatLike, float32, get_format
+from lowprec.rounding import Overflow, Rounding, checked_overflow
 
 if TYPE_CHECKING:
     from types import ModuleType

@@ -21,12 +21,11 @@ from lowprec.formats import (
     NAMED,
     Format,
     FormatLike,
-    checked_overflow,
     float32,
     float64,
     get_format,
 )
-from lowprec.rounding import Overflow, Rounding
+from lowprec.rounding import Overflow, Rounding, checked_overflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

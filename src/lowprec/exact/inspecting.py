@@ -9,8 +9,8 @@ from lowprec.common.processor_state import in_exact_state
 from lowprec.exact.inspection import Inspection
 from lowprec.exact.number import read_number
 from lowprec.exact.reference import round_exact
-from lowprec.formats import FormatLike, checked_overflow, get_format
-from lowprec.rounding import OverflowLike, Rounding, RoundingLike
+from lowprec.formats import FormatLike, get_format
+from lowprec.rounding import OverflowLike, Rounding, RoundingLike, checked_overflow
 
 
 @in_exact_state

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 
-from lowprec.formats import Format, Specials, checked_overflow, float16, float32
+from lowprec.formats import Format, Specials, float16, float32
 from lowprec.kernels.compiler import processor_has as processor_has
 from lowprec.kernels.loops import Kernel
 from lowprec.kernels.magnitudes import ANY, Constants, Plan, Variant, mode_bits
-from lowprec.rounding import Overflow, Rounding, overflow_rule
+from lowprec.rounding import Overflow, Rounding, checked_overflow, overflow_rule
 
 _TRAILING = {32: 23, 64: 52}
 _BIAS = {32: 127, 64: 1023, 128: 1023}

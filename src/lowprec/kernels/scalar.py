@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from lowprec.formats import FormatLike, checked_overflow, float64, get_format
+from lowprec.formats import FormatLike, float64, get_format
 from lowprec.kernels.compiler import intrinsic, types
 from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import compile_as, keep, kept, spell
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import conversion_plan
 from lowprec.kernels.rules import convert
-from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike, checked_overflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

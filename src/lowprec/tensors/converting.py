@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lowprec.blocks.formats import BlockFormat, get_format
 from lowprec.common.outputs import NEVER_REPLACED, Output, check_outputs, is_same_file
 from lowprec.common.processor_state import in_exact_state
-from lowprec.formats import checked_overflow
-from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike
+from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike, checked_overflow
 from lowprec.tensors.journal import Journal
 from lowprec.tensors.layouts import layout_for, quantization_config_of
 from lowprec.tensors.opening import (
