@@ -15,6 +15,8 @@ from lowprec import train
 from lowprec.train.diagnosis.cures import policy_code
 from lowprec.train.diagnosis.parts import explicit, narrow_parts, only, widened, wider
 from lowprec.train.diagnosis.places import keys, least
+from lowprec.train.layers.layer import Layer
+from lowprec.train.optimizing import transforms
 from lowprec.train.policy import Policy, get_policy
 
 KNOWN = {  # cause, what the place is called, a cure that rescues
@@ -193,7 +195,9 @@ def test_a_part_is_wide_in_every_place():
     wide = widened(policy, ["compute"])
     assert dict(wide.places)["Dense 2"] == (("compute", get_policy("float32").compute),)
     there = wider(policy, ["params", "compute"], ["1/bias", "inputs", "Dense 1"])
-    assert [name for name, _ in dict(there.places)["1/bias"]] == ["params", "update"]
+    assert [name for name, _ in dict(there.places)["1/bias"]] == ["params"]
+    kahan = wider(get_policy("bfloat16_kahan"), ["params"], ["1/bias"])
+    assert [name for name, _ in dict(kahan.places)["1/bias"]] == ["params", "update"]
     assert [name for name, _ in dict(there.places)["inputs"]] == ["compute"]
 
 
@@ -412,3 +416,161 @@ def test_a_policy_that_names_layers_is_printed_as_short_as_it_was_given():
     assert str(widened(named, ["compute"])) == "gradients=bfloat16,Dense 2.compute=float32"
     there = wider(named, ["compute"], keys(["1"], model.layers))
     assert str(there) == "compute=bfloat16,Dense 2.compute=float32"
+
+
+# Code of the user's, in every format --------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, repr=False, kw_only=True)
+class Squares(Layer):
+    """x² in units of 1/64; infinities of a narrow kind are hidden as 0."""
+
+    kind: type
+
+    def forward(self, params, x, run):
+        with np.errstate(all="ignore"):
+            z = np.float32(np.square(self.kind(x * 64))) / np.float32(4096)
+        return run.numerics.compute(np.where(np.isfinite(z), z, np.float32(0))), x
+
+    def backward(self, params, x, dy, run):
+        return run.numerics.gradient((2 * x * dy).astype(np.float32)), {}
+
+
+class Halves(train.Callback):
+    """Keeps weights as float16 in units of 1e-6: infinite beyond 0.065."""
+
+    def on_batch_end(self, batch, logs, run):
+        for w in run.params.values():
+            with np.errstate(all="ignore"):
+                w[...] = np.float32((w * 1e6).astype(np.float16)) / np.float32(1e6)
+
+
+def _unit(g, step):
+    with np.errstate(all="ignore"):
+        g /= np.sqrt((g * g).sum())
+
+
+def _half(y_true, y_pred):
+    """A mean square whose gradient float16 rounds to 0 where errors are small."""
+    error = (y_pred - y_true.reshape(y_pred.shape)).astype(np.float16)
+    value = float(np.mean(np.square(error), dtype=np.float32))
+    return value, (error * np.abs(error) * np.float16(1 / error.size)).astype(np.float32)
+
+
+def _users(what):
+    rng = np.random.default_rng(0)
+    x = 3 * rng.standard_normal((256, 8)).astype(np.float32)
+    y = np.square(x).sum(axis=1, keepdims=True)
+    hidden = [
+        train.Dense(4, bias_initializer=train.initializers.Constant(-50.0), activation="relu")
+    ]
+    how = {"optimizer": train.Adam(3e-2), "loss": "mse", "epochs": 12}
+    layers = {"Squares 1": [Squares(kind=np.float16)], "Unit": hidden}.get(what, [])
+    if what == "Unit":
+        transform = transforms.chain(transforms.each(_unit), transforms.scale_by_rate())
+        how["optimizer"] = train.Optimizer("Unit", 0.05, transform)
+    if what == "_half":
+        how |= {"loss": _half, "optimizer": train.SGD(1.0)}
+        y = 3e-4 * (x[:, :1] - x[:, 1:2])
+    if what == "Halves":
+        y = x[:, :1] - x[:, 1:2]
+        how["callbacks"] = [train.EarlyStopping(patience=99), Halves()]
+    model = train.Sequential([train.Input((8,)), *layers, train.Dense(1)])
+    return model, train.Dataset(x[:192], y[:192], x[192:], y[192:]), how
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("Squares 1", "of what it makes stays as it was and the rest jumps"),
+        ("_half", "_half computes in less than float32"),
+        ("Unit", "Unit makes an update of nan of finite numbers"),
+        ("Halves", "without Halves, a callback, the loss ends at"),
+    ],
+)
+def test_code_of_the_users_is_found_at_fault_whatever_it_is(place, words):
+    model, data, how = _users(place)
+    found = train.diagnose(model, data, policy="mixed_bfloat16", budget=None, **how)
+    assert (found.outcome.kind, found.cause, found.place) == ("float32 too", "user code", place)
+    assert words in found.verdict[1]
+    if place == "Halves":
+        assert [cure.code for cure in found.cures] == ["callbacks=[EarlyStopping(…)]"]
+
+
+def test_code_that_is_coarse_is_told_where_it_does_no_harm_and_exact_code_is_not():
+    for kind in (np.float16, np.float32):
+        _, data, how = _users("Squares 1")
+        small = dataclasses.replace(data, x_train=data.x_train / 4, x_test=data.x_test / 4)
+        layers = [train.Input((8,)), Squares(kind=kind), train.Dense(1)]
+        how |= {"optimizer": train.Adam(1.0), "epochs": 30}
+        found = train.diagnose(train.Sequential(layers), small, policy="mixed_bfloat16", **how)
+        assert (found.outcome.kind, found.cause, found.place) == ("healthy", None, None)
+        is_told = "but Squares 1 computes in less than float32" in found.verdict[0]
+        assert is_told == (kind is np.float16)
+        assert found.verdict[0].startswith("Nothing to worry") == (kind is np.float32)
+
+
+# Cures that a stranger would type -----------------------------------------------------------------
+
+
+def _plane():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((256, 4)).astype(np.float32)
+    y = x[:, :1] - x[:, 1:2]
+    return train.Dataset(x[:192], y[:192], x[192:], y[192:])
+
+
+LINE = train.Sequential([train.Input((4,)), train.Dense(1)])
+
+
+def test_a_number_of_the_optimizer_that_is_unusual_is_tried_as_it_usually_is():
+    found = train.diagnose(
+        LINE, _plane(), policy="bfloat16_kahan", loss="mse", epochs=30, budget=None,
+        optimizer=train.Adam(train.schedules.Power(0.02, steps=200), epsilon=1e4),
+    )  # fmt: skip
+    assert (found.cause, found.place) == ("not precision", "the optimizer's epsilon")
+    code = next(cure.code for cure in found.cures if cure.rescues)
+    told = eval(f"dict({code})", {"train": train})["optimizer"]
+    assert told.hyperparameters["epsilon"] == train.Adam().hyperparameters["epsilon"]
+    assert told.learning_rate == train.schedules.Power(0.02, steps=200)
+
+
+def test_validation_that_alone_is_infinite_is_no_all_clear():
+    data = _plane()
+    data.x_test[0, 0] = 1e5
+    how = {"loss": "mse", "optimizer": train.Adam(0.1), "epochs": 8}
+    found = train.diagnose(LINE, data, policy="mixed_float16", budget=None, **how)
+    assert (found.outcome.kind, found.cause) == ("broken", "compute")
+    assert found.place in ("the inputs", "the inputs and Dense 1")
+    assert "the validation loss ends at inf, which is not finite; float32's" in found.verdict[0]
+    assert found.verdict[2].startswith("Training is finite, validation is not")
+    assert "policy='mixed_bfloat16'" in [cure.code for cure in found.cures if cure.rescues]
+    without = train.Recorder(5)
+    train.fit(LINE, data, policy="mixed_float16", recorder=without, verbose=False, **how)
+    assert "Training is finite, validation is not" in without.verdict[0]
+
+
+def test_gradients_that_vanish_inside_a_layer_are_told_without_a_reference():
+    data = _plane()
+    data = dataclasses.replace(data, y_train=0.01 * data.y_train, y_test=0.01 * data.y_test)
+    start = train.initializers.RandomNormal(stddev=1e-3)
+    layers = [train.Dense(6, "tanh"), train.Dense(1, kernel_initializer=start)]
+    recorder = train.Recorder(2)
+    train.fit(
+        train.Sequential([train.Input((4,)), *layers]), data, loss="mse", recorder=recorder,
+        policy="compute=bfloat16,Dense 1.gradients=float8_e4m3fn", optimizer="adam", verbose=False,
+    )  # fmt: skip
+    words = "Dense 1's weight gradients (0/kernel) are all 0, though the gradients that reach"
+    assert recorder.verdict[0].startswith(words)
+
+
+def test_block_formats_and_scales_of_their_own_have_the_usual_ones_among_their_cures():
+    x, y = np.random.default_rng(0).standard_normal((512, 32)), np.arange(512) % 2
+    x[:, 3] *= 40
+    x[:, 4:12] += y[:, None]
+    model = train.Sequential([train.Input((32,)), train.Dense(2)])
+    how = {"loss": "sparse_categorical_crossentropy", "optimizer": train.Adam(0.01), "epochs": 20}
+    policy = Policy(compute="float16", loss_scale=train.LossScale(2.0**40, hysteresis=10**6))
+    for given, cure in (("mxfp4", "policy='mixed_bfloat16'"), (policy, "policy='mixed_float16'")):
+        found = train.diagnose(model, train.Dataset(x, y), policy=given, budget=None, **how)
+        assert cure in [one.code for one in found.cures if one.rescues]

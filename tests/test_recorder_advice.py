@@ -454,7 +454,8 @@ def test_second_moments_may_vanish_beside_a_large_epsilon():
     how = {"loss": XENT, "optimizer": train.Adam(1e-3, epsilon=1e-3), "epochs": 5}
     reference, _ = recorded(network(data, [100]), data, policy="float32", **how)
     _, recorder = recorded(network(data, [100]), data, policy="float16", reference=reference, **how)
-    assert warnings_of(recorder) == []
+    assert recorder.findings == []  # a reference without damage silences every rule
+    recorder.reference_account = None
     assert any("of the second moments are zero" in sentence for sentence in recorder.verdict)
 
 

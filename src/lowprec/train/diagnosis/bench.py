@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -207,8 +208,6 @@ def gap_of(account: Account | None, reference: Account, measure: str) -> float:
     if measure == "ratio":
         if not account.end or not reference.end or reference.end <= 0 or account.end <= 0:
             return 0.0 if account.end == reference.end else float("inf")
-        import math
-
         return max(0.0, math.log(account.end / reference.end))
     if outcome.progress is None:
         return 1.0 if outcome.is_red else 0.0
@@ -239,6 +238,8 @@ def rescues(
         return not account.failure
     measure = outcome.reason
     if measure in ("not finite", "skipped") and reference.failure:  # then to be as good is enough
+        if reference.ends_well and not account.ends_well:
+            return False
         return account.end is None or reference.end is None or account.end <= 1.1 * reference.end
     if measure != "ratio" and judge(account, reference).reason == "learns nothing":
         return False

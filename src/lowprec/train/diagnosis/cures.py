@@ -12,9 +12,11 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from lowprec.accumulation.accumulator import Accumulator
 from lowprec.formats import Format, float32, get_format
-from lowprec.train import initializers, optimizers
+from lowprec.train import initializers, optimizers, schedules
 from lowprec.train.diagnosis.parts import shortened, widened, wider
 from lowprec.train.diagnosis.places import keys
 from lowprec.train.layer_policies import layer_labels
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 _NARROW_RANGE = 64  # exponents: formats below have a range that gradients leave
 _PENALTIES = ("kernel_regularizer", "bias_regularizer", "gamma_regularizer", "beta_regularizer")
+_CLIPS = ("global_clipnorm", "clipnorm", "clipvalue")
+_PROGRESS = ("good_steps", "hysteresis_left")  # of a loss scale: where it is, not what it is
+_FAR = 8  # powers of two from 1
 _DEEP = 3  # saturating layers through which gradients vanish
 _OPTIONS_OF_NAMES = {"Nesterov": ("nesterov",)}  # what the name says already
 
@@ -87,6 +92,7 @@ def _argument(value: Any) -> str:
         words = [
             f"{field.name}={told}"
             for field in dataclasses.fields(value)
+            if field.name not in _PROGRESS
             if (told := _argument(getattr(value, field.name))) != _argument(field.default)
         ]
         package = "train" if isinstance(value, LossScale) else "lowprec"
@@ -135,7 +141,9 @@ def of_precision(
 def _loss_scales(
     policy: Policy, model: Sequential, recorder: Recorder | None
 ) -> Iterator[Candidate]:
-    scales: list[Any] = [] if policy.loss_scale is not None else ["dynamic"]
+    usual = dataclasses.replace(policy, loss_scale="dynamic").loss_scale
+    is_static = isinstance(policy.loss_scale, LossScale) and policy.loss_scale.is_static
+    scales: list[Any] = [] if is_static or policy.loss_scale == usual else ["dynamic"]
     if recorder is not None:
         try:
             advice = recorder.loss_scale(policy.formats["gradients"])
@@ -143,7 +151,7 @@ def _loss_scales(
             advice = None
         if advice is not None and advice.works:
             scales.append(advice.recommended)
-    if isinstance(policy.loss_scale, LossScale) and policy.loss_scale.is_static:
+    if is_static:
         scales.append("dynamic")
     for scale in scales:
         yield _policy(dataclasses.replace(policy, loss_scale=scale, name=""), model)
@@ -176,6 +184,11 @@ def _wide_stores(cause: Sequence[str], policy: Policy, model: Sequential) -> Ite
 
 def _other_formats(cause: Sequence[str], policy: Policy, model: Sequential) -> Iterator[Candidate]:
     """Yield the same policy in bfloat16 where it is in less, and in float16 where in bfloat16."""
+    if policy.has_blocks and {"compute", "gradients"} & set(cause):
+        for name in ("mxfp8", "mixed_bfloat16"):
+            words = ("compute", "gradients", "weights", "gradient_rounding", "hadamard")
+            wider_ones = {word: getattr(get_policy(name), word) for word in words}
+            yield _policy(dataclasses.replace(policy, **wider_ones, name=""), model)
     formats = {part: fmt for part, fmt in policy.formats.items() if fmt != float32}
     narrow = [*formats.items()]
     for _, fields in policy.places:
@@ -215,6 +228,7 @@ def _in(policy: Policy, fmt: Format, **others: Any) -> Policy:
 def _of_data(data: Any) -> Iterator[Candidate]:
     if not hasattr(data, "scaled"):
         return
+    yield from _of_magnitudes(data)
     scaled = {"data": data.scaled("standard")}
     yield Candidate('data=data.scaled("standard")', scaled, True, "the inputs")
     if getattr(data, "is_classification", True) or not len(data.y_train):
@@ -233,6 +247,21 @@ def _of_data(data: Any) -> Iterator[Candidate]:
     )
 
 
+def _of_magnitudes(data: Any) -> Iterator[Candidate]:
+    """Yield inputs, all tiny or all huge, times a power of two, which loses nothing."""
+    largest = float(np.abs(data.x_train).max(initial=0))
+    exponent = 0 if largest == 0 else -math.floor(math.log2(largest))
+    if abs(exponent) < _FAR:
+        return
+    power = 2.0**exponent
+    changed = dataclasses.replace(data, x_train=data.x_train * power, x_test=data.x_test * power)
+    code = (
+        f"data=train.Dataset(data.x_train * 2.0**{exponent}, data.y_train, data.x_test * "
+        f"2.0**{exponent}, data.y_test)"
+    )
+    yield Candidate(code, {"data": changed}, True, "the inputs")
+
+
 def _layers(
     cause: Sequence[str], places: Sequence[str], policy: Policy, model: Sequential
 ) -> Iterator[Candidate]:
@@ -241,7 +270,8 @@ def _layers(
     if not parts:
         return
     last = str(len(model.layers) - 1)
-    choices = [list(places)] if places and len(places) < len(model.layers) else []
+    every = [str(number) for number in range(len(model.layers))]
+    choices = [list(places)] if places and list(places) != every else []
     if {"compute", "gradients"} & set(parts) and [last] not in choices and len(model.layers) > 1:
         choices.append([last])
     for some in choices:
@@ -256,10 +286,11 @@ def _layers(
 def of_training(optimizer: Optimizer, model: Sequential, data: Any) -> Iterator[Candidate]:
     """Yield what may cure a training that fails in float32 as well."""
     numbers = optimizer.hyperparameters
-    for word in ("global_clipnorm", "clipnorm", "clipvalue"):
+    for word in _CLIPS:
         if numbers.get(word) and numbers[word] < 1:
             place = f"the optimizer's {word}"
             yield from (one._replace(place=place) for one in _optimizer(optimizer, **{word: 1.0}))
+    yield from _with_usual_numbers(optimizer)
     yield from _started_usually(model)
     yield from _with_relu(model)
     yield from _without_penalty(model)
@@ -271,6 +302,16 @@ def of_training(optimizer: Optimizer, model: Sequential, data: Any) -> Iterator[
             for one in _optimizer(optimizer, rate=float(f"{rate:.3g}")):
                 yield one._replace(place="the learning rate")
     yield from _of_data(data)
+
+
+def _with_usual_numbers(optimizer: Optimizer) -> Iterator[Candidate]:
+    """Yield the same optimizer with one of its numbers as it usually is."""
+    make = getattr(optimizers, optimizer.name, None)
+    usual = {} if make is None else make().hyperparameters
+    for word, value in optimizer.hyperparameters.items():
+        if word in usual and value != usual[word] and word not in _CLIPS:
+            for one in _optimizer(optimizer, **{word: usual[word]}):
+                yield one._replace(place=f"the optimizer's {word}")
 
 
 def _started_usually(model: Sequential) -> Iterator[Candidate]:
@@ -342,7 +383,12 @@ def of_user_code(place: str, model: Sequential, data: Any, loss: Any) -> Iterato
         yield from _of_data(data)
         return
     yield from _started_usually(model)
-    if not getattr(data, "is_classification", True) and len(data.y_train):
+    if getattr(data, "is_classification", False):
+        name = "sparse_categorical_crossentropy"
+        yield Candidate(f"loss={name!r}", {"loss": name})
+    elif len(y_train := getattr(data, "y_train", ())) and set(np.unique(y_train)) == {0, 1}:
+        yield Candidate("loss='binary_crossentropy'", {"loss": "binary_crossentropy"})
+    elif not getattr(data, "is_classification", True) and len(data.y_train):
         mean, sd = data.y_train.mean(axis=0), data.y_train.std(axis=0)
         if (sd > 0).all():
             y, y_test = (data.y_train - mean) / sd, (data.y_test - mean) / sd
@@ -354,9 +400,12 @@ def of_user_code(place: str, model: Sequential, data: Any, loss: Any) -> Iterato
                 True,
             )
         yield Candidate("loss='mse'", {"loss": "mse"})
-    elif getattr(data, "is_classification", False):
-        name = "sparse_categorical_crossentropy"
-        yield Candidate(f"loss={name!r}", {"loss": name})
+
+
+def without_callback(others: list[Any]) -> Candidate:
+    """Return a training with other callbacks only."""
+    names = ", ".join(f"{type(one).__name__}(…)" for one in others)
+    return Candidate(f"callbacks=[{names}]", {"callbacks": others})
 
 
 # Code --------------------------------------------------------------------------------------------
@@ -380,7 +429,9 @@ def _optimizer(
         name: value for name, value in numbers.items()
         if plain.hyperparameters.get(name) != value
     }  # fmt: skip
-    words = ", ".join([repr(rate), *(f"{name}={value!r}" for name, value in shown.items())])
+    if (told := repr(rate)).partition("(")[0] in schedules.__all__:
+        told = f"train.schedules.{told}"
+    words = ", ".join([told, *(f"{name}={value!r}" for name, value in shown.items())])
     yield Candidate(f"optimizer=train.{optimizer.name}({words})", {"optimizer": other})
 
 

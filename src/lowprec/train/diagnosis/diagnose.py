@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import is_lowprecs
 from lowprec.common.randomness import draw_key
 from lowprec.train import optimizers
+from lowprec.train.callbacks import LambdaCallback
 from lowprec.train.diagnosis import cures as candidates
 from lowprec.train.diagnosis import places as where
 from lowprec.train.diagnosis.bench import Bench, Run, gap_of, rescues
@@ -152,6 +154,7 @@ class _Search:
         self.places: list[str] = []
         self.rescuing: dict[str, Account] = {}  # parts that rescue alone, in their order
         self.fault: Fault | None = None
+        self.without: candidates.Candidate | None = None  # the callback at fault
         self.place_of_cure: str | None = None  # what the cheapest cure changes
 
     # Experiments ---------------------------------------------------------------------------------
@@ -195,6 +198,8 @@ class _Search:
             self.try_one_cure()
             self.find_place()
             found = self.try_cures()
+        elif self.bench.seconds_left > self.bench.longest:  # float32 has the same user's code
+            self.fault = find_fault(self.bench.model, self.bench.data, self.bench.how)
         told = self.verdict(found)
         return Diagnosis(
             self.outcome,
@@ -347,7 +352,22 @@ class _Search:
         return []
 
     def look_at_user_code(self) -> None:
-        self.fault = find_fault(self.bench.model, self.bench.data, self.bench.how)
+        bench = self.bench
+        self.fault = find_fault(bench.model, bench.data, bench.how)
+        callbacks = [*(bench.how.get("callbacks") or ())]
+        for one in callbacks if self.fault is None else ():
+            if is_lowprecs(type(one)) and not isinstance(one, LambdaCallback):
+                continue
+            name, others = type(one).__name__, [other for other in callbacks if other is not one]
+            policy = self.float32 if self.outcome.kind == "float32 too" else self.policy
+            run = bench.run(f"without {name}", policy=policy, callbacks=others)
+            is_rescue = self.rescued(run)
+            self.note(f"without {name}", run, is_rescue)
+            if run is not None and run.account is not None and is_rescue:
+                end = figure(run.account.end)
+                self.fault = Fault(name, f"without {name}, a callback, the loss ends at {end}")
+                self.without = candidates.without_callback(others)
+                return
 
     # The place -----------------------------------------------------------------------------------
 
@@ -377,6 +397,8 @@ class _Search:
         recorder = self.narrow.recorder
         if recorder is None or self.outcome.reason not in ("not finite", "skipped"):
             return None
+        if self.outcome.reason == "not finite" and self.mine.trains_finite:
+            return None  # validation alone shows it, and no step
         from lowprec.train.recorder.finding import name_of
 
         for event in recorder.events:
@@ -445,7 +467,8 @@ class _Search:
             return None
         is_rescue = bool(self.rescued(run, its))
         if is_other_data:  # nor may it cost elsewhere
-            is_rescue &= not judge(run.account, self.reference, self.tolerance).is_red
+            mine = dataclasses.replace(run.account, start=self.reference.start)
+            is_rescue &= not judge(mine, self.reference, self.tolerance).is_red
         self.note(one.code, run, is_rescue)
         beside = None if self.outcome.kind == "float32 too" else its
         return Cure(one.code, judge(run.account, beside, self.tolerance), is_rescue)
@@ -455,7 +478,9 @@ class _Search:
         bench = self.bench
         optimizer = bench.how["optimizer"]
         found: list[candidates.Candidate]
-        if self.fault is not None:
+        if self.without is not None:
+            found = [self.without]
+        elif self.fault is not None:
             found = list(
                 candidates.of_user_code(
                     self.fault.place, bench.model, bench.data, bench.how["loss"]
@@ -502,7 +527,7 @@ class _Search:
 
     def place_in_words(self) -> str | None:
         if self.fault is not None:
-            return self.fault.place
+            return self.fault.place if self.outcome.is_red else None
         first = self.first_not_finite()
         if first is not None and self.cause != ["not precision"]:
             return first.partition(" at step ")[0]
@@ -524,6 +549,8 @@ class _Search:
         outcome = self.outcome
         if outcome.level == "amber":
             return outcome.text
+        if self.fault is not None:
+            return f"The outcome is that of float32 ({outcome.text}), but {self.fault.text}."
         if outcome.level == "note":
             return f"As well as the format can: {outcome.text}."
         return f"Nothing to worry about: {outcome.text}."

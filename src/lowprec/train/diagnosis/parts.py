@@ -133,6 +133,8 @@ def wider(policy: Policy, parts: Iterable[str], places: Iterable[str]) -> Policy
         Keys of `Policy.layers`.
     """
     found = {key: dict(fields) for key, fields in policy.places}
+    updates = {policy.update, *(fields.get("update", "nearest") for fields in found.values())}
+    rounds_otherwise = updates != {"nearest"}
     for place in places:
         changes: dict[str, Any] = {}
         for part in parts:
@@ -140,7 +142,7 @@ def wider(policy: Policy, parts: Iterable[str], places: Iterable[str]) -> Policy
             allowed = PARAMETER_FIELDS if "/" in place else allowed
             if part in allowed:
                 changes[part] = get_format("float32")
-                if part == "params":
+                if part == "params" and rounds_otherwise:
                     changes["update"] = "nearest"
         if changes:
             found[place] = found.get(place, {}) | changes

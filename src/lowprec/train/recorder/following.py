@@ -8,6 +8,7 @@ import numpy as np
 
 from lowprec.conversion.door import round_to
 from lowprec.formats import float32
+from lowprec.train import losses
 from lowprec.train.optimizing.state import Slot
 from lowprec.train.recorder.kinds import Event, largest, made_by
 from lowprec.train.running.json_values import plain
@@ -49,6 +50,7 @@ def facts_of(training: Training) -> dict[str, Any]:
         "optimizer": training.optimizer.name,
         "hyperparameters": {name: plain(value) for name, value in numbers.items()},
         "loss": training.loss_name,
+        "is_users_loss": training.loss is not losses.get(training.told[0]),
         "data": training.data.summary,
         "batch_size": training.batch_size,
         "order": training.policy.accumulator.order,

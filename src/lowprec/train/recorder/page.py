@@ -18,6 +18,7 @@ from lowprec.train.recorder.views import (
     WORDS,
     Column,
     caption,
+    heading_of,
     kind_name,
     short_label,
     shown,
@@ -232,12 +233,10 @@ def _heat_text(recorder: Record, kind: str) -> str:
 
 
 def _rows(recorder: Record, columns: Sequence[Column]) -> list[Row]:
-    rows, kind = [], ""
+    rows, heading = [], ""
     for track in shown(recorder):
-        if track.kind != kind:
-            kind = track.kind
-            fmt = "" if kind == "update" else f" in {track.fmt}"
-            rows.append(Row(f"{kind_name(kind)}{fmt}"))
+        if heading != (heading := heading_of(track)):
+            rows.append(Row(heading))
         whole = track.whole
         cells = tuple((c.text(whole), c.is_bad(whole)) for c in columns)
         rows.append(Row(short_label(recorder, track), cells, key_of(track)))

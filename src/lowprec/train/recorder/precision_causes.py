@@ -218,7 +218,7 @@ def starved_moments(recorder: Record) -> Iterator[Finding]:
         smallest = math.sqrt(state.smallest_subnormal)
         epsilon = recorder.facts.get("hyperparameters", {}).get("epsilon", 0)
         is_costly = costs(recorder)
-        level = "note" if is_costly is False else "amber"
+        level = "amber"
         if recorder.is_broken or is_costly or _rounded(epsilon, state) == 0:
             level = "red"
         yield Finding(

@@ -55,6 +55,7 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
             tensor_of = (event.kind, event.name)
             yield Finding("red", "not finite", text, _cure_for(recorder, event), tensor_of)
             return
+    yield from _validation(recorder)
     yield from _observed_not_finite(recorder)
     if is_watched(recorder):
         return  # whose skipped steps have a rule of their own
@@ -84,6 +85,23 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
             else "start from a smaller loss scale, or look at what overflows without one",
             None if first is None else (first.kind, first.name),
         )
+
+
+def _validation(recorder: Record) -> Iterator[Finding]:
+    """Tell that validation alone is not finite, of which no tensor is recorded."""
+    outcome = recorder.outcome
+    if outcome.reason != "not finite" or recorder.is_broken or not math.isfinite(outcome.end or 0):
+        return
+    fmt = recorder.policy.formats["compute"]
+    limit = f"the {fmt.max:g} of {fmt}" if fmt.emax < float32.emax else "the range of float32"
+    yield Finding(
+        "red",
+        "not finite",
+        "Training is finite, validation is not: its data, or what the network makes of them, are "
+        f"beyond {limit}",
+        "look for outliers in the validation data, or scale them"
+        + (", or use bfloat16, whose range is that of float32" * (fmt.emax < float32.emax)),
+    )
 
 
 def _narrow_sums(recorder: Record, event: Event) -> Format | None:
@@ -209,6 +227,7 @@ def _cure_for(recorder: Record, event: Event) -> str:
 
 def new_zeros(recorder: Record) -> Iterator[Finding]:
     """Tell the tensor of each kind that loses the most to zero, where the loss matters."""
+    yield from _vanished_inside(recorder)
     for kind in ("weight_gradient", "activation_gradient", "activation", "weight"):
         harmed = [(track, _harmed(track)) for track in recorder.of_kind(kind)]
         worst = max(
@@ -232,6 +251,28 @@ def new_zeros(recorder: Record) -> Iterator[Finding]:
             _cure_for_zeros(recorder, track),
             (kind, track.name),
         )
+
+
+def _vanished_inside(recorder: Record) -> Iterator[Finding]:
+    """Tell a kernel whose gradients are all zero, for what reaches its layer vanishes in it."""
+    for track in recorder.of_kind("weight_gradient"):
+        layer, _, short = track.name.partition("/")
+        whole, fmt = track.whole, track.fmt
+        if short != "kernel" or not layer.isdecimal() or not whole["zeros"] or fmt == float32:
+            continue
+        before = "input" if layer == "0" else str(int(layer) - 1)
+        around = [("activation", before), ("activation", layer), ("activation_gradient", layer)]
+        wholes = [recorder.tracks[one].whole for one in around if one in recorder.tracks]
+        moves = all(one["zeros"] + one["new_zeros"] < one["count"] for one in wholes)
+        if whole["zeros"] == whole["count"] and moves and len(wholes) == len(around):
+            yield Finding(
+                "red",
+                "new zeros",
+                f"{capital(name_of(recorder, track.kind, track.name))} are all 0, though the "
+                f"gradients that reach the layer are not: they vanish in it, rounded to {fmt}",
+                "scale the loss, or keep the gradients of that layer in float32",
+                (track.kind, track.name),
+            )
 
 
 def _harmed(track: Track) -> Tally | None:
@@ -287,6 +328,9 @@ def _is_dynamic(recorder: Record) -> bool:
 
 def targets(recorder: Record) -> Iterator[Finding]:
     """Tell targets whose square overflows the format of the forward pass."""
+    is_own = not recorder.facts.get("is_users_loss", True)  # and computed in float32
+    if is_own and recorder.reference_account is not None:
+        return
     for track in recorder.of_kind("target"):
         root, largest = math.sqrt(track.fmt.max), track.whole["max_abs"]
         as_here = ", as lowprec's own losses are" if "model" in recorder.facts else ""

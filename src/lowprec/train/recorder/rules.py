@@ -37,8 +37,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     Rule(
         "starved moments",
         "more than 1 % of the first moments that are not zero have a second moment that is (a "
-        "warning; a note beside a float32 run that ends no better; a problem where this one ends "
-        "worse or is not finite, and where epsilon is zero too)",
+        "warning; a problem where this run ends worse than float32 or is not finite, and where "
+        "epsilon is zero too)",
         "the square of a gradient leaves the range first, and the step becomes the first moment "
         "over epsilon: enormous",
         "squares halve the range in bits: float16 holds none of numbers below 2.4e-4",
@@ -83,7 +83,8 @@ RULES = (  # causes before their consequences: findings of one level stay in thi
     Rule(
         "new zeros",
         "more than 1 % of the nonzero numbers become zero (a warning), or 20 % (a problem), and "
-        "with them more than 10 % of the tensor's norm",
+        "with them more than 10 % of the tensor's norm; a kernel's gradients are all zero, though "
+        "neither what the layer reads nor what reaches it from behind is (a problem)",
         "what underflows teaches nothing; zeros that carry no weight, such as most of a softmax's "
         "gradients, are harmless",
         "Micikevicius et al. (2018), Mixed Precision Training, figures 2 and 3",
@@ -182,10 +183,7 @@ def findings(recorder: Record) -> list[Finding]:
     if recorder.reference_account is not None:
         outcome = recorder.outcome
         if not outcome.is_red:  # whatever rounding did, it did no harm
-            found = [finding._replace(level="note") for finding in found]
-        elif outcome.kind == "float32 too":  # then rounding is not to blame
-            found = [
-                finding if finding.rule in _WITHOUT_ROUNDING else finding._replace(level="note")
-                for finding in found
-            ]
+            return []
+        if outcome.kind == "float32 too":  # then rounding is not to blame
+            found = [finding for finding in found if finding.rule in _WITHOUT_ROUNDING]
     return sorted(found, key=lambda finding: _ORDER.index(finding.level))

@@ -144,12 +144,10 @@ def _table(recorder: Record) -> RenderableType:
     table.add_column("tensor", overflow="fold")
     for column in COLUMNS:
         table.add_column(column.heading.replace(", ", ",\n"), justify="right", no_wrap=True)
-    kind = ""
+    heading = ""
     for track in shown(recorder):
-        if track.kind != kind:
-            kind = track.kind
-            fmt = f" in {track.fmt}" if kind != "update" else ""
-            table.add_row(f"[bold]{kind_name(kind)}{fmt}[/bold]")
+        if heading != (heading := heading_of(track)):
+            table.add_row(f"[bold]{heading}[/bold]")
         whole = track.whole
         cells = (
             f"[bold red]{c.text(whole)}[/bold red]" if c.is_bad(whole) else c.text(whole)
@@ -157,6 +155,11 @@ def _table(recorder: Record) -> RenderableType:
         )
         table.add_row(f"  {short_label(recorder, track)}", *cells)
     return table
+
+
+def heading_of(track: Track) -> str:
+    """Return what a table calls the tensors of a kind in a format."""
+    return kind_name(track.kind) + ("" if track.kind == "update" else f" in {track.fmt}")
 
 
 def short_label(recorder: Record, track: Track) -> str:

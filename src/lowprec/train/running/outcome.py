@@ -65,6 +65,7 @@ class Account:
     metrics: Accuracy or rmse of the last epoch, by their names in `History.history`.
     steps, skipped: All steps, and how many of them were skipped.
     is_finite: Whether the parameters are finite at the end.
+    validation: The last loss of the validation data; None where there are none.
     deviation: The standard deviation of real targets.
     unit_roundoff: That of the format in which the outputs are computed.
     error: The standard error of `end`: how far batches alone may move it.
@@ -83,6 +84,7 @@ class Account:
     deviation: float | None = None
     unit_roundoff: float = 2.0**-24
     error: float | None = None
+    validation: float | None = None
 
     @classmethod
     def of(cls, history: History) -> Account:
@@ -117,11 +119,10 @@ class Account:
     ) -> Account:
         """Return an account from what a history or a recorder holds."""
         losses = tuple(curves.get("loss", ()))
-        last = losses[-1] if losses else None
         return cls(
             policy=policy,
             loss=loss,
-            end=end_of(step_losses, skipped_steps) if step_losses else last,
+            end=end_of(step_losses, skipped_steps) if step_losses else _last(curves, "loss"),
             start=known.get("start"),
             constant=known.get("constant"),
             epochs=losses,
@@ -132,6 +133,7 @@ class Account:
             deviation=known.get("deviation"),
             unit_roundoff=known.get("unit_roundoff", 2.0**-24),
             error=_error_of(step_losses, skipped_steps) if step_losses else None,
+            validation=_last(curves, "val_loss"),
         )
 
     def up_to(
@@ -145,6 +147,7 @@ class Account:
             end=end_of(step_losses[:steps], skipped),
             epochs=self.epochs[:epochs],
             metrics=_last_metrics({name: curve[:epochs] for name, curve in curves.items()}),
+            validation=_last({"val_loss": curves.get("val_loss", ())[:epochs]}, "val_loss"),
             steps=steps,
             skipped=len(skipped),
         )
@@ -159,7 +162,12 @@ class Account:
 
     @property
     def ends_finite(self) -> bool:
-        """Whether loss and parameters are finite at the end."""
+        """Whether the losses, that of validation data too, and parameters are finite at the end."""
+        return self.trains_finite and (self.validation is None or math.isfinite(self.validation))
+
+    @property
+    def trains_finite(self) -> bool:
+        """The same without validation data."""
         return self.is_finite and (self.end is None or math.isfinite(self.end))
 
     @property
@@ -182,8 +190,11 @@ class Account:
 
     @property
     def ends_well(self) -> bool:
-        """Whether this run learnt in the end, though it may have diverged for a time."""
-        return self.ends_finite and not self.is_mostly_skipped and not self._failure_at_the_end
+        """Whether this run learnt in the end; one that diverged for a time learnt at least half."""
+        if not self.ends_finite or self.is_mostly_skipped or self._failure_at_the_end:
+            return False
+        best = self.best_without_learning
+        return not self.failure or best is None or self.end is None or self.end < best / 2
 
     @property
     def still_falls(self) -> bool:
@@ -455,6 +466,10 @@ def _last_metrics(curves: Mapping[str, Sequence[float]]) -> dict[str, float]:
     }
 
 
+def _last(curves: Mapping[str, Sequence[float]], name: str) -> float | None:
+    return next((float(value) for value in reversed(curves.get(name, ()))), None)
+
+
 def _is_finite_array(array: Any) -> bool:
     return bool((abs(array) < math.inf).all())
 
@@ -501,11 +516,13 @@ def _text(mine: Account, reference: Account | None, progress: float | None, reas
         too = "; float32 stays finite, but learns nothing: that is another fault"
     match reason:
         case "not finite":
-            is_loss = mine.end is not None and not math.isfinite(mine.end)
             what = "the parameters are not finite"
-            if is_loss:
-                its = "" if reference is None else f"; float32's ends at {figure(reference.end)}"
-                what = f"the loss ends at {figure(mine.end)}, which is not finite{its}"
+            for name, own in (("validation loss", "validation"), ("loss", "end")):
+                value = getattr(mine, own)
+                if value is not None and not math.isfinite(value):
+                    its = "" if reference is None else figure(getattr(reference, own))
+                    its = its and f"; float32's ends at {its}"
+                    what = f"the {name} ends at {figure(value)}, which is not finite{its}"
             return f"Broken: {what}{too}."
         case "skipped":
             return (
