@@ -116,22 +116,8 @@ class Rounding(_Spelled):
     @functools.cached_property  # which every call asks for
     def is_stochastic(self) -> bool:
         """Whether the mode draws random bits."""
-        match self:
-            case Rounding.STOCHASTIC | Rounding.STOCHASTIC_EQUAL:
-                return True
-            case (
-                Rounding.TIES_TO_EVEN
-                | Rounding.TIES_TO_AWAY
-                | Rounding.TIES_TOWARD_ZERO
-                | Rounding.TOWARD_ZERO
-                | Rounding.AWAY_FROM_ZERO
-                | Rounding.TOWARD_POSITIVE
-                | Rounding.TOWARD_NEGATIVE
-                | Rounding.TO_ODD
-            ):
-                return False
-            case _:
-                assert_never(self)
+        rule = overflow_rule(self, negative=False, is_odd=True)
+        return rule.possible != rule.certain
 
     @property
     def is_nearest(self) -> bool:
@@ -144,44 +130,12 @@ class Rounding(_Spelled):
 
         The other modes only ask whether it is a neighbour, nearer to one of them, or half-way.
         """
-        match self:
-            case Rounding.STOCHASTIC:
-                return True
-            case (
-                Rounding.TIES_TO_EVEN
-                | Rounding.TIES_TO_AWAY
-                | Rounding.TIES_TOWARD_ZERO
-                | Rounding.TOWARD_ZERO
-                | Rounding.AWAY_FROM_ZERO
-                | Rounding.TOWARD_POSITIVE
-                | Rounding.TOWARD_NEGATIVE
-                | Rounding.TO_ODD
-                | Rounding.STOCHASTIC_EQUAL
-            ):
-                return False
-            case _:
-                assert_never(self)
+        return self is Rounding.STOCHASTIC
 
     @property
     def gives_negative_zero(self) -> bool:
         """Whether x + (-x) is -0 (IEEE 754-2019, section 6.3)."""
-        match self:
-            case Rounding.TOWARD_NEGATIVE:
-                return True
-            case (
-                Rounding.TIES_TO_EVEN
-                | Rounding.TIES_TO_AWAY
-                | Rounding.TIES_TOWARD_ZERO
-                | Rounding.TOWARD_ZERO
-                | Rounding.AWAY_FROM_ZERO
-                | Rounding.TOWARD_POSITIVE
-                | Rounding.TO_ODD
-                | Rounding.STOCHASTIC
-                | Rounding.STOCHASTIC_EQUAL
-            ):
-                return False
-            case _:
-                assert_never(self)
+        return self is Rounding.TOWARD_NEGATIVE
 
     @property
     def looks_at_parity(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lowprec.cli.arguments import Add
     from lowprec.formats import Format
 
+    _Columns = dict[str, tuple[int, Callable[[Any], str]]]
+
 PLACE = 1  #: among the commands
 
 
@@ -36,7 +38,7 @@ def _formats(options: argparse.Namespace) -> None:
     show(block_formats_table(named_block_formats().values(), console.width))
 
 
-_COLUMNS: dict[str, tuple[int, Callable[[Format], str]]] = {
+_COLUMNS: _Columns = {
     # heading: the narrowest terminal that has room for it, and what stands there
     "bits": (0, lambda fmt: str(fmt.bits)),
     "w": (0, lambda fmt: str(fmt.exponent_bits)),
@@ -60,22 +62,26 @@ def formats_table(formats: Iterable[Format], width: int = 80) -> Table:
     Returns: `w` is the width of the exponent field, `p` the precision with the leading bit, and
         decades the dynamic range ``log10(max / smallest_subnormal)``.
     """
-    shown = {heading: text for heading, (room, text) in _COLUMNS.items() if width >= room}
+    return _table("format", formats, _COLUMNS, width, ("specials",))
+
+
+def _table(
+    kind: str, formats: Iterable[Any], columns: _Columns, width: int, texts: tuple[str, ...]
+) -> Table:
+    """Return a line a format; `texts` are the headings of columns that hold no numbers."""
+    shown = {heading: text for heading, (room, text) in columns.items() if width >= room}
     padding = (0, 1 if width >= 110 else 0)
     table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
-    table.add_column("format", style="bold", no_wrap=True)
+    table.add_column(kind, style="bold", no_wrap=True)
     for heading in shown:
-        table.add_column(
-            heading,
-            justify="left" if heading == "specials" else "right",
-            min_width=max(map(len, heading.split())),
-        )
+        justify: Any = "left" if heading in texts else "right"
+        table.add_column(heading, justify=justify, min_width=max(map(len, heading.split())))
     for fmt in formats:
-        table.add_row(fmt.name, *(text(fmt) for text in shown.values()))
+        table.add_row(str(fmt), *(text(fmt) for text in shown.values()))
     return table
 
 
-_BLOCK_COLUMNS: dict[str, tuple[int, Callable[[BlockFormat], str]]] = {
+_BLOCK_COLUMNS: _Columns = {
     "bits": (0, lambda fmt: f"{fmt.bits_per_value:.3f}".rstrip("0").rstrip(".")),
     "elements": (0, operator.attrgetter("element_in_words")),
     "block": (60, operator.attrgetter("block_in_words")),
@@ -92,12 +98,5 @@ def block_formats_table(formats: Iterable[BlockFormat], width: int = 80) -> Tabl
     Returns: Bits are those of a value with its share of the scale; tensor is the tensor's own
         scale.
     """
-    shown = {heading: text for heading, (room, text) in _BLOCK_COLUMNS.items() if width >= room}
-    padding = (0, 1 if width >= 110 else 0)
-    table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
-    table.add_column("block format", style="bold", no_wrap=True)
-    for heading in shown:
-        table.add_column(heading, justify="right" if heading == "bits" else "left")
-    for fmt in formats:
-        table.add_row(str(fmt), *(text(fmt) for text in shown.values()))
-    return table
+    texts = ("elements", "block", "scale", "rule", "tensor")
+    return _table("block format", formats, _BLOCK_COLUMNS, width, texts)

@@ -9,11 +9,13 @@ from lowprec.analysis.judgement import cell_lines, grade
 from lowprec.train.studies.tables import caption, policies_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import RenderableType
+    from rich.table import Table
 
     from lowprec.analysis.advice import Advice
+    from lowprec.blocks.formats import AnyFormat
     from lowprec.report.throughput import Timing
     from lowprec.train.studies.policy_comparison import PolicyComparison
 
@@ -62,18 +64,24 @@ def summary_view(summary: ReportSummary) -> RenderableType:
     return Group(_tensors(summary), _speed(summary), *_training(summary), where)
 
 
-def _tensors(summary: ReportSummary) -> RenderableType:
+def _table_of_formats(title: str, formats: Iterable[AnyFormat]) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    title = "Largest relative error, or what is lost"
     table = Table(
         box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 0, 0, 1)
     )
     table.add_column("", no_wrap=True)
-    for one in next(iter(summary.advice.values())).formats:
-        table.add_column(one.fmt.name.removeprefix("float8_"), justify="right", no_wrap=True)
+    for fmt in formats:
+        table.add_column(fmt.name.removeprefix("float8_"), justify="right", no_wrap=True)
+    return table
+
+
+def _tensors(summary: ReportSummary) -> RenderableType:
+    from rich.text import Text
+
+    formats = [one.fmt for one in next(iter(summary.advice.values())).formats]
+    table = _table_of_formats("Largest relative error, or what is lost", formats)
     for name, row in summary.advice.items():
         cells = [
             Text("\n".join(cell_lines(one)), _STYLES.get(grade(one), "")) for one in row.formats
@@ -83,17 +91,8 @@ def _tensors(summary: ReportSummary) -> RenderableType:
 
 
 def _speed(summary: ReportSummary) -> RenderableType:
-    from rich import box
-    from rich.table import Table
-
-    title = "Time over a float32 copy, one thread"
-    table = Table(
-        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 0, 0, 1)
-    )
-    table.add_column("")
     formats = dict.fromkeys(timing.fmt for timing in summary.timings)
-    for fmt in formats:
-        table.add_column(fmt.name.removeprefix("float8_"), justify="right", no_wrap=True)
+    table = _table_of_formats("Time over a float32 copy, one thread", formats)
     ratios = {(t.operation, t.fmt): f"{t.ratio:.2f} ×" for t in summary.timings}
     for operation in dict.fromkeys(timing.operation for timing in summary.timings):
         table.add_row(operation, *(ratios[operation, fmt] for fmt in formats))

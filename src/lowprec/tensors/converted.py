@@ -13,6 +13,7 @@ from lowprec.conversion.requests import round_piece, without_code
 from lowprec.exact.number import floor_log2_ratio
 from lowprec.formats import Format, float32, get_format
 from lowprec.rounding import Overflow, Rounding
+from lowprec.tensors.sources import MadeInBlocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Converted:
+class Converted(MadeInBlocks):
     """The elements of a tensor, rounded as they are read."""
 
     tensor: Tensor
@@ -40,10 +41,6 @@ class Converted:
         for block in self.tensor.values(elements * self.tensor.dtype.itemsize):
             yield self._encode(_widened(block, self.coding), first).view(self.dtype)
             first += block.size
-
-    def array(self) -> Array:
-        """Return all codes."""
-        return np.concatenate([np.empty(0, self.dtype), *self.blocks(1 << 18)])
 
     def _encode(self, block: Array, first: int) -> Array:
         rounding, overflow = self.modes

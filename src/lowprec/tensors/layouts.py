@@ -18,7 +18,7 @@ from lowprec.blocks import quantize
 from lowprec.formats import float8_e4m3fn
 from lowprec.tensors.bits import packed
 from lowprec.tensors.quantized import cut
-from lowprec.tensors.sources import as_tensor
+from lowprec.tensors.sources import MadeInBlocks, as_tensor
 from lowprec.tensors.tensor import Tensor, format_of
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class _Work:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
+class _Part(MadeInBlocks):
     """Codes or scales of a matrix, made while they are read."""
 
     work: _Work
@@ -181,10 +181,6 @@ class _Part:
             made = packed(slab.codes, bits) if self.kind == "codes" else slab.scales
             flat = np.ascontiguousarray(made).reshape(-1)
             yield flat if flat.dtype == self.dtype else flat.view(self.dtype)
-
-    def array(self) -> Array:
-        """Return all elements."""
-        return np.concatenate([np.empty(0, self.dtype), *self.blocks(1 << 20)])
 
 
 # What a model says of itself in config.json -----------------------------------------------------

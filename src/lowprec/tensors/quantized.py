@@ -8,7 +8,6 @@ narrower format could tell from the exact quotient.
 from __future__ import annotations
 
 import dataclasses
-import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from lowprec.blocks.formats import BlockFormat
 from lowprec.common.processor_state import in_exact_state
 from lowprec.tensors.bits import unpacked
-from lowprec.tensors.sources import FileRange
+from lowprec.tensors.sources import FileRange, MadeInBlocks, let_go_of
 from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -119,8 +118,39 @@ class Scales(NamedTuple):
         return float(rows_of(self.tensor_scale, 0, 1)[0])
 
 
+class _Values(MadeInBlocks):
+    """Codes and scales of elements: `_slabs` hands both to a function, slab by slab."""
+
+    dtype = np.dtype(np.float32)
+    _slabs: Any
+
+    def blocks(self, elements: int) -> Iterator[Array]:
+        """Yield all values as float32, each rounded once, in blocks of this many."""
+        with np.errstate(over="ignore"):
+            for block in self.exact_blocks(elements):
+                yield block.astype(np.float32)
+
+    def exact_blocks(self, elements: int) -> Iterator[Array]:
+        """Yield all values as float64, in blocks of this many."""
+        return cut(self._slabs(self._decoded), elements)
+
+    def scale_blocks(self, elements: int) -> Iterator[Array]:
+        """Yield what each element is multiplied by, as float64, in blocks of this many."""
+        return cut(self._slabs(self._spread), elements)
+
+    def code_blocks(self, elements: int) -> Iterator[Array]:
+        """Yield all codes as uint8, in blocks of this many."""
+        return cut(self._slabs(lambda codes, scales: np.ascontiguousarray(codes)), elements)
+
+    def _decoded(self, codes: Array, scales: Any) -> Array:
+        raise NotImplementedError
+
+    def _spread(self, codes: Array, scales: Any) -> Array:
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
-class Grid:
+class Grid(_Values):
     """A matrix of elements in tiles that share a scale; outer axes are rows like others.
 
     values: The value of each code, float64.
@@ -140,24 +170,6 @@ class Grid:
     def size(self) -> int:
         """How many elements there are."""
         return self.codes.rows * self.codes.columns
-
-    def blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all values as float32, each rounded once, in blocks of this many."""
-        with np.errstate(over="ignore"):
-            for block in self.exact_blocks(elements):
-                yield block.astype(np.float32)
-
-    def exact_blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all values as float64, in blocks of this many."""
-        return cut(self._slabs(self._decoded), elements)
-
-    def scale_blocks(self, elements: int) -> Iterator[Array]:
-        """Yield what each element is multiplied by, as float64, in blocks of this many."""
-        return cut(self._slabs(self._spread), elements)
-
-    def code_blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all codes as uint8, in blocks of this many."""
-        return cut(self._slabs(self._coded), elements)
 
     def array(self) -> Array:
         """Return all values as float32."""
@@ -200,11 +212,7 @@ class Grid:
                 rows.scales[:, first // width : -(-last // width)], None, rows.tile, rows.spread
             )
             yield np.ascontiguousarray(make(codes, grid).T).reshape(-1)
-            base: Any = mapped
-            while isinstance(base, np.ndarray):
-                base = base.base
-            if isinstance(base, mmap.mmap):
-                base.madvise(mmap.MADV_DONTNEED)
+            let_go_of(mapped)
 
     def _rows(self, first: int, count: int) -> _Rows:
         """Return the scales of some rows, which begin where a tile does."""
@@ -236,9 +244,6 @@ class Grid:
         scale = self.scales.in_all()
         return values / scale if self.scales.divides else values * scale
 
-    def _coded(self, codes: Array, rows: _Rows) -> Array:
-        return np.ascontiguousarray(codes)
-
 
 class _Rows(NamedTuple):
     """The scales of some rows of elements."""
@@ -261,7 +266,7 @@ class _Rows(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flat:
+class Flat(_Values):
     """Elements in blocks of the tensor read as one row, as bitsandbytes has them."""
 
     codes: Codes
@@ -274,27 +279,11 @@ class Flat:
         """How many elements there are."""
         return self.codes.columns
 
-    def blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all values as float32, each rounded once, in blocks of this many."""
-        with np.errstate(over="ignore"):
-            for block in self.exact_blocks(elements):
-                yield block.astype(np.float32)
+    def _decoded(self, codes: Array, scales: Any) -> Array:
+        return np.asarray(self.values[codes] * scales)
 
-    def exact_blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all values as float64, in blocks of this many."""
-        return cut(self._slabs(lambda codes, scales: self.values[codes] * scales), elements)
-
-    def scale_blocks(self, elements: int) -> Iterator[Array]:
-        """Yield what each element is multiplied by, as float64, in blocks of this many."""
-        return cut(self._slabs(lambda codes, scales: scales), elements)
-
-    def code_blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all codes as uint8, in blocks of this many."""
-        return cut(self._slabs(lambda codes, scales: codes), elements)
-
-    def array(self) -> Array:
-        """Return all values as float32."""
-        return np.concatenate([np.empty(0, np.float32), *self.blocks(SLAB)])
+    def _spread(self, codes: Array, scales: Any) -> Array:
+        return np.asarray(scales)
 
     def _slabs(self, make: Any) -> Iterator[Array]:
         step = max(1, SLAB // self.block) * self.block

@@ -107,20 +107,21 @@ class ConversionRequest:
 
     def apply(self, tensor: Tensor) -> list[Tensor]:
         """Return what a tensor is written as: converted while it is read, or itself."""
-        fmt = self.format_of(tensor)
-        if not self.selects(tensor) or fmt is None:
-            return [tensor]
-        if isinstance(fmt, BlockFormat):
-            return quantized_parts(tensor, fmt, self.modes[0])
-        return [self._converted(tensor, fmt, scale_for(tensor, fmt) if self.scale else 1.0)]
+        return self._made_of(tensor, None)
 
     def planned(self, tensor: Tensor, scale: float = 1.0) -> list[Tensor]:
         """Return the same, for this scale, with nothing read."""
+        return self._made_of(tensor, scale)
+
+    def _made_of(self, tensor: Tensor, scale: float | None) -> list[Tensor]:
+        """Return what a tensor is written as; what a scale is given for is only planned."""
         fmt = self.format_of(tensor)
         if not self.selects(tensor) or fmt is None:
             return [tensor]
         if isinstance(fmt, BlockFormat):
-            return quantized_parts(tensor, fmt, self.modes[0], is_plan=True)
+            return quantized_parts(tensor, fmt, self.modes[0], is_plan=scale is not None)
+        if scale is None:
+            scale = scale_for(tensor, fmt) if self.scale else 1.0
         return [self._converted(tensor, fmt, scale)]
 
     def _converted(self, tensor: Tensor, fmt: Format, scale: float) -> Tensor:

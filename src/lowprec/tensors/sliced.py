@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lowprec.tensors.sources import native
+from lowprec.tensors.sources import MadeInBlocks, native
 from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sliced:
+class Sliced(MadeInBlocks):
     """Elements that are read by ``read(index)``, a tuple of integers and slices.
 
     read: Returns the elements of an index as an array.
@@ -55,10 +55,6 @@ class Sliced:
         except Exception as error:  # of any kind: what a library meets in a damaged file
             raise ValueError(f"its data are damaged: {_one_line(error)}") from None
         return native(found.astype(self.dtype, copy=False)).reshape(-1)
-
-    def array(self) -> Array:
-        """Return all elements."""
-        return np.concatenate([np.empty(0, self.dtype), *self.blocks(1 << 20)])
 
 
 def left_out(name: str, reason: str) -> Tensor:

@@ -7,6 +7,7 @@ process's memory until the end, and a file cut short meanwhile would end the pro
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import os
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -92,6 +93,42 @@ class ArraySource:
     def array(self) -> Array:
         """Return all elements in a row."""
         return native(self.whole).reshape(-1)
+
+
+class MadeInBlocks:
+    """Elements that are made a block at a time."""
+
+    dtype: Any
+    blocks: Any  # yields all elements, in blocks of about so many
+
+    def array(self) -> Array:
+        """Return all elements."""
+        whole: Array = np.concatenate([np.empty(0, self.dtype), *self.blocks(1 << 18)])
+        return whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Viewed:
+    """The elements of another source under another dtype of their size."""
+
+    source: Source
+    dtype: np.dtype[Any]
+
+    def blocks(self, elements: int) -> Iterator[Array]:
+        """Yield all elements, in blocks of this many."""
+        return (block.view(self.dtype) for block in self.source.blocks(elements))
+
+    def array(self) -> Array:
+        """Return all elements."""
+        return self.source.array().view(self.dtype)
+
+
+def let_go_of(mapped: Any) -> None:
+    """Have the pages of a file's mapping, which have been read, not count as memory in use."""
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
+    if isinstance(mapped, mmap.mmap):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def in_c_order(x: Array, elements: int) -> Iterator[Array]:

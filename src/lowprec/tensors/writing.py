@@ -21,9 +21,9 @@ from lowprec.common.whole_files import target_of
 from lowprec.tensors.bits import packed
 from lowprec.tensors.checks import checked_name, refuse_duplicates
 from lowprec.tensors.kinds.safetensors import DTYPES, METADATA, PACKED
-from lowprec.tensors.sources import as_tensor, bytes_of
+from lowprec.tensors.sources import Viewed, as_tensor, bytes_of
 from lowprec.tensors.storage import with_notes
-from lowprec.tensors.tensor import Source, Tensor
+from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,22 +138,6 @@ def _check_texts(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, s
 # What a kind of file can hold --------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Codes:
-    """The codes of elements that a file has no dtype for."""
-
-    source: Source
-    dtype: np.dtype[Any]
-
-    def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield all codes, in blocks of this many."""
-        return (block.view(self.dtype) for block in self.source.blocks(elements))
-
-    def array(self) -> npt.NDArray[Any]:
-        """Return all codes."""
-        return self.source.array().view(self.dtype)
-
-
 def storable(tensor: Tensor, suffix: str) -> Tensor:
     """Return a tensor as this kind of file holds it: under its dtype, or as codes.
 
@@ -170,7 +154,7 @@ def storable(tensor: Tensor, suffix: str) -> Tensor:
     if tensor.fmt is None:
         raise ValueError(f"{suffix} files have no dtype for {tensor.name!r}, of {tensor.dtype}")
     codes = tensor.fmt.code_dtype
-    return dataclasses.replace(tensor, dtype=codes, source=_Codes(tensor.source, codes))
+    return dataclasses.replace(tensor, dtype=codes, source=Viewed(tensor.source, codes))
 
 
 # Kinds of files ----------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import mmap
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,7 +12,7 @@ import numpy as np
 from lowprec.formats import float32
 from lowprec.tensors.checks import checked_name, checked_size, refuse_duplicates
 from lowprec.tensors.sliced import Sliced, missing_library
-from lowprec.tensors.sources import FileRange, Stamp
+from lowprec.tensors.sources import FileRange, Stamp, let_go_of
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
 
 if TYPE_CHECKING:
@@ -100,11 +99,7 @@ def _decoded(
     mapped = place.array()
     packed = mapped[rows.start * row_bytes : rows.stop * row_bytes]
     values = dequantize(np.array(packed).reshape(-1, row_bytes), kind)
-    base: Any = mapped
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, mmap.mmap):
-        base.madvise(mmap.MADV_DONTNEED)
+    let_go_of(mapped)
     return values[0][index[1]] if len(index) > 1 else values
 
 

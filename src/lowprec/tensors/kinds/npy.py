@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-import mmap
 import re
 import warnings
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.tensors.checks import checked_name, checked_size
-from lowprec.tensors.sources import FileRange, Stamp, in_c_order, native
+from lowprec.tensors.sources import FileRange, Stamp, in_c_order, let_go_of, native
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
 
 if TYPE_CHECKING:
@@ -50,13 +49,12 @@ class FortranRange:
     def blocks(self, elements: int) -> Iterator[npt.NDArray[Any]]:
         """Yield all elements in C order, in blocks of this many."""
         mapped = self.array_in_place()
-        pages = mapped.base if isinstance(mapped.base, mmap.mmap) else None
         seen = 0
         for block in in_c_order(mapped, elements):
             yield block
             seen += block.nbytes
-            if pages is not None and seen >= _RELEASE:
-                pages.madvise(mmap.MADV_DONTNEED)
+            if seen >= _RELEASE:
+                let_go_of(mapped)
                 seen = 0
 
     def array_in_place(self) -> npt.NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,11 +9,10 @@ import numpy as np
 
 from lowprec.formats import Format, get_format
 from lowprec.tensors.checks import checked_name, checked_size
-from lowprec.tensors.sources import ArraySource, FileRange, Stamp
+from lowprec.tensors.sources import ArraySource, FileRange, Stamp, Viewed
 from lowprec.tensors.tensor import Tensor, TensorFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -75,25 +73,8 @@ def _from_bytes(path: Path, raw: Raw) -> Tensor:
     dtype = raw.fmt.dtype or code
     is_swapped = code.itemsize > 1 and raw.byteorder == "big"
     place = FileRange(path, 0, code.newbyteorder(">") if is_swapped else dtype, count, stamp)
-    source = _Swapped(place, dtype) if is_swapped else place
+    source = Viewed(place, dtype) if is_swapped else place
     return Tensor(checked_name(path.stem), _shape(raw, count), dtype, source, raw.fmt)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Swapped:
-    """Codes of the other byte order, under the dtype of their format."""
-
-    place: FileRange
-    dtype: np.dtype[Any]
-
-    def blocks(self, elements: int) -> Iterator[Array]:
-        """Yield all elements, in blocks of this many."""
-        return (block.view(self.dtype) for block in self.place.blocks(elements))
-
-    def array(self) -> Array:
-        """Return all elements."""
-        whole: Array = self.place.array().view(self.dtype)
-        return whole
 
 
 def _shape(raw: Raw, count: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from lowprec.tensors.bits import unpacked
 from lowprec.tensors.checks import checked_name, checked_size
-from lowprec.tensors.sources import FileRange, Stamp
+from lowprec.tensors.sources import FileRange, MadeInBlocks, Stamp
 from lowprec.tensors.storage import apply_notes
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
 
@@ -66,7 +66,7 @@ _MOST_HEADER_PARTS = 4_000_000  # which take some 100 bytes each, once read
 
 
 @dataclasses.dataclass(frozen=True)
-class PackedBits:
+class PackedBits(MadeInBlocks):
     """Codes of four or six bits one after the other, the first in the lowest bits of a byte."""
 
     packed: FileRange
@@ -79,10 +79,6 @@ class PackedBits:
         for block in self.packed.blocks(max(1, elements // 4) * unit):
             codes = unpacked(block.reshape(1, -1), block.size * 8 // self.bits, self.bits)
             yield codes.reshape(-1).view(self.dtype)
-
-    def array(self) -> npt.NDArray[Any]:
-        """Return all elements."""
-        return np.concatenate([np.empty(0, self.dtype), *self.blocks(1 << 20)])
 
 
 def read_safetensors(path: Path) -> TensorFile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from lowprec.formats import (
 )
 from lowprec.tensors.packings.laid_out import plain_codes
 from lowprec.tensors.packings.parts import BYTES, FP8, Found, Model, UnknownLayoutError, need
+from lowprec.tensors.sources import Viewed
 
 if TYPE_CHECKING:
-    from lowprec.tensors.tensor import Array, Tensor
+    from lowprec.tensors.tensor import Tensor
 
 
 def read_engine(model: Model, name: str, base: str) -> Found | None:
@@ -35,7 +36,7 @@ def read_engine(model: Model, name: str, base: str) -> Found | None:
         fp8 = dataclasses.replace(
             codes,
             dtype=np.dtype(float8_e4m3fn.dtype),
-            source=_Viewed(codes.source, np.dtype(float8_e4m3fn.dtype)),
+            source=Viewed(codes.source, np.dtype(float8_e4m3fn.dtype)),
             fmt=float8_e4m3fn,
         )
     need(fp8.dtype in FP8, f"its codes are {codes.dtype}")
@@ -54,20 +55,3 @@ def _unpadded(codes: Tensor, scale: Tensor) -> Tensor:
         f"its scales of shape {scale.shape} are padded for a GPU",
     )
     return scale
-
-
-@dataclasses.dataclass(frozen=True)
-class _Viewed:
-    """Bytes under another dtype."""
-
-    source: Any
-    dtype: np.dtype[Any]
-
-    def blocks(self, elements: int) -> Any:
-        """Yield all elements, in blocks of this many."""
-        return (block.view(self.dtype) for block in self.source.blocks(elements))
-
-    def array(self) -> Array:
-        """Return all elements."""
-        whole: Array = self.source.array().view(self.dtype)
-        return whole

@@ -67,14 +67,12 @@ def _headings(trials: Sequence[Trial], metric: str) -> list[str]:
 
 
 def _cells(trial: Trial) -> list[str]:
-    if trial.settings:
-        score = "diverged" if trial.run.diverged_at is not None else number(trial.score)
-        skipped = len(trial.run.skipped_steps)
-        return [*map(_setting, trial.settings.values()), score, f"{skipped or '–'}"]
     scale = "–" if trial.loss_scale is None else f"{trial.loss_scale:,.12g}"
+    chosen = [str(trial.policy), f"{trial.learning_rate:.2e}", scale]
+    if trial.settings:
+        chosen = [_setting(value) for value in trial.settings.values()]
     score = "diverged" if trial.run.diverged_at is not None else number(trial.score)
-    skipped = len(trial.run.skipped_steps)
-    return [str(trial.policy), f"{trial.learning_rate:.2e}", scale, score, f"{skipped or '–'}"]
+    return [*chosen, score, f"{len(trial.run.skipped_steps) or '–'}"]
 
 
 def _setting(value: Any) -> str:
