@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lowprec.analysis.judgement import rule, shortfalls, standings, verdict_word, worst_first
 from lowprec.common.outputs import generator_tag, json_kind, page_kind
-from lowprec.show.pages import stylesheet
+from lowprec.show.html_tables import legend_html, table_html
+from lowprec.show.pages import plain_page, stylesheet
 from lowprec.show.words import percent
 
 if TYPE_CHECKING:
@@ -315,17 +316,12 @@ def comparison_page(rows: Rows, left_out: LeftOut = _NONE, tolerance: float | No
     rows: By tensor, then by format: the `measurements` of a `Comparison`.
     Returns: HTML.
     """
-    style = stylesheet("page.css", "comparison.css")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"{generator_tag('lowprec compare')}"
-        f"<title>lowprec: comparison of formats</title><style>{style}</style></head>"
-        f"<body><main><h1>What each format does to these numbers</h1>"
+    body = (
         f"{_left_html(left_out)}{_summary_html(rows, tolerance)}"
-        f"{comparison_table_html(rows, tolerance)}{_legend(_columns_of(rows))}"
-        "</main></body></html>\n"
+        f"{comparison_table_html(rows, tolerance)}{legend_html(_meanings(_columns_of(rows)))}"
     )
+    title, heading = "lowprec: comparison of formats", "What each format does to these numbers"
+    return plain_page(generator_tag("lowprec compare"), title, heading, body, "comparison.css")
 
 
 def _left_html(left_out: LeftOut) -> str:
@@ -359,27 +355,16 @@ def _summary_html(rows: Rows, tolerance: float | None) -> str:
     )
 
 
-def _legend(columns: tuple[_Column, ...]) -> str:
-    items = "".join(
-        f"<li><b>{html.escape(c.heading)}</b>: {html.escape(c.meaning)}</li>" for c in columns
-    )
-    return f'<ul class="legend">{items}</ul>'
+def _meanings(columns: tuple[_Column, ...]) -> list[tuple[str, str]]:
+    return [(column.heading, column.meaning) for column in columns]
 
 
 def comparison_table_html(rows: Rows, tolerance: float | None = None) -> str:
     """Return the bare table, for pages that have the style already."""
     columns = _columns_of(rows)
-    headings = "".join(
-        f'<th scope="col" title="{html.escape(c.meaning)}">{html.escape(c.heading)}</th>'
-        for c in columns
-    )
     bodies = "".join(_body(name, row, columns, tolerance) for name, row in rows.items())
-    return (
-        '<div class="lowprec-comparison" tabindex="0" role="region" aria-label="Comparison">'
-        f'<table><thead><tr><th scope="col">format</th><th scope="col">verdict</th>{headings}</tr>'
-        f"</thead>{bodies}</table>"
-        "</div>"
-    )
+    headings = [("format", ""), ("verdict", ""), *_meanings(columns)]
+    return table_html(headings, bodies, "Comparison")
 
 
 def _body(

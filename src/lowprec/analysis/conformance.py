@@ -414,8 +414,10 @@ def conformance_page(found: Sequence[Conformance], generator: str) -> str:
 
     `generator` is the element by which lowprec knows the page again.
     """
-    from lowprec.show.pages import stylesheet
+    from lowprec.show.html_tables import table_html
+    from lowprec.show.pages import plain_page
 
+    headings = [(name, "") for name in ("what differs", "cases", "smallest", "gives", "right")]
     parts = []
     for one in found:
         rows = "".join(
@@ -424,22 +426,14 @@ def conformance_page(found: Sequence[Conformance], generator: str) -> str:
             f"<td>{d.right!r}</td></tr>"
             for d in one.differences
         )
-        table = (
-            '<div class="lowprec-comparison"><table><thead><tr><th scope=col>what differs</th>'
-            "<th scope=col>cases</th><th scope=col>smallest</th><th scope=col>gives</th>"
-            f"<th scope=col>right</th></tr></thead><tbody>{rows}</tbody></table></div>"
-        )
+        table = table_html(headings, f"<tbody>{rows}</tbody>", "Differences")
         parts.append(
             f"<h2>{html.escape(one.target)}, {html.escape(one.fmt)}</h2><p>{one.differing:,} of "
             f"{one.cases:,} cases differ. {html.escape(one.note)}</p>{table if rows else ''}"
         )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"{generator}<title>lowprec verify: other people's conversions</title>"
-        f"<style>{stylesheet('page.css', 'comparison.css')}</style></head><body><main>"
-        f"<h1>Held to the right values</h1>{''.join(parts)}</main></body></html>\n"
-    )
+    title = "lowprec verify: other people's conversions"
+    heading = "Held to the right values"
+    return plain_page(generator, title, heading, "".join(parts), "comparison.css")
 
 
 def junit(found: Sequence[Conformance]) -> str:

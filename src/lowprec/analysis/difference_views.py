@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lowprec.analysis.difference_figures import Element, Figures, roundings
 from lowprec.analysis.error_percentiles import SHARES
 from lowprec.common.outputs import generator_tag, json_kind, page_kind
-from lowprec.show.pages import stylesheet
+from lowprec.show.html_tables import legend_html, table_html
+from lowprec.show.pages import plain_page, stylesheet
 from lowprec.show.words import percent
 
 if TYPE_CHECKING:
@@ -237,18 +238,10 @@ def difference_fragment(found: Figures) -> str:
 
 def difference_page(found: Figures) -> str:
     """Return the difference as a whole page that refers to nothing outside itself."""
-    style = stylesheet("page.css", "comparison.css")
-    legend = "".join(
-        f"<li><b>{html.escape(c.heading)}</b>: {html.escape(c.meaning)}</li>" for c in COLUMNS
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"{generator_tag('lowprec diff')}"
-        f"<title>lowprec: difference</title><style>{style}</style></head>"
-        f"<body><main><h1>Two against each other</h1>{_notes_html(found)}{_table_html(found)}"
-        f'{_percentiles_html(found)}<ul class="legend">{legend}</ul></main></body></html>\n'
-    )
+    legend = legend_html((column.heading, column.meaning) for column in COLUMNS)
+    body = f"{_notes_html(found)}{_table_html(found)}{_percentiles_html(found)}{legend}"
+    title, heading = "lowprec: difference", "Two against each other"
+    return plain_page(generator_tag("lowprec diff"), title, heading, body, "comparison.css")
 
 
 def _notes_html(found: Figures) -> str:
@@ -259,7 +252,7 @@ def _notes_html(found: Figures) -> str:
 def _percentiles_html(found: Figures) -> str:
     if not found.count:
         return ""
-    head = "".join(f'<th scope="col">{share} %</th>' for share in SHARES)
+    headings = [("at most", ""), *((f"{share} %", "") for share in SHARES)]
     words = {"ulps": "ulps", "abs": "absolute error", "rel": "relative error"}
     body = "".join(
         f'<tr><th scope="row">{words[kind]}</th>'
@@ -267,10 +260,7 @@ def _percentiles_html(found: Figures) -> str:
         + "</tr>"
         for kind, row in found.percentiles.items()
     )
-    return (
-        '<h2>Percentiles</h2><div class="lowprec-comparison"><table><thead><tr>'
-        f'<th scope="col">at most</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return f"<h2>Percentiles</h2>{table_html(headings, f'<tbody>{body}</tbody>', 'Percentiles')}"
 
 
 _BY_URGENCY = sorted(COLUMNS, key=lambda column: column.order)  # a phone shows the first ones
@@ -280,16 +270,9 @@ def _table_html(found: Figures) -> str:
     rows = worst_first(found) or ([("x", found)] if found.count else [])
     if not rows:
         return ""
-    head = "".join(
-        f'<th scope="col" title="{html.escape(c.meaning)}">{html.escape(c.heading)}</th>'
-        for c in _BY_URGENCY
-    )
     body = "".join(_row_html(name, part) for name, part in rows)
-    return (
-        '<div class="lowprec-comparison" tabindex="0" role="region" aria-label="Difference">'
-        f'<table><thead><tr><th scope="col">tensor</th>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    headings = [("tensor", ""), *((column.heading, column.meaning) for column in _BY_URGENCY)]
+    return table_html(headings, f"<tbody>{body}</tbody>", "Difference")
 
 
 def _row_html(name: str, part: Figures) -> str:

@@ -45,6 +45,21 @@ def page_environment(room: str) -> jinja2.Environment:
     )
 
 
+def plain_page(generator: str, title: str, heading: str, body: str, *styles: str) -> str:
+    """Return a whole page that refers to nothing outside itself.
+
+    generator: The element by which lowprec knows the page again.
+    title, heading, body: HTML.
+    styles: Style sheets beside that of every page.
+    """
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"{generator}<title>{title}</title><style>{stylesheet('page.css', *styles)}</style></head>"
+        f"<body><main><h1>{heading}</h1>{body}</main></body></html>\n"
+    )
+
+
 def stylesheet(*names: str) -> str:
     """Return style sheets of lowprec's pages, one after the other."""
     folder = files("lowprec.show") / "templates"

@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lowprec.common.outputs import Output, check_outputs, generator_tag, page_kind, write_output
-from lowprec.show.pages import stylesheet
+from lowprec.show.pages import plain_page, stylesheet
 from lowprec.trace.places import short
 from lowprec.trace.verdict import event_words
 from lowprec.trace.views import head, notes, rounded, why
@@ -25,15 +25,9 @@ _AROUND = 3  # lines of source before and after what was traced
 
 def page(trace: Any) -> str:
     """Return the report as a whole page that refers to nothing outside itself."""
-    style = stylesheet("page.css", "trace.css")
-    name = html.escape(trace.name)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"{generator_tag('lowprec trace')}"
-        f"<title>lowprec: {name} in {trace.format}</title><style>{style}</style></head>"
-        f"<body><main><h1>{name} in {trace.format}</h1>{_body(trace)}</main></body></html>\n"
-    )
+    heading = f"{html.escape(trace.name)} in {trace.format}"
+    generator = generator_tag("lowprec trace")
+    return plain_page(generator, f"lowprec: {heading}", heading, _body(trace), "trace.css")
 
 
 def fragment(trace: Any) -> str:

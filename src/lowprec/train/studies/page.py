@@ -9,7 +9,7 @@ from lowprec.show.pages import page_environment, stylesheet
 from lowprec.train.studies import figures as training_figures
 from lowprec.train.studies.tables import (
     caption,
-    legend_html,
+    policies_legend,
     policies_table_html,
     verdict_html,
 )
@@ -41,7 +41,7 @@ def training_body(comparison: PolicyResults, step: Callable[[str], None]) -> Any
         verdict_html(comparison)
         + figure("learning curves", training_figures.curves, _CURVES)
         + policies_table_html(comparison)
-        + legend_html(comparison)
+        + policies_legend(comparison)
         + figure("memory", training_figures.memory, _MEMORY)
     )
 

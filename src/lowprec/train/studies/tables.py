@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
+from lowprec.show.html_tables import legend_html, table_html
 from lowprec.show.pages import stylesheet
 from lowprec.train.studies.columns import shown_columns
 from lowprec.train.studies.verdicts import comparison_in_words, grade
@@ -93,16 +94,9 @@ def comparison_fragment(comparison: PolicyResults) -> str:
 def policies_table_html(comparison: PolicyResults) -> str:
     """Return the bare table, for pages that have the style already."""
     columns = shown_columns(comparison)
-    headings = "".join(
-        f'<th scope="col" title="{html.escape(column.meaning)}">{html.escape(heading)}</th>'
-        for heading, column in columns
-    )
+    headings = [("policy", ""), *((heading, column.meaning) for heading, column in columns)]
     rows = "".join(_row(result, columns) for result in comparison.results)
-    return (
-        '<div class="lowprec-comparison policies" tabindex="0" role="region" aria-label="Policies">'
-        f'<table><thead><tr><th scope="col">policy</th>{headings}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    return table_html(headings, f"<tbody>{rows}</tbody>", "Policies", "policies")
 
 
 def _row(result: PolicyResult, columns: list[tuple[str, Column]]) -> str:
@@ -115,13 +109,10 @@ def _row(result: PolicyResult, columns: list[tuple[str, Column]]) -> str:
     return f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>'
 
 
-def legend_html(comparison: PolicyResults) -> str:
+def policies_legend(comparison: PolicyResults) -> str:
     """Return what each column means."""
-    items = "".join(
-        f"<li><b>{html.escape(heading)}</b>: {html.escape(column.meaning)}</li>"
-        for heading, column in shown_columns(comparison)
-    )
-    return f'<ul class="legend">{items}</ul>'
+    shown = shown_columns(comparison)
+    return legend_html((heading, column.meaning) for heading, column in shown)
 
 
 def verdict_html(comparison: PolicyResults) -> str:

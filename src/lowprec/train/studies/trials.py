@@ -7,6 +7,7 @@ import html
 import math
 from typing import TYPE_CHECKING, Any
 
+from lowprec.show.html_tables import table_html
 from lowprec.show.pages import stylesheet
 from lowprec.train.loss_scale import LossScale
 from lowprec.train.running.json_values import plain
@@ -99,17 +100,12 @@ def search_table(trials: Sequence[Trial], metric: str) -> Table:
 
 def search_fragment(trials: Sequence[Trial], metric: str) -> str:
     """Return the trials of a search as HTML with its own style, for Jupyter."""
-    headings = "".join(
-        f'<th scope="col">{html.escape(heading)}</th>' for heading in _headings(trials, metric)
-    )
+    headings = [(heading, "") for heading in _headings(trials, metric)]
     rows = []
     for trial in trials:
         name, *cells = map(html.escape, _cells(trial))
         rows.append(
             f'<tr><th scope="row">{name}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>'
         )
-    return (
-        f"<style>{stylesheet('comparison.css')}</style>"
-        f'<div class="lowprec-comparison"><table><thead><tr>{headings}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    table = table_html(headings, f"<tbody>{''.join(rows)}</tbody>", "Trials")
+    return f"<style>{stylesheet('comparison.css')}</style>{table}"
