@@ -130,7 +130,7 @@ class Rounding(_Spelled):
 
         The other modes only ask whether it is a neighbour, nearer to one of them, or half-way.
         """
-        return self is Rounding.STOCHASTIC
+        return self.is_stochastic and self is not Rounding.STOCHASTIC_EQUAL
 
     @property
     def gives_negative_zero(self) -> bool:

@@ -39,7 +39,7 @@ class _Unmeasured(Protocol):
 LeftOut = Mapping[str, _Unmeasured]
 
 
-class _Column(NamedTuple):
+class _MeasuredColumn(NamedTuple):
     heading: str
     brief: str  # the same in a terminal, where the unit stands below; at most _WIDTH - 1 characters
     meaning: str
@@ -83,25 +83,29 @@ _URGENT = "overflows", "new zeros", "distinct", "clipped", "max error", "SQNR"
 _LESS_URGENT = "clamped", "subnormal", "headroom"
 _WIDTH = 10
 COLUMNS = (
-    _Column(
+    _MeasuredColumn(
         "overflows",
         "overflows",
         "finite became infinite, NaN or clamped",
         lambda m: _count(m.overflows),
         is_loss=True,
     ),
-    _Column(
+    _MeasuredColumn(
         "new zeros", "new zeros", "nonzero became zero", lambda m: _count(m.new_zeros), is_loss=True
     ),
-    _Column("subnormal", "subnormal", "became subnormal numbers", lambda m: _count(m.subnormals)),
-    _Column(
+    _MeasuredColumn(
+        "subnormal", "subnormal", "became subnormal numbers", lambda m: _count(m.subnormals)
+    ),
+    _MeasuredColumn(
         "max rel. error",
         "max error",
         "largest relative error of the nonzero numbers that did not overflow",
         lambda m: percent(m.max_relative_error) if m.measured else "–",
     ),
-    _Column("SQNR, dB", "SQNR, dB", "signal to quantisation noise, over the same", _decibels),
-    _Column(
+    _MeasuredColumn(
+        "SQNR, dB", "SQNR, dB", "signal to quantisation noise, over the same", _decibels
+    ),
+    _MeasuredColumn(
         "headroom, bits",
         "headroom, bits",
         "doublings left to the largest value",
@@ -111,14 +115,14 @@ COLUMNS = (
 
 
 _OF_BLOCKS = (
-    _Column(
+    _MeasuredColumn(
         "clipped",
         "clipped",
         "of block formats: beyond the largest element times its scale",
         lambda m: _count(m.clipped),
         is_loss=True,
     ),
-    _Column(
+    _MeasuredColumn(
         "clamped blocks",
         "clamped, blocks",
         "of block formats: the share of blocks whose scale would have to be larger or smaller than "
@@ -130,7 +134,7 @@ _OF_BLOCKS = (
 
 
 _OF_COLLAPSE = (
-    _Column(
+    _MeasuredColumn(
         "distinct values left",
         "distinct",
         "how many of the distinct values are left, where they become one another",
@@ -140,7 +144,7 @@ _OF_COLLAPSE = (
 )
 
 
-def _columns_of(rows: Rows) -> tuple[_Column, ...]:
+def _columns_of(rows: Rows) -> tuple[_MeasuredColumn, ...]:
     """Return the columns; those of block formats, and of values that collapse, where there are."""
     every = [measured for row in rows.values() for measured in row.values()]
     collapsed = _OF_COLLAPSE * any(m.collapses and not m.lost for m in every)
@@ -162,7 +166,7 @@ def _extent(measured: Measurement) -> str:
     return words
 
 
-def _is_loss(column: _Column, text: str) -> bool:
+def _is_loss(column: _MeasuredColumn, text: str) -> bool:
     return column.is_loss and text != "–"
 
 
@@ -175,7 +179,7 @@ def comparison_table(
     Returns: Losses are red. A terminal of fewer than 80 columns is shown the columns that decide,
         and told which are left out. Of many arrays the worst are shown.
     """
-    return _Table(rows, left_out, tolerance)
+    return _ComparisonTable(rows, left_out, tolerance)
 
 
 def left_in_words(left_out: LeftOut) -> list[str]:
@@ -196,7 +200,7 @@ def left_in_words(left_out: LeftOut) -> list[str]:
     return words
 
 
-class _Table(NamedTuple):
+class _ComparisonTable(NamedTuple):
     """The table, laid out for the width that it is shown in."""
 
     rows: Rows
@@ -238,11 +242,11 @@ class _Table(NamedTuple):
         yield from _summary(rows, self.tolerance) if len(rows) > 1 else ()
 
 
-def _urgency(column: _Column) -> int:
+def _urgency(column: _MeasuredColumn) -> int:
     return (*_URGENT, *_LESS_URGENT).index(column.brief.partition(",")[0])
 
 
-def _that_fit(every: tuple[_Column, ...], width: int) -> list[_Column]:
+def _that_fit(every: tuple[_MeasuredColumn, ...], width: int) -> list[_MeasuredColumn]:
     """Return the columns that a width has room for, those that decide before the others."""
     urgent = sorted(every, key=_urgency)
     kept = urgent[: max(1, width // _WIDTH)]
@@ -290,7 +294,7 @@ def _list(gap: int = 1) -> Table:
     return grid
 
 
-def _line(fmt: str, first: int, measured: Measurement, columns: list[_Column]) -> Text:
+def _line(fmt: str, first: int, measured: Measurement, columns: list[_MeasuredColumn]) -> Text:
     from rich.text import Text
 
     texts = [(column, column.text(measured)) for column in columns]
@@ -355,7 +359,7 @@ def _summary_html(rows: Rows, tolerance: float | None) -> str:
     )
 
 
-def _meanings(columns: tuple[_Column, ...]) -> list[tuple[str, str]]:
+def _meanings(columns: tuple[_MeasuredColumn, ...]) -> list[tuple[str, str]]:
     return [(column.heading, column.meaning) for column in columns]
 
 
@@ -370,7 +374,7 @@ def comparison_table_html(rows: Rows, tolerance: float | None = None) -> str:
 def _body(
     name: str,
     row: Mapping[str, Measurement],
-    columns: tuple[_Column, ...],
+    columns: tuple[_MeasuredColumn, ...],
     tolerance: float | None,
 ) -> str:
     extent = _extent(next(iter(row.values()))) if row else ""

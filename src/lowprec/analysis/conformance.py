@@ -191,7 +191,7 @@ def conformance(
     fmt, how, policy = get_format(fmt), Rounding(rounding), Overflow(overflow)
     if how.is_stochastic:
         raise ValueError(f"{how.value!r} draws random bits; name a deterministic mode")
-    judge = _Judge(fmt, how, policy)
+    judge = _RightResults(fmt, how, policy)
     judged = []
     for cases in _cases(fmt, takes_float64):
         with np.errstate(all="ignore"):
@@ -209,7 +209,7 @@ def conformance(
     return Conformance(name, str(fmt), total, tuple(differences), note)
 
 
-class _Judge(NamedTuple):
+class _RightResults(NamedTuple):
     """The right results, and those of other rules."""
 
     fmt: Format

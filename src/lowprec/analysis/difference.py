@@ -144,7 +144,7 @@ def diff(x: Any, y: Any, fmt: AnyFormatLike | None = None, *, axis: int = -1) ->
 def _compare_named(
     xs: Mapping[str, Any], ys: Mapping[str, Any], fmt: AnyFormat | None, axis: int
 ) -> Difference:
-    total, parts, shapes = _Tally(), dict[str, Difference](), {}
+    total, parts, shapes = _ErrorTally(), dict[str, Difference](), {}
     for name in xs:
         if name not in ys:
             continue
@@ -153,7 +153,7 @@ def _compare_named(
             shapes[name] = (x.shape, y.shape)
             continue
         step = narrower(x.fmt, y.fmt) if fmt is None else fmt
-        tally = _Tally()
+        tally = _ErrorTally()
         for one in (tally, total):
             one.begin(name, x.shape)
         _compare_pair(x, y, step, axis, (tally, total))
@@ -235,7 +235,7 @@ def _regular(blocks: Blocks) -> Blocks:
 
 
 def _compare_pair(
-    x: _Side, y: _Side, fmt: AnyFormat | None, axis: int, tallies: tuple[_Tally, ...]
+    x: _Side, y: _Side, fmt: AnyFormat | None, axis: int, tallies: tuple[_ErrorTally, ...]
 ) -> None:
     element: Format | IntegerFormat | None
     element, steps = None, None
@@ -361,7 +361,7 @@ def _place(x: Array, fmt: Format, below: float) -> tuple[Array, Array]:
     return np.where(small, 0.0, level + below), part
 
 
-class _Tally:
+class _ErrorTally:
     """The figures of a difference, added up."""
 
     def __init__(self) -> None:

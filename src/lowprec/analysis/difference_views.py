@@ -75,7 +75,7 @@ def _element(element: Element | None) -> dict[str, Any] | None:
 # Words -------------------------------------------------------------------------------------------
 
 
-class _Column(NamedTuple):
+class _FiguresColumn(NamedTuple):
     heading: str
     meaning: str
     text: Callable[[Figures], str]
@@ -101,13 +101,13 @@ def _relative(value: float) -> str:
 
 
 COLUMNS = (
-    _Column("format", "what a step is counted in", lambda d: _step(d), 4),
-    _Column("elements", "how many were compared", lambda d: f"{d.count:,}", 3),
-    _Column("equal", "the share of elements that are the same", share, 1),
-    _Column("max ulps", "the largest distance in steps", lambda d: figure(d.max_ulps), 0),
-    _Column("max abs", "the largest |b - a|", lambda d: figure(d.max_abs), 5),
-    _Column("max rel", "the largest |b - a| / |a|", lambda d: _relative(d.max_rel), 2),
-    _Column(
+    _FiguresColumn("format", "what a step is counted in", lambda d: _step(d), 4),
+    _FiguresColumn("elements", "how many were compared", lambda d: f"{d.count:,}", 3),
+    _FiguresColumn("equal", "the share of elements that are the same", share, 1),
+    _FiguresColumn("max ulps", "the largest distance in steps", lambda d: figure(d.max_ulps), 0),
+    _FiguresColumn("max abs", "the largest |b - a|", lambda d: figure(d.max_abs), 5),
+    _FiguresColumn("max rel", "the largest |b - a| / |a|", lambda d: _relative(d.max_rel), 2),
+    _FiguresColumn(
         "99 % rel",
         "99 % of the elements are within this",
         lambda d: _relative(d.percentiles["rel"]["99"]),
@@ -173,7 +173,7 @@ def summary(found: Figures) -> str:
 
 def difference_table(found: Figures) -> RenderableType:
     """Return the difference for a terminal: a line for each tensor, the worst first."""
-    return _Table(found)
+    return _DifferenceTable(found)
 
 
 def worst_first(found: Figures) -> list[tuple[str, Figures]]:
@@ -183,7 +183,7 @@ def worst_first(found: Figures) -> list[tuple[str, Figures]]:
     )
 
 
-class _Table(NamedTuple):
+class _DifferenceTable(NamedTuple):
     """The table, laid out for the width that it is shown in."""
 
     found: Figures
@@ -213,12 +213,12 @@ class _Table(NamedTuple):
             yield Text(f"  {sentence}", overflow="fold")
 
 
-def _width(column: _Column) -> int:
+def _width(column: _FiguresColumn) -> int:
     return 16 if column.heading == "format" else 12 if column.heading == "elements" else 10
 
 
-def _that_fit(width: int) -> list[_Column]:
-    kept: list[_Column] = []
+def _that_fit(width: int) -> list[_FiguresColumn]:
+    kept: list[_FiguresColumn] = []
     room = width
     for column in sorted(COLUMNS, key=lambda column: column.order):
         room -= _width(column)

@@ -53,7 +53,7 @@ def ulp(x: ArrayLike, fmt: FormatLike) -> Any:
     return _spacing_of_any(x, get_format(fmt))
 
 
-class _Binades(NamedTuple):
+class _BinadeBits(NamedTuple):
     """What `_spacing_of_finite` knows of a dtype and a format: bits of powers of two."""
 
     integers: np.dtype[Any]  # as wide as the floats
@@ -64,7 +64,7 @@ class _Binades(NamedTuple):
 
 
 @functools.lru_cache(256)
-def _binades(dtype: np.dtype[Any], fmt: FormatLike) -> _Binades | None:
+def _binades(dtype: np.dtype[Any], fmt: FormatLike) -> _BinadeBits | None:
     """Return the binades where numbers of a dtype have codes; None where some have none."""
     fmt = get_format(fmt)
     source = {"float32": float32, "float64": float64}.get(dtype.name)
@@ -76,7 +76,7 @@ def _binades(dtype: np.dtype[Any], fmt: FormatLike) -> _Binades | None:
     integers = np.dtype(f"i{dtype.itemsize}")
     powers = np.array([np.inf, 2.0**fmt.emin, 2.0**fmt.emax], dtype)
     field, least, most = powers.view(integers)
-    return _Binades(integers, field, least, most, dtype.type(2.0**-fmt.trailing_bits))
+    return _BinadeBits(integers, field, least, most, dtype.type(2.0**-fmt.trailing_bits))
 
 
 def _spacing_of_finite(x: Array, fmt: FormatLike) -> Array | None:

@@ -34,7 +34,7 @@ _NO_LINEAR_LAYER = re.compile(
 )
 
 
-class _Layout(NamedTuple):
+class _FileLayout(NamedTuple):
     """How a block format is written."""
 
     name: str  # as compressed-tensors calls it; "fp8" for DeepSeek's
@@ -44,7 +44,7 @@ class _Layout(NamedTuple):
     bits: int
 
 
-def layout_for(fmt: BlockFormat) -> _Layout:
+def layout_for(fmt: BlockFormat) -> _FileLayout:
     """Return the layout of a block format, whatever rule finds its scales.
 
     Raises ValueError if other programs read none.
@@ -58,11 +58,11 @@ def layout_for(fmt: BlockFormat) -> _Layout:
 
 
 _LAYOUTS = (
-    (blocks.nvfp4, _Layout("nvfp4-pack-quantized", "_packed", "_scale", 16, 4)),
-    (blocks.mxfp4, _Layout("mxfp4-pack-quantized", "_packed", "_scale", 32, 4)),
-    (blocks.mxfp6_e2m3, _Layout("mxfp6-pack-quantized", "_packed", "_scale", 32, 6)),
-    (blocks.mxfp8_e4m3, _Layout("mxfp8-quantized", "", "_scale", 32, 8)),
-    (blocks.fp8_128x128, _Layout("fp8", "", "_scale_inv", 1, 8)),
+    (blocks.nvfp4, _FileLayout("nvfp4-pack-quantized", "_packed", "_scale", 16, 4)),
+    (blocks.mxfp4, _FileLayout("mxfp4-pack-quantized", "_packed", "_scale", 32, 4)),
+    (blocks.mxfp6_e2m3, _FileLayout("mxfp6-pack-quantized", "_packed", "_scale", 32, 6)),
+    (blocks.mxfp8_e4m3, _FileLayout("mxfp8-quantized", "", "_scale", 32, 8)),
+    (blocks.fp8_128x128, _FileLayout("fp8", "", "_scale_inv", 1, 8)),
 )
 
 
@@ -94,7 +94,7 @@ def quantized_parts(
     amax = None
     if fmt.tensor_scale:
         amax = 0.0 if is_plan else _largest(tensor)
-    work = _Work(tensor, fmt, rounding, amax)
+    work = _QuantizedMatrix(tensor, fmt, rounding, amax)
     codes = np.dtype(float8_e4m3fn.dtype) if layout.bits == 8 else np.dtype(np.uint8)
     if fmt.scale.dtype is not None and fmt.scale.precision > 1:
         scales = np.dtype(fmt.scale.dtype)
@@ -116,9 +116,14 @@ def quantized_parts(
 
 
 def _part(
-    tensor: Tensor, end: str, shape: tuple[int, ...], dtype: np.dtype[Any], work: _Work, kind: str
+    tensor: Tensor,
+    end: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    work: _QuantizedMatrix,
+    kind: str,
 ) -> Tensor:
-    source = _Part(work, kind, shape, dtype)
+    source = _CodesOrScales(work, kind, shape, dtype)
     return Tensor(f"{tensor.name}{end}", shape, dtype, source, format_of(dtype))
 
 
@@ -131,7 +136,7 @@ def _largest(tensor: Tensor) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Work:
+class _QuantizedMatrix:
     """A matrix and how it is quantized."""
 
     tensor: Tensor
@@ -163,10 +168,10 @@ class _Work:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part(MadeInBlocks):
+class _CodesOrScales(MadeInBlocks):
     """Codes or scales of a matrix, made while they are read."""
 
-    work: _Work
+    work: _QuantizedMatrix
     kind: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -228,7 +233,7 @@ def quantization_config_of(
     }
 
 
-def _weights(fmt: BlockFormat, layout: _Layout) -> dict[str, Any]:
+def _weights(fmt: BlockFormat, layout: _FileLayout) -> dict[str, Any]:
     return {
         "num_bits": layout.bits,
         "type": "float",

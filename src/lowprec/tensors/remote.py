@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _PART_BYTES = 64 << 20  # a fraction of a second's work, to which a task adds a millisecond
 
 
-class _Part(NamedTuple):
+class _RemotePart(NamedTuple):
     """A tensor, or a range of its elements, whose place a worker can be told."""
 
     name: str
@@ -88,17 +88,19 @@ def measure_remotely(
 # How the work is divided ---------------------------------------------------------------------
 
 
-def divide(tensors: Mapping[str, Tensor], part_bytes: int) -> tuple[list[_Part], list[_Part]]:
+def divide(
+    tensors: Mapping[str, Tensor], part_bytes: int
+) -> tuple[list[_RemotePart], list[_RemotePart]]:
     """Return what workers can read, in parts, and what only this process can."""
-    parts: list[_Part] = []
-    kept: list[_Part] = []
+    parts: list[_RemotePart] = []
+    kept: list[_RemotePart] = []
     for name, tensor in tensors.items():
         source = _elsewhere(tensor)
         if source is None:
-            kept.append(_Part(name, tensor))
+            kept.append(_RemotePart(name, tensor))
         else:
             tensor = dataclasses.replace(tensor, source=source)
-            parts += [_Part(name, piece) for piece in _cut(tensor, part_bytes)]
+            parts += [_RemotePart(name, piece) for piece in _cut(tensor, part_bytes)]
     return parts, kept
 
 
@@ -164,9 +166,9 @@ def _cut(tensor: Tensor, part_bytes: int) -> Iterator[Tensor]:
         yield dataclasses.replace(tensor, shape=(size,), source=place)
 
 
-def bundled(parts: Iterable[_Part], part_bytes: int) -> Iterator[list[_Part]]:
+def bundled(parts: Iterable[_RemotePart], part_bytes: int) -> Iterator[list[_RemotePart]]:
     """Yield parts in lists that are worth a task."""
-    bundle: list[_Part] = []
+    bundle: list[_RemotePart] = []
     size = 0
     for part in parts:
         if bundle and size + part.tensor.nbytes > part_bytes:
@@ -181,7 +183,7 @@ def bundled(parts: Iterable[_Part], part_bytes: int) -> Iterator[list[_Part]]:
 # What a worker does --------------------------------------------------------------------------
 
 
-def measure_parts(parts: list[_Part], formats: list[Format]) -> list[_Result]:
+def measure_parts(parts: list[_RemotePart], formats: list[Format]) -> list[_Result]:
     """Return each part's name, its bytes and its measurements."""
     how = (formats, Rounding.TIES_TO_EVEN, Overflow.IEEE, None)
     try:

@@ -154,7 +154,7 @@ def as_tensor(name: str, x: npt.ArrayLike) -> Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Watched:
+class _CountedSource:
     """Another source, which tells how many bytes have been read."""
 
     source: Source
@@ -173,7 +173,7 @@ class _Watched:
 
 def watched(tensor: Tensor, tell: Callable[[int], None]) -> Tensor:
     """Return a tensor that calls ``tell(bytes)`` after every block it yields."""
-    return dataclasses.replace(tensor, source=_Watched(tensor.source, tell))
+    return dataclasses.replace(tensor, source=_CountedSource(tensor.source, tell))
 
 
 def watched_together(

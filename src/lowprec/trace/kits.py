@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 _NOTHING = np.zeros(len(Events._fields), np.int64)
 
 
-class _Watched(Arithmetic):
+class _CountingArithmetic(Arithmetic):
     """An arithmetic that tells the events of its latest operation without adding them up."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -64,7 +64,9 @@ class Kit:
         self.dtype: np.dtype[Any] = np.dtype(np.float32 if fmt.fits(float32) else np.float64)
         self.arithmetic: Any = None
         if not self.is_numpy:
-            self.arithmetic = _Watched(fmt, rounding=rounding, overflow=overflow, rng=rng)
+            self.arithmetic = _CountingArithmetic(
+                fmt, rounding=rounding, overflow=overflow, rng=rng
+            )
         self.accumulator: Accumulator | None = accumulator
         if accumulator is None and not self.is_numpy:
             self.accumulator = Accumulator(fmt, rounding=rounding, overflow=overflow, rng=rng)

@@ -170,7 +170,7 @@ def _squared_logarithm(y_true: Array, y_pred: Array) -> float:
     return losses.msle(y_true, y_pred)[0]
 
 
-class _Spread(NamedTuple):
+class _TargetSpread(NamedTuple):
     """By output: the targets' mean, their mean square about it, and the mean squared error."""
 
     mean: Array
@@ -178,26 +178,26 @@ class _Spread(NamedTuple):
     error: Array
 
 
-def _spread(y_true: Array, y_pred: Array) -> _Spread:
+def _spread(y_true: Array, y_pred: Array) -> _TargetSpread:
     y_true, y_pred = alike(y_true, y_pred)
     y = y_true.astype(np.float64).reshape(len(y_true), -1)
     error = y - y_pred.astype(np.float64).reshape(y.shape)
     mean = y.mean(axis=0)
-    return _Spread(mean, np.square(y - mean).mean(axis=0), np.square(error).mean(axis=0))
+    return _TargetSpread(mean, np.square(y - mean).mean(axis=0), np.square(error).mean(axis=0))
 
 
-def _merged_spread(n: int, a: _Spread, m: int, b: _Spread) -> _Spread:
+def _merged_spread(n: int, a: _TargetSpread, m: int, b: _TargetSpread) -> _TargetSpread:
     """Return the spread of n and m samples together, as Chan, Golub and LeVeque merge them."""
     part = m / (n + m)
     apart = b.mean - a.mean
-    return _Spread(
+    return _TargetSpread(
         a.mean + apart * part,
         a.square + (b.square - a.square) * part + np.square(apart) * part * (1 - part),
         a.error + (b.error - a.error) * part,
     )
 
 
-def _r2(spread: _Spread) -> float:
+def _r2(spread: _TargetSpread) -> float:
     """Return the mean over the outputs of 1 - error/variance; of a constant target 1 or 0."""
     with np.errstate(all="ignore"):
         varied = 1 - spread.error / spread.square

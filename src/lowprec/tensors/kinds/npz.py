@@ -92,7 +92,7 @@ def read_npz(path: Path) -> TensorFile:
         archive = zipfile.ZipFile(path)
     _check_members(archive.infolist(), size)
     members = [_member(archive, info) for info in archive.infolist()]
-    if members and all(isinstance(member.source, _Unreadable) for member in members):
+    if members and all(isinstance(member.source, _UnreadableMember) for member in members):
         raise ValueError(members[0].left)
     metadata = _read_metadata(members)
     tensors = [tensor for tensor in members if not (metadata and tensor.name == METADATA)]
@@ -136,7 +136,7 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Unreadable:
+class _UnreadableMember:
     """A member that cannot be read, which matters to those alone who ask for it."""
 
     reason: str
@@ -156,7 +156,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
         return _read_member(archive, info)
     except ValueError as error:
         name = info.filename.removesuffix(".npy")
-        source = _Unreadable(f"{archive.filename} cannot be read: {error}")
+        source = _UnreadableMember(f"{archive.filename} cannot be read: {error}")
         return Tensor(name, (0,), np.dtype(np.float32), source, None, left=str(error))
 
 

@@ -83,7 +83,7 @@ def read_archive(path: PathLike) -> tuple[dict[str, Array], dict[str, Any]]:
                 envelope = json.loads(archive.read(_HEADER))
                 _check_envelope(envelope)
                 arrays = {name: _read_array(archive, name) for name in envelope["arrays"]}
-        except _Unreadable as error:
+        except _OtherVersionError as error:
             raise ValueError(f"{path} {error}") from None
         except _DAMAGE as error:
             raise ValueError(f"{path} is damaged or no archive of lowprec: {error}") from None
@@ -118,7 +118,7 @@ def archive_kind(content: str) -> Kind:
     return Kind(f"a {content} that lowprec saved", wrote)
 
 
-class _Unreadable(Exception):
+class _OtherVersionError(Exception):
     """An archive is whole, but not for this version."""
 
 
@@ -138,7 +138,7 @@ def _check_envelope(envelope: dict[str, Any]) -> None:
     if envelope["kind"] != MAGIC:
         raise ValueError(f"its header is that of a {envelope['kind']!r}")
     if envelope["version"] != VERSION:
-        raise _Unreadable(
+        raise _OtherVersionError(
             f"has version {envelope['version']!r} of the file format and this lowprec reads "
             f"version {VERSION}; read it with the lowprec that wrote it"
         )

@@ -106,7 +106,7 @@ def account_of(run: Run) -> Account:
 
 def train(task: Task) -> Run:
     """Do a task; this is what executors are given."""
-    watch = _Watch()
+    watch = _RunWatch()
     history = fit(
         task.model,
         task.data,
@@ -141,7 +141,7 @@ def train(task: Task) -> Run:
     )
 
 
-class _Watch(Callback):
+class _RunWatch(Callback):
     """Sees when a training diverges, what stands still, and how long epochs take."""
 
     def __init__(self) -> None:

@@ -224,7 +224,7 @@ def search(
             model,
             data,
             checked_space(space),
-            _Search(
+            _SearchPlan(
                 how=one_of(method, METHODS, "method of search"),
                 points=points,
                 trials=trials,
@@ -286,7 +286,7 @@ _TASK = ("epochs", "batch_size", "loss")  # what a task holds beside what is loo
 _OPTIONS = ("class_weight", "shuffle", "metrics")  # of `fit`
 
 
-class _Search(NamedTuple):
+class _SearchPlan(NamedTuple):
     """How to search a space: what `search` was given."""
 
     how: str
@@ -305,7 +305,7 @@ class _Search(NamedTuple):
 
 
 def search_space(
-    model: Any, data: Dataset, space: dict[str, Dimension], how: _Search
+    model: Any, data: Dataset, space: dict[str, Dimension], how: _SearchPlan
 ) -> SearchResult:
     """Return what a search of a space found."""
     if how.trials < 1 or not how.policies or how.points < 1:
@@ -317,7 +317,7 @@ def search_space(
         space = {**space, "policy": how.policies}
     _check_names(model, space, how)
     judged = data.split(how.validation_split, rng=np.random.default_rng([how.key, 1]))
-    bench = _Bench(model, judged, how)
+    bench = _TrialBench(model, judged, how)
     match how.how:
         case "grid":
             axes = [
@@ -339,10 +339,10 @@ def search_space(
     return bench.result()
 
 
-class _Bench:
+class _TrialBench:
     """Where trials are trained and judged."""
 
-    def __init__(self, model: Any, data: Dataset, how: _Search) -> None:
+    def __init__(self, model: Any, data: Dataset, how: _SearchPlan) -> None:
         self.model, self.data, self.how = model, data, how
         self.metric = how.metric
         self.done: list[Trial] = []
@@ -419,7 +419,7 @@ class _Bench:
         )
 
 
-def _check_names(model: Any, space: Mapping[str, Dimension], how: _Search) -> None:
+def _check_names(model: Any, space: Mapping[str, Dimension], how: _SearchPlan) -> None:
     """Refuse a name that nothing reads; what a model function reads only it knows."""
     if not isinstance(model, Sequential):
         if not callable(model):
@@ -445,7 +445,7 @@ def _random(space: Mapping[str, Dimension], count: int, key: int, place: int) ->
     return [drawn(space, generator.random(len(space)).tolist()) for _ in range(count)]
 
 
-def _bayesian(space: Mapping[str, Dimension], bench: _Bench, how: _Search) -> None:
+def _bayesian(space: Mapping[str, Dimension], bench: _TrialBench, how: _SearchPlan) -> None:
     """Ask Optuna for one trial after another, each with what the ones before came to."""
     try:
         import optuna
