@@ -273,7 +273,7 @@ def test_codes_in_a_text(name, text, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
-    [("a.hex", "zz", "is no code in base 16"), ("a.csv", "65536", "is no code of bfloat16")],
+    [("a.hex", "zz", "is not a code in base 16"), ("a.csv", "65536", "is not a code of bfloat16")],
 )
 def test_what_is_no_code_is_refused(name, text, words, tmp_path):
     (tmp_path / name).write_text(text)

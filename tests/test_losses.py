@@ -243,7 +243,7 @@ def test_targets_are_never_broadcast(name):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, -1, 2], "label -1 in row 1 is none of the 5 classes"),
+        ([0, -1, 2], "label -1 in row 1 is not one of the 5 classes"),
         ([0, 1, 5], "label 5 in row 2 .* counted from 0 to 4"),
         ([[0, 1]], "categorical_crossentropy"),
         (np.eye(5, dtype=int)[:3], "for one-hot rows use categorical_crossentropy"),

@@ -82,7 +82,7 @@ def test_a_file_that_is_no_plan_is_refused(model, tmp_path, capsys):
     (tmp_path / "p.json").write_text("[1]")
     out = ["-o", str(tmp_path / "o.safetensors")]
     assert main(["convert", model, "--plan", str(tmp_path / "p.json"), *out]) == 1
-    assert "is no plan" in capsys.readouterr().err
+    assert "is not a plan" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["convert", model, *out])
     with pytest.raises(SystemExit):

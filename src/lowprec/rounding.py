@@ -176,7 +176,7 @@ class Reach(NamedTuple):
 class OverflowRule(NamedTuple):
     """Where a rounding mode begins to overflow, and whether it then stays at the largest value.
 
-    The neighbours are the largest finite value and the one that would follow if the exponent were
+    The neighbours are the largest finite value and the value that would follow if the exponent were
     unbounded. From `possible` on a magnitude may be rounded to the latter, from `certain` on it is.
     Only a mode that draws random bits tells the two apart.
     """

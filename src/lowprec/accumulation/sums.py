@@ -196,7 +196,7 @@ def _sum_rows(x: Array, terms: int, how: Accumulator, result: Array) -> None:
 
 
 def _as_matrix(x: Array, rows: int, terms: int) -> Array | None:
-    """Return an array as a matrix of so many rows, or None where that would take a copy."""
+    """Return an array as a matrix of `rows` rows, or None where that would take a copy."""
     if x.flags.c_contiguous:
         return x.reshape(rows, terms)
     places, strides = [rows, terms], []
@@ -349,7 +349,7 @@ class RunningSums(NamedTuple):
     def of(
         cls, how: Accumulator, terms: int, products: bool = False, key: Any = None
     ) -> RunningSums:
-        """Prepare for sums of so many terms, or of products; a stochastic mode draws its key."""
+        """Prepare for sums of `terms` terms, or of products; a stochastic mode draws its key."""
         from lowprec.kernels.sums import orders as kernels  # imports Numba
 
         assert isinstance(how.rounding, Rounding)

@@ -265,7 +265,7 @@ def _holds(measured: Measurement, tolerance: float) -> bool:
 
 NO_SCALE = "no scale helps"
 
-_FEW = 0.01  # of the numbers: so many small ones may be judged beside the tensor's size
+_FEW = 0.01  # of the numbers: this share of small ones may be judged beside the tensor's size
 
 
 def loses_beside_size(measured: Measurement, tolerance: float) -> bool:

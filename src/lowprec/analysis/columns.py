@@ -30,7 +30,7 @@ def has_columns(x: Any) -> bool:
 def columns_of(x: Any) -> Mapping[str, Any]:
     """Return the arrays of a mapping or of a data frame by name.
 
-    Tensors of files that are left (`Tensor.left`) are no data to be judged.
+    Tensors of files that are left (`Tensor.left`) are not judged.
 
     Raises ValueError if two columns have one name.
     """

@@ -323,7 +323,7 @@ class Judged(NamedTuple):
 
 
 def by_cause(judged: Sequence[Judged]) -> Iterator[tuple[str, list[Array]]]:
-    """Yield causes, the one that explains most first, with the places of each kind of cases."""
+    """Yield causes, that which explains most cases first, with the places of each kind of cases."""
     named = dict.fromkeys(cause for one in judged for cause in one.explained)
     causes = [*(cause for cause in named if cause != OTHER), OTHER]  # the last resort
     nothing = np.zeros(0, np.int64)

@@ -181,7 +181,7 @@ def holds(measured: Measurement, tolerance: float | None = None) -> bool:
 
 
 def standings(rows: Rows, tolerance: float | None = None) -> list[Standing]:
-    """Return how each format fares, the one that holds the fewest tensors first."""
+    """Return how each format fares, in ascending order of the tensors that it holds."""
     by_format: dict[str, list[FormatAdvice]] = {}
     for row in rows.values():
         for name, measured in row.items():
@@ -221,7 +221,7 @@ def _told(measured: Measurement, row: Iterable[Measurement], tolerance: float | 
 
 
 def worst_first(rows: Rows) -> list[str]:
-    """Return the names of all tensors, the one that suffers most first."""
+    """Return the names of all tensors, the most harmed first."""
     return sorted(rows, key=lambda name: _row_badness(rows[name].values()), reverse=True)
 
 

@@ -32,7 +32,7 @@ DEFAULT_FORMATS: tuple[AnyFormatLike, ...] = ("bfloat16", "float16", "float8_e4m
 
 
 def as_formats(formats: AnyFormatLike | Iterable[AnyFormatLike]) -> list[AnyFormat]:
-    """Return several formats, or the one that is asked for alone."""
+    """Return several formats, or a single format, as a list."""
     if isinstance(formats, Iterable) and not isinstance(formats, str):
         return [get_format(fmt) for fmt in formats]
     return [get_format(formats)]

@@ -115,7 +115,7 @@ def bitround(x: npt.ArrayLike, bits: int) -> Any:
     Raises
     ------
     ValueError
-        If the dtype does not have so many bits.
+        If the dtype has fewer bits.
 
     Examples
     --------

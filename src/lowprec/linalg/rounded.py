@@ -1,4 +1,4 @@
-"""The operations that the algorithms are made of: of `Arithmetic`, or inner products."""
+"""The operations of the algorithms: those of `Arithmetic`, or inner products."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def _step(
 def read_plan(path: Path) -> dict[str, AnyFormat]:
     """Read the formats of a plan, or of the figures of a comparison that has one.
 
-    Raises ValueError if the file is no plan.
+    Raises ValueError if the file is not a plan.
     """
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, too many for a plan")
@@ -158,4 +158,6 @@ def read_plan(path: Path) -> dict[str, AnyFormat]:
         formats = content.get("plan", content)["formats"]
         return {str(name): get_format(fmt) for name, fmt in formats.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is no plan that lowprec compare --bits wrote: {error}") from None
+        raise ValueError(
+            f"{path} is not a plan that lowprec compare --bits wrote: {error}"
+        ) from None

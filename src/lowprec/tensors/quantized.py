@@ -350,7 +350,7 @@ class QuantizedTensor(Tensor):
 
     @in_exact_state
     def values(self, max_bytes: int = 1 << 20) -> Iterator[Array]:
-        """Yield the exact values as float64, in blocks of at most so many bytes."""
+        """Yield the exact values as float64, in blocks of at most `max_bytes` bytes."""
         exact: Any = self.source
         blocks: Iterator[Array] = exact.exact_blocks(max(1, max_bytes // 8))
         return blocks

@@ -99,7 +99,7 @@ class MadeInBlocks:
     """Elements that are made a block at a time."""
 
     dtype: Any
-    blocks: Any  # yields all elements, in blocks of about so many
+    blocks: Any  # yields all elements, in blocks of about this many
 
     def array(self) -> Array:
         """Return all elements."""

@@ -315,7 +315,7 @@ class Engine(Memory):
         return decided
 
     def integer(self, x: Any, how: Callable[[float], int]) -> int:
-        """Return an integer that is made of a number, which the value decides."""
+        """Return the integer that a program makes from a number; the value decides it."""
         site = self.places.site(3, "int")
         if np.size(x.value) != 1:
             raise TypeError("only length-1 arrays can be converted to Python scalars")

@@ -32,7 +32,7 @@ class Keeping:
     Raises
     ------
     TypeError
-        If an item is none of these.
+        If an item is of another kind.
     """
 
     def __init__(self, keep: Any, file: str, arguments: list[str]) -> None:

@@ -158,7 +158,7 @@ class EarlyStopping(_Monitor):
     min_delta : float
         An improvement is more than this.
     patience : int
-        The training stops after so many epochs in a row without improvement; 0 is as 1.
+        The training stops after this number of epochs in a row without improvement; 0 is as 1.
     mode : {"auto", "min", "max"}
         Which values are good; auto: large ones for accuracies, precision, recall and r2, else
         small ones.
@@ -560,7 +560,7 @@ class CSVLogger(Callback):
     Raises
     ------
     OSError
-        When the training begins, if the file is there and is no such log, or cannot be written.
+        When the training begins, if the file is there and is not such a log, or cannot be written.
     ValueError
         If `append` meets other columns.
 

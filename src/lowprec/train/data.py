@@ -155,7 +155,7 @@ def characters(*, context: int = 8, samples: int = 10_000, test_fraction: float 
     """Return the next character of English text, given those before: Python's own help pages.
 
     The text is that of ``help("topics")``, `pydoc_data.topics`, which every Python brings (its
-    words differ a little between versions), in small letters; what is none of 38 characters is
+    words differ a little between versions), in small letters; characters beyond a set of 38 are
     left out. Training and test samples are from different pages.
 
     Parameters

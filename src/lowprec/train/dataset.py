@@ -412,7 +412,7 @@ def _choose(y: Array, fraction: float, rng: np.random.Generator) -> Array:
 
 
 def _shares(counts: Array, wanted: int) -> Array:
-    """Return how many of each class make so many in all: the largest remainders are rounded up."""
+    """Return how many of each class make `wanted` in all: the largest remainders are rounded up."""
     quota = counts * (wanted / counts.sum())
     take: Array = np.floor(quota + 1e-9).astype(np.int64)
     spare = np.flatnonzero(counts - take > 1)

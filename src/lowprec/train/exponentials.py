@@ -85,7 +85,7 @@ def softmax_and_logarithm(x: Array) -> tuple[Array, Array]:
 def crossentropy(logits: Array, labels: Array) -> tuple[float, Array] | None:
     """Return the mean of -log softmax(logits) at the labels, and its gradient.
 
-    None where that takes several steps, or a label is no column.
+    None where that takes several steps, or a label is not the number of a column.
 
     Parameters
     ----------

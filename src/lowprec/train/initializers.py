@@ -68,7 +68,7 @@ class VarianceScaling:
     Raises
     ------
     ValueError
-        If the scale is not positive, or a name is none of these.
+        If the scale is not positive, or a name is unknown.
 
     Examples
     --------

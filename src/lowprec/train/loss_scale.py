@@ -146,7 +146,7 @@ class LossScale:
         Raises
         ------
         ValueError
-            If it is no such name.
+            If there is no scale of this name.
 
         Examples
         --------

@@ -63,7 +63,7 @@ def bytes_per_parameter(policy: Policy | str, optimizer: Optimizer) -> BytesPerP
 
 
 def bytes_with_state(policy: Policy, arrays: float) -> BytesPerParameter:
-    """Return the same, where an optimizer keeps so many numbers for each parameter."""
+    """Return the same, where an optimizer keeps `arrays` numbers for each parameter."""
     params, compute = policy.formats["params"], policy.formats["compute"]
     state = arrays * _bytes(policy.formats["state"])
     if policy.update == "kahan":

@@ -331,7 +331,7 @@ _TOP = re.compile(r"top[_-](\d+)(?:_accuracy)?")
 def get(
     metric: str | Metric | Callable[[Array, Array], Any], loss: str | losses.Loss = "mse"
 ) -> Metric:
-    """Return the metric of a name, under that name, or the one that a function computes.
+    """Return the metric of a name, under that name, or the metric that a function computes.
 
     Parameters
     ----------
@@ -541,7 +541,7 @@ class Reading:
     loss : str or callable
         What reads the outputs themselves.
     activation : ActivationFunction or None
-        The one that the network ends in, where the outputs are its logits.
+        The function that the network ends in, where the outputs are its logits.
     own_units : callable or None
         Turns predictions of scaled targets into the targets' own units.
     """

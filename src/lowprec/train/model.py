@@ -275,7 +275,7 @@ class Sequential(CompiledNetwork):
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is none of these, or its parameters have other names or shapes.
+            If it is not such a file, or its parameters have other names or shapes.
         """
         self.params = read_params(path)
 

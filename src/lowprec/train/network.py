@@ -234,8 +234,8 @@ class Network:
         Raises
         ------
         ValueError
-            If a name is missing, or is none of this model's; or, where the shape of the inputs is
-            known, if a shape is wrong.
+            If a name is missing, or is not one of this model's; or, where the shape of the inputs
+            is known, if a shape is wrong.
         """
         known = self.input_shape if input_shape is None else input_shape
         names = self._names

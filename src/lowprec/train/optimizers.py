@@ -419,7 +419,7 @@ def remade(name: str, learning_rate: Rate, numbers: dict[str, Any]) -> Optimizer
 
 
 def get(optimizer: Optimizer | str) -> Optimizer:
-    """Return the optimizer of this name, with its defaults, or the one that is given.
+    """Return the optimizer of this name, with its defaults, or the optimizer that is given.
 
     Raises
     ------

@@ -141,7 +141,7 @@ def constraint_of(given: Any) -> Constraint | None:
     Raises
     ------
     TypeError
-        If it is no function.
+        If it is not a function.
     """
     if given is None or (callable(given) and not isinstance(given, type)):
         found: Constraint | None = given

@@ -77,7 +77,7 @@ class Power:
 
     @in_exact_state
     def __call__(self, step: int) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         part = step // self.steps if self.staircase else step / self.steps
         return float(self.learning_rate / (1 + part) ** self.power)
 
@@ -91,7 +91,7 @@ class Exponential:
     learning_rate : float
         The rate at first.
     decay_rate : float
-        What it is multiplied by every so many steps, at most 1; PyTorch's ``gamma``.
+        What it is multiplied by every `steps` steps, at most 1; PyTorch's ``gamma``.
     steps : float
         How many.
     unit : {"steps", "epochs"}
@@ -124,7 +124,7 @@ class Exponential:
 
     @in_exact_state
     def __call__(self, step: int) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         part = step // self.steps if self.staircase else step / self.steps
         return float(self.learning_rate * self.decay_rate**part)
 
@@ -137,7 +137,7 @@ class PiecewiseConstant:
     ----------
     boundaries : tuple of int
         Numbers of finished steps, ascending. As in PyTorch's ``MultiStepLR`` the new rate holds
-        after exactly so many; Keras' takes one step more.
+        after exactly that number; Keras' takes one step more.
     values : tuple of float
         The rates, one more than boundaries.
     unit : {"steps", "epochs"}
@@ -170,7 +170,7 @@ class PiecewiseConstant:
 
     @in_exact_state
     def __call__(self, step: int) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         return self.values[bisect_right(self.boundaries, step)]
 
 
@@ -207,7 +207,7 @@ class Cosine:
 
     @in_exact_state
     def __call__(self, step: int) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         return _anneal(self.learning_rate, self.minimum, min(step / self.steps, 1.0))
 
 
@@ -272,13 +272,13 @@ class OneCycle:
 
     @in_exact_state
     def __call__(self, step: int) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         first = self.learning_rate / self.div_factor
         return self._cycled(step, first, self.learning_rate, first / self.final_div_factor)
 
     @in_exact_state
     def momentum(self, step: int) -> float | None:
-        """Return the momentum after so many steps; None where it does not move."""
+        """Return the momentum after `step` steps; None where it does not move."""
         if not self.cycle_momentum:
             return None
         return self._cycled(step, self.max_momentum, self.base_momentum, self.max_momentum)
@@ -339,7 +339,7 @@ class WarmUp:
 
     @in_exact_state
     def __call__(self, step: int) -> float:
-        """Return the learning rate after so many steps."""
+        """Return the learning rate after `step` steps."""
         rate = self.schedule
         then = rate(max(step - self.steps, 0)) if callable(rate) else rate
         risen = min(step / self.steps, 1.0)

@@ -69,7 +69,7 @@ class Summary:
         return [(name, f"{n:,} ({self._sizes(n)})") for name, n in counts.items()]
 
     def _sizes(self, count: int) -> str:
-        """Return the bytes of so many parameters, in the formats of the policy if there is one."""
+        """Return the bytes of `count` parameters, in the formats of the policy if there is one."""
         if self.policy is None:
             return f"{_bytes(4 * count)} in float32, {_bytes(2 * count)} in 16 bits"
         stored = self.policy.formats["params"]

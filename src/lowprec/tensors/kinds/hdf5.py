@@ -44,7 +44,9 @@ def read_keras(path: Path) -> TensorFile:
     except ValueError:
         raise
     except Exception as error:  # of many kinds, as the damage is
-        raise ValueError(f"it is no archive of Keras with {_WEIGHTS} ({error!s:.100})") from None
+        raise ValueError(
+            f"it is not an archive of Keras with {_WEIGHTS} ({error!s:.100})"
+        ) from None
     return _read(path, content)
 
 

@@ -101,7 +101,7 @@ def _check_classic(file: BinaryIO, size: int) -> None:
         return int.from_bytes(content, "big")
 
     def count(least: int) -> int:
-        """Read how many entries follow, each of so many bytes at least."""
+        """Read how many entries follow, each of `least` bytes or more."""
         entries = number()
         if entries * least > size - file.tell():
             raise ValueError(f"its header claims {entries:,} entries, more than fit in it")

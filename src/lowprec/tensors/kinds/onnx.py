@@ -34,7 +34,7 @@ def read_onnx(path: Path) -> TensorFile:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # google.protobuf's DecodeError, which need not be importable
-        raise ValueError(f"it is no graph of ONNX ({error!s:.200})") from None
+        raise ValueError(f"it is not a graph of ONNX ({error!s:.200})") from None
     tensors = tuple(_tensor(onnx, path, one) for one in _initializers(model.graph))
     if not tensors:
         raise ValueError("it holds neither initializers nor constants")

@@ -54,7 +54,7 @@ def read_raw(path: Path, raw: Raw) -> TensorFile:
     ``0x3f80``), in .csv without ``0x`` in decimal ones. What follows ``#`` or ``//`` in a line is
     a comment.
 
-    Raises ValueError if the length is not that of the shape, or an entry is no code.
+    Raises ValueError if the length is not that of the shape, or an entry is not a code.
     """
     is_text = path.suffix.lower() in _TEXTS
     tensor = _from_text(path, raw) if is_text else _from_bytes(path, raw)
@@ -101,10 +101,10 @@ def _from_text(path: Path, raw: Raw) -> Tensor:
                 word.removeprefix("0x").removeprefix("0X"), 16 if word[:2].lower() == "0x" else base
             )
         except ValueError:
-            raise ValueError(f"entry {i:,}, {word!r:.30}, is no code in base {base}") from None
+            raise ValueError(f"entry {i:,}, {word!r:.30}, is not a code in base {base}") from None
         if not 0 <= code <= largest:
             raise ValueError(
-                f"entry {i:,}, {word!r:.30}, is no code of {raw.fmt}: 0 to {largest:#x}"
+                f"entry {i:,}, {word!r:.30}, is not a code of {raw.fmt}: 0 to {largest:#x}"
             )
         codes[i] = code
     stored = codes if raw.fmt.dtype is None else codes.view(raw.fmt.dtype)

@@ -33,7 +33,7 @@ class _Dropping(Layer, abc.ABC):
             )
 
     def forward(self, params: Mapping[str, Array], x: Array, run: Run) -> tuple[Array, Any]:
-        """Return what is made of x where it is kept and elsewhere; x itself outside training."""
+        """Return x with a part of it dropped and the rest scaled; x itself outside training."""
         if not run.training or not self.rate:
             return x, None
         # float32 draws: the same places are kept whatever x's dtype

@@ -32,7 +32,7 @@ class Windows(NamedTuple):
 
     @classmethod
     def of(cls, image: Pair, size: Pair, strides: Pair, padding: str) -> Windows:
-        """Place windows in images of so many rows and columns."""
+        """Place windows in images of these rows and columns."""
         return _placed(image, size, strides, padding)
 
     def padded(self, x: Array, value: float) -> Array:

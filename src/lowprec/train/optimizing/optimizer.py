@@ -137,7 +137,7 @@ class Optimizer:
 
     @in_exact_state
     def rate(self, step: int) -> float:
-        """Return the learning rate after so many applied steps: ``rate(0)`` is the first step's.
+        """Return the learning rate after `step` applied steps: ``rate(0)`` is the first step's.
 
         A schedule whose unit is epochs takes the number of finished epochs.
         """

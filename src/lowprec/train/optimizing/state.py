@@ -44,7 +44,7 @@ class Slot(str):
         return cls(kind, parameter)
 
     def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]
-        """Return what copies and pickles are made of."""
+        """Return the arguments that copies and pickles are made from."""
         return self.kind, self.parameter
 
 

@@ -1,4 +1,4 @@
-"""The parts that optimizers are made of: what a part is, how parts chain, and the simple ones."""
+"""The parts of optimizers: what a part is, how parts chain, and the simple parts."""
 
 from __future__ import annotations
 

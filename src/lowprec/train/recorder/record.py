@@ -26,7 +26,7 @@ class Record:
     Parameters
     ----------
     every : int
-        One step in so many was recorded.
+        One step in `every` was recorded.
     policy : Policy or str, optional
         What the tensors were rounded to; float32 by default.
     reference : History or sequence of float, optional

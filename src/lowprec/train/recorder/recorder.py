@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 class Recorder(Record, Follower):
     """Records what rounding does to every tensor of a training: give it to ``fit(recorder=…)``.
 
-    Weights, activations, their gradients, moments and updates are tallied every so many steps, in
+    Weights, activations, their gradients, moments and updates are tallied every `every` steps, in
     memory that does not grow with the run; recording changes no bit of the training. Tensors from
     elsewhere come in through `observe`.
 
     Parameters
     ----------
     every : int
-        Record one step in so many.
+        Record one step in `every`.
     policy : Policy or str, optional
         What tensors that are observed would be rounded to; `fit` uses its own.
     reference : History or sequence of float, optional

@@ -73,7 +73,7 @@ def class_numbers(y_true: Array, shape: tuple[int, ...]) -> Array:
     if labels.size and not (labels.min() >= 0 and labels.max() < shape[-1]):
         row = int(np.argmax((labels < 0) | (labels >= shape[-1])))
         raise ValueError(
-            f"label {labels[row]} in row {row} is none of the {shape[-1]} classes, which are "
+            f"label {labels[row]} in row {row} is not one of the {shape[-1]} classes, which are "
             f"counted from 0 to {shape[-1] - 1}; number the classes from 0 or give the last layer "
             "more units"
         )

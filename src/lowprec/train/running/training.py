@@ -376,7 +376,7 @@ class Training:
     # Running -------------------------------------------------------------------------------------
 
     def run(self, epochs: int, callbacks: list[Callback], progress: Progress) -> None:
-        """Run until so many epochs are finished, or a callback stops it."""
+        """Run until `epochs` epochs are finished, or a callback stops it."""
         if any(getattr(callback, "changes_learning_rate", False) for callback in callbacks):
             self._shows_rate = True
         callbacks = [

@@ -231,8 +231,8 @@ def choose_metric(
 ) -> str:
     """Return what runs will be judged by: the metric asked for, else the main one.
 
-    Raises ValueError if there will be no such metric; or if the model does not fit the data or the
-        loss.
+    Raises ValueError if the history will have no metric of this name; or if the model does not fit
+        the data or the loss.
     """
     params = model.init(0, input_shape=data.input_shape)
     found = list(evaluate(model, params, data.x_train[:1], data.y_train[:1], loss=loss))

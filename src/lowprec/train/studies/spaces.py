@@ -73,7 +73,7 @@ class Interval:
         return (value - self.low) / (self.high - self.low)
 
     def points(self, count: int) -> list[float | int]:
-        """Return so many numbers, the ends among them, at even distances on the scale."""
+        """Return `count` numbers, the ends among them, at even distances on the scale."""
         if count < 2 or self.low == self.high:
             return [self.at(0.5)]
         return list(dict.fromkeys(self.at(place / (count - 1)) for place in range(count)))
@@ -131,7 +131,7 @@ Dimension = Interval | list[Any]
 def checked_space(space: Mapping[str, Any]) -> dict[str, Dimension]:
     """Return a space as intervals and lists of choices.
 
-    Raises TypeError if it is no mapping.
+    Raises TypeError if it is not a mapping.
     Raises ValueError if there is nothing to choose from.
     """
     if not isinstance(space, Mapping):
