@@ -222,11 +222,10 @@ def _told(measured: Measurement, row: Iterable[Measurement], tolerance: float | 
 
 def worst_first(rows: Rows) -> list[str]:
     """Return the names of all tensors, the most harmed first."""
-    return sorted(rows, key=lambda name: _row_badness(rows[name].values()), reverse=True)
-
-
-def _row_badness(row: Iterable[Measurement]) -> list[tuple[float, float]]:
-    return sorted(map(_badness, row), reverse=True)
+    badness = {
+        name: sorted(map(_badness, row.values()), reverse=True) for name, row in rows.items()
+    }
+    return sorted(rows, key=badness.__getitem__, reverse=True)
 
 
 def _badness(measured: Measurement) -> tuple[float, float]:

@@ -194,7 +194,9 @@ def convert(
         done = _convert_files(how, files, targets, None, overwrite, executor, progress)
         _write_config(how, files, folder)
         return done
-    new_index = folder / _name_of_index(index) if index else None
+    new_index = None
+    if index:  # of safetensors, whatever the old files were
+        new_index = folder / index.name.replace(".bin.index.json", ".safetensors.index.json")
     journal = Journal.open(
         folder, how.identity(paths, rng), how.seed, [*targets.values(), new_index], overwrite
     )
@@ -285,11 +287,6 @@ def _layer(tensor: Tensor) -> str:
 
 def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _name_of_index(index: Path) -> str:
-    """Return the name of the new files' index: of safetensors, whatever the old files were."""
-    return index.name.replace(".bin.index.json", ".safetensors.index.json")
 
 
 def _name_in_set(path: Path) -> str:

@@ -81,7 +81,8 @@ class LayerOutputs(dict[str, Array]):
 
         A unit is an element of the last axis: a unit of a dense layer, a filter of a convolution.
         """
-        return {name: int(_is_dead(y).sum()) for name, y in self.items()}
+        is_dead = {name: (y.reshape(-1, y.shape[-1]) == 0).all(axis=0) for name, y in self.items()}
+        return {name: int(units.sum()) for name, units in is_dead.items()}
 
     def plot(self, bins: int = 50) -> Figure:
         """Draw the histogram of each layer's outputs.
@@ -102,10 +103,6 @@ class LayerOutputs(dict[str, Array]):
                 axes.set_title(f"{name}: {self.labels[name]}")
                 axes.set_yticks([])
         return figure
-
-
-def _is_dead(y: Array) -> Array:
-    return np.asarray((y.reshape(-1, y.shape[-1]) == 0).all(axis=0))
 
 
 @in_exact_state_but_users_code

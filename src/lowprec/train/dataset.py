@@ -171,7 +171,8 @@ class Dataset:
         [[2.0, 0.0]]
         """
         fit = named(how, {"minmax": _minmax, "standard": _standard}, "scaling")
-        axes = _sample_axes(self.x_train.ndim) if each_feature else None
+        samples = (0,) if self.x_train.ndim == 2 else (0, 1, 2)  # rows, or places in images
+        axes = samples if each_feature else None
         shift, scale = fit(self.x_train.astype(np.float64), axes)
         scale = np.where(scale > 0, scale, 1.0)
         found = self.target_scale
@@ -361,11 +362,6 @@ def _checked(field: str, values: Array) -> Array:
 
 
 # Scaling and splitting ---------------------------------------------------------------------------
-
-
-def _sample_axes(dimensions: int) -> tuple[int, ...]:
-    """Return the axes that share a scale: all but the features', or the channels' of images."""
-    return (0,) if dimensions == 2 else (0, 1, 2)
 
 
 def _minmax(x: Array, axes: tuple[int, ...] | None) -> tuple[Array, Array]:

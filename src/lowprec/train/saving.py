@@ -281,9 +281,9 @@ def _written(value: Any) -> Any:
     cls = type(value)
     if isinstance(value, enum.Enum) and is_lowprecs(cls):
         return {"member": cls.__name__, "name": value.name}
-    if dataclasses.is_dataclass(cls) and (_CLASSES.get(cls.__name__) is cls or _is_layer(value)):
-        known = "class" if _CLASSES.get(cls.__name__) is cls else "defined"
-        return {known: cls.__name__, "fields": _fields(value)}
+    is_ours = _CLASSES.get(cls.__name__) is cls
+    if dataclasses.is_dataclass(cls) and (is_ours or isinstance(value, layers.Layer)):
+        return {"class" if is_ours else "defined": cls.__name__, "fields": _fields(value)}
     if isinstance(value, functools.partial):
         inner = _written_loss(value.func)
         words = {n: _written(v) for n, v in value.keywords.items()}
@@ -298,10 +298,6 @@ def _written(value: Any) -> Any:
             "and pass it to train.load_model(path, custom_objects={…})"
         )
     return {"defined": own_name}
-
-
-def _is_layer(value: Any) -> bool:
-    return isinstance(value, layers.Layer)
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -75,16 +75,12 @@ def float16_adam() -> Demonstration:
         "float16 Adam and its epsilon",
         float(step),
         f"At step {step} nothing is finite any more: {starved / moving:.0%} of the second moments "
-        f"were zero where the first were not, and epsilon = 1e-8 is {_in_float16(1e-8):g} in "
+        f"were zero where the first were not, and epsilon = 1e-8 is {round_to(1e-8, float16):g} in "
         "float16.",
         "starved moments",
         recorder,
         cured,
     )
-
-
-def _in_float16(value: float) -> float:
-    return float(round_to(value, float16))
 
 
 def large_targets() -> Demonstration:

@@ -78,7 +78,8 @@ def beta_2() -> Demonstration:
     how: dict[str, Any] = {"loss": "mse", "optimizer": Adam(1e-2), "epochs": 90}
     wide, reference = recorded(model, data, policy="float32", **how)
     narrow, recorder = recorded(model, data, policy="state=bfloat16", reference=wide, **how)
-    sizes = [_last_total(one, "second_moment/0/kernel") for one in (recorder, reference)]
+    tracks = (one.track("moment", "second_moment/0/kernel") for one in (recorder, reference))
+    sizes = [float(track.rows[-1].mean) for track in tracks]
     ratio = sizes[0] / sizes[1]
     ends = [history.history["loss"][-1] for history in (wide, narrow)]
     return Demonstration(
@@ -90,10 +91,6 @@ def beta_2() -> Demonstration:
         "numbers of the optimizer",
         recorder,
     )
-
-
-def _last_total(recorder: Any, name: str) -> float:
-    return float(recorder.track("moment", name).rows[-1].mean)
 
 
 def optimizers() -> Demonstration:

@@ -137,7 +137,7 @@ class Training:
             validation_steps=validation_steps,
         )
         self.data_checksum = self.feed.checksum()
-        _check_samples(model, self.feed.input_shape)
+        model.check_inputs(np.empty((0, *self.feed.input_shape), np.float32))
         self._check_labels()
         named = _metrics.get_all(metrics, loss)
         self.metrics = named or _metrics.for_loss(loss) or metrics_for(self.feed.some_targets)
@@ -647,7 +647,3 @@ def _facts_of(optimizer: Optimizer) -> dict[str, Any]:
 def drawn_params(model: Network, seed: int, shape: tuple[int, ...] | None = None) -> Params:
     """Return the parameters that a training with this seed starts from."""
     return model.init(_generator(seed, _INIT), input_shape=shape)
-
-
-def _check_samples(model: Network, shape: tuple[int, ...]) -> None:
-    model.check_inputs(np.empty((0, *shape), np.float32))

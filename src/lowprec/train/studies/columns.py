@@ -93,14 +93,6 @@ def _scale(result: PolicyResult) -> str:
     return " … ".join(f"{scale:g}" for scale in (scales[0], scales[-1])[: len(scales)])
 
 
-def _bytes(result: PolicyResult) -> str:
-    return f"{result.memory.total:g}"
-
-
-def _milliseconds(result: PolicyResult) -> str:
-    return f"{1e3 * result.seconds:.3g}"
-
-
 _COLUMNS = (
     Column(
         "{metric}",
@@ -146,12 +138,12 @@ _COLUMNS = (
         "gradients and activations, where mixed precision saves, are not counted",
         lambda result: str(result.memory),
         "bytes",
-        _bytes,
+        lambda result: f"{result.memory.total:g}",
     ),
     Column(
         "time an epoch, ms",
         "elapsed, of the emulation on this machine, validation included; hardware is not measured",
-        _milliseconds,
+        lambda result: f"{1e3 * result.seconds:.3g}",
         "ms an epoch",
     ),
 )
