@@ -574,3 +574,58 @@ def test_block_formats_and_scales_of_their_own_have_the_usual_ones_among_their_c
     for given, cure in (("mxfp4", "policy='mixed_bfloat16'"), (policy, "policy='mixed_float16'")):
         found = train.diagnose(model, train.Dataset(x, y), policy=given, budget=None, **how)
         assert cure in [one.code for one in found.cures if one.rescues]
+
+
+# What is said where little is known ---------------------------------------------------------------
+
+
+def test_lost_changes_of_the_state_stand_in_place_of_nothing_was_lost():
+    recorder = train.Recorder(2)
+    how = {"loss": "mse", "optimizer": train.Momentum(1e-4), "epochs": 8, "verbose": False}
+    train.fit(LINE, _plane(), policy="state=float8_e4m3fn", recorder=recorder, **how)
+    assert not any("Nothing was lost" in sentence for sentence in recorder.verdict)
+    words = "(pass reference= to see), keep the optimizer's state in float32"
+    assert any(words in sentence for sentence in recorder.verdict)
+
+
+def test_one_step_is_too_few_to_judge_by():
+    found = train.diagnose(
+        LINE, _plane(), policy="mixed_bfloat16", loss="mse", optimizer="sgd", batch_size=256
+    )
+    assert (found.outcome.kind, found.cause, found.cures) == ("healthy", None, [])
+    assert found.verdict[0].endswith("; 1 step is too few to judge by.")
+
+
+def test_what_memorises_is_no_cure_of_targets_that_cannot_be_learnt():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((96, 4)).astype(np.float32), rng.standard_normal((96, 1))
+    data = train.Dataset(x[:64], y[:64], x[64:], y[64:])
+    model = train.Sequential([train.Input((4,)), train.Dense(64, "relu"), train.Dense(1)])
+    found = train.diagnose(
+        model, data, policy="mixed_bfloat16", loss="mse", optimizer=train.SGD(1e-4), epochs=8,
+        budget=None,
+    )  # fmt: skip
+    assert (found.outcome.kind, found.cause, found.place) == ("float32 too", "not precision", None)
+    assert not any(cure.rescues for cure in found.cures)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        ({"epoch": 3}, TypeError, "unexpected keyword argument 'epoch'"),
+        ({"budget": -1}, ValueError, "budget=-1: seconds are 0 or more"),
+        ({"tolerance": 2}, ValueError, "tolerance=2 is no share"),
+        ({"reference": [1.0]}, ValueError, "reference holds 1 losses, and this training has 2"),
+    ],
+)
+def test_wrong_arguments_are_refused_as_fit_refuses_them(wrong, error, words):
+    how = {"loss": "mse", "optimizer": "sgd", "epochs": 2}
+    with pytest.raises(error, match=words):
+        train.diagnose(LINE, _plane(), policy="bfloat16", **how | wrong)
+
+
+def test_places_are_sorted_as_they_are_counted():
+    places = {f"Dense {i}": {"compute": "float32"} for i in (10, 9, 11)}
+    assert [key for key, _ in Policy(compute="float16", layers=places).places] == [
+        "Dense 9", "Dense 10", "Dense 11",
+    ]  # fmt: skip

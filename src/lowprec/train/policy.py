@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import string
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -246,7 +247,9 @@ def _checked_layers(layers: Any) -> Layers:
                     f"layers={{{key!r}: {{{name!r}: …}}}}: {key} takes {', '.join(allowed)}"
                 )
         found[key] = tuple(sorted((name, _field(name, value)) for name, value in fields.items()))
-    return tuple(sorted(found.items()))
+    numbers = string.digits  # Dense 9 comes before Dense 10
+    order = {key: (key.rstrip(numbers), len(key), key) for key in found}
+    return tuple(sorted(found.items(), key=lambda pair: order[pair[0]]))
 
 
 def _field(name: str, value: Any) -> Any:

@@ -34,7 +34,7 @@ class Run:
         How long it took.
     recorder : Recorder or None
         What it recorded.
-    error : str
+    error : Exception or None
         Why it could not be run.
     """
 
@@ -44,7 +44,7 @@ class Run:
     curves: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     recorder: Recorder | None = None
-    error: str = ""
+    error: Exception | None = None
 
     def first(self, epochs: int) -> Account | None:
         """Return the account of the first epochs alone."""
@@ -74,7 +74,7 @@ def train(asked: FitArguments) -> Run:
     try:
         history = fit(asked.model, asked.data, **how, recorder=recorder, verbose=False)
     except (ValueError, TypeError, OverflowError, ZeroDivisionError) as error:
-        return Run(None, error=f"{type(error).__name__}: {error}")
+        return Run(None, error=error)
     return Run(
         Account.of(history),
         list(history.step_losses),
@@ -235,7 +235,7 @@ def rescues(
     if account is None or not account.ends_finite or account.is_mostly_skipped:
         return False
     if outcome.kind == "float32 too":  # then a change must teach what float32 does not
-        return not account.failure
+        return not account.failure and account.holds_in_validation
     measure = outcome.reason
     if measure in ("not finite", "skipped") and reference.failure:  # then to be as good is enough
         if reference.ends_well and not account.ends_well:

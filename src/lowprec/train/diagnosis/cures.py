@@ -129,6 +129,9 @@ def of_precision(
             yield _policy(dataclasses.replace(policy, update=update, name=""), model)
     yield from _wide_stores(cause, policy, model)
     yield from _other_formats(cause, policy, model)
+    if "accumulate" in cause and not policy.places and policy.accumulator.order == "sequential":
+        pairs = dataclasses.replace(policy.accumulator, order="pairwise")
+        yield _policy(dataclasses.replace(policy, accumulate=pairs, name=""), model)
     if "compute" in cause and not policy.tensor_scales and policy.formats["compute"].bits <= 8:
         yield _policy(dataclasses.replace(policy, tensor_scales=True, name=""), model)
     if "compute" in cause:
@@ -297,7 +300,7 @@ def of_training(optimizer: Optimizer, model: Sequential, data: Any) -> Iterator[
     if not callable(optimizer.learning_rate):
         rates = [optimizer.learning_rate * factor for factor in (0.1, 0.01, 0.001, 10.0, 100.0)]
         if (make := getattr(optimizers, optimizer.name, None)) is not None:
-            rates.append(make().learning_rate)  # the usual one
+            rates += [make().learning_rate * factor for factor in (1, 10, 100)]  # the usual one
         for rate in rates:
             for one in _optimizer(optimizer, rate=float(f"{rate:.3g}")):
                 yield one._replace(place="the learning rate")

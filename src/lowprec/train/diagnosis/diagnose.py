@@ -102,9 +102,9 @@ def diagnose(
     Raises
     ------
     ValueError
-        If the arguments do not fit each other.
+        If the arguments do not fit each other, `budget` is negative, or `tolerance` no share.
     TypeError
-        If ``recorder``, ``resume`` or ``verbose`` is passed.
+        If ``recorder``, ``resume`` or ``verbose`` is passed, or what `fit` does not take.
 
     Examples
     --------
@@ -121,6 +121,10 @@ def diagnose(
             raise TypeError(
                 f"diagnose has no argument {word!r}: it trains anew, and records itself"
             )
+    if budget is not None and not budget >= 0:
+        raise ValueError(f"budget={budget}: seconds are 0 or more, and None makes everything")
+    if not 0 < tolerance < 1:
+        raise ValueError(f"tolerance={tolerance} is no share of the progress; use one as 0.05")
     how = {
         "loss": loss,
         "optimizer": optimizers.get(optimizer),
@@ -218,8 +222,8 @@ class _Search:
         every = max(1, steps // _ROWS)
         narrow = bench.run("as it is", must=True, every=every)
         assert narrow is not None
-        if narrow.account is None:
-            raise ValueError(narrow.error)
+        if narrow.error is not None or narrow.account is None:
+            raise narrow.error or ValueError("the training came to nothing")
         self.narrow, self.mine = narrow, narrow.account
         self.note("as it is", narrow)
         wide = None
@@ -227,11 +231,16 @@ class _Search:
             wide = bench.run("float32", must=True, policy=self.float32)
             self.note("float32", wide)
             assert wide is not None
-            if wide.account is None:
-                raise ValueError(wide.error)
+            if wide.error is not None or wide.account is None:
+                raise wide.error or ValueError("the training came to nothing")
             self.reference = wide.account
         else:
             self.reference = self.given
+            if self.given.start is None and len(self.given.epochs) != len(self.mine.epochs):
+                raise ValueError(
+                    f"reference holds {len(self.given.epochs)} losses, and this training has "
+                    f"{len(self.mine.epochs)} epochs; pass one an epoch, or what fit returned"
+                )
         self.wide = wide
         self.outcome = judge(self.mine, self.reference, self.tolerance)
         self.look_at_noise()

@@ -80,15 +80,7 @@ def _seen(record: Record, part: str, places: Sequence[str]) -> str | None:
         worst = max(tracks, key=lambda track: track.whole.lost_rate, default=None)
         if worst is None or not worst.whole["lost"]:
             return None
-        policy = record.policy_at("update", worst.name)
-        fmt = policy.formats["params"]
-        weight = record.tracks.get(("weight", worst.name))
-        if policy.update == "stochastic" and weight is not None and worst.whole.rms:
-            steps = weight.whole.rms * fmt.eps / worst.whole.rms
-            return (
-                f"A spacing of {fmt} is about {steps:.2g} times an update of "
-                f"{record.label(worst.name)}: rounded stochastically, updates become noise"
-            )
+        fmt = record.policy_at("update", worst.name).formats["params"]
         return (
             f"{percent(worst.whole.lost_rate)} of the updates of {record.label(worst.name)} leave "
             f"it as it was in {fmt}"

@@ -121,8 +121,8 @@ def first_not_finite(
     found = repeat(inquest)
     if inquest.found is not None:
         kind, name, before, _ = inquest.found
-        made = [made_by(before)]
-        if (operation := inquest.operation) is not None:
+        made = ["rounding" if inquest.is_rounded_away else made_by(before)]
+        if (operation := inquest.operation) is not None and not inquest.is_rounded_away:
             made += [operation.words, operation.wrong.value]
         return Event(training.seen, skipped, kind, name, largest(before)), made
     # such as the gradients of penalties, and what the optimizer made

@@ -22,12 +22,13 @@ SHRUNK = 0.01
 STARVED = 0.01
 STUCK = 0.5
 _SOME_DROWNED = 0.25  # of the units
+_COARSE = 16  # spacings an update, of which the rounding is four times as large
 _OUTLIER = 64  # times the median unit: six of the few bits that narrow formats have
 
 
 def offset(recorder: Record) -> Iterator[Finding]:
     """Tell a feature whose deviation is lost beside its mean."""
-    found, fmt = recorder.facts.get("offset"), recorder.policy.formats["compute"]
+    found, fmt = recorder.facts.get("offset"), recorder.format_of("activation", "input")
     if found and found["ratio"] > 2.0**fmt.precision:
         yield Finding(
             "amber",
@@ -40,6 +41,7 @@ def offset(recorder: Record) -> Iterator[Finding]:
 
 def lost_updates(recorder: Record) -> Iterator[Finding]:
     """Tell that updates are lost, and whether that costs anything."""
+    yield from _noisy_updates(recorder)
     gathers = costs(recorder) and recorder.policy.update == "kahan"
     how = ("nearest", "kahan") if gathers else ("nearest",)
     tracks = [track for track in recorder.of_kind("update") if _rounds_to(recorder, track, *how)]
@@ -60,9 +62,9 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
     elif _rounds_to(recorder, worst, "kahan"):
         return  # what is lost in one step comes in a later one
     elif is_costly is None:
-        cure = (
-            "if the loss falls behind float32's (pass reference= to see), keep float32 master "
-            "weights, or round updates stochastically or with Kahan's sum"
+        cure = _where_it_costs(
+            recorder,
+            "keep float32 master weights, or round updates stochastically or with Kahan's sum",
         )
         level = ("red" if share > LOST else "amber") if is_watched(recorder) else "note"
         yield Finding(level, "lost updates", text, cure, tensor, "lost")
@@ -75,6 +77,36 @@ def lost_updates(recorder: Record) -> Iterator[Finding]:
             tensor,
             "lost",
         )
+
+
+def _noisy_updates(recorder: Record) -> Iterator[Finding]:
+    """Tell a weight whose updates are far below a spacing, rounded stochastically, at a cost."""
+    worst, steps = None, float(_COARSE)
+    for track in recorder.of_kind("update") if costs(recorder) else ():
+        weight = recorder.tracks.get(("weight", track.name))
+        if weight is None or not track.whole.rms or not _rounds_to(recorder, track, "stochastic"):
+            continue
+        spacings = weight.whole.rms * _stored_in(recorder, track).eps / track.whole.rms
+        if spacings > steps:
+            worst, steps = track, spacings
+    if worst is not None:
+        fmt = _stored_in(recorder, worst)
+        yield Finding(
+            "amber",
+            "lost updates",
+            f"A spacing of {fmt} is about {steps:.2g} times an update of "
+            f"{recorder.label(worst.name)}: rounded stochastically, updates become noise",
+            f"keep weights in more than {fmt.precision} bits",
+            ("update", worst.name),
+            "lost",
+        )
+
+
+def _where_it_costs(recorder: Record, cure: str) -> str:
+    """Return a cure with the condition under which it is one, where nobody knows whether it is."""
+    if costs(recorder) is not None:
+        return cure
+    return f"if the loss falls behind float32's (pass reference= to see), {cure}"
 
 
 def lost_share(recorder: Record) -> float:
@@ -131,8 +163,9 @@ def costs(recorder: Record) -> bool | None:
 def optimizer_numbers(recorder: Record) -> Iterator[Finding]:
     """Tell numbers of the optimizer that its formats do not hold."""
     numbers, state = recorder.facts.get("hyperparameters", {}), recorder.policy.formats["state"]
-    yield from _epsilon(recorder, numbers, state)
-    yield from _betas(recorder, numbers, state)
+    states = [state, *(track.fmt for track in recorder.of_kind("moment"))]
+    yield from _epsilon(recorder, numbers, max(states, key=lambda fmt: fmt.smallest_subnormal))
+    yield from _betas(recorder, numbers)
     yield from _decay(recorder, numbers)
 
 
@@ -140,6 +173,8 @@ def _epsilon(recorder: Record, numbers: dict[str, Any], state: Format) -> Iterat
     epsilon = numbers.get("epsilon")
     if epsilon and _rounded(epsilon, state) == 0:
         starved = starved_share(recorder) > STARVED
+        if costs(recorder) and not starved:
+            return
         yield Finding(
             "amber" if starved else "note",
             "numbers of the optimizer",
@@ -158,14 +193,14 @@ _AVERAGES = {  # what each number makes decay: the optimizer's state, and its na
 }
 
 
-def _betas(recorder: Record, numbers: dict[str, Any], state: Format) -> Iterator[Finding]:
+def _betas(recorder: Record, numbers: dict[str, Any]) -> Iterator[Finding]:
     for word, averages in _AVERAGES.items():
-        beta = numbers.get(word)
-        if beta is None or beta >= 1 or _rounded(beta, state) != 1:
-            continue
-        tracks = [t for t in recorder.of_kind("moment") if t.slot.kind in averages]
+        beta = numbers.get(word, 1)
+        moments = [t for t in recorder.of_kind("moment") if t.slot.kind in averages]
+        tracks = [t for t in moments if beta < 1 and _rounded(beta, t.fmt) == 1]
         if not tracks:
             continue
+        state = max((t.fmt for t in tracks), key=lambda fmt: fmt.eps)
         kind = averages[tracks[0].slot.kind]
         changes = sum(track.whole["changes"] for track in tracks)
         stuck = sum(track.whole["lost"] for track in tracks) / changes if changes else math.nan
@@ -179,7 +214,8 @@ def _betas(recorder: Record, numbers: dict[str, Any], state: Format) -> Iterator
             "red" if stuck > STUCK and costs(recorder) else "note",
             "numbers of the optimizer",
             f"{word}={beta:g} is 1 in {state}: {told}",
-            "keep the state in float32, or use a smaller beta",
+            _where_it_costs(recorder, "keep the state in float32, or use a smaller beta"),
+            column="lost",
         )
 
 
@@ -254,6 +290,8 @@ def stalled_state(recorder: Record) -> Iterator[Finding]:
         if track.fmt == float32:
             continue
         share = max((tenth.lost_rate for tenth in track.tenths), default=0.0)
+        if track.whole["overflows"] or track.whole["infs"]:  # what is infinite stalls of itself
+            continue
         if share > least and (worst is None or share > worst[0]):
             worst = share, track
     if worst is not None:
@@ -263,7 +301,7 @@ def stalled_state(recorder: Record) -> Iterator[Finding]:
             "stalled state",
             f"{capital(name_of(recorder, 'moment', track.name))}: {percent(share)} of the changes "
             f"are lost in {track.fmt} in a tenth of the run, so that they stall",
-            "keep the optimizer's state in float32",
+            _where_it_costs(recorder, "keep the optimizer's state in float32"),
             ("moment", track.name),
             "lost",
         )

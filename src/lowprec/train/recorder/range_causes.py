@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from lowprec.train.recorder.operations import Operation, WrongOperand
 from lowprec.train.recorder.precision_causes import STARVED
 from lowprec.train.recorder.scaling import advise_scale, harmed_rows
 from lowprec.train.recorder.tracks import Tally
+from lowprec.train.recorder.watching import SQUARES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,9 +84,21 @@ def not_finite(recorder: Record) -> Iterator[Finding]:
             )
             else _DIVERGES
             if recorder.outcome.kind == "float32 too"
-            else "start from a smaller loss scale, or look at what overflows without one",
+            else _cure_for_skips(recorder),
             None if first is None else (first.kind, first.name),
         )
+
+
+def _cure_for_skips(recorder: Record) -> str:
+    """Return what to do where the loss scale makes steps be skipped."""
+    values = [value for _, value in recorder.scales]
+    grown = sum(now > before for before, now in itertools.pairwise(values))
+    if _is_dynamic(recorder) and 2 * grown >= recorder.skips:
+        return (
+            "the loss scale grows back each time: let it grow less often (growth_interval) or by "
+            "less (growth_factor), or use loss_scale='dynamic'"
+        )
+    return "start from a smaller loss scale, or look at what overflows without one"
 
 
 def _validation(recorder: Record) -> Iterator[Finding]:
@@ -191,7 +205,7 @@ def _cure_for_divergence(
     is_narrow = recorder.policy.formats["state"].emax < float32.emax
     is_scaled = kind in GRADIENTS and recorder.policy.loss_scale is not None
     track = recorder.tracks.get((kind, name))
-    if recorder.reference or is_narrow or is_scaled or track is None:
+    if recorder.reference or is_narrow or is_scaled or track is None or name == "input":
         return None
     first = next((row["max_abs"] for row in track.rows if row["max_abs"]), math.inf)
     if not GROWN * first <= largest < math.inf:
@@ -228,8 +242,11 @@ def _cure_for(recorder: Record, event: Event) -> str:
 def new_zeros(recorder: Record) -> Iterator[Finding]:
     """Tell the tensor of each kind that loses the most to zero, where the loss matters."""
     yield from _vanished_inside(recorder)
-    for kind in ("weight_gradient", "activation_gradient", "activation", "weight"):
-        harmed = [(track, _harmed(track)) for track in recorder.of_kind(kind)]
+    for kind in ("weight_gradient", "activation_gradient", "activation", "weight", "moment"):
+        tracks = recorder.of_kind(kind)
+        if kind == "moment":  # squares have a rule of their own
+            tracks = [track for track in tracks if track.slot.kind not in SQUARES]
+        harmed = [(track, _harmed(track)) for track in tracks]
         worst = max(
             ((track, rows) for track, rows in harmed if rows is not None),
             key=lambda pair: pair[1].new_zero_rate,
@@ -282,6 +299,8 @@ def _harmed(track: Track) -> Tally | None:
 
 
 def _cure_for_zeros(recorder: Record, track: Track) -> str:
+    if track.kind == "moment":
+        return "keep the optimizer's state in float32, as the mixed policies do"
     if recorder.policy.tensor_scales:
         return (
             "one scale for the whole tensor cannot hold its range, nor can a loss scale: scale by "

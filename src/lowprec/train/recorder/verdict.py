@@ -60,8 +60,8 @@ def _told(recorder: Record) -> list[Told]:
     rest = [Told(finding.level, str(finding), finding) for finding in found]
     if outcome.kind == "healthy" and sees_all(recorder):
         return [_of_health(recorder, outcome), *rest]
-    if any(finding.level != "note" or finding.rule == "lost updates" for finding in found):
-        return rest  # lost updates without a reference: nobody knows whether to worry
+    if any(finding.level != "note" or finding.column == "lost" for finding in found):
+        return rest  # changes are lost, without a reference: nobody knows whether to worry
     return [Told("note", _without_reference(recorder)), *rest]
 
 

@@ -136,12 +136,14 @@ class Inquest(Watch):
 
     found (Heard or None): That tensor.
     operation: What arithmetic made it; None where that is not known.
+    is_rounded_away: Whether rounding within the layer made it.
     """
 
     def __init__(self, numerics: Listening) -> None:
         super().__init__(numerics)
         self.found: Heard | None = None
         self.operation: Operation | None = None
+        self.is_rounded_away = False
         self._read: tuple[Array, ...] = ()  # what the layer, or the loss, reads
         self._errors: list[Operation] = []  # NumPy's, since the last tensor that was finite
 
@@ -162,6 +164,15 @@ class Inquest(Watch):
         if self.found is None and not np.isfinite(outputs).all():  # a layer that rounds nothing
             self.see(Heard("activation", str(layer), outputs, outputs))
         self._read = (outputs,)
+
+    def backward(self, layer: int, dx: Array | None, grads: Mapping[str, Array]) -> None:
+        """Look at a layer; what it rounds on the way to its gradients may be the first."""
+        if self.found is None:
+            self.is_rounded_away = any(
+                np.isfinite(before).all() and not np.isfinite(after).all()
+                for before, after in self.numerics.rounded
+            )
+        super().backward(layer, dx, grads)
 
     def loss(self, targets: Array, outputs: Array) -> None:
         """Note what the loss reads; its value is never checked."""
@@ -232,7 +243,7 @@ def _offset(x: Array) -> dict[str, float]:
     return {"feature": int(np.flatnonzero(moving)[worst]), "ratio": float(ratios[worst])}
 
 
-_SQUARES = ("second_moment", "sum_of_squares", "infinity_norm")  # what an optimizer divides by
+SQUARES = ("second_moment", "sum_of_squares", "infinity_norm")  # what an optimizer divides by
 
 
 def _starved(state: State, updates: Params) -> tuple[int, int]:
@@ -243,7 +254,7 @@ def _starved(state: State, updates: Params) -> tuple[int, int]:
     moving = starved = 0
     for name, update in updates.items():
         first = state.get(Slot("first_moment", name), update)
-        for kind in _SQUARES:
+        for kind in SQUARES:
             squares = state.get(Slot(kind, name))
             if squares is not None:
                 moving += int(np.count_nonzero(first))

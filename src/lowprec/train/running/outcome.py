@@ -171,6 +171,13 @@ class Account:
         return self.is_finite and (self.end is None or math.isfinite(self.end))
 
     @property
+    def holds_in_validation(self) -> bool:
+        """Whether what was learnt is more than the training data, as far as known."""
+        if self.validation is None or self.constant is None:
+            return True
+        return self.validation < self.constant
+
+    @property
     def is_mostly_skipped(self) -> bool:
         """Whether more than half of the steps were skipped."""
         return 2 * self.skipped > self.steps > 0
@@ -206,7 +213,7 @@ class Account:
     @property
     def _failure_at_the_end(self) -> str:
         best = self.best_without_learning
-        if best is None or self.end is None:
+        if best is None or self.end is None or 0 < self.steps < _LAST:  # so few teach nothing
             return ""
         if self.constant is not None and self.end == 0:  # no loss of lowprec's is less
             return ""
@@ -367,8 +374,8 @@ def _kind(
         if _is_beyond_the_ratio(mine, reference):
             return "worse", "ratio"
     best = mine.best_without_learning
-    if reference is None and 0 < mine.steps < _LAST:
-        return None, ""  # so few steps teach nothing anywhere
+    if 0 < mine.steps < _LAST:
+        return None, ""
     is_least = mine.constant is not None and mine.end == 0  # no loss of lowprec's is less
     if best is not None and mine.end is not None and mine.end >= best and not is_least:
         return "worse", "learns nothing"
@@ -491,9 +498,11 @@ def _percent(share: float) -> str:
 
 
 def _quiet_text(mine: Account, reference: Account | None) -> str:
+    are = "step is" if mine.steps == 1 else "steps are"
+    few = f"; {mine.steps} {are} too few to judge by" if 0 < mine.steps < _LAST else ""
     if reference is None:
-        return f"the loss ends at {figure(mine.end)}"
-    return f"the loss ends at {figure(mine.end)}, float32's at {figure(reference.end)}"
+        return f"the loss ends at {figure(mine.end)}{few}"
+    return f"the loss ends at {figure(mine.end)}, float32's at {figure(reference.end)}{few}"
 
 
 def _floor_text(mine: Account, reference: Account | None) -> str:
