@@ -284,17 +284,18 @@ def test_an_update_in_one_pass_has_the_bits_of_its_parts(optimizer):
     rng = np.random.default_rng(4)
     fused, params = optimizer.transform.fused, some_params()
     params["0/kernel"].reshape(-1)[:2] = np.inf, np.nan
-    mine, mine_state, state = params, optimizer.init(params), optimizer.init(params)
+    mine, mine_state, state, added = params, optimizer.init(params), optimizer.init(params), {}
     for step in range(1, 5):
         gradients = some_gradients(rng)
         for name, g in gradients.items():
             g *= 10.0 ** rng.integers(-45, 30, g.shape)  # subnormal numbers and overflows too
             g.reshape(-1)[-1] = 0
-            mine = {**mine, name: fused(mine_state, name, mine[name], g.copy(), step, 0.01)}
+            added[name], out = g.copy(), np.empty_like(g)
+            mine = {**mine, name: fused(mine_state, name, mine[name], added[name], out, step, 0.01)}
         updates, state = optimizer.update(gradients, state, params, step, 0.01)
         with np.errstate(all="ignore"):
             params = {name: w + updates[name] for name, w in params.items()}
-        for ours, theirs in ((mine, params), (mine_state, state)):
+        for ours, theirs in ((mine, params), (mine_state, state), (added, updates)):
             for name, x in theirs.items():
                 np.testing.assert_array_equal(ours[name], x)
 

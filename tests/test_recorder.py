@@ -1,5 +1,6 @@
 """What the flight recorder counts is true, what it says is the cause, and it changes nothing."""
 
+import dataclasses
 import json
 import pickle
 
@@ -9,7 +10,7 @@ import pytest
 from lowprec import Accumulator, measure, round_to, train
 from lowprec.common.recorded_rows import FIELDS
 from lowprec.formats import bfloat16, float16, get_format
-from lowprec.train.recorder.tracks import ROWS, Track
+from lowprec.train.recorder.tracks import ROWS, Seen, Track, tally
 
 XENT = "sparse_categorical_crossentropy"
 POLICIES = list(train.named_policies())
@@ -83,7 +84,7 @@ def test_lost_updates_are_those_that_leave_the_weight_as_it_was():
     update[::10] = 0
     new = round_to(w + update, bfloat16)
     track = Track("update", "w", get_format("float32"))
-    track.add_changes(0, w, update, new)
+    tally(0, [Seen(track, update, old=w, new=new)])
     assert track.whole["changes"] == np.count_nonzero(update)
     assert track.whole["lost"] == np.count_nonzero((update != 0) & (new == w))
     predicted, _ = track.lost_at(bfloat16.precision)
@@ -150,6 +151,36 @@ def test_recording_changes_no_bit(policy):
     assert watched.loss_scales == alone.loss_scales
     for name, values in alone.state.items():
         assert values.tobytes() == watched.state[name].tobytes(), name
+
+
+@dataclasses.dataclass(frozen=True)
+class Overwriting(train.Layer):
+    """A layer of a user's, which works in place."""
+
+    copies: bool
+
+    def forward(self, params, x, run):
+        y = x.copy() if self.copies else x
+        y *= -2
+        return y, None
+
+    def backward(self, params, saved, dy, run):
+        dx = dy.copy() if self.copies else dy
+        dx *= -2
+        return dx, {}
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_a_layer_that_works_in_place_changes_nothing_that_was_seen_before(policy):
+    data, found = train.data.iris().scaled("standard"), []
+    for copies in (True, False):
+        layers = train.Dense(8), Overwriting(copies), train.Dense(3)
+        model = train.Sequential([train.Input((4,)), *layers])
+        recorder = train.Recorder(1)
+        train.fit(model, data, loss=XENT, optimizer="sgd", policy=policy, recorder=recorder)
+        tracks = recorder.tracks.items()
+        found.append({key: (t.numbers.tobytes(), t.exponents.tobytes()) for key, t in tracks})
+    assert found[0] == found[1]
 
 
 def _alone(policy):

@@ -416,7 +416,6 @@ def test_data_that_are_not_finite_are_not_told_as_arithmetic_or_overflow(policy)
         assert (cure in alone.verdict[0]) == (value == value or policy == "float32")
 
 
-
 def test_gradients_that_are_not_finite_are_red_between_recorded_steps():
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -428,7 +428,9 @@ def test_a_label_without_a_unit_is_refused_with_its_row_in_the_data():
     row = int(np.argmax(data.y_train >= 3))
     label = data.y_train[row]
     narrow = train.Sequential([train.Input((64,)), train.Dense(3)])
-    with pytest.raises(ValueError, match=rf"y_train: label {label} in row {row} is not one of the 3"):
+    with pytest.raises(
+        ValueError, match=rf"y_train: label {label} in row {row} is not one of the 3"
+    ):
         train.fit(narrow, data, loss="sparse_categorical_crossentropy", optimizer="sgd", epochs=1)
 
 

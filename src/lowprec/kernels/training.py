@@ -28,6 +28,7 @@ from lowprec.kernels.loops import (
     spell,
     swap_float_state,
 )
+from lowprec.kernels.objects import HEADER, floats_of, size_of
 from lowprec.kernels.plans import conversion_plan
 from lowprec.kernels.products.matmul import DEPTH, FLOAT32, NO_CONSTANTS, make_multiply
 from lowprec.rounding import Overflow, Rounding
@@ -182,18 +183,23 @@ def _rounding(plan: str) -> Any:
 def _forward_loop(plan: str, relu: bool) -> Any:
     add_rows, round_into = _adding_rows(plan, int(relu)), _rounding(plan)
 
-    def loop(x, weights, bias, rounded, row, sums, out, constants, multiply, none):  # type: ignore[no-untyped-def]
+    def loop(x, weights, bias, rounded, row, sums, out, hears, constants, multiply, none):  # type: ignore[no-untyped-def]
         c = load_constants(constants)
         state = swap_float_state(EXACT_FLOATS)
         round_into(weights.reshape(-1), rounded.reshape(-1), c)
         round_into(bias, row, c)
         _multiply_at(multiply, x, rounded, sums, True, DEPTH, none)
         add_rows(sums.reshape(-1), row, out.reshape(-1), c)
+        if hears:
+            for i in range(sums.shape[0]):
+                for j in range(row.size):
+                    total = sums[i, j] + row[j]
+                    sums[i, j] = np.float32(0) if relu and total <= 0 else total
         swap_float_state(state)
 
     weights = types.Array(types.float32, 2, "C", readonly=True)
     rounded = (_matrix, _vector) if plan else (weights, _input)
-    arrays = _operand, weights, _input, *rounded, _matrix, _matrix
+    arrays = _operand, weights, _input, *rounded, _matrix, _matrix, types.boolean
     signature = types.void(*arrays, _constants, types.int64, _product.args[-1])
     return compile_as(f"dense forward|{plan}|{relu}", loop, signature)
 
@@ -273,13 +279,11 @@ class Affine:
         if self.forward_plan:
             rounded, row = np.empty_like(weights), np.empty_like(bias)
         out = np.empty((x.shape[0], weights.shape[1]), np.float32)
-        sums = out if self.hear is None else np.empty_like(out)
+        hears = self.hear is not None
+        sums = np.empty_like(out) if hears else out
         arrays = x, weights, bias, rounded, row, sums, out
-        loop(*arrays, self.compute, self.multiply, NO_CONSTANTS)
-        if self.hear is not None:
-            sums += row
-            if relu:  # what it makes zero was zero before
-                np.maximum(sums, 0, out=sums)
+        loop(*arrays, hears, self.compute, self.multiply, NO_CONSTANTS)
+        if self.hear is not None:  # what ReLU makes zero was zero before
             self.hear([(weights, rounded), (bias, row), (sums, out)], x.shape[1])
         return rounded, out
 
@@ -332,19 +336,21 @@ def masked(x: Any, y: Any) -> Any:
 
 @functools.cache
 def _finite_loop() -> Any:
-    def loop(x):  # type: ignore[no-untyped-def]
-        bits = x.view(np.int32)
+    def loop(arrays):  # type: ignore[no-untyped-def]
         largest = np.int32(0)  # magnitude, as bits: those of infinity and NaN come last
-        for i in range(bits.size):
-            largest = max(largest, np.int32(bits[i] & np.int32(0x7FFFFFFF)))
+        for k in range(len(arrays)):
+            bits = floats_of(arrays[k], 0, size_of(arrays[k])).view(np.int32)
+            for i in range(bits.size):
+                largest = max(largest, np.int32(bits[i] & np.int32(0x7FFFFFFF)))
         return largest < np.int32(0x7F800000)
 
-    return compile_as("finite", loop, types.boolean(_input))
+    signature = types.boolean(types.Array(types.int64, 1, "C"))
+    return compile_as(f"finite|{HEADER}", loop, signature)
 
 
-def all_finite(x: Any) -> bool:
-    """Return whether a contiguous float32 array holds neither infinities nor NaN."""
-    return bool(_finite_loop()(x.reshape(-1)))
+def all_finite(arrays: list[Any]) -> bool:
+    """Return whether contiguous float32 arrays hold neither infinities nor NaN."""
+    return bool(_finite_loop()(np.fromiter(map(id, arrays), np.int64, len(arrays))))
 
 
 @functools.cache
@@ -372,45 +378,48 @@ def multiply(x: Any, factor: float) -> bool:
 
 @functools.cache
 def _descent_loop() -> Any:
-    def loop(w, g, factor):  # type: ignore[no-untyped-def]
+    def loop(w, g, out, factor):  # type: ignore[no-untyped-def]
         state = swap_float_state(EXACT_FLOATS)
         for i in range(w.size):
-            g[i] = w[i] + g[i] * factor
+            g[i] = update = g[i] * factor
+            out[i] = w[i] + update
         swap_float_state(state)
 
-    return compile_as("descent", loop, types.void(_input, _vector, types.float32))
+    return compile_as("descent", loop, types.void(_input, _vector, _vector, types.float32))
 
 
-def descend(w: Any, g: Any, factor: float) -> Any:
-    """Return w + g·factor, each operation rounded, in the memory of g.
+def descend(w: Any, g: Any, out: Any, factor: float) -> Any:
+    """Return w + g·factor, each operation rounded, in `out`; g becomes the update.
 
-    Arrays are contiguous float32 of one shape.
+    Arrays are contiguous float32 of one shape; `out` may be g.
     """
-    _descent_loop()(w.reshape(-1), g.reshape(-1), factor)
-    return g
+    _descent_loop()(w.reshape(-1), g.reshape(-1), out.reshape(-1), factor)
+    return out
 
 
 @functools.cache
 def _adam_loop() -> Any:
-    def loop(w, g, m, v, numbers):  # type: ignore[no-untyped-def]
+    def loop(w, g, m, v, out, numbers):  # type: ignore[no-untyped-def]
         of_g, beta, of_squares = numbers[0], numbers[1], numbers[2]
         scale, epsilon, factor = numbers[3], numbers[4], numbers[5]
         state = swap_float_state(EXACT_FLOATS)
         for i in range(w.size):
             m[i] += (g[i] - m[i]) * of_g
             v[i] = v[i] * beta + (g[i] * of_squares) * g[i]
-            g[i] = w[i] + m[i] / (np.sqrt(v[i]) * scale + epsilon) * factor
+            g[i] = update = m[i] / (np.sqrt(v[i]) * scale + epsilon) * factor
+            out[i] = w[i] + update
         swap_float_state(state)
 
-    return compile_as("adam", loop, types.void(_input, _vector, _vector, _vector, _input))
+    changed = (_vector,) * 4
+    return compile_as("adam", loop, types.void(_input, *changed, _input))
 
 
-def adam(w: Any, g: Any, m: Any, v: Any, numbers: Any) -> Any:
-    """Move both means, in place, and return the parameters, in the memory of g.
+def adam(w: Any, g: Any, m: Any, v: Any, out: Any, numbers: Any) -> Any:
+    """Move both means, in place, and return the parameters in `out`, which may be g.
 
     With (a, β, b, s, ε, f) = `numbers`: m ← m + (g - m)·a; v ← v·β + (g·b)·g;
-    w + m / (√v·s + ε)·f, each operation rounded. Arrays are contiguous float32, all but `numbers`
-    of one shape.
+    w + m / (√v·s + ε)·f, each operation rounded; g becomes what is added. Arrays are contiguous
+    float32, all but `numbers` of one shape.
     """
-    _adam_loop()(w.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), numbers)
-    return g
+    _adam_loop()(*(array.reshape(-1) for array in (w, g, m, v, out)), numbers)
+    return out

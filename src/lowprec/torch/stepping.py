@@ -21,6 +21,7 @@ from lowprec.train.numerics import numerics_of
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.kinds import GRADIENTS, Event, as_float32
 from lowprec.train.recorder.observing import observe
+from lowprec.train.recorder.tracks import Seen, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -361,7 +362,8 @@ class FollowedSteps:
         if before.is_unknown or before.has_closure:
             track.add(self.step, change, change)
         else:
-            track.add_update(self.step, as_float32(old), change, _shown(old, new))
+            seen = Seen(track, change, change, old=as_float32(old), new=_shown(old, new))
+            tally(self.step, [seen])
         self._moments(optimizer, p, name, before)
 
     def _moments(self, optimizer: Any, p: Any, name: str, before: _Snapshot) -> None:
@@ -384,7 +386,8 @@ class FollowedSteps:
                 if before_it is not None:
                     was = as_float32(self.to_array(before_it))
                     change = wide_array - was
-                    track.add_changes(self.step, was, change, as_float32(stored), with_gaps=False)
+                    shown = as_float32(stored)
+                    tally(self.step, [Seen(track, change, old=was, new=shown, has_gaps=False)])
             else:
                 self.observe("moment", label, value)
         first, second = arrays.get("first_moment"), arrays.get("second_moment")

@@ -189,8 +189,7 @@ class Numerics:
         """Return whether no array holds an infinity or NaN."""
         if self.dtype != np.float32:
             return all(bool(np.isfinite(x).all()) for x in arrays.values())
-        all_finite = self._passes.all_finite
-        return all(all_finite(np.ascontiguousarray(x)) for x in arrays.values())
+        return bool(self._passes.all_finite([np.ascontiguousarray(x) for x in arrays.values()]))
 
     def unscale(self, gradients: dict[str, Array], factor: np.float32) -> bool:
         """Multiply gradients in place; return whether all were finite, else some are as before."""

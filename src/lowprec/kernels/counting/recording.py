@@ -2,18 +2,23 @@
 
 Exponents are counted as float32 stores them, and sums are plain float64: a recorded step costs
 little beside the step itself. The tallies of any number of tensors add up in the same arrays.
+
+All tensors of a pass are counted in one call: a call for each costs more than counting a small one.
 """
 
 from __future__ import annotations
 
 import functools
+import struct
 from typing import Any
 
 import numpy as np
 
 from lowprec.common.recorded_rows import BINS, FIELDS, GAPS, LOWEST_EXPONENT, LOWEST_GAP
 from lowprec.kernels.compiler import types
+from lowprec.kernels.counting.vectors import ABOVE_LARGEST, LANES, TABLES, add_pair, count_vectors
 from lowprec.kernels.loops import EXACT_FLOATS, compile_as, kernel, swap_float_state
+from lowprec.kernels.objects import HEADER, doubles_of, floats_of, integers_of, size_of
 
 _COUNT, _ZEROS, _NANS, _INFS = map(FIELDS.index, ("count", "zeros", "nans", "infs"))
 _NEW_ZEROS, _SUBNORMALS = FIELDS.index("new_zeros"), FIELDS.index("subnormals")
@@ -22,11 +27,6 @@ _TOTAL, _SQUARES, _NOISE = map(FIELDS.index, ("total", "squares", "noise"))
 _LAST, _RECORDS, _FIRST = map(FIELDS.index, ("last_step", "records", "first_step"))
 _MAX_ABS, _LARGEST, _MIN_ABS = map(FIELDS.index, ("max_abs", "largest", "min_abs"))
 _BLOCK = 4096  # elements: they stay in the nearest cache between the loops over them
-
-_floats = types.Array(types.float32, 1, "C", readonly=True)
-_doubles = types.Array(types.float64, 1, "C")
-_counts = types.Array(types.int64, 1, "C")
-_gaps = types.Array(types.float64, 2, "C")
 
 # Sums may be regrouped, so that they fill vectors; NaN and infinities stay what they are.
 _summing = functools.partial(kernel, fastmath={"reassoc"})
@@ -49,36 +49,20 @@ def _sums(x, y):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _count_exponents(x, bins):  # type: ignore[no-untyped-def]
-    """Add to `bins` by exponent; neighbours go to different rows: none waits for one."""
-    xs, whole = x.view(np.uint32), x.size - x.size % 4
-    for i in range(0, whole, 4):
-        for k in range(4):
-            bins[k, np.uint8(xs[i + k] >> np.uint32(23))] += 1
-    for i in range(whole, x.size):
-        bins[0, np.uint8(xs[i] >> np.uint32(23))] += 1
-
-
-@kernel
-def _count(x, y, normal, counts, extrema):  # type: ignore[no-untyped-def]
-    """Count zeros before and after rounding, subnormal numbers and what is no longer finite."""
+def _count(x, y, normal, found, bins):  # type: ignore[no-untyped-def]
+    """Count as `count_vectors` does, all elements."""
+    count_vectors(x, y, normal, found, bins)
     xs, ys = x.view(np.uint32), y.view(np.uint32)
     magnitude, infinity = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
-    zeros = new_zeros = subnormals = not_finite = np.uint32(0)
-    largest, smallest = extrema[0], extrema[1]
-    for i in range(x.size):
+    for i in range(x.size - x.size % LANES, x.size):
         a, b = xs[i] & magnitude, ys[i] & magnitude
-        zeros = np.uint32(zeros + np.uint32(a == 0))  # cast, or sums widen to 64 bits
-        new_zeros = np.uint32(new_zeros + np.uint32(b == 0))
-        subnormals = np.uint32(subnormals + np.uint32(b < normal))
-        not_finite = np.uint32(not_finite + np.uint32(b >= infinity))
-        largest = max(largest, a if a < infinity else np.uint32(0))
-        smallest = min(smallest, a if a != 0 else infinity)
-    counts[0] += np.int64(zeros)
-    counts[1] += np.int64(new_zeros) - np.int64(zeros)
-    counts[2] += np.int64(subnormals) - np.int64(new_zeros)
-    counts[3] += np.int64(not_finite)
-    extrema[0], extrema[1] = largest, smallest
+        bins[0, np.uint8(xs[i] >> np.uint32(23))] += np.uint32(1)
+        found[0] += np.uint32(a == 0)
+        found[LANES] += np.uint32(b == 0)
+        found[2 * LANES] += np.uint32(b < normal)
+        found[3 * LANES] += np.uint32(b >= infinity)
+        found[4 * LANES] = max(found[4 * LANES], np.uint32(a + np.uint32(ABOVE_LARGEST)))
+        found[5 * LANES] = min(found[5 * LANES], np.uint32(a - np.uint32(1)))
 
 
 @kernel
@@ -91,47 +75,56 @@ def _note(step, numbers):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _add(x, y, smallest_normal, scale, numbers, exponents):  # type: ignore[no-untyped-def]
-    """Add x before rounding, y after it, both multiplied by `scale`, to a row."""
+def _add(x, y, smallest_normal, scale, numbers, exponents, bins):  # type: ignore[no-untyped-def]
+    """Add x before rounding, y after it, both multiplied by `scale`, to a row; bins are zero."""
     normal = np.array([smallest_normal], np.float32).view(np.uint32)[0]
-    bins = np.zeros((4, 256), np.int64)
-    counts = np.zeros(4, np.int64)
-    extrema = np.array([0, 0x7F800000], np.uint32)
+    found = np.zeros(6 * LANES, np.uint32)
+    found[4 * LANES : 5 * LANES] = ABOVE_LARGEST
+    found[5 * LANES :] = np.uint32(0x7F800000 - 1)
     total = squares = noise = 0.0
     for begin in range(0, x.size, _BLOCK):
         u, v = x[begin : begin + _BLOCK], y[begin : begin + _BLOCK]
-        _count_exponents(u, bins)
-        _count(u, v, normal, counts, extrema)
+        _count(u, v, normal, found, bins)
         sums = _sums(u, v)
         total, squares, noise = total + sums[0], squares + sums[1], noise + sums[2]
+    zeros, zeros_after, below, not_finite = (
+        np.int64(found[:LANES].sum()),
+        np.int64(found[LANES : 2 * LANES].sum()),
+        np.int64(found[2 * LANES : 3 * LANES].sum()),
+        np.int64(found[3 * LANES : 4 * LANES].sum()),
+    )
+    extrema = found[:2]
+    extrema[0] = found[4 * LANES : 5 * LANES].max() - np.uint32(ABOVE_LARGEST)
+    extrema[1] = found[5 * LANES :].min() + np.uint32(1)
     shift = np.int64(np.rint(np.log2(scale)))
-    for k in range(1, 4):
+    for k in range(1, TABLES):
         for e in range(256):
             bins[0, e] += bins[k, e]
-    bins[0, 0] -= counts[0]
+    bins[0, 0] -= np.uint32(zeros)
     for e in range(255):
         if bins[0, e]:
             place = e - 127 - shift - LOWEST_EXPONENT
-            exponents[min(max(place, 0), BINS - 1)] += bins[0, e]
-    before = bins[0, 255]  # infinities and NaN before rounding
+            exponents[min(max(place, 0), BINS - 1)] += np.int64(bins[0, e])
+    before = np.int64(bins[0, 255])  # infinities and NaN before rounding
+    bins[:] = 0
     nans = 0
     if before:
         nans = np.isnan(x).sum()
     back = 1.0 / scale
-    found = extrema.view(np.float32)
+    ends = extrema.view(np.float32)
     numbers[_COUNT] += x.size
-    numbers[_ZEROS] += counts[0]
+    numbers[_ZEROS] += zeros
     numbers[_NANS] += nans
     numbers[_INFS] += before - nans
-    numbers[_NEW_ZEROS] += counts[1]
-    numbers[_SUBNORMALS] += counts[2]
-    numbers[_OVERFLOWS] += counts[3] - before
+    numbers[_NEW_ZEROS] += zeros_after - zeros
+    numbers[_SUBNORMALS] += below - zeros_after
+    numbers[_OVERFLOWS] += not_finite - before
     numbers[_TOTAL] += total * back
     numbers[_SQUARES] += squares * back * back
     numbers[_NOISE] += noise * back * back
-    numbers[_MAX_ABS] = max(numbers[_MAX_ABS], np.float64(found[0]) * back)
-    numbers[_LARGEST] = max(numbers[_LARGEST], np.float64(found[0]))
-    numbers[_MIN_ABS] = min(numbers[_MIN_ABS], np.float64(found[1]) * back)
+    numbers[_MAX_ABS] = max(numbers[_MAX_ABS], np.float64(ends[0]) * back)
+    numbers[_LARGEST] = max(numbers[_LARGEST], np.float64(ends[0]))
+    numbers[_MIN_ABS] = min(numbers[_MIN_ABS], np.float64(ends[1]) * back)
 
 
 @kernel
@@ -160,8 +153,8 @@ def _place_gaps(w, update, places):  # type: ignore[no-untyped-def]
 
 @kernel
 def _add_changes(w, update, new, numbers, gaps):  # type: ignore[no-untyped-def]
-    """Add changes that were wanted, and how many left w as it was, to a row."""
-    bins, energies = np.zeros((4, GAPS + 1), np.int64), np.zeros((4, GAPS + 1))
+    """Add changes that were wanted, and how many left w as it was, to a row; gaps may be empty."""
+    pairs = np.zeros(4 * (GAPS + 1) * 2)  # how many, and their squares
     places = np.empty(min(w.size, _BLOCK), np.int32)
     for begin in range(0, w.size, _BLOCK):
         end = begin + _BLOCK
@@ -174,94 +167,75 @@ def _add_changes(w, update, new, numbers, gaps):  # type: ignore[no-untyped-def]
         _place_gaps(old, change, places)
         for i in range(0, old.size - old.size % 4, 4):
             for k in range(4):
-                bins[k, places[i + k]] += 1
-                energies[k, places[i + k]] += np.float64(change[i + k]) * np.float64(change[i + k])
+                size = np.float64(change[i + k])
+                add_pair(pairs, np.int64(places[i + k] + k * (GAPS + 1)), size * size)
         for i in range(old.size - old.size % 4, old.size):
-            bins[0, places[i]] += 1
-            energies[0, places[i]] += np.float64(change[i]) * np.float64(change[i])
+            size = np.float64(change[i])
+            add_pair(pairs, np.int64(places[i]), size * size)
     if gaps.size == 0:
         return
     for k in range(4):
         for place in range(GAPS):
-            gaps[0, place] += bins[k, place]
-            gaps[1, place] += energies[k, place]
+            gaps[place] += pairs[2 * (k * (GAPS + 1) + place)]
+            gaps[GAPS + place] += pairs[2 * (k * (GAPS + 1) + place) + 1]
 
 
-def _tally(x, y, smallest_normal, scale, step, numbers, exponents):  # type: ignore[no-untyped-def]
+_COLUMNS = struct.Struct("8q2d")  # of a tensor: as `_tally` reads them, arrays by their `id`
+
+
+def _tally(tensors, none, step):  # type: ignore[no-untyped-def]
     state = swap_float_state(EXACT_FLOATS)
-    _note(step, numbers)
-    _add(x, y, smallest_normal, scale, numbers, exponents)
-    swap_float_state(state)
-
-
-def _tally_changes(w, update, new, step, numbers, gaps):  # type: ignore[no-untyped-def]
-    state = swap_float_state(EXACT_FLOATS)
-    _note(step, numbers)
-    _add_changes(w, update, new, numbers, gaps)
-    swap_float_state(state)
-
-
-def _tally_update(w, update, new, smallest_normal, step, numbers, exponents, gaps):  # type: ignore[no-untyped-def]
-    state = swap_float_state(EXACT_FLOATS)
-    _note(step, numbers)
-    _add(update, update, smallest_normal, 1.0, numbers, exponents)
-    _add_changes(w, update, new, numbers, gaps)
+    bins, reals = np.zeros((TABLES, 256), np.uint32), tensors.view(np.float64)
+    for k in range(len(tensors)):
+        row, numbers_of, exponents_of = tensors[k, 0], tensors[k, 1], tensors[k, 2]
+        before, after, old = tensors[k, 3], tensors[k, 4], tensors[k, 5]
+        new, gaps_of, size = tensors[k, 6], tensors[k, 7], size_of(tensors[k, 3])
+        numbers = doubles_of(numbers_of, row * len(FIELDS), len(FIELDS))
+        x = floats_of(before, 0, size)
+        _note(step, numbers)
+        if after != none:
+            y, exponents = floats_of(after, 0, size), integers_of(exponents_of, row * BINS, BINS)
+            _add(x, y, reals[k, 8], reals[k, 9], numbers, exponents, bins)
+        if old != none:
+            gaps = (
+                doubles_of(numbers_of, 0, 0)
+                if gaps_of == none
+                else doubles_of(gaps_of, 0, 2 * GAPS)
+            )
+            w, found = floats_of(old, 0, size), floats_of(new, 0, size)
+            _add_changes(w, x, found, numbers, gaps)
     swap_float_state(state)
 
 
 @functools.cache
-def tally() -> Any:
-    """Return the loop that adds a float32 tensor to a row: what it was, and what came of it.
+def _loop() -> Any:
+    signature = types.void(types.Array(types.int64, 2, "C"), types.int64, types.int64)
+    return compile_as(f"recording|{HEADER}", _tally, signature)
 
-    Its arguments, in order:
 
-    x, y : contiguous rows of float32, of one length
-        Before and after rounding.
-    smallest_normal : float
-        The format's.
-    scale : float
-        What both were multiplied by; exponents and magnitudes are told without it. Exponents are
-        exact where it is a power of two.
-    step : int
-        Which step; the row notes its first and last, and how many they are.
-    numbers : array of float64
-        One for each of `FIELDS`.
-    exponents : array of int64
-        Nonzero finite x by ``floor(log2(|x|)) - LOWEST_EXPONENT``; float32's subnormal numbers
-        count as -127.
+def tally(step: int, tensors: list[tuple[Any, ...]]) -> None:
+    """Add tensors of a step to rows: what they were, what came of them, and which changes are lost.
+
+    A row notes its first and last step, and how many they are. Each tensor is a tuple, in which
+    arrays of numbers are contiguous float32:
+
+    row, numbers, exponents
+        Which row of its track counts it, and the rows: one number for each of `FIELDS`; and how
+        many x are nonzero and finite by ``floor(log2(|x|)) - LOWEST_EXPONENT``, where float32's
+        subnormal numbers count as -127.
+    before, after
+        The tensor before and after rounding; None after: only changes count.
+    old, new, gaps
+        Where `before` is a change that was wanted, what was there, and what came of it, else None;
+        and, of shape (2, GAPS), how many changes, and the sum of their squares, by
+        ``floor(log2(|old|)) - floor(log2(|before|)) - LOWEST_GAP``; those of zeros count as the
+        lowest. None: they are not counted.
+    normal, scale
+        The smallest normal number of the format, and what before and after were multiplied by:
+        exponents and magnitudes are told without it. Exponents are exact where it is a power of 2.
     """
-    scalars = types.float64, types.float64, types.int64
-    signature = types.void(_floats, _floats, *scalars, _doubles, _counts)
-    return compile_as("recording", _tally, signature)
-
-
-@functools.cache
-def tally_changes() -> Any:
-    """Return the loop that adds the changes that were wanted to a row, and how many left w alone.
-
-    Its arguments, in order:
-
-    w, update, new : contiguous rows of float32, of one length
-        What was there, what was to be added, and what came of it.
-    step : int
-        Which step.
-    numbers : array of float64
-        One for each of `FIELDS`.
-    gaps : array of float64, shape (2, GAPS)
-        How many changes, and the sum of their squares, by ``floor(log2(|w|)) -
-        floor(log2(|update|)) - LOWEST_GAP``; those of zeros count as the lowest. Of shape (2, 0):
-        they are not counted.
-    """
-    signature = types.void(_floats, _floats, _floats, types.int64, _doubles, _gaps)
-    return compile_as("changes", _tally_changes, signature)
-
-
-@functools.cache
-def tally_update() -> Any:
-    """Return the loop that does both with an update that is not rounded itself.
-
-    Its arguments are w, update, new, smallest_normal, step, numbers, exponents and gaps.
-    """
-    rows = _doubles, _counts, _gaps
-    signature = types.void(_floats, _floats, _floats, types.float64, types.int64, *rows)
-    return compile_as("recorded update", _tally_update, signature)
+    width = _COLUMNS.size
+    table = np.empty((len(tensors), width // 8), np.int64)
+    for k, (row, *arrays, normal, scale) in enumerate(tensors):
+        _COLUMNS.pack_into(table.data, k * width, row, *map(id, arrays), normal, scale)
+    _loop()(table, id(None), step)

@@ -15,7 +15,8 @@ from lowprec.kernels.loops import Elements
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LANES = 16
+LANES, TABLES = 16, 8
+ABOVE_LARGEST = (1 << 31) + (1 << 23)  # infinity plus this, and NaN, wrap to less than this
 INFINITY = 0xFF << 23  # bits of float32
 _SIGN = 1 << 31
 _INFINITY, _TWICE_BIAS = 0x7FF << 52, 2046 << 52  # bits of float64
@@ -137,3 +138,57 @@ def tally_vectors(
         return context.get_dummy_value()
 
     return types.void(values, rounded, limits, per_floor, counts, extrema, sums, errors), generate
+
+
+@intrinsic
+def count_vectors(_: Any, x: Any, y: Any, normal: Any, found: Any, bins: Any) -> Any:
+    """Count whole vectors of float32 numbers, x before and y after rounding, lane by lane.
+
+    `bins` are `TABLES` of 256: how many x have an exponent, as it is stored; neighbours go to
+    different tables, so that none waits for one. `found` holds six vectors of integers, which go
+    on: how many x are 0, and how many y are 0, are below the bits `normal`, and are not finite; the
+    largest finite |x| plus `ABOVE_LARGEST`, and the smallest |x| that is not 0 minus 1.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        index = ir.IntType(64)
+        before, after, kept, tables = (
+            Elements(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 4)
+        )
+        places = [index(LANES * k) for k in range(6)]
+        registers = [_Register(kept.load(place, LANES)) for place in places]
+        least = Lanes(builder, args[2]).splat(LANES)
+        with cgutils.for_range(builder, (before.size >> LANES.bit_length() - 1).value) as loop:
+            at = builder.mul(loop.index, index(LANES))
+            a, b = (z.load(at, LANES).as_integers() & (_SIGN - 1) for z in (before, after))
+            # the sign of a difference says which is less: cheaper than to compare
+            events = a - 1, b - 1, b - least, b + (1 << 23)
+            for register, event in zip(registers, events, strict=False):
+                register.add(event >> 31)
+            registers[4].change(maximum, a + ABOVE_LARGEST)
+            registers[5].change(minimum, a - 1)
+            for lane in range(LANES):  # in the shadow of the vectors
+                bits = before.load(builder.add(at, index(lane)), 1).as_integers()
+                exponent = (bits >> 23 & 255).resized(64) + lane % TABLES * 256
+                tables.store(tables.load(exponent.value, 1) + 1, exponent.value)
+        for register, place in zip(registers, places, strict=True):
+            kept.store(register.read(), place)
+        return context.get_dummy_value()
+
+    return types.void(x, y, normal, found, bins), generate
+
+
+@intrinsic
+def add_pair(_: Any, pairs: Any, place: Any, size: Any) -> Any:
+    """Add 1 and a number to the pair of float64 at a place."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target = Elements(context, builder, signature.args[0], args[0])
+        first = builder.mul(args[1], ir.IntType(64)(2))
+        kind = ir.VectorType(ir.DoubleType(), 2)
+        ones, second = ir.Constant(kind, [1.0, 1.0]), ir.IntType(32)(1)
+        term = Lanes(builder, builder.insert_element(ones, args[2], second))
+        target.store(target.load(first, 2) + term, first)
+        return context.get_dummy_value()
+
+    return types.void(pairs, place, size), generate

@@ -116,6 +116,7 @@ def _adam(
     name: str,
     parameter: Array,
     gradient: Array,
+    out: Array,
     step: int,
     rate: float,
     *,
@@ -127,7 +128,7 @@ def _adam(
 
     means = state[slot("first_moment", name)], state[slot("second_moment", name)]
     numbers = _adam_numbers(beta_1, beta_2, epsilon, step, rate)
-    updated: Array = training.adam(parameter, gradient, *means, numbers)
+    updated: Array = training.adam(parameter, gradient, *means, out, numbers)
     return updated
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 Store = Callable[[Array], Array]
-Fused = Callable[[State, str, Array, Array, int, float], Array]
+Fused = Callable[[State, str, Array, Array, Array, int, float], Array]
 slot = functools.lru_cache(4096)(Slot)  # every step asks for the same ones
 
 
@@ -37,6 +37,9 @@ class Transform(NamedTuple):
         the state. It works in place: the updates take the arrays of the gradients, and the new
         state those of the state; `params` stay as they are. Parameters without a gradient are left
         out.
+    fused: ``fused(state, name, parameter, gradient, out, step, rate) -> out``: does to one
+        parameter, of which no state is rounded, what `update` and an addition do, with the same
+        bits, and returns the sum in `out`; that may be the gradient, which else becomes the update.
 
     Notes
     -----
@@ -174,12 +177,12 @@ def _scale_by_rate(g: Array, step: Step, *, decay: float) -> None:
 
 
 def descend(
-    state: State, name: str, parameter: Array, gradient: Array, step: int, rate: float
+    state: State, name: str, parameter: Array, gradient: Array, out: Array, step: int, rate: float
 ) -> Array:
     """Do what `scale_by_rate` and an addition do."""
     from lowprec.kernels import training  # imports Numba
 
-    updated: Array = training.descend(parameter, gradient, -rate)
+    updated: Array = training.descend(parameter, gradient, out, -rate)
     return updated
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from lowprec.arrays.sources import as_array
 from lowprec.conversion.door import round_to
 from lowprec.train.recorder.kinds import as_float32
+from lowprec.train.recorder.tracks import Seen, tally
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -47,7 +48,7 @@ def _observe_changes(recorder: Record, step: int, track: Track, update: Array, w
     stored = recorder.policy.formats["params"]
     with np.errstate(all="ignore"):
         old = _rounded(w, stored)
-        track.add_changes(step, old, update, _rounded(old + update, stored))
+        tally(step, [Seen(track, update, old=old, new=_rounded(old + update, stored))])
 
 
 def _rounded(x: Array, fmt: Format) -> Array:

@@ -124,7 +124,7 @@ class Recorder(Record, Follower):
             rate = float(training.optimizer.rate(training.step - 1))
             highest, total = self.facts["rates"]
             self.facts["rates"] = [max(highest, rate), total + rate]
-            if self.is_broken or self._numerics.is_finite(training.params):
+            if (self.events and self.is_broken) or self._numerics.is_finite(training.params):
                 return
         elif len(self.events) >= MOST_EVENTS:
             return

@@ -10,10 +10,11 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lowprec.arrays.direct import lies_flat
 from lowprec.common.recorded_rows import (
     BINS,
     FIELDS,
@@ -26,6 +27,8 @@ from lowprec.common.recorded_rows import (
 from lowprec.train.optimizing.state import Slot
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lowprec.formats import Format
 
 Array = np.ndarray[Any, Any]
@@ -36,7 +39,6 @@ ROWS = 128
 _TENTHS = 10
 
 _PLACES = {name: place for place, name in enumerate(FIELDS)}
-_NO_GAPS = np.zeros((2, 0))
 _EXPONENTS = np.arange(BINS) + LOWEST_EXPONENT
 
 
@@ -148,17 +150,57 @@ class Tally:
 _FLOAT32 = np.dtype(np.float32)
 
 
-def _flat(x: Array) -> Array:
-    """Return an array as a contiguous row of float32."""
-    return x.ravel() if x.dtype is _FLOAT32 else np.asarray(x, np.float32).ravel()
+def _flat(x: Array | None) -> Array | None:
+    """Return an array, if there is one, as contiguous float32."""
+    if x is None or lies_flat(x, _FLOAT32):
+        return x
+    return np.array(x, np.float32, order="C")
 
 
-@functools.cache
-def _loops() -> tuple[Any, Any, Any]:
-    """Return what counts tensors, what counts changes, and what counts both of an update."""
+class Seen(NamedTuple):
+    """A tensor that was seen, for `tally` to count.
+
+    track: What counts it.
+    before, after (array of float32): Before and after rounding, both multiplied by `scale`; without
+        `after`, only changes are counted.
+    scale: A power of two, for exponents to be exact.
+    normal: The smallest normal number where the format's own does not serve: it was rounded under a
+        scale of its own.
+    old, new: Where `before` is what was to change in a tensor: the tensor, and what came of it.
+    has_gaps: Whether changes are counted by their distance from `old` too.
+    """
+
+    track: Track
+    before: Array
+    after: Array | None = None
+    scale: float = 1.0
+    normal: float | None = None
+    old: Array | None = None
+    new: Array | None = None
+    has_gaps: bool = True
+
+
+def tally(step: int, seen: Iterable[Seen]) -> None:
+    """Add tensors of a step to their tracks.
+
+    step: Not before the last one added; several tensors of one step are taken together.
+    """
     from lowprec.kernels.counting import recording  # imports Numba
 
-    return recording.tally(), recording.tally_changes(), recording.tally_update()
+    tensors = []
+    for track, before, after, scale, normal, old, new, has_gaps in seen:
+        if step != track._open:
+            track._open_row(step)
+        x = _flat(before)
+        tensors.append(
+            (
+                *(track.length - 1, track.numbers, track.exponents, x),
+                x if after is before else _flat(after),
+                *(_flat(old), _flat(new), track.gaps if has_gaps else None),
+                *(track._normal if normal is None else normal, scale),
+            )
+        )
+    recording.tally(step, tensors)
 
 
 def _share(part: float, whole: float) -> float:
@@ -182,58 +224,16 @@ class Track:
         self._open = -1  # the step that the last row was opened for
         self._records = 0  # that the last row has
         self._normal = fmt.smallest_normal
-        self._row = (self.numbers[0], self.exponents[0])  # the last row
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what is copied and pickled: a copy opens a row of its own arrays."""
-        return self.__dict__ | {"_open": -1, "_row": None}
-
-    def add(
-        self,
-        step: int,
-        before: Array,
-        after: Array,
-        *,
-        scale: float = 1.0,
-        smallest_normal: float | None = None,
-    ) -> None:
-        """Add the tensor of a step.
-
-        step: Not before the last one added; several tensors of one step are taken together.
-        before, after (array of float32): Before and after rounding, both multiplied by `scale`.
-        scale: A power of two, for exponents to be exact.
-        smallest_normal: Where the format's own does not serve: it was rounded under a scale of its
-            own.
-        """
-        if step != self._open:
-            self._open_row(step)
-        normal = self._normal if smallest_normal is None else smallest_normal
-        loop = _loops()[0]
-        x = _flat(before)
-        loop(x, x if after is before else _flat(after), normal, scale, step, *self._row)
-
-    def add_changes(
-        self, step: int, old: Array, change: Array, new: Array, *, with_gaps: bool = True
-    ) -> None:
-        """Add what was to change in a tensor, beside what came of it."""
-        if step != self._open:
-            self._open_row(step)
-        gaps = self.gaps if with_gaps else _NO_GAPS
-        _loops()[1](_flat(old), _flat(change), _flat(new), step, self._row[0], gaps)
-
-    def add_update(self, step: int, old: Array, update: Array, new: Array) -> None:
-        """Add an update, which is not rounded itself, as `add` and `add_changes` do."""
-        if step != self._open:
-            self._open_row(step)
-        arrays = _flat(old), _flat(update), _flat(new)
-        _loops()[2](*arrays, self._normal, step, *self._row, self.gaps)
+    def add(self, step: int, before: Array, after: Array, *, scale: float = 1.0) -> None:
+        """Add the tensor of a step before and after rounding; see `Seen`."""
+        tally(step, [Seen(self, before, after, scale)])
 
     def _open_row(self, step: int) -> None:
         """Find the row that this step belongs to, and make room where there is none."""
         if self._open < 0 and self.length:  # of a file, or copied, merged or thinned
             row = self.numbers[self.length - 1]
             self._open, self._records = int(row[_PLACES["last_step"]]), int(row[_PLACES["records"]])
-            self._row = (row, self.exponents[self.length - 1])
         if step != self._open and (not self.length or self._records >= self.each):
             if self.length == ROWS:
                 self._thin()
@@ -241,7 +241,6 @@ class Track:
                 self._open_row(step)
                 return
             self.length, self._records = self.length + 1, 0
-            self._row = (self.numbers[self.length - 1], self.exponents[self.length - 1])
         self._records += step != self._open
         self._open = step
 

@@ -12,6 +12,7 @@ from lowprec.train.numerics import tensor_exponent
 from lowprec.train.optimizing.state import Slot
 from lowprec.train.recorder.kinds import GRADIENTS, UnitNoise
 from lowprec.train.recorder.operations import Operation, operation_guessed, operation_heard
+from lowprec.train.recorder.tracks import Seen, tally
 from lowprec.train.running.listening import Heard
 from lowprec.train.running.watch import StepWatch, Watch
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Params = dict[str, Array]
 
+_KEPT = 1 << 18  # numbers that wait to be counted, at most: more would leave the caches
 _ROUNDED_IN_PASSES = (
     "weight",
     "activation",
@@ -45,6 +47,9 @@ class Recording(StepWatch):
     def __init__(self, numerics: Listening, recorder: Record, step: int, scale: float) -> None:
         super().__init__(numerics)
         self.recorder, self.step, self.scale = recorder, step, scale
+        self._tracks = recorder.tracks
+        self._seen: list[Seen] = []  # what is not counted yet
+        self._size = 0  # of that
         self._slots: dict[int, Slot] = {}
         self._old: State = {}
         self._rounds_state = False
@@ -54,14 +59,22 @@ class Recording(StepWatch):
     def see(self, heard: Heard) -> None:
         """Add a tensor; only gradients carry the loss scale."""
         kind, name, before, after = heard
-        track = self.recorder.track(kind, name)
+        track = self._tracks.get((kind, name)) or self.recorder.track(kind, name)
         normal = None
         if self._is_scaled and kind in _ROUNDED_IN_PASSES:
             normal = _scaled(track.fmt.smallest_normal, track.fmt, before)
         scale = self.scale if kind in GRADIENTS else 1.0
-        track.add(self.step, before, after, scale=scale, smallest_normal=normal)
+        self._seen.append(Seen(track, before, after, scale, normal))
+        self._size += before.size
+        if self._size > _KEPT:
+            self.settle()
         if kind == "activation" and self._looks_at_units:
             self.recorder.add_unit_noise(name, unit_noise(before, after))
+
+    def settle(self) -> None:
+        """Count what was seen: from now on its arrays may change."""
+        tally(self.step, self._seen)
+        self._seen, self._size = [], 0
 
     @property
     def _looks_at_units(self) -> bool:
@@ -78,13 +91,13 @@ class Recording(StepWatch):
     def loss(self, targets: Array, outputs: Array) -> None:
         """Add targets and errors where the targets are real numbers like the outputs."""
         self.recorder.facts["longest"] = self.numerics.longest
-        if targets.dtype.kind != "f" or targets.size != outputs.size:
-            return
-        targets = _single(targets).reshape(-1)
-        fmt = self.recorder.track("target", "targets").fmt
-        self.see(Heard("target", "targets", targets, round_to(targets, fmt)))
-        errors = _single(outputs).reshape(-1) - targets
-        self.see(Heard("error", "errors", errors, errors))
+        if targets.dtype.kind == "f" and targets.size == outputs.size:
+            targets = _single(targets).reshape(-1)
+            fmt = self.recorder.track("target", "targets").fmt
+            self.see(Heard("target", "targets", targets, round_to(targets, fmt)))
+            errors = _single(outputs).reshape(-1) - targets
+            self.see(Heard("error", "errors", errors, errors))
+        self.settle()
 
     # The update ----------------------------------------------------------------------------------
 
@@ -97,7 +110,7 @@ class Recording(StepWatch):
         """
         self._at = at or (lambda name: self.numerics)
         self._slots = {id(array): slot for slot, array in state.items()}
-        formats = (self.recorder.format_of("moment", slot) for slot in state)
+        formats = (self._at(slot.parameter).policy.formats["state"] for slot in state)
         self._rounds_state = any(fmt != float32 for fmt in formats)
         if self._rounds_state:
             self._old = {slot: array.copy() for slot, array in state.items()}
@@ -110,7 +123,9 @@ class Recording(StepWatch):
             self.see(Heard("moment", slot, array, stored))
             if self._old:
                 old, track = self._old[slot], self.recorder.track("moment", slot)
-                track.add_changes(self.step, old, array - old, stored, with_gaps=False)
+                self._seen.append(Seen(track, array - old, old=old, new=stored, has_gaps=False))
+            if stored is not array:  # which then takes its place
+                self.settle()
         return stored
 
     def update(
@@ -119,16 +134,25 @@ class Recording(StepWatch):
         params: Params,
         state: State,
         at: Callable[[str], Numerics] | None = None,
-    ) -> None:
-        """Look at an update and at the weights as they were before it."""
+        sums: Params | None = None,
+    ) -> Params:
+        """Look at an update and at the weights as they were before it; return their sums.
+
+        Each is rounded to nearest; `sums` are theirs, where they are known.
+        """
+        found = {} if sums is None else sums
         for name, update in updates.items():
-            w, track = params[name], self.recorder.track("update", name)
-            numerics = self.numerics if at is None else at(name)
-            is_plain = numerics.stores_float32  # else the sum would take the update's place
-            new = w + update if is_plain else numerics.updated(w, update.copy())
-            track.add_update(self.step, w, update, new)
+            w = params[name]
+            if sums is None:
+                numerics = self.numerics if at is None else at(name)
+                is_plain = numerics.stores_float32  # else the sum would take the update's place
+                found[name] = w + update if is_plain else numerics.updated(w, update.copy())
+            track = self.recorder.track("update", name)
+            self._seen.append(Seen(track, update, update, old=w, new=found[name]))
+        self.settle()
         if self._rounds_state:
             self.recorder.add_starved(_starved(state, updates))
+        return found
 
 
 class Inquest(Watch):
@@ -178,6 +202,9 @@ class Inquest(Watch):
         """Note what the loss reads; its value is never checked."""
         if targets.dtype.kind == "f" and targets.size == outputs.size:
             self._read = (outputs, np.reshape(targets, outputs.shape))
+
+    def settle(self) -> None:
+        """Nothing that was seen waits."""
 
     def see(self, heard: Heard) -> None:
         """Keep the first that is not finite, and what made it."""

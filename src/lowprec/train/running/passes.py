@@ -176,6 +176,8 @@ def run_forward(
             run = Run(here, is_training, functools.partial(_generator, seed, i))
             run.wants_input_gradient = i > lowest
             is_ours = is_lowprecs(type(layer))
+            if watch is not None and not is_ours:
+                watch.settle()
             x, kept = (layer.forward if is_ours else in_its_state(layer.forward))(own, x, run)
             if watch is not None:
                 watch.forward(i, own, x)
@@ -226,6 +228,8 @@ def run_backward(
             if is_lowprecs(type(layer)):
                 dx, grads = layer.backward(own, kept, dy, run)
             else:
+                if watch is not None:
+                    watch.settle()
                 dx, grads = in_its_state(layer.backward)(own, kept, dy, run)
                 grads = {name: _fitting(g, own, name, layer) for name, g in grads.items()}
             if watch is not None:
@@ -276,6 +280,8 @@ def run_pass(
         if watch is not None:
             watch.backward(len(model.layers), dy, {})
     found = run_backward(model, forward, dy, watch)
+    if watch is not None:
+        watch.settle()
     _add_penalties(model, params, found, scale)
     return Pass(float(value) + penalty(model, params), found, forward.outputs, forward.updates)
 

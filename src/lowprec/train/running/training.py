@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lowprec.train.losses import Loss
     from lowprec.train.network import Network
     from lowprec.train.optimizing.optimizer import Optimizer
+    from lowprec.train.optimizing.transforms import Fused
     from lowprec.train.running.progress import Progress
     from lowprec.train.running.watch import StepWatch, Watch
 
@@ -482,16 +483,31 @@ class Training:
         rate, optimizer = self._last_rate, self.optimizer.at(self._position)
         fused = optimizer.transform.fused
         self.step += 1
-        if fused is not None and watch is None and self._stores_float32:
-            for name, g in gradients.items():
-                w, own = self.params[name], g if lies_flat(g) else g.copy()
-                self.params[name] = fused(self.state, name, w, own, self.step, rate)
-            updates = gradients
+        if fused is not None and self._stores_float32:
+            updates = self._update_fused(gradients, fused, rate, watch)
         else:
             updates = self._update_in_parts(gradients, optimizer, rate, watch)
         with np.errstate(all="ignore"):
             self._constrain(updates)
         self.params |= result.updates  # statistics are float32 whatever the parameters are
+
+    def _update_fused(
+        self, gradients: Params, fused: Fused, rate: float, watch: StepWatch | None
+    ) -> Params:
+        """Apply the optimizer's updates; return arrays by the names of what was updated."""
+        before, state = self.params.copy(), self.state
+        kinds = dict.fromkeys(slot.kind for slot in state)
+        store = None if watch is None else watch.store(state, self._at)
+        updates = {name: g if lies_flat(g) else g.copy() for name, g in gradients.items()}
+        for name, g in updates.items():
+            out = g if watch is None else np.empty_like(g)
+            self.params[name] = fused(state, name, before[name], g, out, self.step, rate)
+            if store is not None:
+                for kind in kinds:
+                    store(state[Slot(kind, name)])
+        if watch is not None:
+            watch.update(updates, before, state, self._at, self.params)
+        return updates
 
     def _update_in_parts(
         self, gradients: Params, optimizer: Optimizer, rate: float, watch: StepWatch | None
@@ -500,10 +516,9 @@ class Training:
         trained, state = self._trained(), self.state
         store = self._store(state) if watch is None else watch.store(state, self._at)
         updates, self.state = optimizer.update(gradients, state, trained, self.step, rate, store)
-        if watch is not None:
-            watch.update(updates, trained, self.state, self._at)
         with np.errstate(all="ignore"):
-            self._add(updates)
+            sums = {} if watch is None else watch.update(updates, trained, self.state, self._at)
+            self._add(updates, sums)
         return updates
 
     def _store(self, state: State) -> Callable[[Array], Array]:
@@ -517,8 +532,11 @@ class Training:
 
         return store
 
-    def _add(self, updates: Params) -> None:
-        """Add updates to the parameters, each rounded as its policy says."""
+    def _add(self, updates: Params, sums: Params) -> None:
+        """Add updates to the parameters, each rounded as its policy says.
+
+        sums: What is known of them already: each rounded to nearest.
+        """
         keys: list[int] = []
         if any(self._update_of(name) == "stochastic" for name in updates):
             generator = _generator(self.seed, _UPDATE, self.step)
@@ -531,7 +549,7 @@ class Training:
                 case "stochastic":
                     self.params[name] = numerics.updated_at_random(w, update, keys[place])
                 case _:
-                    self.params[name] = numerics.updated(w, update)
+                    self.params[name] = sums[name] if sums else numerics.updated(w, update)
 
     def _compensated(self, numerics: Numerics, name: str, update: Array) -> Array:
         """Add an update as Kahan's sum adds a term; what was lost is kept for the next step."""

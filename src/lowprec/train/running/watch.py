@@ -60,6 +60,10 @@ class Watch(abc.ABC):
             self.see(heard)
 
     @abc.abstractmethod
+    def settle(self) -> None:
+        """Be done with all that was seen: its arrays may change after the call."""
+
+    @abc.abstractmethod
     def see(self, heard: Heard) -> None:
         """Look at a tensor."""
 
@@ -83,5 +87,9 @@ class StepWatch(Watch):
         params: Params,
         state: State,
         at: Callable[[str], Numerics] | None = None,
-    ) -> None:
-        """Look at an update and at the weights as they were before it."""
+        sums: Params | None = None,
+    ) -> Params:
+        """Look at an update and at the weights as they were before it; return their sums.
+
+        Each is rounded to nearest; `sums` are theirs, where they are known.
+        """
