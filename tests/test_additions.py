@@ -60,6 +60,7 @@ def test_every_kind_is_shown():
         "train/optimizers.py",
         "train/recorder/rules.py",
         "cli/ulps.py",
+        "tensors/kinds/f32.py",
     }
 
 
@@ -117,3 +118,19 @@ def test_a_command_is_found_everywhere(changed):
     assert run(changed, None, "ulps", "1.0").strip() == "0.0078125"
     assert "show the spacing of a format" in run(changed, None, "--help")
     assert "example: lowprec ulps" in run(changed, None, "ulps", "--help")
+
+
+def test_a_kind_of_file_is_found_everywhere(changed, tmp_path):
+    (tmp_path / "numbers.f32").write_bytes(b"\0\0\x80\x3f\0\0\0\xc0")
+    program = """
+import sys
+from lowprec import tensors
+(one,) = tensors.open_tensors(sys.argv[1]).values()
+assert one.read().tolist() == [1.0, -2.0]
+try:
+    tensors.open_tensors(sys.argv[1] + "x")
+except ValueError as error:
+    assert ".f32" in str(error)
+"""
+    run(changed, f"import sys; sys.argv[1:] = [{str(tmp_path)!r}]" + program)
+    assert "2 numbers" in run(changed, None, "compare", str(tmp_path / "numbers.f32"))

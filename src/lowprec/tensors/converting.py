@@ -15,6 +15,7 @@ from lowprec.common.outputs import NEVER_REPLACED, Output, check_outputs, is_sam
 from lowprec.common.processor_state import in_exact_state
 from lowprec.rounding import Overflow, OverflowLike, Rounding, RoundingLike, checked_overflow
 from lowprec.tensors.journal import Journal
+from lowprec.tensors.kinds import writers
 from lowprec.tensors.layouts import layout_for, quantization_config_of
 from lowprec.tensors.opening import (
     find_files,
@@ -25,7 +26,7 @@ from lowprec.tensors.opening import (
 )
 from lowprec.tensors.request import ConversionRequest, seed_sequence
 from lowprec.tensors.sources import watched
-from lowprec.tensors.writing import WRITERS, checked_file, replacing, storable, write_file
+from lowprec.tensors.writing import checked_file, replacing, storable, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -179,7 +180,7 @@ def convert(
         if folder.name == paths[0].name and not config.exists():
             _write_config(how, files, folder.parent)
         return done
-    if folder.suffix.lower() in WRITERS and not folder.is_dir():
+    if folder.suffix.lower() in writers() and not folder.is_dir():
         raise ValueError(
             f"a set of files is converted into a folder, and {folder} is the name of a file; give "
             "the name of a folder"
@@ -213,7 +214,7 @@ def _is_folder(target: str | os.PathLike[str], source: Any) -> bool:
     """Whether one file is converted into a folder: one that is there, or a model's own."""
     path = Path(target)
     is_model = isinstance(source, str | os.PathLike) and Path(source).is_dir()
-    is_named = os.fspath(target).endswith(os.sep) or (is_model and path.suffix not in WRITERS)
+    is_named = os.fspath(target).endswith(os.sep) or (is_model and path.suffix not in writers())
     return path.is_dir() or (is_named and not path.is_file())
 
 
@@ -290,7 +291,7 @@ def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _name_in_set(path: Path) -> str:
-    return path.name if path.suffix.lower() in WRITERS else f"{path.stem}.safetensors"
+    return path.name if path.suffix.lower() in writers() else f"{path.stem}.safetensors"
 
 
 def _check_targets(targets: dict[Path, Path]) -> None:

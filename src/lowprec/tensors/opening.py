@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import functools
 import glob
+import itertools
 import json
 import logging
 import os
@@ -14,15 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lowprec.tensors.checks import checked_name
-from lowprec.tensors.kinds.gguf import read_gguf
-from lowprec.tensors.kinds.hdf5 import read_hdf5, read_keras
-from lowprec.tensors.kinds.netcdf import read_netcdf
-from lowprec.tensors.kinds.npy import read_npy
-from lowprec.tensors.kinds.npz import read_npz
-from lowprec.tensors.kinds.onnx import read_onnx
+from lowprec.tensors.kinds import readers
 from lowprec.tensors.kinds.raw import Raw, read_raw
-from lowprec.tensors.kinds.safetensors import read_safetensors
-from lowprec.tensors.kinds.torch import read_torch
 from lowprec.tensors.kinds.zarr import is_zarr, read_zarr
 from lowprec.tensors.packings import folded
 from lowprec.tensors.tensor import Tensors
@@ -35,37 +29,6 @@ if TYPE_CHECKING:
     from lowprec.tensors.quantized import QuantizedTensor
     from lowprec.tensors.tensor import TensorFile
 
-INDEX_SUFFIXES = (".safetensors.index.json", ".bin.index.json")
-_READERS: dict[str, Callable[[Path], TensorFile]] = {
-    ".safetensors": read_safetensors,
-    ".npz": read_npz,
-    ".npy": read_npy,
-    ".pt": read_torch,
-    ".pth": read_torch,
-    ".ckpt": read_torch,
-    ".bin": read_torch,
-    ".pth.tar": read_torch,
-    ".pt.tar": read_torch,
-    ".jit": read_torch,
-    ".gguf": read_gguf,
-    ".onnx": read_onnx,
-    ".h5": read_hdf5,
-    ".hdf5": read_hdf5,
-    ".keras": read_keras,
-    ".zarr": read_zarr,
-    ".zarr.zip": read_zarr,
-    ".nc": read_netcdf,
-    ".nc4": read_netcdf,
-}
-_TOGETHER = (  # of a folder, the first of these that is there; the other files are left
-    (".safetensors",),
-    (".npz", ".npy"),
-    (".pt", ".pth", ".ckpt", ".bin", ".pth.tar", ".pt.tar"),
-    (".gguf",),
-    (".onnx",),
-    (".h5", ".hdf5", ".keras"),
-    (".nc", ".nc4"),
-)
 _BESIDE_WEIGHTS = re.compile(  # what a training keeps beside the model
     r"^(optimizer|scheduler|lr_scheduler|scaler|rng_state|random_states|training_args|trainer_state|"
     r"custom_checkpoint)",
@@ -204,7 +167,7 @@ def find_files(path: Any) -> tuple[list[Path], Path | None]:
             raise ValueError("no files were named; give at least one")
         return files, _index_beside(files)
     place = Path(path)
-    if place.name.endswith(INDEX_SUFFIXES):
+    if place.name.endswith(index_suffixes()):
         return _indexed(place), place
     if is_zarr(place):
         return [place], None
@@ -235,15 +198,17 @@ def _indexed(index: Path) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], Path | None]:
-    indexes = [path for suffix in INDEX_SUFFIXES for path in sorted(folder.glob(f"*{suffix}"))]
+    indexes = [path for suffix in index_suffixes() for path in sorted(folder.glob(f"*{suffix}"))]
     there = files_in_folder(folder)
     weights = [file for file in there if not _BESIDE_WEIGHTS.match(file.name)] or there
-    for kinds in _TOGETHER:
-        kind = {".safetensors": INDEX_SUFFIXES[0], ".pt": INDEX_SUFFIXES[1]}.get(kinds[0])
-        found = [path for path in indexes if kind and path.name.endswith(kind)]
+    in_folders = [kind for kind in readers().values() if kind.in_folders]
+    for _, kinds in itertools.groupby(in_folders, lambda kind: kind.place):
+        together = set(kinds)
+        ends = tuple(kind.index_suffix for kind in together if kind.index_suffix)
+        found = [path for path in indexes if path.name.endswith(ends)]
         if len(found) == 1:
             return _indexed(found[0]), found[0]
-        files = [file for file in weights if suffix_of(file) in kinds]
+        files = [file for file in weights if readers()[suffix_of(file)] in together]
         whole = [file for file in files if _WEIGHTS.match(file.name)]
         if len(whole) == 1 and any(_WEIGHTS.match(f.name) is None for f in files):
             files = whole if (folder / "config.json").is_file() else files
@@ -265,13 +230,20 @@ def folders_of_a_pipeline(folder: Path) -> list[Path]:
 
 def files_in_folder(folder: Path) -> list[Path]:
     """Return the files of a folder whose names are those of files of tensors, in order."""
-    return sorted(file for file in folder.iterdir() if suffix_of(file) in _READERS)
+    return sorted(file for file in folder.iterdir() if suffix_of(file) in readers())
+
+
+def index_suffixes() -> tuple[str, ...]:
+    """Return the ends of the names of indexes of shards."""
+    return tuple(
+        dict.fromkeys(kind.index_suffix for kind in readers().values() if kind.index_suffix)
+    )
 
 
 def suffix_of(path: Path) -> str:
     """Return the end of a name that tells the kind of file, in lower case."""
     name = path.name.lower()
-    double = next((end for end in _READERS if end.count(".") == 2 and name.endswith(end)), None)
+    double = next((end for end in readers() if end.count(".") == 2 and name.endswith(end)), None)
     return double or path.suffix.lower()
 
 
@@ -317,7 +289,7 @@ def _index_beside(files: list[Path]) -> Path | None:
     if len({file.parent for file in files}) != 1:
         return None
     folder = files[0].parent
-    for index in (path for end in INDEX_SUFFIXES for path in sorted(folder.glob(f"*{end}"))):
+    for index in (path for end in index_suffixes() for path in sorted(folder.glob(f"*{end}"))):
         if sorted(_indexed(index)) == sorted(files):
             return index
     return None
@@ -341,13 +313,14 @@ def _check_complete(files: list[Path]) -> None:
 
 def read_file(path: Path, raw: Raw | None = None) -> TensorFile:
     """Open one file; see `open_tensors`."""
-    reader = _READERS.get(suffix_of(path)) if not is_zarr(path) else read_zarr
+    kind = readers().get(suffix_of(path))
+    reader = read_zarr if is_zarr(path) else None if kind is None else kind.read
     if raw is not None:
         reader = functools.partial(read_raw, raw=raw)
     if reader is None:
         raise ValueError(
             f"{path} cannot be read: its name ends in neither .npy nor .npz, .safetensors, .pt, "
-            f"{', '.join(end for end in _READERS if end not in _NAMED_FIRST)}; of bare codes say "
+            f"{', '.join(end for end in readers() if end not in _NAMED_FIRST)}; of bare codes say "
             "what they are, as in --as bfloat16"
         )
     if is_zarr(path):

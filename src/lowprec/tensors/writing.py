@@ -6,32 +6,24 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import json
 import os
-import sys
-import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, BinaryIO
 
 from lowprec.common.outputs import NEVER_REPLACED, exists_error
 from lowprec.common.processor_state import in_exact_state
 from lowprec.common.whole_files import target_of
-from lowprec.tensors.bits import packed
 from lowprec.tensors.checks import checked_name, refuse_duplicates
-from lowprec.tensors.kinds.safetensors import DTYPES, METADATA, PACKED
-from lowprec.tensors.sources import Viewed, as_tensor, bytes_of
+from lowprec.tensors.kinds import writers
+from lowprec.tensors.kinds.safetensors import METADATA
+from lowprec.tensors.sources import Viewed, as_tensor
 from lowprec.tensors.storage import with_notes
 from lowprec.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
-
-_REGISTERED = 2  # dtypes that a package has added to NumPy, which NumPy's files do not know
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @in_exact_state
@@ -86,8 +78,9 @@ def write_file(
     path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str], *, overwrite: bool
 ) -> None:
     """Write tensors to a file of the kind that its name tells; see `write_tensors`."""
-    write, stored = WRITERS.get(path.suffix.lower()), checked_file(path, tensors, metadata)
-    assert write is not None, "checked"
+    stored = checked_file(path, tensors, metadata)
+    write = writers()[path.suffix.lower()].write
+    assert write is not None, "writers have it"
     with replacing(path, overwrite=overwrite) as file:
         write(file, stored, with_notes(metadata, stored))
 
@@ -102,34 +95,23 @@ def checked_file(
     """
     suffix = path.suffix.lower()
     try:
-        if suffix not in WRITERS:
-            raise ValueError(f"use a name in {', '.join(WRITERS)}")
+        kind = writers().get(suffix)
+        if kind is None:
+            raise ValueError(f"use a name in {', '.join(writers())}")
         refuse_duplicates(checked_name(tensor.name) for tensor in tensors)
-        _check_texts(path, tensors, metadata)
-        if suffix == ".npy":
-            _check_npy(tensors)
+        if kind.keeps_texts and any(tensor.name == METADATA for tensor in tensors):
+            raise ValueError(
+                f"{METADATA!r} is where {path.suffix} files keep their texts; give the tensor "
+                "another name"
+            )
+        _check_texts(metadata)
+        kind.check(tensors)
         return [storable(tensor, suffix) for tensor in tensors]
     except ValueError as error:
         raise ValueError(f"{path} cannot be written: {error}") from None
 
 
-def _check_npy(tensors: Sequence[Tensor]) -> None:
-    if len(tensors) != 1:
-        raise ValueError(f".npy files hold one array, not {len(tensors)}; write .npz")
-    (tensor,) = tensors
-    if tensor.is_coded or storable(tensor, ".npy").is_coded:
-        raise ValueError(
-            f".npy files know no {tensor.fmt} and no scales; write .safetensors or .npz"
-        )
-
-
-def _check_texts(path: Path, tensors: Sequence[Tensor], metadata: Mapping[str, str]) -> None:
-    """Refuse what would be written and then not be understood."""
-    if path.suffix.lower() != ".npy" and any(tensor.name == METADATA for tensor in tensors):
-        raise ValueError(
-            f"{METADATA!r} is where {path.suffix} files keep their texts; give the tensor another "
-            "name"
-        )
+def _check_texts(metadata: Mapping[str, str]) -> None:
     for key, text in metadata.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(f"metadata {key!r:.50}: {text!r:.50} is not a pair of texts; use texts")
@@ -143,72 +125,12 @@ def storable(tensor: Tensor, suffix: str) -> Tensor:
 
     Raises ValueError if the file can hold neither.
     """
-    has_dtype = tensor.dtype in _NAMES
-    if suffix != ".safetensors":
-        has_dtype = tensor.dtype.isbuiltin != _REGISTERED
-    bits = PACKED.get(_NAMES.get(tensor.dtype, ""))
-    if bits and suffix == ".safetensors":
-        has_dtype = bool(tensor.shape) and tensor.shape[-1] * bits % 8 == 0  # whole bytes
-    if has_dtype and not tensor.dtype.hasobject:
+    if writers()[suffix].has_dtype(tensor) and not tensor.dtype.hasobject:
         return tensor
     if tensor.fmt is None:
         raise ValueError(f"{suffix} files have no dtype for {tensor.name!r}, of {tensor.dtype}")
     codes = tensor.fmt.code_dtype
     return dataclasses.replace(tensor, dtype=codes, source=Viewed(tensor.source, codes))
-
-
-# Kinds of files ----------------------------------------------------------------------------------
-
-
-def _write_safetensors(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[str, str]) -> None:
-    assert sys.byteorder == "little", "the format is little-endian"
-    header: dict[str, Any] = {METADATA: texts} if texts else {}
-    header |= {tensor.name: None for tensor in tensors}
-    # Wide elements first, as the safetensors package has it, so that each lies at a multiple of
-    # its width; the header keeps the order of the names.
-    laid_out = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
-    begin = 0
-    for tensor in laid_out:
-        kind = _NAMES[tensor.dtype]
-        end = begin + tensor.size * PACKED.get(kind, 8 * tensor.dtype.itemsize) // 8
-        info = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
-        header[tensor.name], begin = info, end
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for tensor in laid_out:
-        bits = PACKED.get(_NAMES[tensor.dtype])
-        for block in tensor.blocks():
-            file.write(bytes_of(packed(block.view(np.uint8), bits) if bits else block))
-
-
-def _write_npz(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[str, str]) -> None:
-    if texts:
-        note = np.frombuffer(json.dumps(texts).encode(), np.uint8)
-        tensors = [*tensors, as_tensor(METADATA, note)]
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for tensor in tensors:
-            with archive.open(f"{tensor.name}.npy", "w", force_zip64=True) as member:
-                _write_array(member, tensor)
-
-
-def _write_npy(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[str, str]) -> None:
-    _write_array(file, tensors[0])
-
-
-def _write_array(stream: Any, tensor: Tensor) -> None:
-    descr = np.lib.format.dtype_to_descr(tensor.dtype)
-    header = {"descr": descr, "fortran_order": False, "shape": tensor.shape}
-    np.lib.format.write_array_header_1_0(stream, header)
-    for block in tensor.blocks():
-        stream.write(bytes_of(block))
-
-
-WRITERS: dict[str, Callable[[Any, Sequence[Tensor], dict[str, str]], None]] = {
-    ".safetensors": _write_safetensors,
-    ".npz": _write_npz,
-    ".npy": _write_npy,
-}
 
 
 # Whole or not at all -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 
 from lowprec.formats import float32
 from lowprec.tensors.checks import checked_name, checked_size, refuse_duplicates
+from lowprec.tensors.file_kind import FileKind
 from lowprec.tensors.sliced import Sliced, missing_library
 from lowprec.tensors.sources import FileRange, Stamp, let_go_of
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
@@ -161,3 +162,6 @@ def _exactly(file: BinaryIO, count: int) -> bytes:
     if len(content) < count:
         raise ValueError("its header was cut short")
     return content
+
+
+KINDS = (FileKind((".gguf",), read_gguf, place=3),)

@@ -7,6 +7,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from lowprec.tensors.checks import checked_name, checked_size, endless_claim
+from lowprec.tensors.file_kind import FileKind
 from lowprec.tensors.sliced import Sliced, left_out, missing_library
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
 
@@ -90,3 +91,9 @@ def _tensor(name: str, item: Any) -> Tensor:
     if reason := endless_claim(size, stored):
         return left_out(name, reason)
     return tensor
+
+
+KINDS = (
+    FileKind((".h5", ".hdf5"), read_hdf5, place=5),
+    FileKind((".keras",), read_keras, place=5),
+)

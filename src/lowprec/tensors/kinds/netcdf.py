@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from lowprec.tensors.checks import checked_name, checked_size, endless_claim
+from lowprec.tensors.file_kind import FileKind
 from lowprec.tensors.sliced import Sliced, left_out, missing_library
 from lowprec.tensors.sources import Stamp
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
@@ -131,3 +132,6 @@ def _check_classic(file: BinaryIO, size: int) -> None:
         number(4)
         number()
         number(far)
+
+
+KINDS = (FileKind((".nc", ".nc4"), read_netcdf, place=7),)

@@ -7,21 +7,23 @@ import io
 import math
 import re
 import warnings
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from lowprec.tensors.checks import checked_name, checked_size
-from lowprec.tensors.sources import FileRange, Stamp, in_c_order, let_go_of, native
+from lowprec.tensors.file_kind import FileKind
+from lowprec.tensors.sources import FileRange, Stamp, bytes_of, in_c_order, let_go_of, native
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
 _MOST_HEADER_BYTES = 10_000  # as in NumPy, whose reader must not be fed more
+_REGISTERED = 2  # `isbuiltin` of dtypes that a package has added to NumPy
 _RELEASE = 32 << 20  # bytes after which mapped pages are given back
 
 
@@ -139,3 +141,47 @@ def _parse(text: bytes, width: int) -> tuple[tuple[int, ...], bool, np.dtype[Any
                 "an .npz file"
             ) from None
         raise ValueError(f"its header is damaged ({error!s:.200})") from None
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def _write_npy(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[str, str]) -> None:
+    write_array(file, tensors[0])
+
+
+def write_array(stream: Any, tensor: Tensor) -> None:
+    """Write a header and the elements."""
+    descr = np.lib.format.dtype_to_descr(tensor.dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": tensor.shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    for block in tensor.blocks():
+        stream.write(bytes_of(block))
+
+
+def has_dtype(tensor: Tensor) -> bool:
+    """Whether NumPy's files know the dtype: not one that a package has added to NumPy."""
+    return tensor.dtype.isbuiltin != _REGISTERED
+
+
+def _check(tensors: Sequence[Tensor]) -> None:
+    if len(tensors) != 1:
+        raise ValueError(f".npy files hold one array, not {len(tensors)}; write .npz")
+    (tensor,) = tensors
+    if tensor.is_coded or (tensor.fmt is not None and not has_dtype(tensor)):
+        raise ValueError(
+            f".npy files know no {tensor.fmt} and no scales; write .safetensors or .npz"
+        )
+
+
+KINDS = (
+    FileKind(
+        (".npy",),
+        read_npy,
+        place=1,
+        write=_write_npy,
+        has_dtype=has_dtype,
+        check=_check,
+        keeps_texts=False,
+    ),
+)

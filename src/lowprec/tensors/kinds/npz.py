@@ -9,19 +9,20 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from lowprec.tensors.checks import checked_name, refuse_duplicates
-from lowprec.tensors.kinds.npy import FortranRange, Header, read_header
+from lowprec.tensors.file_kind import FileKind
+from lowprec.tensors.kinds.npy import FortranRange, Header, has_dtype, read_header, write_array
 from lowprec.tensors.kinds.safetensors import METADATA
-from lowprec.tensors.sources import FileRange, Stamp, bytes_of, fill, native
+from lowprec.tensors.sources import FileRange, Stamp, as_tensor, bytes_of, fill, native
 from lowprec.tensors.storage import apply_notes
 from lowprec.tensors.tensor import BLOCK_BYTES, Tensor, TensorFile, format_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -198,3 +199,19 @@ def _clear_errors(what: str) -> Iterator[None]:
         raise ValueError(
             f"{what} is damaged, or this is not an .npz file: {error!s:.200}"
         ) from None
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def _write_npz(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[str, str]) -> None:
+    if texts:
+        note = np.frombuffer(json.dumps(texts).encode(), np.uint8)
+        tensors = [*tensors, as_tensor(METADATA, note)]
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for tensor in tensors:
+            with archive.open(f"{tensor.name}.npy", "w", force_zip64=True) as member:
+                write_array(member, tensor)
+
+
+KINDS = (FileKind((".npz",), read_npz, place=1, write=_write_npz, has_dtype=has_dtype),)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lowprec.tensors.checks import checked_name, checked_size, refuse_duplicates
+from lowprec.tensors.file_kind import FileKind
 from lowprec.tensors.sliced import missing_library
 from lowprec.tensors.sources import FileRange, Stamp, as_tensor
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
@@ -105,3 +106,6 @@ def _external(onnx: Any, path: Path, name: str, found: Any, shape: tuple[int, ..
     return Tensor(
         name, shape, dtype, FileRange(place, offset, stored, size, stamp), format_of(dtype)
     )
+
+
+KINDS = (FileKind((".onnx",), read_onnx, place=4),)

@@ -14,19 +14,21 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 
-from lowprec.tensors.bits import unpacked
+from lowprec.tensors.bits import packed, unpacked
 from lowprec.tensors.checks import checked_name, checked_size
-from lowprec.tensors.sources import FileRange, MadeInBlocks, Stamp
+from lowprec.tensors.file_kind import FileKind
+from lowprec.tensors.sources import FileRange, MadeInBlocks, Stamp, bytes_of
 from lowprec.tensors.storage import apply_notes
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -57,6 +59,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U64": np.dtype("<u8"),
 }
 """The dtypes of the format."""
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 PACKED = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 """The bits of elements that share bytes: the first in the lowest bits, as BlockFormats pack."""
@@ -189,3 +193,47 @@ def _check_offsets(infos: dict[str, _Info], size: int) -> None:
             raise ValueError(f"{name!r:.100} and {other!r:.100} share bytes of the file")
         if following.begin > info.end:
             raise ValueError(f"there is a gap between {name!r:.100} and {other!r:.100}")
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def _write_safetensors(file: BinaryIO, tensors: Sequence[Tensor], texts: dict[str, str]) -> None:
+    assert sys.byteorder == "little", "the format is little-endian"
+    header: dict[str, Any] = {METADATA: texts} if texts else {}
+    header |= {tensor.name: None for tensor in tensors}
+    # Wide elements first, as the safetensors package has it, so that each lies at a multiple of
+    # its width; the header keeps the order of the names.
+    laid_out = sorted(tensors, key=lambda tensor: -tensor.dtype.itemsize)
+    begin = 0
+    for tensor in laid_out:
+        kind = _NAMES[tensor.dtype]
+        end = begin + tensor.size * PACKED.get(kind, 8 * tensor.dtype.itemsize) // 8
+        info = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        header[tensor.name], begin = info, end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for tensor in laid_out:
+        bits = PACKED.get(_NAMES[tensor.dtype])
+        for block in tensor.blocks():
+            file.write(bytes_of(packed(block.view(np.uint8), bits) if bits else block))
+
+
+def _has_dtype(tensor: Tensor) -> bool:
+    bits = PACKED.get(_NAMES.get(tensor.dtype, ""))
+    if bits:
+        return bool(tensor.shape) and tensor.shape[-1] * bits % 8 == 0  # whole bytes
+    return tensor.dtype in _NAMES
+
+
+KINDS = (
+    FileKind(
+        (".safetensors",),
+        read_safetensors,
+        place=0,
+        index_suffix=".safetensors.index.json",
+        write=_write_safetensors,
+        has_dtype=_has_dtype,
+    ),
+)

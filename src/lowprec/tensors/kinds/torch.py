@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lowprec.tensors.checks import checked_name, refuse_duplicates
+from lowprec.tensors.file_kind import FileKind
 from lowprec.tensors.sources import ArraySource, as_tensor
 from lowprec.tensors.tensor import TensorFile
 
@@ -122,3 +123,14 @@ def _tensors(prefix: str, content: Any) -> Iterator[Tensor]:
         items = content.items() if isinstance(content, dict) else enumerate(content)
         for key, part in items:
             yield from _tensors(f"{prefix}.{key}" if prefix else str(key), part)
+
+
+KINDS = (
+    FileKind(
+        (".pt", ".pth", ".ckpt", ".bin", ".pth.tar", ".pt.tar"),
+        read_torch,
+        place=2,
+        index_suffix=".bin.index.json",
+    ),
+    FileKind((".jit",), read_torch, place=2, in_folders=False),
+)

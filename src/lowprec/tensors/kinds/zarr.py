@@ -7,6 +7,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from lowprec.tensors.checks import checked_name, checked_size, endless_claim
+from lowprec.tensors.file_kind import FileKind
 from lowprec.tensors.sliced import Sliced, left_out, missing_library
 from lowprec.tensors.tensor import Tensor, TensorFile, format_of
 
@@ -148,3 +149,6 @@ def _tensor(name: str, array: Any, stored: int) -> Tensor:
         return left_out(name, reason)
     native = dtype.newbyteorder("=")
     return Tensor(name, shape, native, Sliced(array.__getitem__, shape, native), format_of(dtype))
+
+
+KINDS = (FileKind((".zarr", ".zarr.zip"), read_zarr, place=6, in_folders=False),)
