@@ -1,7 +1,7 @@
 """Diagnosis: the cause of a training's failure found by experiment, and cures that were tried.
 
-`diagnose` orders the experiments, which `bench` runs: `parts` of the policy made wide, `places`
-found by bisection, `cures` tried, and `user_code` watched where the cause is not precision.
+`search` orders the experiments, which `bench` runs: `parts` of the policy made wide, `places` found
+by bisection, `user_code` watched; `curing` tries `cures`, and `sentences` says what was found.
 """
 
 from lowprec.train.diagnosis.diagnose import diagnose as diagnose
