@@ -121,6 +121,13 @@ def test_mistakes_are_named(layers, message):
         fit(network(), train.Policy(compute="bfloat16", layers=layers))
 
 
+def test_statistics_have_no_format_of_their_own():
+    model = train.Sequential([train.Input((4,)), train.BatchNormalization(), train.Dense(3)])
+    policy = train.Policy(layers={"0/moving_mean": {"params": "bfloat16"}})
+    with pytest.raises(ValueError, match="0/moving_mean is a statistic, which stays in float32"):
+        model.predict(np.zeros((2, 4), np.float32), policy=policy)
+
+
 def test_a_layers_policy_is_checked_with_its_place():
     with pytest.raises(ValueError, match=r"layer 1 has policy='mixed_bfloat61'.*did you mean"):
         fit(network(policy="mixed_bfloat61"), "float32")

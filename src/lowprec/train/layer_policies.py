@@ -76,6 +76,13 @@ def policies_of(policy: Policy, layers: Sequence[Layer]) -> LayerPolicies | None
     own = tuple(None if word is None else _named(word, i) for i, word in enumerate(words))
     labels = tuple(layer_labels(layers))
     parameters = tuple(f"{i}/{name}" for i, layer in enumerate(layers) for name in layer.parameters)
+    statistics = {f"{i}/{name}" for i, layer in enumerate(layers) for name in layer.statistics}
+    for key, _ in policy.places:
+        if key in statistics:
+            raise ValueError(
+                f"layers={{{key!r}: …}}: {key} is a statistic, which stays in float32; name a "
+                "parameter that is trained, or the layer"
+            )
     return _merged(policy, own, labels, parameters)
 
 

@@ -132,8 +132,10 @@ def of_precision(
     if "accumulate" in cause and not policy.places and policy.accumulator.order == "sequential":
         pairs = dataclasses.replace(policy.accumulator, order="pairwise")
         yield _policy(dataclasses.replace(policy, accumulate=pairs, name=""), model)
-    if "compute" in cause and not policy.tensor_scales and policy.formats["compute"].bits <= 8:
-        yield _policy(dataclasses.replace(policy, tensor_scales=True, name=""), model)
+    if "compute" in cause and policy.formats["compute"].bits <= 8:
+        if not policy.tensor_scales:
+            yield _policy(dataclasses.replace(policy, tensor_scales=True, name=""), model)
+        yield _policy(_like(policy, "mxfp8"), model)
     if "compute" in cause:
         yield from _of_data(data)
     yield from _layers(cause, places, policy, model)
@@ -189,9 +191,7 @@ def _other_formats(cause: Sequence[str], policy: Policy, model: Sequential) -> I
     """Yield the same policy in bfloat16 where it is in less, and in float16 where in bfloat16."""
     if policy.has_blocks and {"compute", "gradients"} & set(cause):
         for name in ("mxfp8", "mixed_bfloat16"):
-            words = ("compute", "gradients", "weights", "gradient_rounding", "hadamard")
-            wider_ones = {word: getattr(get_policy(name), word) for word in words}
-            yield _policy(dataclasses.replace(policy, **wider_ones, name=""), model)
+            yield _policy(_like(policy, name), model)
     formats = {part: fmt for part, fmt in policy.formats.items() if fmt != float32}
     narrow = [*formats.items()]
     for _, fields in policy.places:
@@ -207,6 +207,13 @@ def _other_formats(cause: Sequence[str], policy: Policy, model: Sequential) -> I
         if scale is None and any(part == "gradients" for part, _ in narrow):
             scale = "dynamic"
         yield _policy(_in(policy, float16, loss_scale=scale), model)
+
+
+def _like(policy: Policy, name: str) -> Policy:
+    """Return a policy with the operands of products as a named one has them."""
+    words = ("compute", "gradients", "weights", "gradient_rounding", "hadamard", "tensor_scales")
+    other = {word: getattr(get_policy(name), word) for word in words}
+    return dataclasses.replace(policy, **other, name="")
 
 
 def _in(policy: Policy, fmt: Format, **others: Any) -> Policy:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lowprec.common.processor_state import is_lowprecs
+from lowprec.formats import float32
 from lowprec.train.callbacks import LambdaCallback
 from lowprec.train.diagnosis import cures as candidates
 from lowprec.train.diagnosis import places as where
@@ -147,7 +148,8 @@ class Search:
             start = initial_params(self.bench.model, self.bench.data, self.bench.how)
         except (AttributeError, TypeError):  # data that cannot be looked at twice
             return
-        half = self.policy.formats["compute"].unit_roundoff / 2
+        fmt: Any = getattr(self.policy.compute, "element", self.policy.compute)  # of a block format
+        half = max(fmt.unit_roundoff / 2, float32.unit_roundoff)  # or nothing would move
         moved = []
         for seed in (1, 2):
             rng = np.random.default_rng(seed)
