@@ -213,8 +213,8 @@ class Elements:
         vector = ir.VectorType(element, count) if count > 1 else element
         return self.builder.bitcast(address, vector.as_pointer())
 
-    def prefetch(self, index: Any, count: int) -> None:
-        """Have the elements a page beyond a vector fetched into the caches."""
+    def prefetch(self, index: Any, count: int, backwards: bool = False) -> None:
+        """Have the elements a page beyond a vector, or before, fetched into the caches."""
         size = max(self.kind.dtype.bitwidth // 8 * count, 1)
         prefetch(self.builder, self.builder.gep(self.data, [index]), size, _AHEAD)
 

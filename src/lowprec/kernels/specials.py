@@ -1,4 +1,8 @@
-"""Whether there is NaN among numbers: one pass that reads, and writes nothing."""
+"""Whether there is NaN among numbers: one pass that reads, and writes nothing.
+
+It goes backwards: what it read last, and so what the caches still hold, is what the conversion that
+comes next reads first; and what was written last to the array is read first.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +31,11 @@ def _largest_bits(_: Any, x: Any) -> Any:
         size = context.make_array(signature.args[0])(context, builder, args[0]).nitems
         slot = cgutils.alloca_once(builder, ir.VectorType(word, _LANES))
         builder.store(ir.Constant(ir.VectorType(word, _LANES), None), slot)
-        with cgutils.for_range(builder, builder.udiv(size, index(_LANES))) as loop:
-            i = builder.mul(loop.index, index(_LANES))
-            source.prefetch(i, _LANES)
+        whole = builder.udiv(size, index(_LANES))
+        with cgutils.for_range(builder, whole) as loop:
+            before = builder.sub(whole, builder.add(loop.index, index(1)))
+            i = builder.mul(before, index(_LANES))
+            source.prefetch(i, _LANES, backwards=True)
             bits = source.load(i, _LANES).as_integers() << 1
             builder.store(maximum(Lanes(builder, builder.load(slot)), bits).value, slot)
         lanes, largest = builder.load(slot), Lanes(builder, word(0))
