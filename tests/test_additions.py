@@ -75,8 +75,11 @@ assert lp.quantize(np.ones(32), "mxfp4_16").scales.shape == (2,)
 assert {"float8_e2m5", "mxfp4_16"} <= set(dir(lp))
 assert lp.compare([1.0, 2.0], ["float8_e2m5", "mxfp4_16"]).to_dict()
 """
-    run(changed, program)
-    shown = run(changed, None, "formats")
+    program += """
+from lowprec.cli import main
+main(["formats"])
+"""
+    shown = run(changed, program)
     assert "float8_e2m5" in shown
     assert "mxfp4_16" in shown
 
@@ -94,9 +97,12 @@ for policy in ("float32", "bfloat16"):
     found = train.fit(model, (x, x), loss="mse", optimizer="sgdw", policy=policy, epochs=2)
     assert found.history["loss"][1] < found.history["loss"][0]
 """
-    run(changed, program)
     arguments = ["--data", "digits", "--optimizer", "sgdw", "--epochs", "1", "--seeds", "1"]
-    assert "float32" in run(changed, None, "train", *arguments, "--policies", "float32")
+    program += f"""
+from lowprec.cli import main
+main(["train", *{arguments}, "--policies", "float32"])
+"""
+    assert "float32" in run(changed, program)
 
 
 def test_a_rule_is_found_everywhere(changed):
@@ -122,15 +128,16 @@ def test_a_command_is_found_everywhere(changed):
 
 def test_a_kind_of_file_is_found_everywhere(changed, tmp_path):
     (tmp_path / "numbers.f32").write_bytes(b"\0\0\x80\x3f\0\0\0\xc0")
-    program = """
-import sys
+    program = f"""
 from lowprec import tensors
-(one,) = tensors.open_tensors(sys.argv[1]).values()
+from lowprec.cli import main
+folder = {str(tmp_path)!r}
+(one,) = tensors.open_tensors(folder).values()
 assert one.read().tolist() == [1.0, -2.0]
 try:
-    tensors.open_tensors(sys.argv[1] + "x")
+    tensors.open_tensors(folder + "/numbers.f3")
 except ValueError as error:
     assert ".f32" in str(error)
+main(["compare", folder + "/numbers.f32"])
 """
-    run(changed, f"import sys; sys.argv[1:] = [{str(tmp_path)!r}]" + program)
-    assert "2 numbers" in run(changed, None, "compare", str(tmp_path / "numbers.f32"))
+    assert "2 numbers" in run(changed, program)
