@@ -17,7 +17,7 @@ from lowprec.accumulation.accumulator import (
 from lowprec.accumulation.aligned import Aligned
 from lowprec.accumulation.sums import PRODUCT_KEY, RunningSums, exactly, inner_at, outer_sums
 from lowprec.accumulation.tiled_products import Tiles, as_inputs
-from lowprec.arrays.sources import as_array, kernel_dtype
+from lowprec.arrays.sources import as_array
 from lowprec.blocks.formats import AnyFormat, AnyFormatLike, BlockFormat
 from lowprec.blocks.formats import get_format as find_format
 from lowprec.blocks.quantizing import quantize
@@ -30,7 +30,6 @@ from lowprec.formats import (
     FormatLike,
     bfloat16,
     family_format,
-    float32,
     float64,
     get_format,
 )
@@ -209,10 +208,7 @@ def _quantized(a: Any, b: Any, inputs: Any) -> tuple[Array, Array, FormatLike]:
 def _rounded(operand: Array, fmt: AnyFormat, axis: int) -> Array:
     if isinstance(fmt, BlockFormat):
         return quantize(operand, fmt, axis=-1 if fmt.is_tiled else axis).dequantize("float32")
-    if kernel_dtype(operand.dtype) == np.float32 and not fmt.fits(float32):
-        operand = operand.astype(np.float64)
-    rounded: Array = round_to(operand, fmt)
-    return rounded.astype(np.float32) if fmt.fits(float32) else rounded
+    return as_inputs(operand, fmt)
 
 
 def _matched(a: Array, b: Array) -> tuple[Array, Array, tuple[int, ...], tuple[int, ...]]:
