@@ -432,6 +432,24 @@ def test_a_format_without_negative_zero_divides_by_its_one_zero(operation):
         assert getattr(arithmetic, operation)(*ones, tiny) == fmt.max
 
 
+@pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "divide"])
+def test_results_are_the_same_whether_events_are_counted_or_not(operation):
+    """Without counting, float16 may be left to the processor; NumPy goes through float32."""
+    codes = np.arange(1 << 16, dtype=np.uint16)
+    others = np.random.default_rng(0).integers(0, 1 << 32, 1 << 16, dtype=np.uint32)
+    for fmt in (lp.float16, lp.bfloat16):
+        values = lp.decode(codes, fmt)
+        pairs = [(values, np.roll(values, k)) for k in (0, 1, 511, 1 << 10, 10007, 1 << 15)]
+        pairs += [(values, others.view(np.float32)), (others.view(np.float32)[:77], values[:77])]
+        for a, b in pairs:
+            plain = getattr(Arithmetic(fmt, flags=False), operation)(a, b)
+            assert_same(plain, getattr(Arithmetic(fmt), operation)(a, b), a)
+            with np.errstate(all="ignore"):
+                x, y = (v.astype(fmt.dtype) for v in (a, b))
+                if fmt == lp.float16:
+                    assert_same(plain, getattr(np, operation)(x, y).astype(np.float32), a)
+
+
 # NaN -----------------------------------------------------------------------------------------
 
 

@@ -173,6 +173,10 @@ def operation_kernel(
         flags=flags,
         draws_tininess=tiny_after_rounding and rounding.is_stochastic,
     )
+    is_plain = how.converts and not (flags or flush_to_zero or denormals_are_zero)
+    if is_plain and is_narrow and plan.twin == "hardware" and processor_has("avx512fp16"):
+        is_known = operation in ("add", "subtract", "multiply")
+        how = how._replace(in_halves=is_known and rounding is Rounding.TIES_TO_EVEN)
     beyond = overflow_thresholds(fmt, rounding, width)
     fields = Constants(*constants)._replace(threshold=min(beyond))
     smallest = float_bits(fmt.smallest_normal, width)

@@ -7,8 +7,9 @@ most 24 bits never sees the difference: the conversion rule then rounds once, in
 `r` random bits, r at most 52 - p, the fraction that a stochastic mode compares is untouched too.
 
 For formats of at most 11 bits float32 takes the place of float64 in the deterministic modes, and
-less than half the time (see `suffices_float32`). There a result comes about in one of three ways:
+less than half the time (see `suffices_float32`). There a result comes about in one of four ways:
 
+- To nearest in float16, sums and products are the instruction of a processor that has one.
 - To nearest, float32's own rounding serves: of twice the format's bits and two, rounding once more
   gives what one rounding gives. Only what float32 leaves out is gone, which `inexact` counts:
   `is_inexact` finds it again.
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from lowprec.kernels.magnitudes import Constants, Plan
 
 _INFINITY = {32: 0xFF << 23, 64: 0x7FF << 52}
-_NAN = {32: 0x1FF << 22, 64: 0xFFF << 51}
+_NAN = {16: 0x3F << 9, 32: 0x1FF << 22, 64: 0xFFF << 51}
 _TRAILING = {32: 23, 64: 52}
 _NORMAL = 1 << 23  # bits of float32's smallest normal number
 _LONGEST = 11  # bits of a significand: float32's 24 are twice as many and two
@@ -80,6 +81,7 @@ class OperationPlan(NamedTuple):
     denormals_are_zero: bool
     flags: bool  # whether to count events
     draws_tininess: bool  # whether the same random bits decide which x is tiny: after rounding
+    in_halves: bool = False  # whether the processor's own arithmetic in float16 serves
 
     @property
     def width(self) -> int:
@@ -531,6 +533,13 @@ def round_result(x: Lanes, how: OperationPlan, c: Constants, limits: Limits, R: 
         return y
     # conversion gives the one NaN the sign of its code; that of an operation has none
     return select(x.is_nan(), x.as_integers(), y.as_integers()).as_floats()
+
+
+def computed_in_halves(loaded: list[Lanes], how: OperationPlan) -> Lanes:
+    """Return y of float32 operands, of which float16's own instruction rounds the exact result."""
+    a, b = (x.to_half(how.plan.mode).as_floats() for x in loaded)
+    y = {"add": a + b, "subtract": a - b, "multiply": a * b}[how.operation]
+    return select(y.is_nan(), _NAN[16], y.as_integers()).as_floats().float_resized(32)
 
 
 def is_inexact(operands: list[Lanes], x: Lanes, y: Lanes, how: OperationPlan) -> Lanes:

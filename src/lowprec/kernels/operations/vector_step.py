@@ -36,6 +36,7 @@ from lowprec.kernels.operations.rules import (
     Limits,
     OperationPlan,
     compute,
+    computed_in_halves,
     is_inexact,
     read_operands,
     round_result,
@@ -133,6 +134,9 @@ class _Step:
             for source in self.sources:
                 source.prefetch(i.value, how.lanes)
         loaded = [_Vector(source, i, how.lanes, mask).load() for source in self.sources]
+        if how.in_halves:
+            _Vector(self.target, i, how.lanes, mask).store(computed_in_halves(loaded, how))
+            return
         operands = read_operands(loaded, how, constants, limits)
         x = compute(operands, how)
         y = round_result(x, how, constants, limits, R)
