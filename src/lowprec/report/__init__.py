@@ -1,1 +1,4 @@
-"""The page of `lowprec report`: its data sets, figures, sections and measurements."""
+"""The page of `lowprec report`: its data sets, figures, sections and measurements.
+
+`page` puts it together from `sections`; `throughput` and `training` measure what it tells.
+"""

@@ -1,10 +1,10 @@
 """Tensors on disk: named, read by block, converted from one format to another.
 
 Nothing here needs more memory than a few blocks, however large a tensor is, and nothing in a file
-is ever executed. `packings` knows how libraries lay quantized tensors out, `layouts` how lowprec
-writes them; `converting` and `planning` choose and carry out formats. `opening` finds the kind of a
-file and `writing` writes tensors, under a temporary name until all is there (`writing.replacing`);
-other files go through `common.whole_files`.
+is ever executed. `kinds` has a module for each kind of file; `opening` finds the kind of a file,
+and `writing` writes tensors, under a temporary name until all is there (`writing.replacing`); other
+files go through `common.whole_files`. `packings` knows how libraries lay quantized tensors out,
+`layouts` how lowprec writes them; `converting` and `planning` choose and carry out formats.
 """
 
 from lowprec.tensors.converting import Conversion as Conversion

@@ -1,6 +1,10 @@
 """NumPy code run in a format, line by line: where error is born, where it grows, what to keep.
 
-`trace` is the door. The room is called as its door is: ``lowprec.trace(f, x)`` runs it.
+`trace` is the door. The room is called as its door is: ``lowprec.trace(f, x)`` runs it. `tracing`
+runs a program, `places` knows its lines, `values` are its numbers, whose operators ask `engine`.
+`doors` stands in front of `numpy` and `math`, and `functions` has NumPy's functions in a format;
+`shares` says what an operation passes on of an error, `verdict` names lines, `least` finds what
+must stay wide.
 """
 
 import inspect as _inspect

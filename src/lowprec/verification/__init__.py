@@ -1,8 +1,8 @@
 """What lowprec claims, as data: checks that compare it with oracles that are built differently.
 
 `checks` lists them, `verify` runs them, and `Report` is what came out, as a table and as JSON.
-`conformance` holds other people's conversions to the same values. The command is
-``lowprec verify``.
+`targets` holds other people's conversions to the same values (`analysis.conformance`). The
+command is ``lowprec verify``.
 """
 
 from __future__ import annotations
