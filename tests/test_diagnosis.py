@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import gc
 import html
 import json
 
@@ -12,6 +13,7 @@ from cases import more_failures as more
 
 import lowprec
 from lowprec import train
+from lowprec.train.diagnosis.bench import Bench
 from lowprec.train.diagnosis.cures import policy_code
 from lowprec.train.diagnosis.parts import explicit, narrow_parts, only, widened, wider
 from lowprec.train.diagnosis.places import keys, least
@@ -108,6 +110,17 @@ def test_the_same_experiments_give_the_same_diagnosis_through_any_executor():
         assert small(executor=threads).to_dict() == here.to_dict()
     with concurrent.futures.ProcessPoolExecutor(2) as processes:
         assert small(executor=processes).to_dict() == here.to_dict()
+
+
+def test_an_experiment_never_takes_the_result_of_another_whose_arguments_are_gone():
+    model = train.Sequential([train.Input((4,)), train.Dense(3)])
+    how = {"loss": "sparse_categorical_crossentropy", "optimizer": "sgd", "epochs": 1}
+    bench = Bench(model, train.data.iris(), how, budget=None)
+    ends = set()
+    for i in range(1, 21):
+        ends.add(bench.run(f"rate {i}", optimizer=train.SGD(i * 1e-3)).account.end)
+        gc.collect()  # so that the next optimizer may lie where this one lay
+    assert len(ends) == bench.done == 20
 
 
 def test_what_was_not_made_is_named():

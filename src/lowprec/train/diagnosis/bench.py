@@ -112,6 +112,7 @@ class Bench:
         self.longest = 0.0
         self.left_out: list[str] = []
         self._kept: dict[Any, Run] = {}
+        self._named: list[Any] = []  # what keys name by identity: it lives as long as they do
 
     @property
     def seconds_left(self) -> float:
@@ -146,6 +147,7 @@ class Bench:
         jobs: list[Any] = []
         for name, changes in wanted:
             key = self._key(changes, every)
+            self._named.append(changes)
             if key in self._kept:
                 jobs.append(self._kept[key])
             elif not must and self.seconds_left < self.longest * self._times(changes):
