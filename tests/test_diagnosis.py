@@ -113,14 +113,17 @@ def test_the_same_experiments_give_the_same_diagnosis_through_any_executor():
 
 
 def test_an_experiment_never_takes_the_result_of_another_whose_arguments_are_gone():
+    iris = train.data.iris()
     model = train.Sequential([train.Input((4,)), train.Dense(3)])
     how = {"loss": "sparse_categorical_crossentropy", "optimizer": "sgd", "epochs": 1}
-    bench = Bench(model, train.data.iris(), how, budget=None)
+    bench = Bench(model, iris, how, budget=None)
     ends = set()
-    for i in range(1, 21):
-        ends.add(bench.run(f"rate {i}", optimizer=train.SGD(i * 1e-3)).account.end)
-        gc.collect()  # so that the next optimizer may lie where this one lay
-    assert len(ends) == bench.done == 20
+    for by in range(1, 25):  # each lies where the one before the last lay, if it can
+        scaled = train.Dataset(iris.x_train * by, iris.y_train)
+        ends.add(bench.run(f"{by}", data=scaled).account.end)
+        del scaled
+        gc.collect()
+    assert len(ends) == bench.done == 24
 
 
 def test_what_was_not_made_is_named():
