@@ -3,8 +3,8 @@
 The kernels are faster on this machine's processor. This rule runs wherever the array's library
 runs: on an accelerator, and inside ``torch.compile`` and ``jax.jit``, which trace it. Hence three
 restrictions: neither unsigned integers (torch has few operations for them) nor 64 bits (JAX has
-none by default); constants are Python integers, computed before tracing; subnormal numbers are
-never an operand of the library's arithmetic, because XLA flushes them to zero.
+none by default); constants are Python numbers, computed before tracing; float32's subnormal numbers
+are no operand of the library's arithmetic but where they become zero, because XLA flushes them.
 
 Letters: `t` trailing significand bits of the format, `e` an exponent in float32's bias, `m` an
 integer significand, `s` how many of its bits are dropped, `q` what is left.
@@ -49,6 +49,14 @@ class PortableConstants(NamedTuple):
     has_negative_zero: bool
     subnormals: bool
     exponent_parity: bool  # whether the exponent tells even values from odd ones
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether ties go to even, in a format with all that IEEE 754's formats have."""
+        usual = self.has_zero and self.signed and self.has_negative_zero and self.subnormals
+        above_float32 = self.emin == 1 or self.quantum > 2 - _BIAS
+        to_even = self.mode is Rounding.TIES_TO_EVEN and not self.exponent_parity
+        return usual and above_float32 and to_even
 
 
 def round_to(
@@ -96,7 +104,11 @@ def round_to(
 
 def round_array(xp: ModuleType, x: Any, c: PortableConstants, random: Any = None) -> Any:
     """Round an array of the library `xp`; `random` has 32 random bits an element, as int32."""
-    return round_bits(xp, x.view(xp.int32), c, random).view(xp.float32)
+    if not x.ndim:  # NumPy tells of a carry out of a number, and not of one out of an array
+        return round_array(xp, x[None], c, None if random is None else random[None])[0]
+    if c.is_quick and random is None:
+        return _round_to_even(xp, x, x.view(xp.int32), c)
+    return _round_bits(xp, x.view(xp.int32), c, random).view(xp.float32)
 
 
 def _library(x: Any) -> ModuleType:
@@ -209,7 +221,29 @@ def _bits(value: float) -> int:
 # The rule ----------------------------------------------------------------------------------------
 
 
-def round_bits(xp: ModuleType, bits: Any, c: PortableConstants, random: Any = None) -> Any:
+def _round_to_even(xp: ModuleType, x: Any, bits: Any, c: PortableConstants) -> Any:
+    """Round in few operations: what compilers make of many is not as fast as the kernels.
+
+    A carry moves into the exponent by itself, and out of a NaN, which is replaced. The library
+    rounds what the format holds as a subnormal number to a multiple of its quantum, as a float;
+    what is subnormal in float32 becomes zero then, flushed before or not.
+    """
+    u, sign, s = bits & _MAGNITUDE, bits & _SIGN, _TRAILING - c.trailing_bits
+    y = _adjust(xp, bits, s, None, c.mode) & -(1 << s) if s else bits
+    beyond = c.overflow_positive
+    if c.largest + (1 << s) != beyond:
+        y = xp.where((y & _MAGNITUDE) > c.largest, sign | beyond, y)
+    if c.infinity != beyond:
+        y = xp.where(u == _INFINITY, sign | c.infinity, y)
+    y = xp.where(u > _INFINITY, sign | _NAN, y).view(xp.float32)
+    if c.emin == 1:
+        return y
+    is_below = u < c.emin << _TRAILING
+    steps = xp.round(xp.where(is_below, x, 0.0) * 2.0**-c.quantum)
+    return xp.where(is_below, steps * 2.0**c.quantum, y)
+
+
+def _round_bits(xp: ModuleType, bits: Any, c: PortableConstants, random: Any = None) -> Any:
     """Return the float32 bits of the rounded numbers, from those of the numbers."""
     u, negative = bits & _MAGNITUDE, bits < 0
     if c.emin == 1 and c.has_zero and c.subnormals and random is None:

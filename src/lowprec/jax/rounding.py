@@ -114,9 +114,7 @@ def _rounded(
 
 
 def _round(constants: portable.PortableConstants, x: jax.Array, bits: Any) -> jax.Array:
-    source = jax.lax.bitcast_convert_type(x, jnp.int32)
-    rounded = portable.round_bits(jnp, source, constants, bits)
-    result: jax.Array = jax.lax.bitcast_convert_type(rounded, jnp.float32)
+    result: jax.Array = portable.round_array(jnp, x, constants, bits)
     return result
 
 
