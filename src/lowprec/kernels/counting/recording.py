@@ -28,32 +28,18 @@ _LAST, _RECORDS, _FIRST = map(FIELDS.index, ("last_step", "records", "first_step
 _MAX_ABS, _LARGEST, _MIN_ABS = map(FIELDS.index, ("max_abs", "largest", "min_abs"))
 _BLOCK = 4096  # elements: they stay in the nearest cache between the loops over them
 
-# Sums may be regrouped, so that they fill vectors; NaN and infinities stay what they are.
-_summing = functools.partial(kernel, fastmath={"reassoc"})
-
-
-@_summing
-def _sums(x, y):  # type: ignore[no-untyped-def]
-    """Return Σx, Σx² and Σ(x - y)² over what is finite after rounding."""
-    ys = y.view(np.uint32)
-    magnitude, infinity = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
-    total = squares = noise = 0.0
-    for i in range(x.size):
-        kept = (ys[i] & magnitude) < infinity
-        u = np.float64(x[i]) if kept else 0.0
-        v = np.float64(y[i]) if kept else 0.0
-        total += u
-        squares += u * u
-        noise += (u - v) * (u - v)
-    return total, squares, noise
-
 
 @kernel
-def _count(x, y, normal, found, bins):  # type: ignore[no-untyped-def]
-    """Count as `count_vectors` does, all elements."""
-    count_vectors(x, y, normal, found, bins)
+def _count(x, y, normal, found, bins, sums):  # type: ignore[no-untyped-def]
+    """Count as `count_vectors` does, all elements; the first columns of `sums` are the sums."""
+    count_vectors(x, y, normal, found, bins, sums)
+    for k in range(3):
+        for j in range(4):
+            sums[k, j] = sums[k, j] + sums[k, 4 + j] + sums[k, 8 + j] + sums[k, 12 + j]
+    _join(sums)
     xs, ys = x.view(np.uint32), y.view(np.uint32)
     magnitude, infinity = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000)
+    fours = x.size - x.size % 4
     for i in range(x.size - x.size % LANES, x.size):
         a, b = xs[i] & magnitude, ys[i] & magnitude
         bins[0, np.uint8(xs[i] >> np.uint32(23))] += np.uint32(1)
@@ -63,6 +49,22 @@ def _count(x, y, normal, found, bins):  # type: ignore[no-untyped-def]
         found[3 * LANES] += np.uint32(b >= infinity)
         found[4 * LANES] = max(found[4 * LANES], np.uint32(a + np.uint32(ABOVE_LARGEST)))
         found[5 * LANES] = min(found[5 * LANES], np.uint32(a - np.uint32(1)))
+        if i == fours:
+            _join(sums)
+        if b < infinity:
+            u, v, j = np.float64(x[i]), np.float64(y[i]), i % 4 if i < fours else 0
+            sums[0, j] += u
+            sums[1, j] += u * u
+            sums[2, j] += (u - v) * (u - v)
+    _join(sums)
+
+
+@kernel
+def _join(sums):  # type: ignore[no-untyped-def]
+    """Add the first four columns up into the first."""
+    for k in range(3):
+        sums[k, 0] = (sums[k, 0] + sums[k, 2]) + (sums[k, 1] + sums[k, 3])
+        sums[k, 1:4] = 0
 
 
 @kernel
@@ -78,15 +80,14 @@ def _note(step, numbers):  # type: ignore[no-untyped-def]
 def _add(x, y, smallest_normal, scale, numbers, exponents, bins):  # type: ignore[no-untyped-def]
     """Add x before rounding, y after it, both multiplied by `scale`, to a row; bins are zero."""
     normal = np.array([smallest_normal], np.float32).view(np.uint32)[0]
-    found = np.zeros(6 * LANES, np.uint32)
+    found, sums = np.zeros(6 * LANES, np.uint32), np.empty((3, LANES))
     found[4 * LANES : 5 * LANES] = ABOVE_LARGEST
     found[5 * LANES :] = np.uint32(0x7F800000 - 1)
     total = squares = noise = 0.0
     for begin in range(0, x.size, _BLOCK):
         u, v = x[begin : begin + _BLOCK], y[begin : begin + _BLOCK]
-        _count(u, v, normal, found, bins)
-        sums = _sums(u, v)
-        total, squares, noise = total + sums[0], squares + sums[1], noise + sums[2]
+        _count(u, v, normal, found, bins, sums)
+        total, squares, noise = total + sums[0, 0], squares + sums[1, 0], noise + sums[2, 0]
     zeros, zeros_after, below, not_finite = (
         np.int64(found[:LANES].sum()),
         np.int64(found[LANES : 2 * LANES].sum()),
@@ -234,8 +235,12 @@ def tally(step: int, tensors: list[tuple[Any, ...]]) -> None:
         The smallest normal number of the format, and what before and after were multiplied by:
         exponents and magnitudes are told without it. Exponents are exact where it is a power of 2.
     """
-    width = _COLUMNS.size
-    table = np.empty((len(tensors), width // 8), np.int64)
-    for k, (row, *arrays, normal, scale) in enumerate(tensors):
-        _COLUMNS.pack_into(table.data, k * width, row, *map(id, arrays), normal, scale)
+    table = np.empty((len(tensors), _COLUMNS.size // 8), np.int64)
+    place, buffer, pack = 0, table.data, _COLUMNS.pack_into
+    for row, numbers, exponents, x, y, old, new, gaps, normal, scale in tensors:
+        pack(
+            buffer, place, row, id(numbers), id(exponents), id(x), id(y), id(old), id(new),
+            id(gaps), normal, scale,
+        )  # fmt: skip
+        place += _COLUMNS.size
     _loop()(table, id(None), step)

@@ -141,41 +141,62 @@ def tally_vectors(
 
 
 @intrinsic
-def count_vectors(_: Any, x: Any, y: Any, normal: Any, found: Any, bins: Any) -> Any:
+def count_vectors(_: Any, x: Any, y: Any, normal: Any, found: Any, bins: Any, sums: Any) -> Any:
     """Count whole vectors of float32 numbers, x before and y after rounding, lane by lane.
 
-    `bins` are `TABLES` of 256: how many x have an exponent, as it is stored; neighbours go to
-    different tables, so that none waits for one. `found` holds six vectors of integers, which go
-    on: how many x are 0, and how many y are 0, are below the bits `normal`, and are not finite; the
-    largest finite |x| plus `ABOVE_LARGEST`, and the smallest |x| that is not 0 minus 1.
+    `found` holds six vectors of integers, which go on: how many x are 0, and how many y are 0, are
+    below the bits `normal`, and are not finite; the largest finite |x| plus `ABOVE_LARGEST`, and
+    the smallest |x| that is not 0 minus 1. `bins` are `TABLES` of 256, which go on: how many x have
+    an exponent, as it is stored; neighbours go to different tables, so that none waits for one. To
+    `sums`, three vectors, go Σx, Σx² and Σ(x - y)² over what is finite after rounding.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         index = ir.IntType(64)
-        before, after, kept, tables = (
-            Elements(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 4)
+        before, after, kept, tables, totals = (
+            Elements(context, builder, signature.args[n], args[n]) for n in (0, 1, 3, 4, 5)
         )
         places = [index(LANES * k) for k in range(6)]
-        registers = [_Register(kept.load(place, LANES)) for place in places]
+        counts = [_Register(kept.load(place, LANES)) for place in places]
         least = Lanes(builder, args[2]).splat(LANES)
-        with cgutils.for_range(builder, (before.size >> LANES.bit_length() - 1).value) as loop:
-            at = builder.mul(loop.index, index(LANES))
-            a, b = (z.load(at, LANES).as_integers() & (_SIGN - 1) for z in (before, after))
+        nothing = Lanes(builder, ir.Constant(ir.DoubleType(), 0.0)).splat(LANES)
+        added = [_Register(nothing) for _ in range(3)]
+        vectors = (before.size >> LANES.bit_length() - 1).value
+
+        def count(at: Any, is_rounded: bool) -> None:
+            x = before.load(at, LANES)
+            y = after.load(at, LANES) if is_rounded else x
+            a, b = (z.as_integers() & (_SIGN - 1) for z in (x, y))
             # the sign of a difference says which is less: cheaper than to compare
-            events = a - 1, b - 1, b - least, b + (1 << 23)
-            for register, event in zip(registers, events, strict=False):
+            for register, event in zip(
+                counts, (a - 1, b - 1, b - least, b + (1 << 23)), strict=False
+            ):
                 register.add(event >> 31)
-            registers[4].change(maximum, a + ABOVE_LARGEST)
-            registers[5].change(minimum, a - 1)
+            counts[4].change(maximum, a + ABOVE_LARGEST)
+            counts[5].change(minimum, a - 1)
+            finite = b < INFINITY
+            u = select(finite, x, 0.0).float_resized(64)
+            added[0].add(u)
+            added[1].add(u * u)
+            if is_rounded:
+                error = u - select(finite, y, 0.0).float_resized(64)
+                added[2].add(error * error)
             for lane in range(LANES):  # in the shadow of the vectors
                 bits = before.load(builder.add(at, index(lane)), 1).as_integers()
-                exponent = (bits >> 23 & 255).resized(64) + lane % TABLES * 256
-                tables.store(tables.load(exponent.value, 1) + 1, exponent.value)
-        for register, place in zip(registers, places, strict=True):
-            kept.store(register.read(), place)
+                exponent = ((bits >> 23 & 255) + lane % TABLES * 256).resized(64).value
+                tables.store(tables.load(exponent, 1) + 1, exponent)
+
+        is_same = builder.icmp_unsigned("==", before.data, after.data)
+        with builder.if_else(is_same) as branches:
+            for is_rounded, branch in enumerate(branches):
+                with branch, cgutils.for_range(builder, vectors) as loop:
+                    count(builder.mul(loop.index, index(LANES)), bool(is_rounded))
+        for target, registers in ((kept, counts), (totals, added)):
+            for register, place in zip(registers, places, strict=False):
+                target.store(register.read(), place)
         return context.get_dummy_value()
 
-    return types.void(x, y, normal, found, bins), generate
+    return types.void(x, y, normal, found, bins, sums), generate
 
 
 @intrinsic
