@@ -20,7 +20,7 @@ from lowprec.torch.walking import tensors_in
 from lowprec.train.numerics import numerics_of
 from lowprec.train.policy import Policy, get_policy
 from lowprec.train.recorder.kinds import GRADIENTS, Event, as_float32
-from lowprec.train.recorder.observing import observe
+from lowprec.train.recorder.observing import rounded
 from lowprec.train.recorder.tracks import Seen, tally
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lowprec.train.recorder.recorder import Recorder
 
 Array = np.ndarray[Any, Any]
+_Noticed = tuple[Seen, Any]  # what to count, and the tensor where one that is not finite is a fault
 
 _MOST_EVENTS = 50
 _STATES = {  # torch's words for an optimizer's state, and lowprec's
@@ -169,11 +170,12 @@ class FollowedSteps:
         self._before = snapshot
         if not self.is_due:
             return
-        owned = self._all(optimizer)
+        owned, noticed = self._all(optimizer), list[_Noticed]()
         for p in owned:
-            self.observe("weight", self.names[p], p)
+            noticed += self._seen("weight", self.names[p], p)
             if p.grad is not None and not closure:
-                self._gradient(p, carried)
+                noticed += self._gradient(p, carried)
+        self._count(self.step, noticed)
         if not skips:
             snapshot.old = {p: p.detach().clone() for p in owned if p.grad is not None or closure}
             if not closure and not self._is_float32(optimizer):
@@ -233,10 +235,12 @@ class FollowedSteps:
                     f"how many updates of {type(optimizer).__name__} are lost is unknown: its step "
                     "evaluates a closure"
                 )
+            noticed = list[_Noticed]()
             for p in before.old:
                 if before.has_closure and p.grad is not None:
-                    self._gradient(p, 1.0)
-                self._update(optimizer, p, before)
+                    noticed += self._gradient(p, 1.0)
+                noticed += self._update(optimizer, p, before)
+            self._count(self.step, noticed)
         self._learn_numbers(optimizer)
         self.recorder.recorded += self.is_due
         self.step += 1
@@ -307,41 +311,49 @@ class FollowedSteps:
     ) -> None:
         """Record a tensor of this step, made of what a module read."""
         was_finite = self._bad is None
-        self._observe(self.step, kind, name, tensor, scale)
+        self._count(self.step, self._seen(kind, name, tensor, scale))
         if was_finite and self._bad and not _are_finite([x for _, x in tensors_in(read, name)]):
             self._bad = (kind, name, "given")
 
     def observe_gradient(self, name: str, gradient: torch.Tensor, step: int) -> None:
         """Record the gradient of an activation."""
-        self._observe(step, "activation_gradient", name, gradient, self.scale)
+        self._count(step, self._seen("activation_gradient", name, gradient, self.scale))
 
-    def _gradient(self, p: Any, carried: float) -> None:
+    def _gradient(self, p: Any, carried: float) -> list[_Noticed]:
         g = p.grad.coalesce().values() if p.grad.is_sparse else p.grad
-        self.observe("weight_gradient", self.names[p], g, carried)
+        return self._seen("weight_gradient", self.names[p], g, carried)
 
-    def _observe(
-        self, step: int, kind: str, name: str, tensor: torch.Tensor, scale: float = 1.0
-    ) -> None:
+    def _seen(
+        self, kind: str, name: str, tensor: torch.Tensor, scale: float = 1.0
+    ) -> list[_Noticed]:
+        """Return a tensor for `_count`; nothing of an empty one."""
         array = self.to_array(tensor)
         if not array.size:
-            return
+            return []
         track = self.recorder.track(kind, name)
-        length, not_finite = track.length, track.not_finite
-        if track.fmt == float32 and array.dtype == np.float32:
-            track.add(step, array, array, scale=scale)
-        elif self.recorder.policy.tensor_scales:
+        if track.fmt is float32 and array.dtype == np.float32:
+            return [(Seen(track, array, array, scale), tensor)]
+        if self.recorder.policy.tensor_scales:
             array, numerics = as_float32(array), numerics_of(self.recorder.policy)
             rounding = numerics.gradient if kind in GRADIENTS else numerics.compute
-            track.add(step, array, rounding(array), scale=scale)
-        else:
-            observe(self.recorder, step, kind, name, array, scale, None)
-        before = not_finite if track.length == length else 0.0  # in a row of its own
-        if self._bad is None and track.not_finite > before:
-            self._bad = (kind, name, self._made_by(kind, name, tensor))
+            return [(Seen(track, array, rounding(array), scale), tensor)]
+        return [(rounded(track, array, scale), tensor)]
+
+    def _count(self, step: int, noticed: list[_Noticed]) -> None:
+        """Add tensors to their tracks in one call; note the first that is not finite."""
+        wrong = tally(step, [seen for seen, _ in noticed])
+        if not wrong or self._bad is not None:
+            return
+        for (track, before, *_), tensor in noticed:
+            if tensor is not None and not np.isfinite(before).all():
+                self._bad = track.kind, track.name, self._made_by(track.kind, track.name, tensor)
+                return
 
     def to_array(self, tensor: torch.Tensor) -> Array:
         """Return a tensor's numbers on the CPU."""
         tensor = tensor.detach()
+        if tensor.dtype is torch.float32 and _lies_flat(tensor):
+            return np.asarray(tensor.numpy())
         if hasattr(tensor, "to_local"):  # a distributed tensor: what of it lies here
             tensor = tensor.to_local()
         if tensor.device.type != "cpu":
@@ -349,7 +361,7 @@ class FollowedSteps:
             tensor = tensor.cpu()
         return as_array(tensor)
 
-    def _update(self, optimizer: Any, p: Any, before: _Snapshot) -> None:
+    def _update(self, optimizer: Any, p: Any, before: _Snapshot) -> list[_Noticed]:
         name, track = self.names[p], self.recorder.track("update", self.names[p])
         old, new = self.to_array(before.old[p]), self.to_array(p)
         wanted = new
@@ -360,14 +372,13 @@ class FollowedSteps:
         with np.errstate(all="ignore"):
             change = as_float32(wanted - old)
         if before.is_unknown or before.has_closure:
-            track.add(self.step, change, change)
+            seen = Seen(track, change, change)
         else:
             seen = Seen(track, change, change, old=as_float32(old), new=_shown(old, new))
-            tally(self.step, [seen])
-        self._moments(optimizer, p, name, before)
+        return [(seen, None), *self._moments(optimizer, p, name, before)]
 
-    def _moments(self, optimizer: Any, p: Any, name: str, before: _Snapshot) -> None:
-        state = optimizer.state.get(p, {})
+    def _moments(self, optimizer: Any, p: Any, name: str, before: _Snapshot) -> list[_Noticed]:
+        noticed, state = list[_Noticed](), optimizer.state.get(p, {})
         wide = before.twin.state(p) if before.twin is not None else {}
         arrays = {}
         for key, value in state.items():
@@ -376,26 +387,25 @@ class FollowedSteps:
             if value.shape != p.shape or not value.numel() or key == "compensation":
                 continue
             label = f"{_STATES.get(key, key)}/{name}"
-            stored = arrays[_STATES.get(key, key)] = self.to_array(value)
-            track = self.recorder.track("moment", label)
             wanted = wide.get(key)
-            if wanted is not None and _narrow(value):
-                wide_array = as_float32(self.to_array(wanted))
-                track.add(self.step, wide_array, as_float32(stored))
+            if wanted is None or not _narrow(value):
+                noticed += self._seen("moment", label, value)
+                arrays[_STATES.get(key, key)] = noticed[-1][0].before
+            else:
+                stored = arrays[_STATES.get(key, key)] = as_float32(self.to_array(value))
+                wide_array, track = self.to_array(wanted), self.recorder.track("moment", label)
+                noticed.append((Seen(track, wide_array, stored), None))
                 before_it = before.states.get(p, {}).get(key)
                 if before_it is not None:
                     was = as_float32(self.to_array(before_it))
-                    change = wide_array - was
-                    shown = as_float32(stored)
-                    tally(self.step, [Seen(track, change, old=was, new=shown, has_gaps=False)])
-            else:
-                self.observe("moment", label, value)
+                    seen = Seen(track, wide_array - was, old=was, new=stored, has_gaps=False)
+                    noticed.append((seen, None))
         first, second = arrays.get("first_moment"), arrays.get("second_moment")
-        if second is None:
-            return
-        moving = (first != 0) if first is not None else self._has_gradient(p)
-        starved = int((moving & (second == 0)).sum())
-        self.recorder.add_starved((int(moving.sum()), starved))
+        if second is not None:
+            moving = (first != 0) if first is not None else self._has_gradient(p)
+            starved = int(np.count_nonzero(moving & (second == 0)))
+            self.recorder.add_starved((int(np.count_nonzero(moving)), starved))
+        return noticed
 
     def _has_gradient(self, p: Any) -> Array:
         gradient = p.grad.to_dense() if p.grad.is_sparse else p.grad
@@ -510,6 +520,12 @@ class _Snapshot:
     is_unknown: bool = False
 
 
+def _lies_flat(x: torch.Tensor) -> bool:
+    """Whether the numbers of a float32 tensor are an array as they lie."""
+    is_plain = type(x) in (torch.Tensor, torch.nn.Parameter) and x.layout is torch.strided
+    return is_plain and x.is_cpu and x.is_contiguous() and not x.is_neg()
+
+
 def _narrow(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and x.dtype in (torch.float16, torch.bfloat16)
 
@@ -520,13 +536,22 @@ def _is_finite(x: torch.Tensor) -> bool:
 
 
 def _are_finite(tensors: list[torch.Tensor]) -> bool:
-    """Whether all are finite: their sums of magnitudes are, or else each is looked at."""
-    dense = [x.detach() for x in tensors if not x.is_sparse and x.dtype == torch.float32]
+    """Whether all are finite: those that lie flat in one call, those of a device by their sums."""
+    numerics, others = numerics_of(get_policy("float32")), list[torch.Tensor]()
+    arrays: dict[str, Array] = {}
+    for x in tensors:
+        if x.dtype is torch.float32 and _lies_flat(x):
+            arrays[str(len(arrays))] = x.detach().numpy()
+        else:
+            others.append(x)
+    if not numerics.is_finite(arrays):
+        return False
+    dense = [x.detach() for x in others if not x.is_sparse and x.dtype == torch.float32]
     if len({x.device for x in dense}) == 1:
         sums = torch.stack(torch._foreach_norm(dense, 1.0))
         if bool(torch.isfinite(sums).all()):
-            tensors = [x for x in tensors if x.is_sparse or x.dtype != torch.float32]
-    return all(map(_is_finite, tensors))
+            others = [x for x in others if x.is_sparse or x.dtype != torch.float32]
+    return all(map(_is_finite, others))
 
 
 def _real(group: dict[str, Any], word: str) -> bool:

@@ -126,6 +126,7 @@ def _add(x, y, smallest_normal, scale, numbers, exponents, bins):  # type: ignor
     numbers[_MAX_ABS] = max(numbers[_MAX_ABS], np.float64(ends[0]) * back)
     numbers[_LARGEST] = max(numbers[_LARGEST], np.float64(ends[0]))
     numbers[_MIN_ABS] = min(numbers[_MIN_ABS], np.float64(ends[1]) * back)
+    return before
 
 
 @kernel
@@ -187,6 +188,7 @@ _COLUMNS = struct.Struct("8q2d")  # of a tensor: as `_tally` reads them, arrays 
 def _tally(tensors, none, step):  # type: ignore[no-untyped-def]
     state = swap_float_state(EXACT_FLOATS)
     bins, reals = np.zeros((TABLES, 256), np.uint32), tensors.view(np.float64)
+    not_finite = np.int64(0)
     for k in range(len(tensors)):
         row, numbers_of, exponents_of = tensors[k, 0], tensors[k, 1], tensors[k, 2]
         before, after, old = tensors[k, 3], tensors[k, 4], tensors[k, 5]
@@ -196,7 +198,7 @@ def _tally(tensors, none, step):  # type: ignore[no-untyped-def]
         _note(step, numbers)
         if after != none:
             y, exponents = floats_of(after, 0, size), integers_of(exponents_of, row * BINS, BINS)
-            _add(x, y, reals[k, 8], reals[k, 9], numbers, exponents, bins)
+            not_finite += _add(x, y, reals[k, 8], reals[k, 9], numbers, exponents, bins)
         if old != none:
             gaps = (
                 doubles_of(numbers_of, 0, 0)
@@ -206,18 +208,20 @@ def _tally(tensors, none, step):  # type: ignore[no-untyped-def]
             w, found = floats_of(old, 0, size), floats_of(new, 0, size)
             _add_changes(w, x, found, numbers, gaps)
     swap_float_state(state)
+    return not_finite
 
 
 @functools.cache
 def _loop() -> Any:
-    signature = types.void(types.Array(types.int64, 2, "C"), types.int64, types.int64)
+    signature = types.int64(types.Array(types.int64, 2, "C"), types.int64, types.int64)
     return compile_as(f"recording|{HEADER}", _tally, signature)
 
 
-def tally(step: int, tensors: list[tuple[Any, ...]]) -> None:
+def tally(step: int, tensors: list[tuple[Any, ...]]) -> int:
     """Add tensors of a step to rows: what they were, what came of them, and which changes are lost.
 
-    A row notes its first and last step, and how many they are. Each tensor is a tuple, in which
+    Return how many numbers were not finite before rounding. A row notes its first and last step,
+    and how many they are. Each tensor is a tuple, in which
     arrays of numbers are contiguous float32:
 
     row, numbers, exponents
@@ -243,4 +247,4 @@ def tally(step: int, tensors: list[tuple[Any, ...]]) -> None:
             id(gaps), normal, scale,
         )  # fmt: skip
         place += _COLUMNS.size
-    _loop()(table, id(None), step)
+    return int(_loop()(table, id(None), step))

@@ -31,11 +31,16 @@ def observe(
     parameter: ArrayLike | None,
 ) -> None:
     """Add a tensor to its track; see `Recorder.observe`."""
-    source = _as_array(array)
-    before, track = as_float32(source), recorder.track(kind, name)
-    track.add(step, before, _rounded(source, track.fmt), scale=scale)
+    found = rounded(recorder.track(kind, name), _as_array(array), scale)
+    tally(step, [found])
     if parameter is not None:
-        _observe_changes(recorder, step, track, before, as_float32(_as_array(parameter)))
+        w = as_float32(_as_array(parameter))
+        _observe_changes(recorder, step, found.track, found.before, w)
+
+
+def rounded(track: Track, source: Array, scale: float) -> Seen:
+    """Return a tensor as its track rounds it."""
+    return Seen(track, as_float32(source), _rounded(source, track.fmt), scale)
 
 
 def _observe_changes(recorder: Record, step: int, track: Track, update: Array, w: Array) -> None:

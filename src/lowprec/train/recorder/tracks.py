@@ -180,8 +180,8 @@ class Seen(NamedTuple):
     has_gaps: bool = True
 
 
-def tally(step: int, seen: Iterable[Seen]) -> None:
-    """Add tensors of a step to their tracks.
+def tally(step: int, seen: Iterable[Seen]) -> int:
+    """Add tensors of a step to their tracks; return how many numbers were not finite at first.
 
     step: Not before the last one added; several tensors of one step are taken together.
     """
@@ -200,7 +200,7 @@ def tally(step: int, seen: Iterable[Seen]) -> None:
                 *(track._normal if normal is None else normal, scale),
             )
         )
-    recording.tally(step, tensors)
+    return recording.tally(step, tensors)
 
 
 def _share(part: float, whole: float) -> float:
@@ -301,12 +301,6 @@ class Track:
         """Return one of the numbers, row by row."""
         column: Array = self.numbers[: self.length, _PLACES[name]]
         return column
-
-    @property
-    def not_finite(self) -> float:
-        """The infinities and NaN that the last row has counted."""
-        row = self.numbers[max(self.length - 1, 0)]
-        return float(row[_PLACES["nans"]] + row[_PLACES["infs"]])
 
     def lost_at(self, precision: int) -> tuple[float, float]:
         """Return the shares of the changes, and of their squares, that would be lost to nearest.
