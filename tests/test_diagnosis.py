@@ -645,3 +645,43 @@ def test_places_are_sorted_as_they_are_counted():
     assert [key for key, _ in Policy(compute="float16", layers=places).places] == [
         "Dense 9", "Dense 10", "Dense 11",
     ]  # fmt: skip
+
+
+def test_a_loss_whose_predictions_are_no_targets_is_held_against_its_own_start():
+    """A Poisson likelihood of the logarithm of a rate: no mean of the targets is its prediction."""
+
+    def poisson(y_true, y_pred):
+        y = y_true.reshape(y_pred.shape)
+        rate = np.exp(y_pred)
+        return float(np.mean(rate - y * y_pred)), (rate - y) / y_pred.size
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((256, 4)).astype(np.float32)
+    y = rng.poisson(np.exp(x[:, :1] + 1)).astype(np.float32)
+    data = train.Dataset(x[:192], y[:192], x[192:], y[192:])
+    how = {"optimizer": train.Adam(0.03), "epochs": 20, "budget": None}
+    for loss in (poisson, "mape"):
+        given = dataclasses.replace(data, y_train=data.y_train + 1, y_test=data.y_test + 1)
+        found = train.diagnose(LINE, given, loss=loss, policy="mixed_bfloat16", **how)
+        assert (found.outcome.kind, found.verdict[0][:24]) == (
+            "healthy",
+            "Nothing to worry about: ",
+        )
+
+
+def test_runs_of_different_length_are_held_against_each_other_at_the_same_step():
+    stops = train.EarlyStopping("loss", min_delta=0.05, patience=1)
+    how = {"loss": "mse", "optimizer": train.SGD(0.02), "epochs": 40, "budget": None}
+    found = train.diagnose(LINE, _plane(), policy="bfloat16", callbacks=[stops], **how)
+    first, second = found.experiments[:2]
+    assert found.outcome.steps == min(first.steps, second.steps)
+
+
+def test_the_table_of_experiments_and_the_cures_agree():
+    found = train.diagnose(
+        LINE, _plane(), policy="mixed_bfloat16", loss="mse", optimizer=train.SGD(30.0), epochs=4,
+        budget=None,
+    )  # fmt: skip
+    told = {one.name: one.rescues for one in found.experiments}
+    assert found.cures
+    assert all(told[cure.code] == cure.rescues for cure in found.cures)

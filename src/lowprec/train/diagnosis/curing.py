@@ -53,6 +53,10 @@ def try_cures(search: Search) -> list[Cure]:
     found = [cure for cure, _ in told]
     if search.cause == ["not precision"]:
         found = _without_poor(told)
+        poor = {cure.code for cure in found if not cure.rescues}
+        search.experiments[:] = [
+            one._replace(rescues=False) if one.name in poor else one for one in search.experiments
+        ]
     places = {one.code: one.place for one in wanted}
     search.place_of_cure = next((places[cure.code] for cure in found if cure.rescues), None)
     return sorted(found, key=lambda cure: not cure.rescues)  # else the cheapest first

@@ -123,6 +123,9 @@ class Search:
                     f"{len(self.mine.epochs)} epochs; pass one an epoch, or what fit returned"
                 )
         self.wide = wide
+        common = min(len(self.mine.epochs), len(self.reference.epochs))
+        if wide is not None and (mine := narrow.first(common)) and (its := wide.first(common)):
+            self.mine, self.reference = mine, its  # one of them may have stopped early
         self.outcome = judge(self.mine, self.reference, self.tolerance)
         self.look_at_noise()
         self.tell_recorder()

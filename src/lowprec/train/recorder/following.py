@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lowprec.common.processor_state import is_lowprecs
 from lowprec.conversion.door import round_to
 from lowprec.formats import float32
 from lowprec.train import losses
+from lowprec.train.layer_policies import layer_labels
 from lowprec.train.optimizing.state import Slot
 from lowprec.train.recorder.kinds import Event, largest, made_by
 from lowprec.train.running.json_values import plain
@@ -45,12 +47,19 @@ def check_goes_on(recorder: Record, training: Training) -> None:
 def facts_of(training: Training) -> dict[str, Any]:
     """Return what is trained how, as JSON holds it."""
     numbers = {**training.optimizer.hyperparameters, "learning_rate": training.optimizer.rate(0)}
+    layers = training.model.layers
     return {
         "model": repr(training.model),
         "optimizer": training.optimizer.name,
         "hyperparameters": {name: plain(value) for name, value in numbers.items()},
         "loss": training.loss_name,
-        "is_users_loss": training.loss is not losses.get(training.told[0]),
+        "is_users_loss": (is_users := training.loss is not losses.get(training.told[0])),
+        "users_code": ["the loss"] * is_users
+        + [
+            label
+            for label, layer in zip(layer_labels(layers), layers, strict=True)
+            if not is_lowprecs(type(layer))
+        ],
         "data": training.data.summary,
         "batch_size": training.batch_size,
         "order": training.policy.accumulator.order,

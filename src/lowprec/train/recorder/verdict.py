@@ -94,8 +94,12 @@ def _of_health(recorder: Record, outcome: Outcome) -> Told:
             f"seen in {seen}: {', '.join(missing)} were not."
         )
         return Told("note", words)
-    words = f"Nothing to worry about: {outcome.text}, and {seen} show no loss that matters."
-    return Told("healthy", words)
+    words = f"Nothing to worry about: {outcome.text}, and {seen} show no loss that matters"
+    users = recorder.facts.get("users_code")
+    own = (
+        f"; what {', '.join(users)} of yours may lose in every format was not seen" if users else ""
+    )
+    return Told("healthy", f"{words}{own}.")
 
 
 def _without_reference(recorder: Record) -> str:

@@ -26,6 +26,7 @@ Params = dict[str, Array]
 BATCHES = 20
 """How many batches the loss of a start is the mean of, at most."""
 
+_QUANTILES = 33
 _STEPS = 60  # halvings of an interval: to the last bit of float64
 
 
@@ -63,7 +64,8 @@ def constant_loss(loss: Loss, targets: Array) -> float | None:
     """Return the loss of the best prediction that is the same for every sample.
 
     That is the class frequencies for a cross-entropy, the mean for a mean square, the median for a
-    mean absolute error; for Huber's loss it is found by bisection.
+    mean absolute error; for Huber's loss it is found by bisection, for relative and logarithmic
+    errors and the hinge it is the best quantile of each column.
 
     loss: One of `lowprec.train.losses`.
     targets: What is trained on.
@@ -77,9 +79,20 @@ def constant_loss(loss: Loss, targets: Array) -> float | None:
     0.6931
     """
     rule = _RULES.get(loss)
-    if rule is None or not targets.size:
+    if not targets.size or (rule is None and loss not in _OF_QUANTILES):
         return None
-    return float(rule(targets))
+    return _best_quantile(loss, targets) if rule is None else float(rule(targets))
+
+
+def _best_quantile(loss: Loss, targets: Array) -> float:
+    columns = _columns(targets)
+    quantiles = np.quantile(columns, np.linspace(0, 1, _QUANTILES), axis=0)
+    with np.errstate(all="ignore"):
+        values = [
+            [float(loss(column[:, None], np.full((len(column), 1), one))[0]) for one in choices]
+            for column, choices in zip(columns.T, quantiles.T, strict=True)
+        ]
+    return float(np.mean(np.min(values, axis=1)))
 
 
 def deviation_of(targets: Array) -> float | None:
@@ -142,3 +155,7 @@ _RULES: dict[Callable[..., Any], Callable[[Array], float]] = {
     losses.mean_absolute_error: _mean_absolute,
     losses.huber: _huber,
 }
+_OF_QUANTILES = (
+    losses.mean_absolute_percentage_error, losses.mean_squared_logarithmic_error, losses.log_cosh,
+    losses.hinge,
+)  # fmt: skip

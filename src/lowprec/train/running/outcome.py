@@ -217,9 +217,6 @@ class Account:
             return ""
         if self.constant is not None and self.end == 0:  # no loss of lowprec's is less
             return ""
-        rmse = self.metrics.get("rmse")
-        if self.constant is None and rmse is not None and self.deviation:
-            return "" if rmse < self.deviation else "predicts no better than the targets' mean"
         fall = best - self.end
         if self.constant is None and self.error is not None:  # a user's loss may be shifted
             return "" if fall > min(LEARNT * abs(best), _ERRORS * self.error) else _NOTHING
