@@ -127,6 +127,10 @@ def test_constants_are_the_best_predictions_that_are_the_same_for_all():
         ]
         assert best == pytest.approx(np.mean(columns), rel=1e-4)
         assert best <= np.mean(columns) * (1 + 1e-6)
+    for name in ("mape", "msle", "log_cosh"):  # of quantiles, the best
+        loss = train.losses.get(name)
+        grid = [loss(y + 1, np.full(y.shape, c))[0] for c in np.linspace(0.5, 8, 501)]
+        assert constant_loss(loss, y + 1) <= 1.02 * min(grid)
     labels = rng.integers(0, 3, 200)
     logits = np.log(np.bincount(labels) / 200)[None, :].repeat(200, 0)
     xent = train.losses.get("sparse_categorical_crossentropy")

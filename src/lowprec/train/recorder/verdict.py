@@ -96,10 +96,9 @@ def _of_health(recorder: Record, outcome: Outcome) -> Told:
         return Told("note", words)
     words = f"Nothing to worry about: {outcome.text}, and {seen} show no loss that matters"
     users = recorder.facts.get("users_code")
-    own = (
-        f"; what {', '.join(users)} of yours may lose in every format was not seen" if users else ""
-    )
-    return Told("healthy", f"{words}{own}.")
+    if users:
+        words += f"; code of yours ({', '.join(users)}) was not looked at"
+    return Told("healthy", f"{words}.")
 
 
 def _without_reference(recorder: Record) -> str:
