@@ -185,8 +185,6 @@ def tally(step: int, seen: Iterable[Seen]) -> int:
 
     step: Not before the last one added; several tensors of one step are taken together.
     """
-    from lowprec.kernels.counting import recording  # imports Numba
-
     tensors = []
     for track, before, after, scale, normal, old, new, has_gaps in seen:
         if step != track._open:
@@ -200,7 +198,16 @@ def tally(step: int, seen: Iterable[Seen]) -> int:
                 *(track._normal if normal is None else normal, scale),
             )
         )
-    return recording.tally(step, tensors)
+    found: int = _counter()(step, tensors)
+    return found
+
+
+@functools.cache
+def _counter() -> Any:
+    """Return what counts: to import it in every call would take as long as to count a bias."""
+    from lowprec.kernels.counting import recording  # imports Numba
+
+    return recording.tally
 
 
 def _share(part: float, whole: float) -> float:
