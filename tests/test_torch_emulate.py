@@ -716,6 +716,35 @@ def test_operators_of_torchs_own_library_are_emulated_too():
     assert "left in float32: linalg.inv 1 times, mv 1 times" in repr(handle)
 
 
+def test_products_run_under_vmap_and_with_batched_gradients():
+    kernel, images = torch.randn(2, 1, 3, 3), torch.randn(3, 4, 1, 6, 6)
+
+    def convolve(x):
+        return lt.conv2d(x, kernel, policy="mixed_bfloat16")
+
+    assert torch.equal(torch.vmap(convolve)(images), torch.stack([convolve(x) for x in images]))
+    x = torch.randn(4, 8, requires_grad=True)
+    y = lt.linear(x, torch.randn(3, 8), policy="mixed_bfloat16")
+    g = torch.randn(5, 4, 3)
+    (batch,) = torch.autograd.grad(y, x, g, is_grads_batched=True, retain_graph=True)
+    one_by_one = [torch.autograd.grad(y, x, each, retain_graph=True)[0] for each in g]
+    assert torch.equal(batch, torch.stack(one_by_one))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_attention_is_compiled_for_shapes_that_change():
+    torch.compiler.reset()
+
+    def attend(x):
+        return lt.attention(x, x, x, policy="mixed_bfloat16", causal=True)
+
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager", dynamic=True)
+    for tokens in (4, 7):
+        x = torch.randn(tokens, 8)
+        assert torch.equal(compiled(x), attend(x))
+    torch.compiler.reset()
+
+
 # Training ------------------------------------------------------------------------------------
 
 

@@ -457,6 +457,14 @@ def test_compiled_code_gets_eagers_bits(backend, mode):
     torch.testing.assert_close(results[0][1], results[1][1])
 
 
+def test_a_batch_is_rounded_in_place():
+    x = torch.randn(3, 4)
+    for axis in (0, 1):
+        changed = x.clone()
+        torch.vmap(lambda v: lt.round_to_(v, "bfloat16"), axis, axis)(changed)
+        assert_same_bits(changed, lt.round_to(x, "bfloat16"))
+
+
 @pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
 @pytest.mark.parametrize(
     "run",

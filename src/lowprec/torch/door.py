@@ -308,7 +308,7 @@ def round_to_(
             "x is a leaf that needs a gradient, so it cannot be changed in place; round it inside "
             "torch.no_grad(), or use round_to"
         )
-    if not torch.compiler.is_compiling() and torch._debug_has_internal_overlap(x) == 1:
+    if is_plain(x) and torch._debug_has_internal_overlap(x) == 1:
         raise RuntimeError(
             "several elements of x share memory, as after expand(); round x.clone() instead"
         )

@@ -146,6 +146,8 @@ def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
 
 def _layout(*tensors: Tensor) -> torch.memory_format:
     """Return the memory format of a convolution's result: channels last where an operand has it."""
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack():
+        return torch.contiguous_format  # vmap answers no question about any other
     for x in tensors:
         last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
         if last and x.is_contiguous(memory_format=last) and not x.is_contiguous():
@@ -278,7 +280,8 @@ def attention(
     weights = torch.softmax(scores, -1)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)  # as torch does
-    weights = functional.dropout(weights, dropout_p, dropout_p > 0)
+    if dropout_p > 0:
+        weights = functional.dropout(weights, dropout_p)
     return outcome(
         sums(operand(weights, how.left, how), operand(value, how.right, how), how), None, how
     )

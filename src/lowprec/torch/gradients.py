@@ -26,6 +26,7 @@ def is_plain(x: Any) -> bool:
         and not x.is_nested
         and not torch._C._len_torch_dispatch_stack()
         and torch._C._functorch.peek_interpreter_stack() is None
+        and not torch._C._functorch.is_legacy_batchedtensor(x)  # of is_grads_batched
         and torch._C._get_tracing_state() is None
     )
 
