@@ -179,6 +179,23 @@ def jax_copy() -> Pair:
     return lambda: copied(x).block_until_ready(), lambda: rounded(x).block_until_ready()
 
 
+def jax_call() -> Pair:
+    """Compare a call of `lowprec.jax.round_to` under jit, n = 100, with 20 microseconds."""
+    import jax
+
+    import lowprec.jax as lj
+
+    x = jax.numpy.asarray(_normal(100).numpy())
+    rounded = jax.jit(functools.partial(lj.round_to, fmt="bfloat16"))
+
+    def wait() -> None:
+        end = time.process_time() + 1000 * 20e-6
+        while time.process_time() < end:
+            continue
+
+    return wait, repeated(1000, lambda: rounded(x).block_until_ready())
+
+
 ROWS: dict[str, tuple[float, str, bool, tuple[str, ...], Callable[[], Pair]]] = {
     "lt.round_to bfloat16, 10⁶": (1.5, "× clone", False, (), clone),
     "lt.round_to float8_e4m3fn, 10⁶": (10, "× torch's speed", True, (), fp8_round_trip),
@@ -228,6 +245,7 @@ ROWS: dict[str, tuple[float, str, bool, tuple[str, ...], Callable[[], Pair]]] = 
         for update in ("stochastic", "kahan")
     },
     "lowprec.jax.round_to under jit, 10⁶": (4, "× copy", False, ("jax",), jax_copy),
+    "lowprec.jax.round_to under jit, n = 100": (1, "× 20 µs", False, ("jax",), jax_call),
 }  # fmt: skip
 """Every row of the bridges: its limit, the unit, whether that is the least, what it needs."""
 
