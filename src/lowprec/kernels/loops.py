@@ -213,8 +213,13 @@ class Elements:
         vector = ir.VectorType(element, count) if count > 1 else element
         return self.builder.bitcast(address, vector.as_pointer())
 
-    def prefetch(self, index: Any, count: int, backwards: bool = False) -> None:
-        """Have the elements a page beyond a vector, or before, fetched into the caches."""
+    def prefetch(
+        self, index: Any, count: int, backwards: bool = False, writes: bool = False
+    ) -> None:
+        """Have the elements a page beyond a vector, or before, fetched into the caches.
+
+        What is to be written waits for its line otherwise, if the caches are full of others.
+        """
         size = max(self.kind.dtype.bitwidth // 8 * count, 1)
         prefetch(self.builder, self.builder.gep(self.data, [index]), size, _AHEAD)
 
@@ -464,6 +469,8 @@ def convert_chunk(
                 count = min(count, LANES)
             elif count > 1:
                 source.prefetch(i.value, count)
+                if not work.streaming:
+                    target.prefetch(i.value, count, writes=True)
             for number, bits in enumerate(groups):
                 place = (i + number * LANES).value
                 y = apply_plan(source.load(place, count), work, fields, bits)

@@ -133,6 +133,7 @@ class _Step:
         if mask is None:
             for source in self.sources:
                 source.prefetch(i.value, how.lanes)
+            self.target.prefetch(i.value, how.lanes, writes=True)
         loaded = [_Vector(source, i, how.lanes, mask).load() for source in self.sources]
         if how.in_halves:
             _Vector(self.target, i, how.lanes, mask).store(computed_in_halves(loaded, how))
