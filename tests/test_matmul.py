@@ -109,11 +109,20 @@ def test_micro_kernels_are_the_general_kernel(how):
 
 
 @pytest.mark.parametrize(
-    "fmt", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float6_e2m3fn", "float4_e2m1fn"]
+    "fmt",
+    [
+        "float8_e4m3fn",
+        "float8_e5m2",
+        "float8_e4m3fnuz",
+        "float6_e2m3fn",
+        "float4_e2m1fn",
+        "bfloat16",
+        "tfloat32",
+    ],
 )
-def test_quick_steps_of_narrow_formats_are_the_general_kernel(fmt):
+def test_quick_steps_of_formats_are_the_general_kernel(fmt):
     rng = np.random.default_rng(2)
-    largest, smallest = lp.get_format(fmt).max, lp.get_format(fmt).smallest_subnormal
+    largest, smallest = lp.get_format(fmt).max, max(lp.get_format(fmt).smallest_subnormal, 2.0**-70)
     for shape in ((9, 150, 35), (4, 2, 17), (3, 1, 5)):
         sizes = [(shape[0], shape[1]), (shape[1], shape[2])]
         draws = [[rng.standard_normal(size) for size in sizes] for _ in range(5)]

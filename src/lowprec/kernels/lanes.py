@@ -148,6 +148,8 @@ class Lanes:
             return self.builder.shuffle_vector(value, value, lanes)
 
         values = [self.value, *(other.value for other in others)]
+        if self.count == count:
+            return self._wrap(call(*values))
         parts = [call(*(piece(v, i) for v in values)) for i in range(0, self.count, count)]
         while len(parts) > 1:
             width = 2 * parts[0].type.count

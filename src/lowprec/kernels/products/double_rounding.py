@@ -15,9 +15,16 @@ not p + z itself: 0 < |p + z - m| <= 2**(e-24). So p or z has bits below 2**(e-2
   is an odd number of them, of 16 bits, so that |p| + |z| < 2**e.
 
 So a sum is doubtful only if an accumulator, 0 apart, was smaller than 2**-24 of the largest
-product. The least one is watched along k and looked at once, at the end; then the steps are made
-again, as `steps` makes them. Where operands are so small that sums might be subnormal, the limit is
-0, and no step is watched.
+product. Factors are scaled by powers of two so that this is the smallest normal number of float32:
+what is below it the processor flushes to zero, and raises a flag, which is looked at once, at the
+end. Then the steps are made again, as `steps` makes them. A sum that overflows ends as infinity or
+NaN, and is made again too.
+
+Wide formats
+------------
+A format with float32's exponents and any precision rounds sums to odd. Operands whose products have
+no bits below the smallest normal number have no subnormal sums, and those that overflow are seen as
+above.
 
 Narrow formats
 --------------
@@ -25,10 +32,18 @@ Let a format have precision p, t = p - 1, and products at most 23 - p bits. By t
 with 2**(e-p) for the distance of z and m, the second rounding goes wrong only if z has bits below
 2**(e-23). But z is a multiple of 2**(emin-t). So it never does if emin - t >= emax - 23, and
 else where all products are less than 2**(emin-t+24). An exponent that is at least emin rounds
-subnormal numbers too. What is watched is the largest exponent: in the last binade the format may
-overflow. Of zero the sign is lost, but for the last step's; where that adds two zeros it is not
-known. A format without infinity and NaN ends at its largest number, and where that is small, zeros
-are many: then every step keeps the sign, and none is in doubt.
+subnormal numbers too. In the last binade the format may overflow; factors are scaled so
+that there the step itself overflows, to infinity or NaN, which stays. Of zero the sign is lost, but
+for the last step's; where that adds two zeros it is not known. A format without infinity and NaN
+ends at its largest number, and where that is small, zeros are many: then every step keeps the sign,
+and none is in doubt.
+
+Rounding by a factor
+--------------------
+Let K = 2**(23-t) and r be (1-K)·s, rounded. The last bit of K·s weighs 2**(e-t), and so does that
+of r, so that K·s + r is s rounded to it. Where s < 2**e·K/(K-1) the last bit of r is finer, but
+there s rounds to 2**e all the same if t <= 10. A tie goes to an even r, and K·s is even where s is
+a tie. An s of less than 1.5·2**emin is rounded as if that were multiplied by K.
 """
 
 from __future__ import annotations
@@ -37,10 +52,11 @@ import enum
 import functools
 from typing import TYPE_CHECKING, Any
 
-from lowprec.formats import Format, bfloat16, float16
-from lowprec.kernels.compiler import cgutils, intrinsic, ir, types
+from lowprec.formats import Format, bfloat16, float32
+from lowprec.kernels.compiler import cgutils, cpu_target, intrinsic, ir, processor_has, types
 from lowprec.kernels.lanes import Lanes, maximum, minimum, select
-from lowprec.kernels.loops import kernel
+from lowprec.kernels.loops import EXACT_FLOATS, is_x86_64, kernel, swap_state
+from lowprec.kernels.products.odd import fma_to_odd
 from lowprec.kernels.products.vectors import FLOAT, INTEGER, Vectors
 from lowprec.rounding import Overflow, Rounding, is_usual
 
@@ -49,13 +65,17 @@ if TYPE_CHECKING:
 
 _FIELD = 0x7F800000  # the bits of float32's exponent
 _TRAILING, _ALL = 23, 255
-_RAISE = 1.5 * 2.0**16  # what is added is a multiple of two units in the last place of bfloat16
+_LONGEST = 11  # the bits of a format that a factor rounds to
+_LARGER, _SMALLER = 3, 2  # of two magnitudes, with the first sign: AVX-512's VRANGEPS
+_HAS_FLAGS = is_x86_64(cpu_target.target_context.codegen().magic_tuple()[0])
+_FLUSHING, _UNDERFLOW = 1 << 15, 1 << 4  # bits of MXCSR: tiny results become 0, some did
 
 
 class Quick(enum.Enum):
     """Which steps are made first, before those that are always right."""
 
     BFLOAT16 = "bfloat16"
+    WIDE = "wide"  # rounded to odd; right unless a sum overflows
     NARROW = "narrow"  # right unless a sum is in the format's last binade
     ONE_ZERO = "narrow, one zero"  # so, in a format without -0
     BOUNDED = "bounded"  # right: sums end at the largest number
@@ -68,9 +88,11 @@ def quick_steps(
     if rounding is not Rounding.TIES_TO_EVEN:
         return None
     if fmt == bfloat16:
-        is_known = is_usual(rounding, overflow) and inputs.fits(bfloat16)
+        is_known = is_usual(rounding, overflow) and inputs.fits(bfloat16) and _HAS_FLAGS
         return Quick.BFLOAT16 if is_known else None
-    if not (_is_narrow(inputs, fmt) and fmt.signed) or fmt == float16:
+    if fmt.emin == float32.emin and fmt.emax == float32.emax and fmt.signed and fmt.subnormals:
+        return Quick.WIDE if 1 < fmt.precision <= _LONGEST else None
+    if not (_is_narrow(inputs, fmt) and fmt.signed and fmt.precision < _LONGEST):
         return None
     if fmt.has_nan:
         return Quick.ONE_ZERO if fmt.has_nan_at_negative_zero else Quick.NARROW
@@ -88,56 +110,65 @@ def _is_narrow(inputs: Format, fmt: Format) -> bool:
     return has_room and has_short_products and fmt.subnormals and fmt.precision > 1
 
 
-def narrow_step(
-    x: Lanes, y: Lanes, z: Lanes, most: Lanes, c: Constants, kind: Quick
-) -> tuple[Lanes, Lanes]:
-    """Return ○(x·y + z) unless it is doubtful, and the largest exponent field so far.
-
-    1.5·2**(e+23-t) added to s, and taken off again, leaves what the format holds.
-    """
-    s = x.fused(y, z)
+def quick_step(
+    x: Lanes, y: Lanes, z: Lanes, c: Constants | None, shift: Lanes, kind: Quick, is_exact: bool
+) -> Lanes:
+    """Return ○(x·y + z) unless it is doubtful, of values that are scaled by 2**shift."""
+    s = fma_to_odd(x, y, z, is_exact) if kind is Quick.WIDE else x.fused(y, z)
+    if c is None:
+        return _rounded_by(s.constant(2.0**16), s, s)
     t = c.trailing_bits
-    raise_ = ((t.constant(127 + 23) - t) << 23 | 0x400000).as_floats()
-    field = maximum(s.as_integers() & _FIELD, c.emin << _TRAILING)
-    scale = field.as_floats()
-    total = scale.fused(raise_.negated(), scale.fused(raise_, s))
+    factor = (t.constant(127 + 23) - t) << _TRAILING
+    if kind is Quick.WIDE:
+        return _rounded_by(factor.as_floats(), s, s)
+    emin = (c.emin + shift) << _TRAILING
+    if processor_has("avx512dq"):
+        size = _range(s, (emin | 1 << (_TRAILING - 1)).as_floats(), _LARGER)
+        total = _rounded_by(factor.as_floats(), size, s)
+    else:
+        size = maximum(s.as_integers() & _FIELD, emin).as_floats()
+        total = _rounded_by((factor | 1 << (_TRAILING - 1)).as_floats().negated(), size, s)
     if kind is not Quick.BOUNDED:
-        return total, maximum(most, field)
+        return total
     largest = c.overflow_positive.as_floats()
     total = with_sign_of(s, total)
+    if processor_has("avx512dq"):
+        return _range(total, largest, _SMALLER)
     total = select(total > largest, largest, total)
-    return select(total < largest.negated(), largest.negated(), total), most
+    return select(total < largest.negated(), largest.negated(), total)
 
 
-def watched_step(x: Lanes, y: Lanes, z: Lanes, least: Lanes) -> tuple[Lanes, Lanes]:
-    """Return ○(x·y + z) unless it is doubtful, and the least exponent field but 0 so far, less one.
-
-    1.5·2**(e+16) added to s, and taken off again, leaves what bfloat16 holds. An overflow leaves
-    infinity or NaN; of zero the sign is lost.
-    """
-    s = x.fused(y, z)
-    field = s.as_integers() & _FIELD
-    raised = field.as_floats().fused(s.constant(_RAISE), s)
-    return field.as_floats().fused(s.constant(-_RAISE), raised), minimum(least, field - 1)
+def _rounded_by(factor: Lanes, size: Lanes, s: Lanes) -> Lanes:
+    """Return s rounded to the last bit that factor·size has room for; of zero the sign is lost."""
+    return size.fused(factor, size.fused(factor.negated(), s))
 
 
-def least_of(sums: list[Lanes]) -> Lanes:
-    """Return the least exponent field but 0 in each lane of sums, less one."""
-    return functools.reduce(minimum, [(total.as_integers() & _FIELD) - 1 for total in sums])
+def _range(x: Lanes, y: Lanes, which: int) -> Lanes:
+    word, mask = ir.IntType(32), ir.IntType(16)
+    signature = ir.FunctionType(FLOAT.vector, [FLOAT.vector] * 2 + [word, FLOAT.vector, mask, word])
+    name = "llvm.x86.avx512.mask.range.ps.512"
+    function = cgutils.get_or_insert_function(x.builder.module, signature, name)
+    undisturbed = [word(which), x.value, mask(0xFFFF), word(4)]
+    return Lanes(x.builder, x.builder.call(function, [x.value, y.value, *undisturbed]))
 
 
-def is_doubtful(
-    begin: list[Lanes], sums: list[Lanes], least: Lanes, limit: Lanes, vectors: Vectors
-) -> Any:
-    """Return whether steps went wrong perhaps: below the limit, by overflow, or to -0."""
-    doubts = least < limit.resized(32).splat(least.count)
-    for i, (before, total) in enumerate(zip(begin, sums, strict=True)):
-        was_nothing = before.as_integers().equals(0x80000000)
-        doubt = (total - total).is_nan() | (total.equals(0.0) & was_nothing)
-        doubts = doubts | vectors.only_filled(doubt, i % vectors.count)
-    builder = doubts.builder
-    flags = builder.bitcast(doubts.value, ir.IntType(doubts.count))
-    return builder.icmp_unsigned("!=", flags, flags.type(0))
+def begin_watch(builder: Any, shift: Any) -> Any:
+    """Let the processor flush and forget its flags; return the shift that steps after that need."""
+    swap_state(builder, INTEGER(EXACT_FLOATS | _FLUSHING))
+    return _after(builder, shift)
+
+
+def end_watch(builder: Any, has_failed: Any) -> Any:
+    """Return whether steps failed, as was seen, or were flushed; and flush no more."""
+    state = _after(builder, builder.zext(has_failed, INTEGER))
+    flags = builder.and_(swap_state(builder, INTEGER(EXACT_FLOATS)), INTEGER(_UNDERFLOW))
+    return builder.icmp_unsigned("!=", builder.or_(state, flags), INTEGER(0))
+
+
+def _after(builder: Any, value: Any) -> Any:
+    """Return a value that to the compiler is another one: it cannot move what needs it."""
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.asm(kind, "", "=r,0", [value], True)
 
 
 def with_sign_of(s: Lanes, total: Lanes) -> Lanes:
@@ -145,54 +176,75 @@ def with_sign_of(s: Lanes, total: Lanes) -> Lanes:
     return (total.as_integers() | (s.as_integers() & (1 << 31))).as_floats()
 
 
-def last_step(
-    x: Lanes, y: Lanes, z: Lanes, most: Lanes, c: Constants, kind: Quick
-) -> tuple[Lanes, Lanes, Lanes]:
-    """Return `narrow_step`, where a zero has its sign, and in which lanes that is not known.
-
-    The sign of a sum of zeros is that of earlier ones, perhaps.
-    """
-    total, most = narrow_step(x, y, z, most, c, kind)
-    s = x.fused(y, z)
-    if kind is not Quick.NARROW:
-        return total, most, z < z
-    return with_sign_of(s, total), most, s.equals(0.0) & z.equals(0.0)
-
-
-def is_narrow_doubtful(
-    ends: list[tuple[Lanes, Lanes, Lanes]], c: Constants, kind: Quick, vectors: Vectors
+def has_doubt(
+    begin: list[Lanes],
+    ends: list[Lanes],
+    last: list[tuple[Lanes, Lanes]],
+    kind: Quick,
+    vectors: Vectors,
 ) -> Any:
-    """Return whether steps went wrong perhaps: in the last binade, or to a zero of some sign.
+    """Return whether steps went wrong perhaps: by overflow, or to a zero of some sign.
 
-    `ends` are what `last_step` returned for each sum.
+    `last` are the last steps' sums of float32 and their addends, if the sign of zeros is theirs.
     """
-    most = functools.reduce(maximum, [each for _, each, _ in ends])
-    last = c.threshold >> _TRAILING << _TRAILING
-    doubts = most < most if kind is Quick.BOUNDED else most >= last
-    for i, (_, _, has_doubt) in enumerate(ends):
-        doubts = doubts | vectors.only_filled(has_doubt, i % vectors.count)
-    builder = doubts.builder
-    flags = builder.bitcast(doubts.value, ir.IntType(doubts.count))
+    builder = ends[0].builder
+    if kind is Quick.BOUNDED:
+        return builder.icmp_unsigned("!=", INTEGER(0), INTEGER(0))
+    doubts = []
+    for i, (before, end) in enumerate(zip(begin, ends, strict=True)):
+        doubt = (end - end).is_nan()
+        if kind is Quick.NARROW:
+            s, z = last[i]
+            doubt = doubt | (s.equals(0.0) & z.equals(0.0))
+        elif kind is not Quick.ONE_ZERO:
+            doubt = doubt | (end.equals(0.0) & before.as_integers().equals(0x80000000))
+        doubts.append(vectors.only_filled(doubt, i % vectors.count))
+    every = functools.reduce(Lanes.__or__, doubts)
+    flags = builder.bitcast(every.value, ir.IntType(every.count))
     return builder.icmp_unsigned("!=", flags, flags.type(0))
 
 
 @kernel
-def limit_of(a: tuple[int, int], b: tuple[int, int]) -> int:
-    """Return what `least` must reach, for operands whose exponents have these extremes, or 0."""
-    largest, smallest = a[0] + b[0], a[1] + b[1]  # exponents and twice float32's bias, 127
-    limit = max(largest - 2 * 127 + 2 - 24 + 127, 1 + 8)  # accumulators have normal last bits
-    has_small_products = smallest - 2 * 127 - 2 * 7 < -126
-    if has_small_products or a[0] == _ALL or b[0] == _ALL or limit > _ALL:
-        return 0
-    return (limit << _TRAILING) - 1
+def bfloat16_shifts(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int, int]:
+    """Return whether to try quick steps, and the powers of two that scale each operand.
+
+    `a` and `b` are the extremes of their exponents. Scaled factors are normal numbers, and so is
+    an accumulator that no step doubts.
+    """
+    largest, smallest = a[0] + b[0] - 2 * 127, a[1] + b[1] - 2 * 127
+    shift = -126 - (largest + 2 - 24)
+    right = max(shift, -126 - (b[1] - 127), -126)
+    left = shift - right
+    if (
+        max(a[0], b[0]) == _ALL
+        or min(a[1], b[1]) == 1
+        or smallest - 2 * 7 < -126
+        or shift < -126
+        or a[1] - 127 + left < -126
+    ):
+        return 0, 0, 0
+    return 1, left, right
 
 
 @kernel
-def are_in_range(largest_a: int, largest_b: int, trailing: int, emin: int, threshold: int) -> bool:
-    """Whether no step of a narrow format goes wrong, for operands of these largest exponents."""
-    e = largest_a + largest_b - 2 * 127 + 2 + 127  # products are less than 2**(e-127)
-    e = min(e, threshold >> _TRAILING)
-    return max(largest_a, largest_b) < _ALL and emin - trailing >= e - _TRAILING
+def wide_shifts(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int, int]:
+    """Return whether to try quick steps, and no scale."""
+    has_small_products = a[1] + b[1] - 2 * 127 - 2 * _TRAILING < -126
+    return int(max(a[0], b[0]) < _ALL and not has_small_products), 0, 0
+
+
+@kernel
+def narrow_shifts(
+    largest_a: int, largest_b: int, trailing: int, emin: int, threshold: int, is_bounded: bool
+) -> tuple[int, int, int]:
+    """Return whether no step of a narrow format goes wrong, and the scale at which it overflows.
+
+    Operands have these largest exponents.
+    """
+    last = threshold >> _TRAILING
+    e = min(largest_a + largest_b - 2 * 127 + 2 + 127, last)  # products are less than 2**(e-127)
+    may_try = max(largest_a, largest_b) < _ALL and emin - trailing >= e - _TRAILING
+    return int(may_try), 0, 0 if is_bounded else 128 + 127 - last - (_TRAILING - trailing)
 
 
 @intrinsic

@@ -28,10 +28,11 @@ from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.plans import processor_has
 from lowprec.kernels.products.double_rounding import (
     Quick,
-    are_in_range,
+    bfloat16_shifts,
     extremes,
-    limit_of,
+    narrow_shifts,
     quick_steps,
+    wide_shifts,
 )
 from lowprec.kernels.products.packing import pack
 from lowprec.kernels.products.steps import (
@@ -155,6 +156,7 @@ def make_multiply(plan: ProductPlan) -> Callable[..., None]:
     inner, plans = plan.inner, plan.spell()
     element = element_of(inner == HALF)
     is_quick, is_bfloat16 = plan.quick is not None, plan.quick is Quick.BFLOAT16
+    is_wide, is_bounded = plan.quick is Quick.WIDE, plan.quick is Quick.BOUNDED
     lanes, size, bits = element.lanes, element.bytes, 8 * element.bytes
     widths = 3 if inner == SINGLE else 2  # vectors of a tile: as many as registers hold
 
@@ -171,16 +173,18 @@ def make_multiply(plan: ProductPlan) -> Callable[..., None]:
             at_a, at_b = at_b, at_a
             down_a, along_a, down_b, along_b = along_b, down_b, along_a, down_a
             rows, columns = 1, rows
-        limit = 0
+        shifts = 0, 0, 0
         if is_quick:
             of_a = extremes(at_a, (down_a, along_a), (rows, terms))
             of_b = extremes(at_b, (down_b, along_b), (terms, columns))
             if is_bfloat16:
-                limit = limit_of(of_a, of_b)
+                shifts = bfloat16_shifts(of_a, of_b)
+            elif is_wide:
+                shifts = wide_shifts(of_a, of_b)
             else:
                 t, emin, threshold = fields[0][0], fields[0][1], fields[0][9]
                 exponents = np.int64(t), np.int64(emin), np.int64(threshold)
-                limit = int(are_in_range(of_a[0], of_b[0], *exponents))
+                shifts = narrow_shifts(of_a[0], of_b[0], *exponents, is_bounded)
         depth = block * max(1, DEPTH // block)
         most = widths if rows > 1 else widest
         is_in_place = along_b == size and rows <= _FEW_ROWS
@@ -213,7 +217,7 @@ def make_multiply(plan: ProductPlan) -> Callable[..., None]:
                                 (bottom - i, width, min(block, count - s)),
                                 is_first and k + s == 0,
                                 fields,
-                                limit,
+                                shifts,
                                 plans,
                                 _HEIGHTS,
                                 widths,

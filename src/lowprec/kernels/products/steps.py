@@ -2,9 +2,8 @@
 
 A fused multiply-add of the accumulator's own format, float32 or float16, is the step. Otherwise it
 is one of float32, rounded to odd: of its 24 bits a narrower format needs two less at least, so that
-rounding them is rounding the exact sum. AVX-512 has multiply-adds rounded down and up, of which one
-is odd. Elsewhere the error of the usual one tells: in float32 where products are exact there, else
-in float64. Formats and modes that float32 is too narrow for take float64 too.
+rounding them is rounding the exact sum. Formats and modes that float32 is too narrow for take
+float64.
 
 References
 ----------
@@ -19,21 +18,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lowprec.formats import Format, bfloat16, float16, float32
-from lowprec.kernels.compiler import cgutils, ir
-from lowprec.kernels.lanes import Lanes, select
+from lowprec.kernels.lanes import Lanes
 from lowprec.kernels.loops import has_fused_steps, keep, kept, plan_of, spell
 from lowprec.kernels.magnitudes import Constants
-from lowprec.kernels.plans import conversion_plan, fits_float32_words, processor_has
+from lowprec.kernels.plans import conversion_plan, fits_float32_words
 from lowprec.kernels.products.double_rounding import Quick, steps_are_innocuous
+from lowprec.kernels.products.odd import fma_to_odd
 from lowprec.kernels.rules import convert
-from lowprec.kernels.sums.orders import round_wide, rounding_plan, sum_to_odd, sum_wide, zero_of
+from lowprec.kernels.sums.orders import round_wide, rounding_plan, sum_wide, zero_of
 from lowprec.rounding import Rounding, is_usual
 
 if TYPE_CHECKING:
     from lowprec.rounding import Overflow
 
 SINGLE, HALF = "single", "half"  #: plans of the processor's own steps, of float32 and float16
-_DOWNWARD, _UPWARD = 9, 10  # rounding of AVX-512's instructions, without exceptions
 
 
 class Operands(NamedTuple):
@@ -183,43 +181,3 @@ def rounded_step(s: Lanes, plan: str, c: Constants | None) -> Lanes:
         bits = s.as_integers()
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).as_floats()
     return convert(s, kept(plan), _known(c), _known(c).emin)
-
-
-def _fma(x: Lanes, y: Lanes, z: Lanes, direction: int) -> Lanes:
-    vector, mode = x.value.type, ir.IntType(32)
-    signature = ir.FunctionType(vector, [vector] * 3 + [mode])
-    name = "llvm.x86.avx512.vfmadd.ps.512"
-    function = cgutils.get_or_insert_function(x.builder.module, signature, name)
-    arguments = [x.value, y.value, z.value, ir.Constant(mode, direction)]
-    return Lanes(x.builder, x.builder.call(function, arguments))
-
-
-def fma_to_odd(x: Lanes, y: Lanes, z: Lanes, products_are_exact: bool) -> Lanes:
-    """Return x·y + z rounded to odd in float32.
-
-    Where the results of rounding down and up differ they are neighbours, one of them odd. Opposite
-    zeros, which an exact x - x gives, are both even; +0 is right.
-    """
-    if processor_has("avx512f"):
-        down, up = (_fma(x, y, z, mode) for mode in (_DOWNWARD, _UPWARD))
-        return select((down.as_integers() & 1).equals(0), up, down)
-    if products_are_exact:
-        return _to_odd(*error_of_step(x, y, z))
-    a, b, c = (lanes.float_resized(64) for lanes in (x, y, z))
-    wide = sum_to_odd(a * b, c)  # float64 holds products of float32
-    s = wide.float_resized(32)
-    return _to_odd(s, wide - s.float_resized(64))
-
-
-def error_of_step(x: Lanes, y: Lanes, z: Lanes) -> tuple[Lanes, Lanes]:
-    """Return the float32 nearest to x·y + z, and what that left out; x·y is exact in float32."""
-    s = x.fused(y, z)
-    part = s - z  # of s, what the product is; TwoSum
-    return s, x.fused(y, part.negated()) + (z - (s - part))
-
-
-def _to_odd(s: Lanes, error: Lanes) -> Lanes:
-    """Return s + error rounded to odd, where s is the nearest float32."""
-    bits = s.as_integers()
-    has_other_sign = (error.as_integers() >> (error.bits - 1)).resized(32) ^ (bits >> 31)
-    return select(error.differs(0.0), ((bits - has_other_sign) | 1).as_floats(), s)

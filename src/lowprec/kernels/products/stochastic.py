@@ -34,7 +34,8 @@ from lowprec.kernels.loops import (
 from lowprec.kernels.magnitudes import Constants, Plan, Variant
 from lowprec.kernels.philox import philox
 from lowprec.kernels.plans import conversion_plan, fits_float32_words, variant
-from lowprec.kernels.products.steps import constants_of, error_of_step
+from lowprec.kernels.products.odd import error_of_step
+from lowprec.kernels.products.steps import constants_of
 from lowprec.kernels.products.vectors import FLOAT
 from lowprec.kernels.sums.orders import round_wide, rounding_plan, sum_wide
 from lowprec.rounding import Rounding

@@ -16,12 +16,11 @@ from lowprec.kernels.loops import kept
 from lowprec.kernels.magnitudes import Constants
 from lowprec.kernels.products.double_rounding import (
     Quick,
-    is_doubtful,
-    is_narrow_doubtful,
-    last_step,
-    least_of,
-    narrow_step,
-    watched_step,
+    begin_watch,
+    end_watch,
+    has_doubt,
+    quick_step,
+    with_sign_of,
 )
 from lowprec.kernels.products.steps import (
     HALF,
@@ -48,7 +47,7 @@ def tile(
     size: Any,
     is_first: Any,
     constants: Any,
-    limit: Any,
+    shifts: Any,
     plans: Any,
     heights: Any,
     widths: Any,
@@ -59,7 +58,8 @@ def tile(
     left's rows, left's columns, right's rows and the target's rows, `size` is (rows, columns,
     terms) of what is left to do. The first of the ``heights`` that is filled by more than half
     serves; columns fill at most ``widths`` vectors, or twice as many of one row. ``plans`` is a
-    `ProductPlan`, spelled; `limit` belongs to steps that are watched.
+    `ProductPlan`, spelled; `shifts` say whether to try its quick steps, and the powers of two that
+    scale their factors.
     """
     plan = kept(plans.literal_value)
     tall: tuple[int, ...] = kept(heights.literal_value)
@@ -81,7 +81,7 @@ def tile(
         choose(builder, work.size[0], [(height // 2, partial(compute, height)) for height in tall])
         return builder.load(result)
 
-    arguments = left, right, target, strides, size, is_first, constants, limit
+    arguments = left, right, target, strides, size, is_first, constants, shifts
     return types.int64(*arguments, plans, heights, widths), generate
 
 
@@ -96,7 +96,8 @@ class _Tile:
         strides = cgutils.unpack_tuple(builder, args[3], 4)
         self.left_row, self.left_column, self.right_row, self.target_row = strides
         self.size = cgutils.unpack_tuple(builder, args[4], 3)
-        self.is_first, self.limit = Lanes(builder, args[5]), Lanes(builder, args[7])
+        self.is_first = Lanes(builder, args[5])
+        self.shifts = cgutils.unpack_tuple(builder, args[7], 3)
         self.fields = cgutils.unpack_tuple(builder, args[6], 2)
 
     def compute(self, height: int, width: int) -> None:
@@ -138,33 +139,42 @@ class _Tile:
         """Generate the loop over k, and if its steps are quick, another one for where it fails."""
         terms = self.size[2]
         if self.quick is None:
-            return self._run_terms(starts, vectors, begin, None, terms)[0]
-        b = self.builder
+            return self._run_terms(starts, vectors, begin, terms)[0]
+        b, kind = self.builder, self.quick
         fast, slow, done = (b.append_basic_block(name) for name in ("fast", "slow", "summed"))
-        may_try = (self.limit > 0) & (Lanes(b, terms) > 1)
-        b.cbranch(may_try.value, fast, slow)
+        may_try, left, right = self.shifts
+        may_try = b.and_(b.icmp_signed("!=", may_try, INTEGER(0)), (Lanes(b, terms) > 1).value)
+        b.cbranch(may_try, fast, slow)
         b.position_at_end(fast)
-        if self.quick is Quick.BFLOAT16:
-            start = [*begin, least_of(begin)]
-            (*quick, least), _ = self._run_terms(starts, vectors, start, self.quick, terms)
-            has_failed = is_doubtful(begin, quick, least, self.limit, vectors)
+        is_bfloat16, is_wide = kind is Quick.BFLOAT16, kind is Quick.WIDE
+        if is_bfloat16:
+            right = begin_watch(b, right)
+        shift = b.add(left, right)
+        scales = self._scale(left) if is_bfloat16 else None, self._scale(right), shift
+        last: list[tuple[Lanes, Lanes]] = []
+        if is_wide:
+            quick, _ = self._run_terms(starts, vectors, begin, terms, (None, None, shift))
+        elif is_bfloat16:
+            state = [z * self._scale(shift) for z in begin]
+            quick, _ = self._run_terms(starts, vectors, state, terms, scales)
         else:
-            start = [*begin, begin[0].as_integers().constant(0)]
+            state = [z * self._scale(shift) for z in begin]
             all_but_one = b.sub(terms, INTEGER(1))
-            (*before, most), places = self._run_terms(
-                starts, vectors, start, self.quick, all_but_one
-            )
-            c = self._constants(0, self.inner)
-            assert c is not None
-            last = partial(last_step, c=c, kind=self.quick)
-            factors = self._factors(starts, vectors, places)
-            ends = [last(x, y, before[at], most) for at, x, y in factors]
-            quick = [total for total, _, _ in ends]
-            has_failed = is_narrow_doubtful(ends, c, self.quick, vectors)
+            state, places = self._run_terms(starts, vectors, state, all_but_one, scales)
+            quick = []
+            for at, x, y in self._factors(starts, vectors, places, scales[:2]):
+                total, s = self._quick_step(x, y, state[at], shift), x.fused(y, state[at])
+                quick.append(with_sign_of(s, total) if kind is Quick.NARROW else total)
+                last.append((s, state[at]))
+        has_failed = has_doubt(begin, quick, last, kind, vectors)
+        if is_bfloat16:
+            has_failed = end_watch(b, has_failed)
+        if not is_wide:
+            quick = [total * self._scale(b.neg(shift)) for total in quick]
         quick_end = b.basic_block
         b.cbranch(has_failed, slow, done)
         b.position_at_end(slow)
-        exact = self._run_terms(starts, vectors, begin, None, terms)[0]
+        exact, _ = self._run_terms(starts, vectors, begin, terms)
         exact_end = b.basic_block
         b.branch(done)
         b.position_at_end(done)
@@ -176,15 +186,31 @@ class _Tile:
             totals.append(Lanes(b, phi))
         return totals
 
+    def _scale(self, shift: Any) -> Lanes:
+        bits = Lanes(self.builder, self.builder.add(shift, INTEGER(127))).resized(32) << 23
+        return bits.as_floats().splat(self.element.lanes)
+
+    def _quick_step(self, x: Lanes, y: Lanes, z: Lanes, shift: Any) -> Lanes:
+        assert self.quick is not None
+        many = Lanes(self.builder, shift).resized(32).splat(self.element.lanes)
+        c = self._constants(0, self.inner)
+        return quick_step(x, y, z, c, many, self.quick, self.given.are_exact)
+
     def _factors(
-        self, starts: list[Any], vectors: Vectors, places: list[Any]
+        self,
+        starts: list[Any],
+        vectors: Vectors,
+        places: list[Any],
+        scales: tuple[Lanes | None, Lanes | None] = (None, None),
     ) -> Iterator[tuple[int, Lanes, Lanes]]:
         """Generate the factors of a term: with the number of a sum, what it multiplies."""
-        b = self.builder
+        b, (left, right) = self.builder, scales
         columns = [Lanes(b, column) for column in vectors.load(places[2])]
+        columns = [y if right is None else y * right for y in columns]
         for row, start in enumerate(starts):
             pointer = b.inttoptr(b.add(start, places[1]), self.element.kind.as_pointer())
             x = Lanes(b, b.load(pointer, align=self.element.bytes)).splat(self.element.lanes)
+            x = x if left is None else x * left
             for at, y in enumerate(columns, row * vectors.count):
                 yield at, x, y
 
@@ -193,13 +219,13 @@ class _Tile:
         starts: list[Any],
         vectors: Vectors,
         begin: list[Lanes],
-        quick: Quick | None,
         terms: Any,
+        quick: tuple[Lanes | None, Lanes | None, Any] | None = None,
     ) -> tuple[list[Lanes], list[Any]]:
         """Generate a loop over k; `starts` are the addresses of each row's first factor.
 
-        A state of sums, and of what quick steps have seen, stays in registers. Return it, and the
-        places of the next term.
+        Steps are quick ones where there are scales of factors, and their shift. Sums stay in
+        registers. Return them, and the places of the next term.
         """
         b, c = self.builder, self._constants(0, self.inner)
         before = b.basic_block
@@ -209,14 +235,12 @@ class _Tile:
         places = [b.phi(INTEGER) for _ in range(3)]  # in k, in a row of left, in right
         phis = [b.phi(lanes.value.type) for lanes in begin]
         state = [Lanes(b, phi) for phi in phis]
-        for at, x, y in self._factors(starts, vectors, places):
+        scales = (None, None) if quick is None else quick[:2]
+        for at, x, y in self._factors(starts, vectors, places, scales):
             if quick is None:
                 state[at] = product_step(x, y, state[at], self.inner, c, self.given)
-            elif quick is Quick.BFLOAT16:
-                state[at], state[-1] = watched_step(x, y, state[at], state[-1])
             else:
-                assert c is not None
-                state[at], state[-1] = narrow_step(x, y, state[at], state[-1], c, quick)
+                state[at] = self._quick_step(x, y, state[at], quick[2])
         distances = INTEGER(1), self.left_column, self.right_row
         following = [b.add(*pair) for pair in zip(places, distances, strict=True)]
         for phi, start, value in zip(
