@@ -28,7 +28,8 @@ from lowprec.kernels.loops import (
 )
 from lowprec.kernels.magnitudes import Constants, Plan, adjust
 from lowprec.kernels.plans import conversion_plan, fits_float32_words, processor_has
-from lowprec.kernels.products.steps import constants_of, fma_to_odd
+from lowprec.kernels.products.odd import fma_to_odd
+from lowprec.kernels.products.steps import constants_of
 from lowprec.kernels.sums.orders import added, rounded, two_sum
 from lowprec.rounding import Rounding
 
