@@ -17,7 +17,7 @@ import torch
 
 from lowprec.accumulation import Accumulator, matmul
 from lowprec.blocks import BlockFormat
-from lowprec.formats import Format, float32, named_formats
+from lowprec.formats import Format, float32, get_format, named_formats
 from lowprec.rounding import Overflow, Rounding
 from lowprec.torch import blocks, operators
 from lowprec.torch.cpu import as_array, as_it_lies, round_tensor
@@ -120,8 +120,7 @@ def _factor(fmt: AnyFormat, rounding: str = "ties_to_even") -> Factor:
     if isinstance(fmt, BlockFormat):
         blocks.block_format(fmt)  # kept for the operators
         return Factor(blocks=repr(fmt), rounding=rounding)
-    # NaN passes where a format has none
-    is_known = fmt.has_nan and named_formats().get(fmt.name) == fmt
+    is_known = named_formats().get(fmt.name) == fmt
     return Factor(_request(fmt), values=fmt.name if is_known else "float32")
 
 
@@ -302,8 +301,15 @@ def _multiply(
     how = _SUMS[sums]
     if key is not None:
         how = dataclasses.replace(how, rng=operators.as_key(key))
-    product = matmul(as_it_lies(a), as_it_lies(b), inputs=(left, right), accumulator=how)
+    x, y = as_it_lies(a), as_it_lies(b)
+    inputs = (_format_of_values(x, left), _format_of_values(y, right))
+    product = matmul(x, y, inputs=inputs, accumulator=how)
     return torch.from_numpy(np.ascontiguousarray(product, np.float32))
+
+
+def _format_of_values(x: np.ndarray[Any, Any], fmt: str) -> str:
+    """Return the format whose values an array holds: float32 where it has no NaN, and `x` has."""
+    return "float32" if not get_format(fmt).has_nan and np.isnan(x).any() else fmt
 
 
 def _multiply_elsewhere(a: torch.Tensor, *how: Any) -> torch.Tensor:
