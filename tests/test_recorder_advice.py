@@ -434,6 +434,17 @@ def test_without_a_reference_what_explodes_is_told_to_learn_more_slowly(policy):
         assert all("grew" not in finding.cure for finding in red)
 
 
+def test_gradients_that_are_not_finite_do_not_vanish():
+    data = digits()
+    how = {"loss": XENT, "optimizer": train.SGD(1e6), "epochs": 5}  # until the scale is 0
+    model = network(data, [32, 32])
+    reference = train.fit(model, data, policy="float32", verbose=False, rng=0, **how)
+    recorder = train.Recorder(10, reference=reference)
+    train.fit(model, data, policy="mixed_float16", recorder=recorder, verbose=False, rng=0, **how)
+    assert "is not finite" in recorder.verdict[0]
+    assert not any("vanish on their way" in sentence for sentence in recorder.verdict)
+
+
 def test_a_loss_scale_that_is_too_small_is_told_to_be_larger():
     data = digits()
     _, recorder = recorded(

@@ -125,7 +125,7 @@ def _vanishing(recorder: Record) -> Iterator[Finding]:
     if len(kernels) < _DEEP or not kernels[-1][1]:
         return
     (first, least), (last, most) = kernels[0], kernels[-1]
-    if least >= VANISHING * most:
+    if not least < VANISHING * most < math.inf:  # NaN and infinity are told by other rules
         return
     yield Finding(
         "red",
