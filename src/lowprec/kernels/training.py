@@ -19,6 +19,7 @@ from lowprec.kernels.lanes import Lanes, select
 from lowprec.kernels.loops import (
     EXACT_FLOATS,
     Elements,
+    address_of,
     apply_plan,
     apply_rule,
     compile_as,
@@ -268,9 +269,7 @@ class Affine:
         self.forward_plan, self.compute = _rounding_plan(compute, Overflow.IEEE)
         self.backward_plan, self.gradients = _rounding_plan(gradients, Overflow.IEEE)
         self.hear = hear
-        multiply: Any = make_multiply(FLOAT32)
-        (compiled,) = multiply.overloads.values()
-        self.multiply = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        self.multiply = address_of(make_multiply(FLOAT32))
 
     def forward(self, x: Any, weights: Any, bias: Any, relu: bool) -> tuple[Any, Any]:
         """Return the rounded weights, and the rounded x · weights + bias, at least 0 if `relu`."""
